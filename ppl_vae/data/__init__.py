@@ -1,0 +1,97 @@
+"""Where rows come from: named data sets, arrays, DataFrames, files; their schema, splits and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ppl_vae.data.dataset import Data, Split, as_split
+from ppl_vae.data.files import EXTENSIONS, Options, from_arrays, from_path
+from ppl_vae.data.named import NAMES, read
+from ppl_vae.data.schema import Field, Schema
+from ppl_vae.errors import UserError, unknown_name
+
+__all__ = ["Data", "Field", "Schema", "Split", "as_split", "load", "names", "rebuild"]
+
+names = NAMES
+
+
+def load(
+    source: Any = "digits",
+    *,
+    seed: int = 0,
+    binarise: str | None = None,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+    missing: str = "refuse",
+    test: float | None = None,
+    validation: float | None = None,
+    root: str | Path | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> Data:
+    """Rows to train, validate and test on, with a schema: from a name, a file, an array or a table.
+
+    Floats are kept as float32 (float64 tensors as they are), categories as int64; missing is NaN or -1.
+
+    Args:
+        source: a name (`ppl_vae.data.names`); a path (.npz .npy .csv .parquet); an array `[row, ...]`, tensor
+            or DataFrame (field x); a dict of arrays by field name; `Data` is returned as it is.
+        seed: of the split of arrays and files; named sets have one fixed split, whatever the seed.
+        binarise: grey levels of x in [0, 1] to 0 and 1: "dynamic" draws train anew at every use, "static"
+            once, "none" keeps them. Validation and test are drawn once, with numpy seed 777. The default is
+            "dynamic" for the two MNISTs, "none" elsewhere.
+        label: the column of a table that becomes field y, or the field of a dict that holds categories.
+        columns: keep only these columns of a table, or fields of a dict.
+        missing: "refuse" or "allow" NaN entries and labels -1 or None.
+        test, validation: share (float) or number (int) of rows, 0.2 and 0.1 unless given; 0 for none.
+        root: folder in which to look for the two MNISTs, or into which to download; also PPL_VAE_DATA.
+        kinds: kind by field name where the guess is wrong (`positive` is never guessed).
+
+    Raises:
+        UserError: whatever is wrong with the rows or options, in one line with the remedy.
+
+    Example:
+        >>> data = load("digits")
+        >>> len(data.train), len(data.validation), len(data.test), data.schema["x"].shape
+        (1000, 350, 447, (8, 8))
+        >>> load({"x": [[0.5], [1.5], [2.5]], "y": ["a", "b", "a"]}).schema["y"].names
+        ('a', 'b')
+    """
+    if isinstance(source, Data):
+        return source
+    options = Options(seed, binarise, label, columns, missing, test, validation, kinds)
+    if isinstance(source, str) and source in NAMES:
+        return read(source, options, root)
+    if isinstance(source, (str, Path)):
+        if isinstance(source, str) and not _looks_like_path(source):
+            raise unknown_name("data set", source, NAMES)
+        return from_path(source, options)
+    return from_arrays(source, options)
+
+
+def rebuild(source: Mapping[str, Any]) -> Data:
+    """The data set that `Data.source` describes, loaded again.
+
+    Raises:
+        UserError: it was an array in memory, or its file is gone or has changed.
+
+    Example:
+        >>> len(rebuild(load("digits").source).test)
+        447
+    """
+    if "path" in source:
+        data = load(Path(source["path"]), **source.get("options", {}))
+        if source.get("sha256", data.source["sha256"]) != data.source["sha256"]:
+            raise UserError(f"{source['path']} has changed since it was loaded: restore it, or load it anew")
+        return data
+    options = {key: value for key, value in source.items() if key != "name"}
+    if source.get("name") not in NAMES:
+        raise UserError(f"data from memory ({source.get('name')!r}) cannot be loaded again: pass the rows")
+    return load(source["name"], **options)
+
+
+def _looks_like_path(source: str) -> bool:
+    return (
+        "/" in source or "\\" in source or Path(source).suffix.lower() in EXTENSIONS or Path(source).exists()
+    )

@@ -1,0 +1,279 @@
+"""Rows as tensors: one split, a data set of up to three splits, and anything row-like as a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data.convert import Raw, convert, guess, is_table, raw_fields
+from ppl_vae.data.schema import Field, Schema
+from ppl_vae.errors import UserError, unknown_name
+
+__all__ = ["Data", "Split", "as_split", "count_rows"]
+
+SPLITS = ("train", "validation", "test")
+
+
+def count_rows(fields: Mapping[str, Tensor]) -> int:
+    """The number of rows, which must be one number for all fields."""
+    counts = {name: len(values) for name, values in fields.items()}
+    if not counts or min(counts.values()) < 1:
+        raise UserError(f"expected at least one row, got {_listed(counts) or 'no fields'}: pass some rows")
+    if len(set(counts.values())) > 1:
+        raise UserError(f"expected fields with equally many rows, got {_listed(counts)}: align them by row")
+    return next(iter(counts.values()))
+
+
+def _listed(counts: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} with {count}" for name, count in counts.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows of one split, living as tensors on one device.
+
+    Attributes:
+        schema: what the fields are.
+        name: `train`, `validation`, `test` or `rows`.
+        fields: stored tensors `[row, *field.shape]` by field name; missing is NaN, or -1 in categories.
+        draws: fields whose stored values are grey levels in [0, 1], the probabilities from which `batch`
+            draws new 0s and 1s at EVERY use (dynamic binarisation).
+
+    Raises:
+        UserError: no rows, fields of different lengths or devices, or fields that the schema does not have.
+
+    Example:
+        >>> from ppl_vae.data import load
+        >>> train = load("digits").train
+        >>> len(train), train["y"][:3].tolist()
+        (1000, [0, 1, 2])
+        >>> batch = train.batch(slice(0, 64))
+        >>> {name: tuple(values.shape) for name, values in batch.items()}
+        {'x': (64, 8, 8), 'y': (64,)}
+    """
+
+    schema: Schema
+    name: str
+    fields: dict[str, Tensor]
+    draws: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", dict(self.fields))
+        object.__setattr__(self, "draws", frozenset(self.draws))
+        for name in (*self.fields, *self.draws):
+            self.schema[name]
+        for name in self.schema.names:
+            if name not in self.fields:
+                raise UserError(f"split {self.name!r} expects field {name!r} of its schema: pass its tensor")
+        count_rows(self.fields)
+        devices = {name: values.device for name, values in self.fields.items()}
+        if len(set(devices.values())) > 1:
+            raise UserError(
+                f"expected all fields on one device, got {_listed(devices)}: move them with .to(device)"
+            )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.fields.values())))
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.fields:
+            raise unknown_name("field", name, self.fields)
+        return self.fields[name]
+
+    def __repr__(self) -> str:
+        return f"Split({self.name}, {len(self)} rows; {'; '.join(map(str, self.schema))}; {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows live."""
+        return next(iter(self.fields.values())).device
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same rows on another device."""
+        return replace(self, fields={name: values.to(device) for name, values in self.fields.items()})
+
+    def batch(
+        self, index: Tensor | slice | None = None, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """These rows (all without an index) as a model receives them; fields in `draws` are drawn anew.
+
+        Args:
+            index: LongTensor `[row]`, slice, or None for all rows.
+            generator: source of the draws, on the device of this split.
+        """
+        index = index.to(self.device) if isinstance(index, Tensor) else index
+        fields = {name: values if index is None else values[index] for name, values in self.fields.items()}
+        for name in self.draws:
+            fields[name] = _draw(fields[name], self.schema[name].missing, generator)
+        return fields
+
+    def rows(self, index: Tensor | slice) -> Split:
+        """A split of only these rows, with the stored values."""
+        index = index.to(self.device) if isinstance(index, Tensor) else index
+        return replace(self, fields={name: values[index] for name, values in self.fields.items()})
+
+    def select(self, names: Iterable[str]) -> Split:
+        """A split of only these fields, in the order of the schema."""
+        wanted = {names} if isinstance(names, str) else set(names)
+        for name in wanted:
+            self.schema[name]
+        if not wanted:
+            raise UserError("select expects at least one field name, got none")
+        schema = Schema(tuple(f for f in self.schema if f.name in wanted))
+        return Split(schema, self.name, {n: self.fields[n] for n in schema.names}, self.draws & wanted)
+
+
+def _draw(grey: Tensor, missing: bool, generator: torch.Generator | None) -> Tensor:
+    if not missing:
+        return torch.bernoulli(grey, generator=generator)
+    drawn = torch.bernoulli(torch.nan_to_num(grey), generator=generator)
+    return torch.where(torch.isnan(grey), grey, drawn)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A named data set: its schema and up to three splits.
+
+    Attributes:
+        name: of the set or of the file.
+        schema: what the fields are, in all splits.
+        train, validation, test: the splits; the last two may be None.
+        source: JSON description from which `ppl_vae.data.rebuild` loads it again
+            (`{"name": "array"}` for arrays in memory, which cannot be).
+
+    Example:
+        >>> from ppl_vae.data import load
+        >>> load("digits")
+        Data 'digits' on cpu: 1000 train, 350 validation, 447 test rows
+          x: categorical(17) 8 x 8
+          y: categorical(10)
+    """
+
+    name: str
+    schema: Schema
+    train: Split
+    validation: Split | None = None
+    test: Split | None = None
+    source: dict[str, Any] = field(default_factory=lambda: {"name": "array"})
+
+    def to(self, device: torch.device | str) -> Data:
+        """The same data set on another device."""
+        splits = {name: getattr(self, name) for name in SPLITS}
+        return replace(self, **{name: split and split.to(device) for name, split in splits.items()})
+
+    def __repr__(self) -> str:
+        sizes = [f"{len(s)} {name}" for name in SPLITS if (s := getattr(self, name)) is not None]
+        lines = [f"Data {self.name!r} on {self.train.device}: {', '.join(sizes)} rows"]
+        for each in self.schema:
+            drawn = " (drawn at every use in train)" if each.name in self.train.draws else ""
+            lines.append(f"  {each}{drawn}")
+        return "\n".join(lines)
+
+
+def as_split(data: Any, split: str = "test", schema: Schema | None = None) -> Split:
+    """Anything row-like as a `Split`: a data set, a split, a dict of arrays, one array or a DataFrame.
+
+    Args:
+        data: `Data` (its split `split` is taken), `Split`, dict of arrays by field name, or one array, tensor
+            or DataFrame (field x).
+        split: which split of a `Data`.
+        schema: convert to these fields and check against them. A label (categorical, shape `()`) may be
+            absent; a `Split` loses fields that are not in the schema; of a DataFrame the columns named in the
+            schema's x are taken, and column y as the label. Without a schema the fields are guessed as `load`
+            guesses them, and missing entries are kept.
+
+    Raises:
+        UserError: absent split, unknown or absent field, wrong shape, values outside a field's kind.
+
+    Example:
+        >>> import torch
+        >>> as_split(torch.randn(5, 2, generator=torch.manual_seed(0)))
+        Split(rows, 5 rows; x: real 2; cpu)
+        >>> schema = Schema((Field("x", "unit", (2,)),))
+        >>> as_split({"x": [[0.5, 2.0]]}, schema=schema)
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: field 'x' of kind unit got the value 2.0 at row 0 (from 0), entry 1: \
+pass rows on the scale of the training data, or choose a kind that fits (real, positive) with kinds=
+    """
+    if isinstance(data, Data):
+        data = _pick(data, split)
+    if isinstance(data, Split):
+        return data if schema is None or schema == data.schema else _conform(data, schema)
+    if isinstance(data, (str, Path)):
+        raise UserError(f"expected rows, got the name {str(data)!r}: pass ppl_vae.load({str(data)!r})")
+    raws = _raws(data, schema)
+    tensors, fields = {}, []
+    for name, raw in raws.items():
+        if schema is None:
+            found, tensors[name] = guess(name, raw, label=name == "y")
+        else:
+            found = schema[name]
+            tensors[name] = convert(found, raw)
+        fields.append(found)
+    count_rows(tensors)
+    if schema is not None:
+        fields = _present(schema, tensors)
+    return Split(Schema(tuple(fields)), "rows", _on_one_device(raws, tensors))
+
+
+def _pick(data: Data, split: str) -> Split:
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    found = getattr(data, split)
+    if found is None:
+        raise UserError(
+            f"data set {data.name!r} has no {split} split: load it with {split}=0.2, or pass rows"
+        )
+    return found
+
+
+def _conform(split: Split, schema: Schema) -> Split:
+    """A split checked against a foreign schema; drawn fields are checked as grey levels."""
+    split = split.select([name for name in split.schema.names if name in schema] or schema.names)
+    tensors = {}
+    for ours in split.schema:
+        theirs = schema[ours.name]
+        if ours.kind != theirs.kind:
+            raise UserError(
+                f"field {ours.name!r} expects kind {theirs.kind}, got {ours.kind}:"
+                " load it as the training data were loaded (binarise=, kinds=)"
+            )
+        # what is stored in a drawn field is a probability, not a value of its kind
+        target = replace(theirs, kind="unit") if ours.name in split.draws else theirs
+        tensors[ours.name] = convert(target, Raw(split[ours.name]))
+    return Split(Schema(tuple(_present(schema, tensors))), split.name, tensors, split.draws)
+
+
+def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:
+    """The schema's fields that are there; only labels may be absent."""
+    for wanted in schema:
+        if wanted.name not in tensors and not (wanted.kind == "categorical" and wanted.shape == ()):
+            raise UserError(
+                f"expected field {wanted.name!r}, got only {', '.join(tensors)}: pass it"
+                " (all NaN or -1 if it is missing in every row)"
+            )
+    return [wanted for wanted in schema if wanted.name in tensors]
+
+
+def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
+    if schema is None or not is_table(data):
+        return raw_fields(data)
+    columns = (schema["x"].names or None) if "x" in schema else None
+    label = "y" if "y" in schema and "y" in data.columns and "y" not in (columns or ()) else None
+    return raw_fields(data, label=label, columns=columns)
+
+
+def _on_one_device(raws: Mapping[str, Raw], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Fields that came as numpy arrays go where the fields that came as tensors are."""
+    home = next(
+        (raw.values.device for raw in raws.values() if isinstance(raw.values, Tensor)), torch.device("cpu")
+    )
+    return {
+        name: values if isinstance(raws[name].values, Tensor) else values.to(home)
+        for name, values in tensors.items()
+    }

@@ -1,0 +1,248 @@
+"""Data sets from memory and from files: arrays, DataFrames, .npy .npz .csv .parquet, split by a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import numbers
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data.convert import guess, raw_fields, refuse_missing
+from ppl_vae.data.dataset import SPLITS, Data, Split, count_rows
+from ppl_vae.data.schema import KINDS, Schema
+from ppl_vae.errors import UserError, unknown_name
+
+__all__ = ["BINARISE", "EXTENSIONS", "Options", "binarised", "from_arrays", "from_path"]
+
+BINARISE = ("dynamic", "static", "none")
+# numpy seed of the one fixed draw of validation and test rows (Norouzi et al. 2020, arXiv 2004.04795)
+FIXED_DRAW = 777
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `load`, checked; they go into `Data.source` as JSON."""
+
+    seed: int = 0
+    binarise: str | None = None
+    label: str | None = None
+    columns: Sequence[str] | None = None
+    missing: str = "refuse"
+    test: float | None = None
+    validation: float | None = None
+    kinds: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seed, numbers.Integral) or self.seed < 0:
+            raise UserError(f"seed expects a whole number from 0, got {self.seed!r}")
+        if self.binarise is not None and self.binarise not in BINARISE:
+            raise unknown_name("binarise", str(self.binarise), BINARISE)
+        if self.missing not in ("refuse", "allow"):
+            raise unknown_name("missing", str(self.missing), ("refuse", "allow"))
+        if isinstance(self.columns, str):
+            object.__setattr__(self, "columns", [self.columns])
+        for kind in (self.kinds or {}).values():
+            if kind not in KINDS:
+                raise unknown_name("kind", str(kind), KINDS)
+
+    def to_json(self) -> dict[str, Any]:
+        """What differs from the defaults, and the seed, as plain JSON values."""
+        json = {name: value for name, value in asdict(self).items() if value != getattr(Options, name)}
+        if self.columns is not None:
+            json["columns"] = list(self.columns)
+        return {**json, "seed": int(self.seed)}
+
+
+def from_arrays(
+    source: Any, options: Options, name: str = "array", origin: dict[str, Any] | None = None
+) -> Data:
+    """A data set from an array, tensor, DataFrame or dict of arrays; see `load` for the rules."""
+    raws = raw_fields(source, options.label, options.columns)
+    kinds = options.kinds or {}
+    for key in kinds:
+        if key not in raws:
+            raise unknown_name("field", key, raws)
+    fields, tensors = [], {}
+    for key, raw in raws.items():
+        found, tensors[key] = guess(key, raw, kind=kinds.get(key), label=key in ("y", options.label))
+        if options.missing == "refuse":
+            refuse_missing(found, tensors[key])
+        fields.append(found)
+    index = _split_index(count_rows(tensors), options)
+    parts = {
+        key: {split: values[i.to(values.device)] for split, i in index.items()}
+        for key, values in tensors.items()
+    }
+    draws: frozenset[str] = frozenset()
+    schema = Schema(tuple(fields))
+    if options.binarise in ("dynamic", "static"):
+        _check_grey(schema)
+        parts["x"], draws = binarised(parts["x"], options.binarise)
+        schema = Schema(tuple(replace(f, kind="binary") if f.name == "x" else f for f in fields))
+    splits = {
+        split: Split(
+            schema,
+            split,
+            {key: parts[key][split] for key in parts},
+            draws if split == "train" else frozenset(),
+        )
+        for split in index
+    }
+    return Data(
+        name, schema, splits["train"], splits.get("validation"), splits.get("test"), origin or {"name": name}
+    )
+
+
+def _check_grey(schema: Schema) -> None:
+    if "x" not in schema or schema["x"].kind != "unit":
+        came = f"kind {schema['x'].kind}" if "x" in schema else "no field x"
+        raise UserError(
+            f"binarise expects field 'x' of kind unit (grey levels in [0, 1]), got {came}:"
+            " divide bytes by 255, or leave binarise out"
+        )
+
+
+def binarised(greys: Mapping[str, Tensor], mode: str) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """Grey levels `[row, ...]` by split as 0 and 1, and the fields that train draws anew at every use.
+
+    Validation, then test, then (mode static) train come from one stream of `numpy.random.RandomState(777)`, so the
+    validation and test rows of both modes are the same. NaN stays NaN.
+    """
+    stream = np.random.RandomState(FIXED_DRAW)
+    drawn = dict(greys)
+    for split in ("validation", "test") if mode == "dynamic" else ("validation", "test", "train"):
+        if split in greys:
+            grey = greys[split].double().cpu().numpy()
+            values = stream.binomial(1, np.nan_to_num(grey)).astype("float64")
+            values[np.isnan(grey)] = np.nan
+            drawn[split] = torch.from_numpy(values).to(greys[split])
+    return drawn, frozenset({"x"}) if mode == "dynamic" else frozenset()
+
+
+def _split_index(rows: int, options: Options) -> dict[str, Tensor]:
+    """A seeded permutation of the rows, cut into test, validation and train."""
+    test = _count("test", options.test, 0.2, rows)
+    validation = _count("validation", options.validation, 0.1, rows)
+    if test + validation >= rows:
+        raise UserError(
+            f"expected at least one row to train on, got {rows} rows with {test} for test and"
+            f" {validation} for validation: make test= and validation= smaller"
+        )
+    order = torch.from_numpy(np.random.default_rng(int(options.seed)).permutation(rows))
+    cut = test + validation
+    index = {"train": order[cut:], "validation": order[test:cut], "test": order[:test]}
+    return {split: index[split] for split in SPLITS if len(index[split])}
+
+
+def _count(name: str, given: float | None, default: float, rows: int) -> int:
+    if given is None:
+        given = default if rows >= 3 else 0
+    if isinstance(given, bool) or not isinstance(given, numbers.Real) or given < 0:
+        raise UserError(f"{name} expects a share of the rows below 1 or a number of rows, got {given!r}")
+    if isinstance(given, numbers.Integral):
+        return int(given)
+    if not given < 1:
+        raise UserError(f"{name} expects a share below 1.0, got {given}: pass an int for a number of rows")
+    return max(round(given * rows), 1) if given > 0 and rows >= 3 else round(given * rows)
+
+
+def from_path(path: str | Path, options: Options) -> Data:
+    """A data set from a .npy, .npz, .csv or .parquet file; nothing in it is ever unpickled."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f"expected a file, found nothing at {path}: check the path")
+    if path.is_dir():
+        raise UserError(f"expected a file, got the folder {path}: pass one of its files")
+    reader = EXTENSIONS.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"expected a file ending in {', '.join(EXTENSIONS)}, got {path}: convert it")
+    try:
+        content = path.read_bytes()
+        if not content:
+            raise UserError(f"expected rows, got the empty file {path}: write it again")
+        source = reader(path)
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as problem:
+        why = " ".join(str(problem).split())[:200]
+        hint = "save numbers, not objects" if "pickle" in why else "write it again"
+        raise UserError(f"cannot read {path} as {path.suffix.lower()} ({why}): {hint}") from problem
+    origin = {
+        "path": str(path.resolve()),
+        "options": options.to_json(),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    try:
+        return from_arrays(source, options, path.name, origin)
+    except UserError as problem:
+        raise UserError(f"{path}: {problem}") from problem
+
+
+def _numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded as archive:
+        if not archive.files:
+            raise UserError(f"expected arrays by field name, got none in {path}: np.savez(path, x=array)")
+        return {name: archive[name] for name in archive.files}
+
+
+def _csv(path: Path) -> Any:
+    import pandas
+
+    with warnings.catch_warnings():
+        # pandas only warns before it cuts off cells for which the header has no name
+        warnings.simplefilter("error", pandas.errors.ParserWarning)
+        try:
+            frame = pandas.read_csv(path, index_col=False, low_memory=False)
+        except pandas.errors.ParserWarning as problem:
+            raise UserError(
+                f"{path} has rows with more cells than its header: name every column"
+            ) from problem
+    columns = [str(c) for c in frame.columns]
+    if any(c.startswith("Unnamed: ") for c in columns):
+        raise UserError(f"{path} has a column without a name (an index?): write it without, or name it")
+    if _looks_like_values(columns):
+        raise UserError(
+            f"{path} starts with numbers ({', '.join(columns[:3])}): put column names in the first line"
+        )
+    return _with_rows(frame, path)
+
+
+def _looks_like_values(columns: list[str]) -> bool:
+    """Whether a header is probably the first row; columns numbered from 0 or 1 are honest names."""
+    try:
+        numbers_ = [float(c) for c in columns]
+    except ValueError:
+        return False
+    return all(numbers_ != [float(start + i) for i in range(len(columns))] for start in (0, 1))
+
+
+def _parquet(path: Path) -> Any:
+    import pandas
+
+    return _with_rows(pandas.read_parquet(path), path)
+
+
+def _with_rows(frame: Any, path: Path) -> Any:
+    if not len(frame):
+        raise UserError(f"expected rows, got none in {path}: write it again")
+    return frame
+
+
+EXTENSIONS: dict[str, Callable[[Path], Any]] = {
+    ".npz": _numpy,
+    ".npy": _numpy,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,194 @@
+"""The named data sets, with the splits that published numbers use: digits, mnist, fashion-mnist."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data.dataset import SPLITS, Data, Split
+from ppl_vae.data.files import Options, binarised
+from ppl_vae.data.schema import Field, Schema
+from ppl_vae.errors import UserError
+
+__all__ = ["NAMES", "read"]
+
+NAMES = {
+    "digits": "1,797 labelled handwritten digits, 8 x 8 pixels of 17 grey levels; comes with scikit-learn",
+    "mnist": "70,000 labelled handwritten digits, 28 x 28 pixels, dynamically binarised; downloaded once",
+    "fashion-mnist": "70,000 labelled garments, 28 x 28 pixels, dynamically binarised; downloaded once",
+}
+
+
+class _Idx(NamedTuple):
+    """Where an MNIST-like set is found on disk, and how to be sure that it is this one."""
+
+    folder: str  # of torchvision
+    categories: tuple[str, ...]
+    first_labels: tuple[int, ...]
+    system: Path | None
+    remedy: str
+
+
+_IDX = {
+    "mnist": _Idx(
+        "MNIST",
+        ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
+        (5, 0, 4, 1, 9),
+        None,
+        "",
+    ),
+    "fashion-mnist": _Idx(
+        "FashionMNIST",
+        (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        (9, 0, 0, 3, 0),
+        Path("/usr/share/datasets/fashion-mnist"),
+        "install the Debian package dataset-fashion-mnist, or ",
+    ),
+}
+
+
+def read(name: str, options: Options, root: str | Path | None = None) -> Data:
+    """A named data set; its split is fixed, so options that would change it are refused."""
+    for option in ("label", "columns", "kinds", "test", "validation"):
+        if getattr(options, option) is not None:
+            raise UserError(f"data set {name!r} has fixed fields and splits, got {option}=: leave it out")
+    source: dict[str, Any] = {"name": name, **options.to_json()}
+    if root is not None:
+        source["root"] = str(root)
+    return _digits(options, source) if name == "digits" else _idx(name, options, root, source)
+
+
+def _digits(options: Options, source: dict[str, Any]) -> Data:
+    """Tomczak's split 1000/350/447, in the original order of the rows."""
+    if options.binarise not in (None, "none"):
+        raise UserError(
+            f"data set 'digits' has 17-way pixels, got binarise={options.binarise!r}: leave it out"
+        )
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x, y = torch.from_numpy(bunch.images.astype("int64")), torch.from_numpy(bunch.target.astype("int64"))
+    schema = Schema(
+        (
+            Field("x", "categorical", (8, 8), cardinality=17),
+            Field("y", "categorical", cardinality=10, names=_IDX["mnist"].categories),
+        )
+    )
+    cuts = {"train": slice(0, 1000), "validation": slice(1000, 1350), "test": slice(1350, 1797)}
+    splits = [Split(schema, split, {"x": x[cuts[split]], "y": y[cuts[split]]}) for split in SPLITS]
+    return Data("digits", schema, *splits, source=source)
+
+
+def _idx(name: str, options: Options, root: str | Path | None, source: dict[str, Any]) -> Data:
+    """The exemplar protocol: train = the first 50,000 rows of the training file, validation = the rest."""
+    folder = _find(name, root) or _download(name, root)
+    labels = _checked_labels(name, folder)
+    train, test = (_read_idx(folder, f"{part}-images-idx3-ubyte", 3) for part in ("train", "t10k"))
+    if train.shape != (60000, 28, 28) or test.shape != (10000, 28, 28):
+        raise UserError(
+            f"{folder} expects 60000 and 10000 pictures for {name!r}, got {len(train)} and {len(test)}"
+        )
+    raw = {"train": train[:50000], "validation": train[50000:], "test": test}
+    mode = options.binarise or "dynamic"
+    greys: dict[str, Tensor] = {}
+    for split in SPLITS:
+        # the fixed draw must see x / 255 in doubles, as in the published protocol; stored ones need not
+        once = mode == "static" or (mode == "dynamic" and split != "train")
+        greys[split] = torch.from_numpy(raw[split]).to(torch.float64 if once else torch.float32) / 255
+    draws: frozenset[str] = frozenset()
+    if mode != "none":
+        greys, draws = binarised(greys, mode)
+    card = _IDX[name]
+    schema = Schema(
+        (
+            Field("x", "unit" if mode == "none" else "binary", (28, 28)),
+            Field("y", "categorical", cardinality=10, names=card.categories),
+        )
+    )
+    splits = [
+        Split(schema, s, {"x": greys[s].float(), "y": labels[s]}, draws if s == "train" else frozenset())
+        for s in SPLITS
+    ]
+    return Data(name, schema, *splits, source=source)
+
+
+def _checked_labels(name: str, folder: Path) -> dict[str, Tensor]:
+    train, test = (_read_idx(folder, f"{part}-labels-idx1-ubyte", 1) for part in ("train", "t10k"))
+    first = _IDX[name].first_labels
+    # MNIST and Fashion-MNIST files bear the same names: only their content tells them apart
+    if tuple(train[: len(first)].tolist()) != first or len(train) != 60000 or len(test) != 10000:
+        raise UserError(f"{folder} holds idx files, but not those of {name!r}: check root= and PPL_VAE_DATA")
+    labels = {"train": train[:50000], "validation": train[50000:], "test": test}
+    return {split: torch.from_numpy(values).long() for split, values in labels.items()}
+
+
+def _read_idx(folder: Path, file: str, dims: int) -> np.ndarray:
+    """An idx file of bytes, plain or gzipped (decompressed in memory: system folders are not written to)."""
+    path = folder / file if (folder / file).exists() else folder / f"{file}.gz"
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        magic, *shape = np.frombuffer(content, ">i4", 1 + dims).tolist()
+        if magic != 0x800 + dims:
+            raise ValueError(f"wrong magic number {magic}")
+        # a copy, because torch does not take read-only memory
+        return np.frombuffer(content, np.uint8, offset=4 * (1 + dims)).reshape(shape).copy()
+    except (OSError, EOFError, ValueError, zlib.error) as problem:
+        raise UserError(f"cannot read {path} ({problem}): delete it or write it again") from problem
+
+
+def _roots(root: str | Path | None) -> Iterator[Path]:
+    given = root or os.environ.get("PPL_VAE_DATA")
+    if given:
+        yield Path(given).expanduser()
+    if root is None:
+        yield from (Path("data"), Path("~/data").expanduser(), _cache())
+
+
+def _cache() -> Path:
+    return Path("~/.cache/ppl-vae").expanduser()
+
+
+def _find(name: str, root: str | Path | None) -> Path | None:
+    """The folder of a local copy: in torchvision's layout, named like the set, or `root` itself."""
+    card = _IDX[name]
+    candidates = [
+        folder
+        for base in _roots(root)
+        for folder in (base / card.folder / "raw", base / card.folder, base / name)
+    ]
+    if root is not None:
+        candidates.append(Path(root).expanduser())
+    if card.system is not None:
+        candidates.append(card.system)
+    files = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
+    for folder in candidates:
+        if all((folder / file).exists() or (folder / f"{file}.gz").exists() for file in files):
+            return folder
+    return None
+
+
+def _download(name: str, root: str | Path | None) -> Path:
+    card = _IDX[name]
+    target = Path(root or os.environ.get("PPL_VAE_DATA") or _cache()).expanduser()
+    try:
+        from torchvision import datasets
+
+        getattr(datasets, card.folder)(str(target), download=True)
+    except (RuntimeError, OSError, ImportError) as problem:
+        why = " ".join(str(problem).split())[:160]
+        raise UserError(
+            f"data set {name!r} is not on this machine and could not be downloaded to {target} ({why}): "
+            f"{card.remedy}put its four idx files into a folder and pass root=folder (or set PPL_VAE_DATA)"
+        ) from problem
+    return target / card.folder / "raw"

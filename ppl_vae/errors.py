@@ -1,0 +1,31 @@
+"""What goes wrong for a user, in one sentence: what was expected, where, what came, and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "unknown_name"]
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend; the command line prints it as one line and exits with status 2.
+
+    Example:
+        >>> raise UserError("batch_size must be at least 1, got 0")
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: batch_size must be at least 1, got 0
+    """
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a table, with the nearest right ones.
+
+    Example:
+        >>> print(unknown_name("guide", "meen_field", ["mean_field", "iaf"]))
+        unknown guide 'meen_field': did you mean 'mean_field'? (known: iaf, mean_field)
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ":"
+    return UserError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")

@@ -1,0 +1,177 @@
+"""The contract of the two programs: a model or guide as a module that owns its parameters.
+
+A program is any callable that contains Pyro statements. `Program` gives it what the engine needs: parameters
+that belong to it alone (never to the global store), and data fields passed by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from pyro.params.param_store import ParamStoreDict
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
+from torch import Tensor, nn
+from torch.distributions import constraints, transform_to
+
+from ppl_vae.errors import UserError
+
+__all__ = ["Pair", "Program"]
+
+Batch = Mapping[str, Tensor]
+
+
+class Program(nn.Module):
+    """A model or guide as a `torch.nn.Module`: call it with the fields of a batch, by name.
+
+    `pyro.param`, `pyro.module` and `PyroModule` statements inside it read and create parameters of this
+    object, so two programs in one process never share any, whatever names they use; the global parameter
+    store is neither read nor written. Fields that the callable does not ask for are left out.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> def model(x=None):
+        ...     loc = pyro.param("loc", torch.zeros(()))
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+        >>> program = Program(model)
+        >>> program(x=torch.zeros(3), y=torch.zeros(3))
+        >>> [name for name, _ in program.named_parameters()]
+        ['own.loc']
+    """
+
+    def __init__(self, program: Callable[..., Any], role: str = "program") -> None:
+        super().__init__()
+        if isinstance(program, Program):
+            program = program.program
+        if not callable(program):
+            raise UserError(f"a {role} is a callable with Pyro statements, got {type(program).__name__}")
+        self.role = role
+        self.own = _OwnParameters()
+        if isinstance(program, nn.Module):
+            self.body = program
+            _make_local(program)
+        object.__setattr__(self, "program", program)
+        self.arguments, self.takes_any = _arguments(program)
+
+    program: Callable[..., Any]
+
+    def select(self, batch: Batch) -> dict[str, Tensor]:
+        """The fields of a batch that this program asks for, by argument name.
+
+        A program with one required argument of another name (`def model(data)`) is given field `x`.
+        """
+        if self.takes_any:
+            return dict(batch)
+        chosen = {name: batch[name] for name in self.arguments if name in batch}
+        required = [n for n, needed in self.arguments.items() if needed and n not in batch]
+        if not chosen and len(required) == 1 and "x" in batch:
+            return {required[0]: batch["x"]}
+        if required:
+            raise UserError(
+                f"the {self.role} needs field {required[0]!r}, but the data has {', '.join(batch) or 'none'}: "
+                "name the fields after the arguments"
+            )
+        return chosen
+
+    def forward(self, **fields: Any) -> Any:
+        """Run the program; its Pyro sample statements reach the handlers around this call."""
+        wanted = self.select(fields)
+        with pyro.settings.context(module_local_params=True), _HideParams(), _AnswerParams(self.own):
+            return self.program(**wanted)
+
+
+def _make_local(module: nn.Module) -> None:
+    """Let Pyro modules that were made while parameters were global run with local ones."""
+    for part in module.modules():
+        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
+            part._pyro_context.param_state = {"params": {}, "constraints": {}}
+
+
+def _arguments(program: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
+    """Argument names of a program with whether each is required; and whether it takes any name."""
+    target = program.forward if isinstance(program, nn.Module) else program
+    found: dict[str, bool] = {}
+    takes_any = False
+    for parameter in inspect.signature(target).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            takes_any = True
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            found[parameter.name] = parameter.default is parameter.empty
+    return found, takes_any
+
+
+class _HideParams(Messenger):
+    """Keep parameter statements from handlers outside: a program's parameters are its own business."""
+
+    def _pyro_param(self, msg: Message) -> None:
+        msg["stop"] = True
+
+
+class _OwnParameters(nn.Module):
+    """The parameters that `pyro.param` and `pyro.module` statements of one program created."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.constraint: dict[str, constraints.Constraint] = {}
+
+    def get(self, name: str, initial: list[Any], constraint: constraints.Constraint) -> Tensor:
+        """The constrained value of a parameter, created from its initial value at first use."""
+        key = name.replace(".", "/")  # torch forbids dots in parameter names
+        if key not in self._parameters:
+            self._create(name, key, initial, constraint)
+        return transform_to(self.constraint[key])(self._parameters[key])
+
+    def _create(self, name: str, key: str, initial: list[Any], constraint: constraints.Constraint) -> None:
+        if not initial:
+            raise UserError(f"pyro.param({name!r}) has no initial value: give one at its first use")
+        self.constraint[key] = constraint
+        value = initial[0]() if callable(initial[0]) else initial[0]
+        if isinstance(value, nn.Parameter) and constraint is constraints.real:
+            # pyro.module hands over the parameters of a network: register the very same objects
+            self.register_parameter(key, value)
+            return
+        with torch.no_grad():
+            unconstrained = transform_to(constraint).inv(value.detach()).clone()
+        self.register_parameter(key, nn.Parameter(unconstrained.contiguous()))
+
+
+class _AnswerParams(Messenger):
+    """Answers parameter statements from a program's own parameters instead of the global store."""
+
+    def __init__(self, own: _OwnParameters) -> None:
+        super().__init__()
+        self.own = own
+
+    def _pyro_param(self, msg: Message) -> None:
+        # A PyroModule in local mode sends statements that carry their own value; only pyro.param asks the store.
+        if getattr(msg["fn"], "__func__", None) is not ParamStoreDict.get_param:
+            return
+        name, *initial = msg["args"]
+        constraint = msg["kwargs"].get("constraint", constraints.real)
+        msg["value"], msg["done"] = self.own.get(name, initial, constraint), True
+
+
+class Pair(nn.Module):
+    """A model and its guide as one module, so that an optimizer, a device or a file sees all parameters at once.
+
+    Example:
+        >>> pair = Pair(lambda x=None: None, lambda x=None: None)
+        >>> len(list(pair.parameters()))
+        0
+    """
+
+    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
+        super().__init__()
+        self.model = model if isinstance(model, Program) else Program(model, "model")
+        self.guide = guide if isinstance(guide, Program) else Program(guide, "guide")
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first parameter; the CPU if there is none."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))

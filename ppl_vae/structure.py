@@ -1,0 +1,57 @@
+"""What a pair of programs is made of: the sites, plates and dims that a step relies on without reading values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+
+__all__ = ["Structure", "frames", "sample_sites"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The static facts of a pair, read once by `ppl_vae.analysis.analyse`.
+
+    `plate` is the data plate's name, `dim` its dim (-1 for most programs), `nesting` the number of dims that
+    plates use, `rows_total` the number of rows that a program which subsamples itself says there are.
+    `holes` says what happens at observed sites with missing entries (see `ppl_vae.missing`). `summed_guide`
+    and `summed_model` are the discrete latents summed out (under the guide's classifier, or in the model
+    alone), `scored` those drawn without a reparameterised sampler, `absent` the sites of fields that the data
+    does not have, `global_latents` those outside the data plate, `inner_subsample` the plates inside a row
+    that are subsampled. Without `broadcasts`, particles are run one by one.
+    """
+
+    plate: str
+    dim: int
+    nesting: int
+    latents: tuple[str, ...]
+    observed: tuple[str, ...]
+    holes: Mapping[str, str] = field(default_factory=dict)
+    summed_guide: frozenset[str] = frozenset()
+    summed_model: frozenset[str] = frozenset()
+    scored: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+    global_latents: frozenset[str] = frozenset()
+    inner_subsample: frozenset[str] = frozenset()
+    rows_total: int | None = None
+    broadcasts: bool = True
+
+    @property
+    def enumerates(self) -> bool:
+        """Whether some discrete latent is summed out."""
+        return bool(self.summed_guide or self.summed_model)
+
+
+def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:
+    """The sample statements of a run, in order, without those that plates use to draw their rows."""
+    return {n: s for n, s in prune_subsample_sites(trace).nodes.items() if s["type"] == "sample"}
+
+
+def frames(site: Mapping[str, Any]) -> list[CondIndepStackFrame]:
+    """The vectorised plates around a site, outermost last."""
+    return [f for f in site["cond_indep_stack"] if f.vectorized]
