@@ -1,1 +1,49 @@
-"""ppl_vae"""
+"""Variational autoencoders as probabilistic programs, on Pyro.
+
+A model p(z) p(x | z) and a guide q(z | x) are two Pyro programs; everything else is a function of their log
+importance weights. Names are imported when they are first used, so that `import ppl_vae` is fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ppl_vae.data import Data as Data
+    from ppl_vae.data import load as load
+    from ppl_vae.errors import UserError as UserError
+    from ppl_vae.evaluation import Evaluation as Evaluation
+    from ppl_vae.evaluation import evaluate as evaluate
+    from ppl_vae.runs import open_run as open_run
+    from ppl_vae.training import Result as Result
+    from ppl_vae.training import fit as fit
+    from ppl_vae.weights import LogWeights as LogWeights
+    from ppl_vae.weights import log_weights as log_weights
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Data": "ppl_vae.data",
+    "Evaluation": "ppl_vae.evaluation",
+    "LogWeights": "ppl_vae.weights",
+    "Result": "ppl_vae.training",
+    "UserError": "ppl_vae.errors",
+    "evaluate": "ppl_vae.evaluation",
+    "fit": "ppl_vae.training",
+    "load": "ppl_vae.data",
+    "log_weights": "ppl_vae.weights",
+    "open_run": "ppl_vae.runs",
+}
+
+__all__ = [*sorted(_HOMES), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

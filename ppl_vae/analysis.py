@@ -18,7 +18,7 @@ from ppl_vae.missing import Holes, can_enumerate
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure, frames, sample_sites
 
-__all__ = ["ENUMERATION_LIMIT", "analyse", "preserved_randomness"]
+__all__ = ["ENUMERATION_LIMIT", "analyse", "data_plate", "preserved_randomness"]
 
 ENUMERATION_LIMIT = 1024
 """Finite supports with more values than this are sampled, with a score-function gradient, not summed out."""
@@ -70,7 +70,7 @@ def _read(
     model: dict[str, dict[str, Any]],
     holes: dict[str, str],
 ) -> Structure:
-    frame = _data_plate(model)
+    frame = data_plate(model)
     latents = [name for name, site in guide.items() if not site["is_observed"]]
     _check_sites(latents, guide, model)
     everywhere = [*guide.values(), *model.values()]
@@ -128,8 +128,12 @@ def _no_guide_site(name: str, site: Mapping[str, Any], inside: bool) -> UserErro
     )
 
 
-def _data_plate(model: Mapping[str, Mapping[str, Any]]) -> CondIndepStackFrame:
-    """The outermost plate around the observed sites; "data" if there is one of that name."""
+def data_plate(model: Mapping[str, Mapping[str, Any]]) -> CondIndepStackFrame:
+    """The outermost plate around the observed sites; "data" if there is one of that name.
+
+    Raises:
+        UserError: if nothing is observed, or not all of it in one plate.
+    """
     observed = {n: s for n, s in model.items() if s["is_observed"] and type(s["fn"]).__name__ != "Unit"}
     if not observed:
         raise UserError(

@@ -18,7 +18,7 @@ from ppl_vae.missing import Holes
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure
 
-__all__ = ["Run", "run"]
+__all__ = ["Run", "mark_summed", "run"]
 
 PARTICLES = "_particles"
 
@@ -50,6 +50,11 @@ def run(pair: Pair, structure: Structure, batch: Batch, particles: int = 1) -> R
     guide_trace = poutine.trace(guide).get_trace(**batch)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**batch)
     return Run(structure, particles, guide_trace, model_trace, holes[1].observed)
+
+
+def mark_summed(pair: Pair, structure: Structure) -> tuple[Any, Any]:
+    """Model and guide with their discrete latents marked for Pyro's own enumeration."""
+    return _Sum(structure.summed_model)(pair.model), _Sum(structure.summed_guide)(pair.guide)
 
 
 class _Sum(Messenger):

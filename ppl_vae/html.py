@@ -53,7 +53,7 @@ def render(
     links = "".join(f'<a href="#s{i}">{_escape(s.title)}</a>' for i, s in enumerate(sections, 1))
     body = "\n".join(_section(i, s) for i, s in enumerate(sections, 1))
     cards = "".join(
-        f'<div class="card"><dt>{_escape(label)}</dt><dd class="value">{_escape(value)}</dd>'
+        f'<div class="card"><dt>{_escape(label)}</dt><dd class="value">{_value(value)}</dd>'
         f'<dd class="why">{_escape(why)}</dd></div>'
         for label, value, why in headline
     )
@@ -94,6 +94,14 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
 
 def _escape(words: object) -> str:
     return html.escape(str(words), quote=True)
+
+
+def _value(value: str) -> str:
+    # "-97.4 ± 0.6 nats": the number is what the eye should meet first, its unit follows in smaller letters.
+    parts = re.fullmatch(r"([^A-Za-z]*\d[^A-Za-z]*) ([A-Za-z].*)", str(value), re.DOTALL)
+    if parts is None:
+        return _escape(value)
+    return f'{_escape(parts[1])} <span class="unit">{_escape(parts[2])}</span>'
 
 
 def _text(words: str) -> str:
@@ -158,7 +166,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, float):
-        value = f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
+        value = f"{value:,.2f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
     return _escape(
         str(value).replace("-", "\N{MINUS SIGN}") if _is_number(value) and "e" not in str(value) else value
     )
@@ -209,17 +217,14 @@ _PAGE = """<!DOCTYPE html>
 
 _STYLE = """
 :root { --ink: #1d2430; --soft: #5b6676; --line: #dfe3e9; --ground: #fafbfc; --card: #ffffff;
-  --accent: #005f95;
-  --paper: #ffffff; color-scheme: light dark; }
+  --accent: #005f95; --paper: #ffffff; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #a3adbb; --line: #333c49;
-  --ground: #14181e;
-  --card: #1c222b; --accent: #7cc0ee; --paper: #fdfdfd; } }
+  --ground: #14181e; --card: #1c222b; --accent: #7cc0ee; --paper: #fdfdfd; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
 body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62.5rem; color: var(--ink);
   background: var(--ground);
-  font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans",
-  sans-serif; }
+  font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
 h1 { font-size: 2.125rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.4rem; line-height: 1.3; letter-spacing: -0.01em; margin: 0 0 .6rem;
   overflow-wrap: anywhere; }
@@ -235,9 +240,9 @@ a { color: var(--accent); }
   padding: 1rem 1.15rem 1.05rem; }
 .card dt { color: var(--soft); font-size: .9rem; font-weight: 600; }
 .card dd { margin: 0; overflow-wrap: anywhere; }
-.card .value { font-size: 1.9rem; line-height: 1.25; font-weight: 650; letter-spacing: -0.02em;
-  margin: .15rem 0 .3rem;
-  font-variant-numeric: tabular-nums; }
+.card .value { font-size: 1.7rem; line-height: 1.25; font-weight: 650; letter-spacing: -0.02em;
+  margin: .15rem 0 .3rem; font-variant-numeric: tabular-nums; }
+.card .unit { font-size: 1rem; font-weight: 500; letter-spacing: 0; }
 .card .why { color: var(--soft); font-size: .9rem; line-height: 1.45; }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; padding: .8rem 0; margin: 2rem 0 0;
   border-block: 1px solid var(--line); font-size: .95rem; }
@@ -263,9 +268,9 @@ footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--line
 @media (max-width: 40rem) {
   body { padding: 1.5rem 1rem 3rem; font-size: 1rem; } h1 { font-size: 1.65rem; }
   .cards { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; }
-  .card { padding: .8rem .9rem; } .card .value { font-size: 1.5rem; }
+  .card { padding: .8rem .9rem; } .card .value { font-size: 1.35rem; }
   /* A wide figure is scrolled rather than shrunk until its labels cannot be read. */
-  .paper img { min-width: min(var(--width), 34rem); }
+  .paper img { min-width: calc(.6 * var(--width)); }
 }
 @media print {
   :root { --ink: #000; --soft: #444; --line: #ccc; --ground: #fff; --card: #fff; --accent: #000;

@@ -72,29 +72,33 @@ def training_curve(history: Sequence[Mapping[str, Any]], *, best_epoch: int | No
     parts = [(k, v) for k, v in parts if np.isfinite(v).any()]
     figure = Figure(figsize=(9.0 if parts else 6.0, 3.7), layout="constrained")
     grid = figure.add_gridspec(max(len(parts), 1), 2 if parts else 1, width_ratios=[1.6, 1] if parts else [1])
-    marker = "o" if len(history) < 20 else None
+    style: dict[str, Any] = {"lw": 1.8, "marker": "o" if len(history) < 20 else None, "ms": 4}
     bound = _axes(figure.add_subplot(grid[:, 0]), "epoch", "bound (nats per row)")
     for values, colour, label in ((train, BLUE, "training rows"), (validation, ORANGE, "validation rows")):
         if np.isfinite(values).any():
-            bound.plot(epoch, values, color=colour, lw=1.8, marker=marker, ms=4, label=label)
+            bound.plot(epoch, values, color=colour, label=label, **style)
     _readable_end(bound, np.stack([train, validation]))
-    words = {
-        "distortion": "distortion, \N{MINUS SIGN}E log p(x|z)\n(nats per row)",
-        "rate": "rate, KL(q‖p)\n(nats per row)",
-    }
+    words = {"distortion": "distortion, \N{MINUS SIGN}E log p(x|z)", "rate": "rate, KL(q‖p)"}
     for i, (name, values) in enumerate(parts):
-        ax = _axes(figure.add_subplot(grid[i, 1]), "epoch" if i == len(parts) - 1 else "", words[name])
-        ax.plot(epoch, values, color=GREEN, lw=1.8, marker=marker, ms=4)
+        ax = _axes(
+            figure.add_subplot(grid[i, 1]),
+            "epoch" if i == len(parts) - 1 else "",
+            "nats per row",
+            words[name],
+        )
+        ax.plot(epoch, values, color=GREEN, **style)
         _readable_end(ax, -values if name == "distortion" else values, flip=name == "distortion")
     for ax in figure.axes:
+        ax.set_xlim(epoch.min() - 0.5, epoch.max() + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=6 if ax is bound else 4, min_n_ticks=2))
         _mark_epochs(ax, epoch, beta, best_epoch)
-    _legend(bound)
+    _shared_legend(figure, [bound], loc="outside upper left", ncols=4 if parts else 2)
     return figure
 
 
 def reconstructions(
-    x: Array, mean: Array, *, labels: Sequence[object] | None = None, limits: Limits = None
+    x: Array, mean: Array, *, labels: Sequence[object] | Array | None = None, limits: Limits = None
 ) -> Figure:
     """Rows of the data above what the model makes of them, twelve pairs in a band.
 
@@ -107,15 +111,16 @@ def reconstructions(
     if labels is not None and len(labels) != len(pairs):
         raise UserError(f"labels: expected {len(pairs)}, one for each image, got {len(labels)}")
     columns, high = min(len(pairs), PANELS), _height(pairs[0][0])
-    band = 2 * high + 0.08 + (0.5 if labels is not None else 0.25)
+    tall = 2 * high + 0.04
+    band = tall + (0.45 if labels is not None else 0.22)
     bands = -(-len(pairs) // columns)
-    figure, ax = _board(columns, bands * band, 8.2 / max(columns, 8))
+    figure, ax = _board(columns, (bands - 1) * band + tall, 8.2 / max(columns, 8))
     for i, (above, below) in enumerate(pairs):
-        left, top = i % columns, (i // columns + 1) * band - (2 * high + 0.08)
+        left, top = i % columns, (i // columns) * band
         _place(ax, above, left, top)
         _place(ax, below, left, top + high + 0.04)
         if labels is not None:
-            _say(ax, left + 0.5, top - 0.06, _short(labels[i], 10), va="bottom")
+            _say(ax, left + 0.5, top - 0.04, _short(_class_name(_array(labels)[i], None), 10), va="bottom")
         if left == 0:
             _say(ax, -0.12, top + high / 2, "data", ha="right")
             _say(ax, -0.12, top + 1.5 * high, "model", ha="right")
@@ -133,11 +138,11 @@ def samples(images: Array, *, limits: Limits = None, title: str | None = None) -
     """
     pixels = _pixels("images", images, 1, limits or _range(images))
     columns, high = int(np.ceil(np.sqrt(len(pixels)))), _height(pixels[0])
-    figure, ax = _board(columns, -(-len(pixels) // columns) * high, min(0.6, 8.2 / columns))
+    figure, ax = _board(columns, -(-len(pixels) // columns) * high, min(0.52, 8.2 / columns))
     for i, image in enumerate(pixels):
         _place(ax, image, i % columns, (i // columns) * high)
     if title:
-        ax.set_title(title, fontsize=11, color=INK, loc="left")
+        ax.set_title(title, fontsize=11, color=INK, loc="left", parse_math=False)
     return figure
 
 
@@ -211,6 +216,10 @@ def latent_map(
     size = float(np.clip(9000 / len(points), 3, 26))
     style: dict[str, Any] = {"s": size, "alpha": 0.7, "linewidths": 0}
     values, known = _labels(labels, len(points))
+    seen = np.isfinite(points).all(1)
+    if not seen.any():
+        raise UserError("z: expected finite numbers, got none")
+    points, values, known = points[seen], values[seen], known[seen]
     if not known.all() or not known.size:
         word = "unlabelled" if known.any() else None
         ax.scatter(*points[~known].T, color=PALE if known.any() else BLUE, label=word, **style)
@@ -221,15 +230,12 @@ def latent_map(
         return figure
     if len(classes) > 20:
         ax.scatter(*points[known].T, color=BLUE, label=f"{len(classes)} classes, not coloured", **style)
+    centres = []
     for i, value in enumerate(classes if len(classes) <= 20 else ()):
         mine, name = points[known & (values == value)], _class_name(value, names)
         ax.scatter(*mine.T, color=CLASSES[i % 10], marker="o^"[i // 10], label=name, **style)
-        text = ax.annotate(
-            _short(name, 14), np.median(mine, 0), ha="center", va="center", zorder=5, fontsize=12
-        )
-        text.set(
-            color=CLASSES[i % 10], fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="w")]
-        )
+        centres.append((*np.median(mine, 0), name))
+    _write_apart(ax, centres, float(np.ptp(points, 0).max()) or 1.0)
     if ax.get_legend_handles_labels()[1]:
         legend = _legend(ax, loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=1)
         for handle in legend.legend_handles:
@@ -251,17 +257,20 @@ def rate_per_latent(kl: Array, *, active: Array | Sequence[bool] | float = 0.01)
     mask = rate > active if isinstance(active, (int, float)) else _numbers("active", active, 1) > 0
     _expect("active", len(mask), len(rate), "one for each latent")
     order = np.argsort(-rate, kind="stable")
-    figure = Figure(figsize=(float(np.clip(0.32 * len(rate) + 1.2, 4.0, 9.0)), 3.2), layout="constrained")
-    ax = _axes(figure.add_subplot(), "latent, by rate", "KL to the prior (nats)")
+    shown = order[:60]  # more bars than that cannot be told apart
+    figure = Figure(figsize=(float(np.clip(0.32 * len(shown) + 1.2, 4.0, 9.0)), 3.2), layout="constrained")
+    words = "latent, by rate" if len(shown) == len(rate) else f"the {len(shown)} latents of largest rate"
+    ax = _axes(figure.add_subplot(), words, "KL to the prior (nats per row)")
     ax.grid(False, axis="x")
     for flag, colour, word in ((True, BLUE, "active"), (False, PALE, "inactive")):
-        at = np.flatnonzero(mask[order] == flag)
-        if len(at):
-            ax.bar(at, rate[order][at], color=colour, width=0.78, label=f"{word}: {len(at)} of {len(rate)}")
-    every = -(-len(rate) // 26)  # names at most every third of an inch
-    at = np.arange(0, len(rate), every)
-    ax.set_xticks(at, [f"z{i}" for i in order[at]])
-    ax.set_xlim(-0.8, len(rate) - 0.2)
+        at, count = np.flatnonzero(mask[shown] == flag), int((mask == flag).sum())
+        if count:
+            ax.bar(at, rate[shown][at], color=colour, width=0.78, label=f"{word}: {count} of {len(rate)}")
+        if count and not flag:  # a bar of no height shows no colour
+            ax.scatter(at, rate[shown][at], color=colour, s=16, clip_on=False, zorder=3)
+    at = np.arange(0, len(shown), -(-len(shown) // 26))  # a name every third of an inch, at most
+    ax.set_xticks(at, [f"z{i}" for i in shown[at]])
+    ax.set_xlim(-0.8, len(shown) - 0.2)
     _legend(ax)
     return figure
 
@@ -287,7 +296,7 @@ def table_reconstructions(x: Array, mean: Array, *, names: Sequence[str] | None 
         edge = 0.06 * (high - low) or 1.0
         ax.set(xlim=(low - edge, high + edge), ylim=(low - edge, high + edge), aspect="equal")
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
+            axis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=3))
     figure.supxlabel("observed (line: equal to it)", fontsize=10, color=INK)
     figure.supylabel("reconstructed mean", fontsize=10, color=INK)
     return figure
@@ -312,6 +321,7 @@ def table_samples(x: Array, samples: Array, *, names: Sequence[str] | None = Non
         ax.hist(a, bins=bins, density=True, color=PALE, label="data")
         ax.hist(b, bins=bins, density=True, histtype="step", color=BLUE, lw=1.5, label="model")
         ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=2))
     figure.supylabel("density", fontsize=10, color=INK)
     _shared_legend(figure, panels)
@@ -348,7 +358,8 @@ def table_traversal(
     figure, panels = _panels(latents, heads, "latents", sharey=True)
     for i, ax in enumerate(panels):
         for colour, j in enumerate(chosen):
-            ax.plot(steps, means[i, :, j], color=CLASSES[colour], lw=1.6, label=_short(words[j], 24))
+            dash = "-" if colour < 5 else (0, (4, 1.5))  # a second way to tell ten lines apart
+            ax.plot(steps, means[i, :, j], color=CLASSES[colour], ls=dash, lw=1.6, label=_short(words[j], 24))
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     figure.supxlabel("value of the latent", fontsize=10, color=INK)
     figure.supylabel(ylabel, fontsize=10, color=INK)
@@ -393,23 +404,35 @@ def _axes(ax: Any, xlabel: str = "", ylabel: str = "", title: str = "") -> Any:
     ax.tick_params(labelsize=9, color=PALE, labelcolor=SOFT)
     ax.grid(True, color=GRID, lw=0.7)
     ax.set_axisbelow(True)
-    ax.set_xlabel(xlabel, fontsize=10, color=INK)
-    ax.set_ylabel(ylabel, fontsize=10, color=INK)
-    ax.set_title(title, fontsize=10, color=INK, loc="left")
+    # Names come from data: "$" in them is a dollar, not the start of a formula.
+    style: dict[str, Any] = {"fontsize": 10, "color": INK, "parse_math": False}
+    ax.set_xlabel(xlabel, **style)
+    ax.set_ylabel(ylabel, **style)
+    ax.set_title(title, loc="left", **style)
     return ax
 
 
 def _legend(ax: Any, **options: Any) -> Any:
     # Above the axes by default: inside, it would sooner or later cover data.
     place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.01), "ncols": 2, "borderaxespad": 0.2} | options
-    return ax.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=1.5, columnspacing=1.4, **place)
+    legend = ax.legend(
+        frameon=False, fontsize=9, labelcolor=INK, handlelength=1.5, columnspacing=1.4, **place
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return legend
 
 
 def _shared_legend(figure: Figure, panels: Sequence[Any], **options: Any) -> None:
     handles, words = max((ax.get_legend_handles_labels() for ax in panels), key=lambda pair: len(pair[1]))
     place = {"loc": "outside upper right", "ncols": 2, "title_fontsize": 9} | options
     if words:
-        figure.legend(handles, words, frameon=False, fontsize=9, labelcolor=INK, handlelength=1.5, **place)
+        legend = figure.legend(
+            handles, words, frameon=False, fontsize=9, labelcolor=INK, handlelength=2.0, **place
+        )
+        legend.get_title().set(color=SOFT, multialignment="left")
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _panels(
@@ -429,7 +452,7 @@ def _panels(
     for ax, head in zip(grid, heads, strict=False):
         _axes(ax, title=_short(head, 24))
     if count > shown:
-        words = f"The first {shown} of {count} {kind}; {count - shown} are left out."
+        words = f"The first {shown} of {count} {kind}; the others are left out."
         figure.suptitle(words, x=0.01, ha="left", fontsize=9, color=SOFT)
     return figure, list(grid[:shown])
 
@@ -452,8 +475,8 @@ def _readable_end(ax: Any, values: np.ndarray, *, flip: bool = False) -> None:
     bottom, top = (low if cut else worst) - edge, high + edge
     ax.set_ylim(*((-top, -bottom) if flip else (bottom, top)))
     if cut:
-        words = f"not shown: from {'+' if flip and worst > 0 else ''}{_signed(-worst if flip else worst)}"
-        ax.set_title(words, fontsize=8, color=SOFT, loc="right")
+        words = f"highest: {_signed(-worst)}" if flip else f"lowest: {_signed(worst)}"
+        ax.set_title(words, fontsize=8.5, color=SOFT, loc="right")
 
 
 def _mark_epochs(ax: Any, epoch: np.ndarray, beta: np.ndarray, best: int | None) -> None:
@@ -468,6 +491,25 @@ def _mark_epochs(ax: Any, epoch: np.ndarray, beta: np.ndarray, best: int | None)
         )
     if best is not None:
         ax.axvline(best, color=INK, lw=1.0, ls=(0, (4, 3)), label=f"best epoch: {best}")
+
+
+def _write_apart(ax: Any, names: Sequence[tuple[float, float, str]], span: float) -> None:
+    """Write (x, y, name) without one covering another: moved by a line, or left to the legend."""
+    names = [name for name in names if len(name[2]) <= 16]
+    size = 12 if max((len(name) for *_, name in names), default=0) <= 3 else 9
+    high, taken = 0.005 * size * span, list[tuple[float, float, float]]()
+    for x, y, name in names:
+        half = 0.0015 * size * len(name) * span
+        for at in (y, y + high, y - high):
+            if all(abs(x - a) > half + b or abs(at - c) > 0.99 * high for a, c, b in taken):
+                taken.append((x, at, half))
+                text = ax.text(x, at, name, ha="center", va="center", zorder=5, fontsize=size, color=INK)
+                text.set(
+                    parse_math=False,
+                    fontweight="bold",
+                    path_effects=[withStroke(linewidth=3, foreground="w")],
+                )
+                break
 
 
 def _board(width: float, height: float, inches: float) -> tuple[Figure, Any]:
@@ -493,7 +535,7 @@ def _place(ax: Any, image: np.ndarray, left: float, top: float, *, framed: bool 
 def _say(
     ax: Any, x: float, y: float, words: str, *, ha: str = "center", va: str = "center", color: str = INK
 ) -> None:
-    ax.text(x, y, words, ha=ha, va=va, color=color, fontsize=10)
+    ax.text(x, y, words, ha=ha, va=va, color=color, fontsize=10, parse_math=False)
 
 
 def _height(image: np.ndarray) -> float:
@@ -569,7 +611,8 @@ def _labels(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _class_name(value: Any, names: Sequence[str] | None) -> str:
-    if names is None or not isinstance(value, np.integer):
+    # Labels with NaN among them are floats, of the same classes.
+    if names is None or not (isinstance(value, np.number) and float(value).is_integer()):
         return f"{value:g}" if isinstance(value, np.number) else str(value)
     if not 0 <= value < len(names):
         raise UserError(f"names: expected a name for label {value}, got {len(names)} names")

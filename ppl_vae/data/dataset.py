@@ -14,7 +14,7 @@ from ppl_vae.data.convert import Raw, convert, guess, is_table, raw_fields
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["Data", "Split", "as_split", "count_rows"]
+__all__ = ["SPLITS", "Data", "Split", "as_split", "assemble", "count_rows"]
 
 SPLITS = ("train", "validation", "test")
 
@@ -173,6 +173,21 @@ class Data:
             drawn = " (drawn at every use in train)" if each.name in self.train.draws else ""
             lines.append(f"  {each}{drawn}")
         return "\n".join(lines)
+
+
+def assemble(
+    name: str,
+    schema: Schema,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    draws: frozenset[str],
+    source: dict[str, Any],
+) -> Data:
+    """A data set from tensors by split and field; only train draws anew."""
+    splits = {
+        split: Split(schema, split, dict(fields), draws if split == "train" else frozenset())
+        for split, fields in parts.items()
+    }
+    return Data(name, schema, splits["train"], splits.get("validation"), splits.get("test"), source)
 
 
 def as_split(data: Any, split: str = "test", schema: Schema | None = None) -> Split:

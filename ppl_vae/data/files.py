@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.convert import guess, raw_fields, refuse_missing
-from ppl_vae.data.dataset import SPLITS, Data, Split, count_rows
+from ppl_vae.data.dataset import SPLITS, Data, assemble, count_rows
 from ppl_vae.data.schema import KINDS, Schema
 from ppl_vae.errors import UserError, unknown_name
 
@@ -79,27 +80,16 @@ def from_arrays(
         fields.append(found)
     index = _split_index(count_rows(tensors), options)
     parts = {
-        key: {split: values[i.to(values.device)] for split, i in index.items()}
-        for key, values in tensors.items()
+        split: {key: values[rows.to(values.device)] for key, values in tensors.items()}
+        for split, rows in index.items()
     }
-    draws: frozenset[str] = frozenset()
-    schema = Schema(tuple(fields))
+    schema, draws = Schema(tuple(fields)), frozenset[str]()
     if options.binarise in ("dynamic", "static"):
         _check_grey(schema)
-        parts["x"], draws = binarised(parts["x"], options.binarise)
+        drawn, draws = binarised({split: part["x"] for split, part in parts.items()}, options.binarise)
+        parts = {split: {**part, "x": drawn[split]} for split, part in parts.items()}
         schema = Schema(tuple(replace(f, kind="binary") if f.name == "x" else f for f in fields))
-    splits = {
-        split: Split(
-            schema,
-            split,
-            {key: parts[key][split] for key in parts},
-            draws if split == "train" else frozenset(),
-        )
-        for split in index
-    }
-    return Data(
-        name, schema, splits["train"], splits.get("validation"), splits.get("test"), origin or {"name": name}
-    )
+    return assemble(name, schema, parts, draws, origin or {"name": name})
 
 
 def _check_grey(schema: Schema) -> None:
@@ -114,8 +104,8 @@ def _check_grey(schema: Schema) -> None:
 def binarised(greys: Mapping[str, Tensor], mode: str) -> tuple[dict[str, Tensor], frozenset[str]]:
     """Grey levels `[row, ...]` by split as 0 and 1, and the fields that train draws anew at every use.
 
-    Validation, then test, then (mode static) train come from one stream of `numpy.random.RandomState(777)`, so the
-    validation and test rows of both modes are the same. NaN stays NaN.
+    Validation, then test, then (mode static) train come from one stream of `numpy.random.RandomState(777)`,
+    so validation and test are the same rows in both modes. NaN stays NaN.
     """
     stream = np.random.RandomState(FIXED_DRAW)
     drawn = dict(greys)
@@ -169,7 +159,7 @@ def from_path(path: str | Path, options: Options) -> Data:
         content = path.read_bytes()
         if not content:
             raise UserError(f"expected rows, got the empty file {path}: write it again")
-        source = reader(path)
+        source = reader(BytesIO(content), path)
     except UserError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as problem:
@@ -187,8 +177,8 @@ def from_path(path: str | Path, options: Options) -> Data:
         raise UserError(f"{path}: {problem}") from problem
 
 
-def _numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    loaded = np.load(path, allow_pickle=False)
+def _numpy(file: BytesIO, path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    loaded = np.load(file, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return loaded
     with loaded as archive:
@@ -197,14 +187,14 @@ def _numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
-def _csv(path: Path) -> Any:
+def _csv(file: BytesIO, path: Path) -> Any:
     import pandas
 
     with warnings.catch_warnings():
         # pandas only warns before it cuts off cells for which the header has no name
         warnings.simplefilter("error", pandas.errors.ParserWarning)
         try:
-            frame = pandas.read_csv(path, index_col=False, low_memory=False)
+            frame = pandas.read_csv(file, index_col=False, low_memory=False)
         except pandas.errors.ParserWarning as problem:
             raise UserError(
                 f"{path} has rows with more cells than its header: name every column"
@@ -228,10 +218,10 @@ def _looks_like_values(columns: list[str]) -> bool:
     return all(numbers_ != [float(start + i) for i in range(len(columns))] for start in (0, 1))
 
 
-def _parquet(path: Path) -> Any:
+def _parquet(file: BytesIO, path: Path) -> Any:
     import pandas
 
-    return _with_rows(pandas.read_parquet(path), path)
+    return _with_rows(pandas.read_parquet(file), path)
 
 
 def _with_rows(frame: Any, path: Path) -> Any:
@@ -240,7 +230,7 @@ def _with_rows(frame: Any, path: Path) -> Any:
     return frame
 
 
-EXTENSIONS: dict[str, Callable[[Path], Any]] = {
+EXTENSIONS: dict[str, Callable[[BytesIO, Path], Any]] = {
     ".npz": _numpy,
     ".npy": _numpy,
     ".csv": _csv,

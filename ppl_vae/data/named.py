@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.dataset import SPLITS, Data, Split
+from ppl_vae.data.dataset import SPLITS, Data, assemble
 from ppl_vae.data.files import Options, binarised
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError
@@ -86,8 +86,8 @@ def _digits(options: Options, source: dict[str, Any]) -> Data:
         )
     )
     cuts = {"train": slice(0, 1000), "validation": slice(1000, 1350), "test": slice(1350, 1797)}
-    splits = [Split(schema, split, {"x": x[cuts[split]], "y": y[cuts[split]]}) for split in SPLITS]
-    return Data("digits", schema, *splits, source=source)
+    parts = {split: {"x": x[cut], "y": y[cut]} for split, cut in cuts.items()}
+    return assemble("digits", schema, parts, frozenset(), source)
 
 
 def _idx(name: str, options: Options, root: str | Path | None, source: dict[str, Any]) -> Data:
@@ -116,11 +116,8 @@ def _idx(name: str, options: Options, root: str | Path | None, source: dict[str,
             Field("y", "categorical", cardinality=10, names=card.categories),
         )
     )
-    splits = [
-        Split(schema, s, {"x": greys[s].float(), "y": labels[s]}, draws if s == "train" else frozenset())
-        for s in SPLITS
-    ]
-    return Data(name, schema, *splits, source=source)
+    parts = {split: {"x": greys[split].float(), "y": labels[split]} for split in SPLITS}
+    return assemble(name, schema, parts, draws, {**source, "binarise": mode})
 
 
 def _checked_labels(name: str, folder: Path) -> dict[str, Tensor]:

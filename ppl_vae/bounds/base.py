@@ -1,0 +1,167 @@
+"""What every bound shares: draw log weights, reduce them row by row, scale rows to the data set.
+
+A variant gives `reduce` (and `surrogate` where its gradient is not that of its value). It works as a Pyro
+objective (`pyro.infer.SVI(model, guide, optim, loss=IWAE(16))`), as a torch module (`IWAE(16)(model, guide)`)
+and in `ppl_vae.fit`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from pyro.infer import ELBO as PyroELBO
+from torch import Tensor
+
+from ppl_vae.analysis import analyse
+from ppl_vae.errors import UserError
+from ppl_vae.program import Batch, Pair
+from ppl_vae.recorded import Recorded
+from ppl_vae.structure import Structure
+from ppl_vae.weights import Discrete, LogWeights, weigh
+
+__all__ = ["Bound"]
+
+
+class Bound(Recorded, PyroELBO):
+    """A bound on the log evidence log p(x) of each row, in nats, as a reduction of log importance weights.
+
+    Shapes: `reduce` takes log weights [K, B] and gives [B]. The bound of a data set of N rows from B of them
+    is N / B times the sum over rows, plus the mean over particles of log p - log q of global latents; the
+    factor N / B is always outside of any logarithm.
+    """
+
+    discrete: ClassVar[Discrete] = "expectation"
+    allows_global: ClassVar[bool] = True
+
+    def __init__(self, particles: int = 1, *, analytic_kl: bool = False) -> None:
+        if particles < 1:
+            raise UserError(f"{type(self).__name__}: particles must be at least 1, got {particles}")
+        super().__init__(num_particles=particles, vectorize_particles=True)
+        self.particles = particles
+        self.analytic_kl = analytic_kl
+        self._seen: tuple[Any, Structure] | None = None
+
+    # -- what a variant defines ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def reduce(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
+        """The bound of each row, [particle, row] -> [row]; with beta != 1 the weighted objective."""
+
+    def surrogate(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
+        """A tensor [row] whose gradient trains the pair; the reduction itself unless a variant says otherwise."""
+        return self.reduce(weights, beta)
+
+    def refuse(self, structure: Structure) -> None:
+        """Raise where this bound would not be a bound for a pair of this structure."""
+        name = type(self).__name__
+        if structure.global_latents and not self.allows_global:
+            sites = ", ".join(sorted(structure.global_latents))
+            raise UserError(
+                f"{name} needs importance weights per row, but {sites} is outside the data plate and shared by "
+                "all rows: use ELBO, or put the latent inside the plate, or make it a parameter"
+            )
+        if structure.inner_subsample and not self.allows_global:
+            plates = ", ".join(sorted(structure.inner_subsample))
+            raise UserError(
+                f"{name} is no bound when plate {plates} inside a row is subsampled: use ELBO, or all its items"
+            )
+
+    # -- the engine's face -----------------------------------------------------------------------------------
+
+    def weigh(
+        self,
+        pair: Pair,
+        structure: Structure,
+        batch: Batch,
+        beta: float | Tensor = 1.0,
+        particles: int | None = None,
+    ) -> LogWeights:
+        """Draw the log weights that this bound reduces."""
+        return weigh(
+            pair,
+            structure,
+            batch,
+            particles or self.particles,
+            discrete=self.discrete,
+            beta=beta,
+            analytic_kl=self.analytic_kl,
+        )
+
+    def total(self, rows: Tensor, weights: LogWeights, scale: float = 1.0) -> Tensor:
+        """The bound of the whole data set from its value for the rows of a batch; scale = N / B."""
+        total = scale * rows.sum()
+        return total if weights.log_global is None else total + weights.log_global.mean()
+
+    # -- Pyro's face -----------------------------------------------------------------------------------------
+
+    def _draw(self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        bare = _Bare(model, guide, args, kwargs)
+        key = (model, guide, tuple((k, tuple(v.shape)) for k, v in bare.batch.items()))
+        if self._seen is None or self._seen[0] != key:
+            structure = analyse(bare, bare.batch)  # type: ignore[arg-type]
+            self.refuse(structure)
+            self._seen = (key, structure)
+        structure = self._seen[1]
+        weights = self.weigh(bare, structure, bare.batch)  # type: ignore[arg-type]
+        rows = weights.log_likelihood.shape[1]
+        return weights, (structure.rows_total or rows) / rows
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Minus the bound of the data set, in nats, with this bound's gradient."""
+        weights, scale = self._draw(model, guide, args, kwargs)
+        return -self.total(self.surrogate(weights), weights, scale)
+
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Minus the bound of the data set, in nats."""
+        with torch.no_grad():
+            weights, scale = self._draw(model, guide, args, kwargs)
+            return -float(self.total(self.reduce(weights), weights, scale))
+
+    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Minus the bound of the data set, in nats; adds its gradient to the parameters'."""
+        weights, scale = self._draw(model, guide, args, kwargs)
+        objective = -self.total(self.surrogate(weights), weights, scale)
+        if objective.requires_grad:
+            objective.backward(retain_graph=self.retain_graph)
+        return -float(self.total(self.reduce(weights).detach(), weights, scale))
+
+    def _get_trace(self, *args: Any, **kwargs: Any) -> Any:
+        raise UserError(f"{type(self).__name__} draws its own log weights: use loss or differentiable_loss")
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{k}={v!r}" for k, v in getattr(self, "recorded", {}).items())
+        return f"{type(self).__name__}({arguments})"
+
+
+class _Bare:
+    """A pair as Pyro's own inference calls it: with positional arguments and the global parameter store."""
+
+    def __init__(
+        self, model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.batch = _tensors(model, args, kwargs)
+        self.model = _Call(model, args, kwargs)
+        self.guide = _Call(guide, args, kwargs)
+
+
+class _Call:
+    def __init__(self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.program, self.args, self.kwargs = program, args, kwargs
+        target = program.forward if isinstance(program, torch.nn.Module) else program
+        self.arguments = dict.fromkeys(inspect.signature(target).parameters, True)
+
+    def __call__(self, **_: Any) -> Any:
+        return self.program(*self.args, **self.kwargs)
+
+
+def _tensors(model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
+    target = model.forward if isinstance(model, torch.nn.Module) else model
+    try:
+        bound = inspect.signature(target).bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise UserError(f"the model cannot be called with these arguments: {error}") from error
+    return {k: v for k, v in bound.items() if isinstance(v, Tensor)}

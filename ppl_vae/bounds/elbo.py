@@ -1,0 +1,55 @@
+"""The evidence lower bound."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ppl_vae.bounds.base import Bound
+from ppl_vae.weights import LogWeights
+
+__all__ = ["ELBO"]
+
+
+class ELBO(Bound):
+    """The evidence lower bound, E_q[log p(x, z) - log q(z | x)] <= log p(x), in nats per row.
+
+    Equal to `pyro.infer.Trace_ELBO` in value and gradient, and to `TraceEnum_ELBO` where discrete latents are
+    summed out. With `analytic_kl` the KL divergence of a site is used in place of its sampled value where it
+    is known: the same expectation with less variance. Sites without a reparameterised sampler get a
+    score-function gradient, with the mean of the other particles as its baseline.
+
+    Args:
+        particles: draws per row, K; the bound is the mean over them.
+        analytic_kl: use closed-form KL divergences where there are any.
+
+    Raises:
+        UserError: if particles is less than 1.
+
+    Source: Kingma & Welling 2014, arXiv 1312.6114; Rezende et al. 2014, arXiv 1401.4082.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.models import VAE
+        >>> from ppl_vae.guides import MeanField
+        >>> data = ppl_vae.load("digits")
+        >>> model = VAE(data, latent_dim=4)
+        >>> elbo = ELBO()(model, MeanField(model))
+        >>> bool(elbo(x=data.train["x"][:10]) > 0)
+        True
+    """
+
+    def reduce(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
+        """Mean over particles."""
+        return weights.tempered(beta).mean(0)
+
+    def surrogate(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
+        """The mean, plus the score-function term of sites that cannot be reparameterised."""
+        log_w = weights.tempered(beta)
+        if weights.score is None:
+            return log_w.mean(0)
+        signal = log_w.detach()
+        if self.particles > 1:
+            others = (signal.sum(0) - signal) / (self.particles - 1)
+            signal = signal - others
+        return (log_w + signal * (weights.score - weights.score.detach())).mean(0)
+

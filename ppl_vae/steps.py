@@ -1,0 +1,141 @@
+"""One optimisation step on a batch: with a bound of this package, or with one of Pyro's own through its SVI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro.infer import SVI
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
+from torch import Tensor
+
+from ppl_vae.bounds.base import Bound
+from ppl_vae.errors import UserError
+from ppl_vae.execution import mark_summed
+from ppl_vae.program import Batch, Pair
+from ppl_vae.structure import Structure
+
+__all__ = ["Outcome", "Step", "make_step"]
+
+
+class Outcome(NamedTuple):
+    """What a step saw, nats per row, as tensors on the device: nothing is read back within an epoch."""
+
+    bound: Tensor
+    objective: Tensor
+    rate: Tensor | None = None
+    distortion: Tensor | None = None
+
+
+Step = Callable[[Batch, float], Outcome]
+"""From a batch and beta to what was seen; `step.evaluate` is the same without an update."""
+
+
+class BoundStep:
+    """A step with a bound of this package."""
+
+    def __init__(
+        self, pair: Pair, structure: Structure, bound: Bound, optimizer: torch.optim.Optimizer, rows: int
+    ) -> None:
+        self.pair, self.structure, self.bound = pair, structure, bound
+        self.optimizer, self.rows = optimizer, structure.rows_total or rows
+        # The parts of a weight that was summed over discrete values have no rate of their own.
+        self.splits = not (structure.enumerates and bound.discrete == "marginal")
+
+    def __call__(self, batch: Batch, beta: float) -> Outcome:
+        """One update of all parameters."""
+        self.optimizer.zero_grad(set_to_none=True)
+        weights = self.bound.weigh(self.pair, self.structure, batch, beta)
+        shared = 0.0 if weights.log_global is None else beta * weights.log_global.mean() / self.rows
+        objective = self.bound.surrogate(weights, beta).mean() + shared
+        (-objective).backward()
+        self.optimizer.step()
+        return self._outcome(weights, objective.detach())
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> Outcome:
+        """The bound of some rows, without an update."""
+        weights = self.bound.weigh(self.pair, self.structure, batch)
+        return self._outcome(weights, self.bound.reduce(weights).mean())
+
+    @torch.no_grad()
+    def _outcome(self, weights: Any, objective: Tensor) -> Outcome:
+        shared = 0.0 if weights.log_global is None else weights.log_global.mean() / self.rows
+        bound = self.bound.reduce(weights).mean() + shared
+        if not self.splits:
+            return Outcome(bound, objective)
+        return Outcome(bound, objective, weights.rate.mean() - shared, -weights.log_likelihood.mean())
+
+
+class PyroStep:
+    """A step with one of Pyro's own objectives, through `pyro.infer.SVI`."""
+
+    def __init__(
+        self, pair: Pair, structure: Structure, bound: Any, optimizer: torch.optim.Optimizer, rows: int
+    ) -> None:
+        self.rows, self.structure = rows, structure
+        if structure.holes:
+            sites = ", ".join(structure.holes)
+            raise UserError(
+                f"site {sites} has missing entries, which {type(bound).__name__} cannot skip: use --bound elbo"
+            )
+        model, guide = mark_summed(pair, structure)
+        if not structure.enumerates and bound.max_plate_nesting == float("inf"):
+            bound.max_plate_nesting = structure.nesting + (bound.vectorize_particles and bound.num_particles > 1)
+        self.scale = _ScaleRows(structure.dim)
+        self.svi = SVI(self.scale(model), self.scale(guide), _Adapter(optimizer), bound)
+
+    def __call__(self, batch: Batch, beta: float) -> Outcome:
+        """One update; Pyro reads the loss back at every step."""
+        return self._outcome(self.svi.step, batch, self.rows)
+
+    def evaluate(self, batch: Batch) -> Outcome:
+        """The bound of some rows, without an update."""
+        return self._outcome(self.svi.evaluate_loss, batch, len(next(iter(batch.values()))))
+
+    def _outcome(self, loss: Callable[..., float], batch: Batch, rows: int) -> Outcome:
+        self.scale.factor = 1.0 if self.structure.rows_total else rows / len(next(iter(batch.values())))
+        value = torch.tensor(-loss(**batch) / (self.structure.rows_total or rows))
+        return Outcome(value, value)
+
+
+class _ScaleRows(Messenger):
+    """N / B on every statement inside the data plate: batch size belongs to inference, not to the model."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.factor = 1.0
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if any(frame.dim == self.dim for frame in msg["cond_indep_stack"]):
+            msg["scale"] = msg["scale"] * self.factor
+
+
+class _Adapter(pyro.optim.PyroOptim):
+    """Lets Pyro's SVI step a torch optimizer that already has all parameters."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        super().__init__(type(optimizer), {})
+        self.optimizer = optimizer
+
+    def __call__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def make_step(
+    pair: Pair, structure: Structure, bound: Any, optimizer: torch.optim.Optimizer, rows: int
+) -> BoundStep | PyroStep:
+    """The step for a bound; `rows` is N, the number of training rows."""
+    if isinstance(bound, Bound):
+        bound.refuse(structure)
+        return BoundStep(pair, structure, bound, optimizer, rows)
+    if isinstance(bound, pyro.infer.ELBO):
+        return PyroStep(pair, structure, bound, optimizer, rows)
+    raise UserError(
+        f"bound must be a bound of ppl_vae.bounds or one of Pyro's ELBOs, got {type(bound).__name__}"
+    )

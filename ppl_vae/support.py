@@ -1,0 +1,92 @@
+"""Refuse data outside the support of the likelihood that observes them, before training, by field and row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
+from torch import Tensor
+
+from ppl_vae.data import Split
+from ppl_vae.errors import UserError
+from ppl_vae.generated import example
+from ppl_vae.missing import Holes, is_missing
+from ppl_vae.program import Pair
+from ppl_vae.structure import Structure
+
+__all__ = ["check_support"]
+
+
+def check_support(pair: Pair, structure: Structure, *splits: Split | None) -> None:
+    """Compare every observed field of every split with the support of the site that observes it.
+
+    Raises:
+        UserError: with the field, the row, the value, and the likelihoods that would fit.
+    """
+    known = [s for s in splits if s is not None]
+    batch = example(known[0].schema, known[0])
+    watch = _Watch()
+    with torch.no_grad():
+        poutine.trace(Holes(structure.holes, structure.latents, batch)(watch(pair.model))).get_trace(**batch)
+    for name, (fn, value) in watch.seen.items():
+        field = next((f for f, v in batch.items() if v.data_ptr() == value.data_ptr()), None)
+        if field is not None and batch[field].shape == value.shape:
+            for split in known:
+                _check(field, name, fn, split)
+
+
+class _Watch(Messenger):
+    """Note the distribution and the value of every observed site, before holes are treated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, tuple[Any, Tensor]] = {}
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if msg["is_observed"] and isinstance(msg["value"], Tensor) and not isinstance(msg["fn"], dist.Unit):
+            self.seen[str(msg["name"])] = (msg["fn"], msg["value"])
+
+
+def _check(field: str, site: str, fn: Any, split: Split) -> None:
+    base = fn
+    while isinstance(base, dist.Independent | dist.MaskedDistribution):
+        base = base.base_dist
+    if base.event_dim:
+        return  # a support of whole vectors: its own validation speaks of it better
+    value = split[field]
+    missing = is_missing(fn, value)
+    good = base.support.check(value) if _is_static(base.support) else torch.isfinite(value)
+    bad = ~good & ~missing
+    if not bool(bad.any()):
+        return
+    where = [int(i) for i in bad.nonzero()[0]]
+    found = value[tuple(where)].item()
+    fitting = ", ".join(_fitting(value[~missing]))
+    entry = f", entry {tuple(where[1:])}" if len(where) > 1 else ""
+    raise UserError(
+        f"field {field!r}, {split.name} row {where[0]}{entry}: value {found:g} is outside the support of "
+        f"{type(base).__name__} at site {site!r}; likelihoods that fit these values: {fitting}"
+    )
+
+
+def _is_static(support: Any) -> bool:
+    """Bounds that are numbers, or one number for all entries, and so hold for every row."""
+    bounds = [v for v in vars(support).values() if isinstance(v, Tensor)]
+    return all(b.numel() == 1 for b in bounds)
+
+
+def _fitting(value: Tensor) -> list[str]:
+    from ppl_vae import likelihoods
+    from ppl_vae.data import Field
+
+    kinds = ["real"]
+    if bool((value >= 0).all()) and bool((value == value.round()).all()):
+        kinds = ["count", "real"]
+    if bool(((value == 0) | (value == 1)).all()):
+        kinds = ["binary"]
+    names = [n for kind in kinds for n in likelihoods.fitting(Field("x", kind, (), 2))]
+    return list(dict.fromkeys(names))

@@ -1,0 +1,296 @@
+"""fit(): batches, steps, history, early stopping, the best weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from ppl_vae.analysis import analyse, preserved_randomness
+from ppl_vae.bounds import ELBO
+from ppl_vae.data import Data, Schema, Split, as_split
+from ppl_vae.errors import UserError
+from ppl_vae.generated import GeneratedGuide, example
+from ppl_vae.program import Pair
+from ppl_vae.schedules import Schedule, as_schedule
+from ppl_vae.steps import BoundStep, Outcome, PyroStep, make_step
+from ppl_vae.support import check_support
+from ppl_vae.trouble import explain_divergence
+
+__all__ = ["Best", "Result", "fit"]
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch whose weights were kept, and its bound in nats per row (on validation rows if there are any)."""
+
+    epoch: int
+    bound: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `fit` returns: the trained programs, the history (one dict per epoch) and the best epoch.
+
+    History keys: `epoch`, `train` and `validation` (the unweighted bound, nats per row, higher is better),
+    `objective` (what was maximised, with its KL weight `beta`), `rate`, `distortion`, `seconds`.
+    """
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    history: list[Record]
+    best: Best
+    bound: Any
+    schema: Schema
+    settings: dict[str, Any] = field(default_factory=dict)
+    data: Any = None
+
+    def save(self, path: str | Path) -> Path:
+        """Write a run folder (no pickle anywhere); see `ppl_vae.open_run`."""
+        from ppl_vae.runs import save_run
+
+        return save_run(self, Path(path))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    epochs: int
+    batch_size: int
+    lr: float
+    patience: int | None
+    seed: int
+
+
+def fit(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    bound: Any = None,
+    *,
+    epochs: int = 200,
+    batch_size: int = 100,
+    lr: float = 1e-3,
+    beta: float | Schedule = 1.0,
+    patience: int | None = 50,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+    on_epoch: Callable[[Record], None] | None = None,
+) -> Result:
+    """Train a model and its guide by stochastic variational inference and keep the best weights.
+
+    Maximises the bound per row, (1/N) [N/B sum_i bound_i + global part], with Adam. The model is unchanged by
+    the batch size: N/B is put on its data plate here.
+
+    Args:
+        model: p(z) p(x | z), a callable with Pyro statements.
+        guide: q(z | x), a callable or a generated guide.
+        data: a data set, a split, a dict of arrays by field name, or one array (field `x`).
+        bound: `ELBO()` by default; any bound of `ppl_vae.bounds`, or one of Pyro's own.
+        epochs: passes over the training rows, at most.
+        batch_size: rows per step, B.
+        lr: Adam's learning rate.
+        beta: weight of the KL part, a number or a schedule (`ppl_vae.schedules.WarmUp(20)`); it shapes what is
+            maximised, never what is reported.
+        patience: epochs without a better validation bound after which training stops; None for never.
+            Without a validation split there is no early stopping.
+        seed: of batches and draws. The state of the global generators is left alone.
+        device: "auto" takes CUDA where there is one.
+        optimizer: from parameters to an optimizer, instead of Adam.
+        on_epoch: called with the record of every epoch.
+
+    Raises:
+        UserError: for numbers out of range, programs that break the contract, data outside the likelihood's
+            support, or a training run that diverges (the last good weights are kept).
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.models import VAE
+        >>> from ppl_vae.guides import MeanField
+        >>> data = ppl_vae.load("digits")
+        >>> model = VAE(data, latent_dim=4)
+        >>> result = ppl_vae.fit(model, MeanField(model), data, epochs=1)
+        >>> len(result.history)
+        1
+    """
+    settings = _Settings(epochs, batch_size, lr, patience, seed)
+    _check_numbers(settings)
+    bound = ELBO() if bound is None else bound
+    train, validation = _splits(data)
+    if isinstance(guide, GeneratedGuide) and not guide.ready:
+        guide.setup(train)
+    pair = Pair(model, guide)
+    where = pick_device(device)
+    train, validation = train.to(where), validation and validation.to(where)
+    pair.to(where)
+    with preserved_randomness(), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        structure = analyse(pair, example(train.schema, train, min(batch_size, len(train))))
+        check_support(pair, structure, train, validation)
+        parameters = [p for p in pair.parameters() if p.requires_grad]
+        make = optimizer or (lambda ps: torch.optim.Adam(ps, lr, fused=True))
+        trained = make(parameters) if parameters else _NoOptimizer()
+        step = make_step(pair, structure, bound, trained, len(train))
+        loop = _Loop(pair, step, train, validation, as_schedule(beta), settings, on_epoch)
+        loop.run()
+    return Result(model, guide, loop.history, loop.best, bound, train.schema, vars_of(settings, beta), data)
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device that a name stands for; "auto" is CUDA where there is one.
+
+    Raises:
+        UserError: for an unknown device, or CUDA where there is none.
+    """
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {str(device)!r}: use auto, cpu or cuda") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, but torch sees no CUDA device: use cpu or auto")
+    return chosen
+
+
+def _check_numbers(settings: _Settings) -> None:
+    for name in ("epochs", "batch_size"):
+        value = getattr(settings, name)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not (isinstance(settings.lr, int | float) and 0 < settings.lr < math.inf):
+        raise UserError(f"lr must be positive, got {settings.lr!r}")
+    if settings.patience is not None and settings.patience < 1:
+        raise UserError(f"patience must be at least 1, or None to never stop early, got {settings.patience!r}")
+
+
+def _splits(data: Any) -> tuple[Split, Split | None]:
+    if isinstance(data, Data):
+        return data.train, data.validation
+    return as_split(data), None
+
+
+class _NoOptimizer:
+    """For programs without parameters."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Nothing to do."""
+
+    def step(self) -> None:
+        """Nothing to do."""
+
+
+class _Loop:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        step: BoundStep | PyroStep,
+        train: Split,
+        validation: Split | None,
+        beta: Schedule,
+        settings: _Settings,
+        on_epoch: Callable[[Record], None] | None,
+    ) -> None:
+        self.pair, self.step, self.train, self.validation = pair, step, train, validation
+        self.beta, self.settings, self.on_epoch = beta, settings, on_epoch
+        self.generator = torch.Generator(train.device).manual_seed(settings.seed)
+        self.history: list[Record] = []
+        self.best = Best(0, -math.inf)
+        self.kept: dict[str, Tensor] = {}
+
+    def run(self) -> None:
+        """Train until the epochs are over or patience is, then put the best weights back."""
+        for epoch in range(len(self.history) + 1, self.settings.epochs + 1):
+            record = self._epoch(epoch)
+            self.history.append(record)
+            self._keep_best(record)
+            if self.on_epoch is not None:
+                self.on_epoch(record)
+            if self._out_of_patience(epoch):
+                break
+        self.pair.load_state_dict(self.kept)
+
+    def _epoch(self, epoch: int) -> Record:
+        start = time.perf_counter()
+        before = _copy(self.pair)
+        batches = self._batches()
+        outcomes, sizes = [], []
+        for i, index in enumerate(batches):
+            batch = self.train.batch(index, self.generator)
+            outcomes.append(self.step(batch, self.beta(epoch - 1 + i / len(batches))))
+            sizes.append(len(index))
+        values = torch.stack([o.objective for o in outcomes])
+        if not bool(torch.isfinite(values).all()):
+            bad = int((~torch.isfinite(values)).nonzero()[0])
+            batch = self.train.rows(batches[bad]).batch()
+            message = explain_divergence(self.pair, self.step.structure, batch, epoch, bad + 1)
+            self.pair.load_state_dict(self.kept or before)
+            raise UserError(message)
+        record = {"epoch": epoch, "beta": self.beta(epoch)} | _mean(outcomes, sizes, "train")
+        if self.validation is not None:
+            record["validation"] = self._validate(self.validation)
+        return record | {"seconds": round(time.perf_counter() - start, 4)}
+
+    def _batches(self) -> list[Tensor]:
+        order = torch.randperm(len(self.train), generator=self.generator, device=self.train.device)
+        return list(order.split(self.settings.batch_size))
+
+    def _validate(self, split: Split) -> float:
+        """The bound on held-out rows, with the same draws at every epoch so that epochs can be compared."""
+        with preserved_randomness():
+            torch.manual_seed(self.settings.seed)
+            total = 0.0
+            for start in range(0, len(split), 1000):
+                batch = split.batch(slice(start, start + 1000))
+                total += float(self.step.evaluate(batch).bound) * len(next(iter(batch.values())))
+        return total / len(split)
+
+    def _keep_best(self, record: Record) -> None:
+        value = record.get("validation", record["train"])
+        # While beta is still below its end value the pair is being led there: no epoch of it is kept as best.
+        settled = self.beta(record["epoch"]) == self.beta(self.settings.epochs)
+        if not settled or self.validation is None or value > self.best.bound or not self.kept:
+            self.best = Best(record["epoch"], value if settled or self.validation is None else -math.inf)
+            self.kept = _copy(self.pair)
+
+    def _out_of_patience(self, epoch: int) -> bool:
+        patience = self.settings.patience
+        return self.validation is not None and patience is not None and epoch - self.best.epoch >= patience
+
+
+def _copy(pair: Pair) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in pair.state_dict().items()}
+
+
+def _mean(outcomes: list[Outcome], sizes: list[int], name: str) -> Record:
+    """Averages over the rows of an epoch, read back from the device once."""
+    weight = torch.tensor(sizes, dtype=torch.float64)
+    weight = weight / weight.sum()
+
+    def average(values: list[Tensor | None]) -> float | None:
+        if values[0] is None:
+            return None
+        return float((torch.stack(values).double().cpu() * weight).sum())  # type: ignore[arg-type]
+
+    return {
+        name: average([o.bound for o in outcomes]),
+        "objective": average([o.objective for o in outcomes]),
+        "rate": average([o.rate for o in outcomes]),
+        "distortion": average([o.distortion for o in outcomes]),
+    }
+
+
+def vars_of(settings: _Settings, beta: float | Schedule) -> dict[str, Any]:
+    """The settings of a run as plain values, for its run.json."""
+    return settings.__dict__ | {"beta": beta if isinstance(beta, int | float) else repr(beta)}
