@@ -51,8 +51,8 @@ class VAE(Recorded, PyroModule):
         prior: Prior | None = None,
         likelihood: Likelihood | None = None,
         latent_dim: int = 16,
-        hidden: Sequence[int] = (256, 256),
-        activation: str = "gelu",
+        hidden: Sequence[int] = (256,),
+        activation: str = "gated",
     ) -> None:
         super().__init__()
         self.data = data  # a generated guide reads it

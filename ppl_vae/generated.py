@@ -33,7 +33,7 @@ from ppl_vae.program import Program
 from ppl_vae.recorded import Recorded
 from ppl_vae.structure import frames, sample_sites
 
-__all__ = ["GeneratedGuide"]
+__all__ = ["GeneratedGuide", "blank", "example"]
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         model: Callable[..., Any],
         data: Data | Split | Schema | None = None,
         *,
-        hidden: Sequence[int] = (256, 256),
-        activation: str = "gelu",
+        hidden: Sequence[int] = (256,),
+        activation: str = "gated",
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ def example(schema: Schema, split: Split | None, rows: int = 4) -> dict[str, Ten
     if split is not None:
         batch = split.batch(slice(0, min(rows, len(split))))
     else:
-        batch = {f.name: _blank(f, rows) for f in schema}
+        batch = {f.name: blank(f, rows) for f in schema}
     for field in schema:
         if field.missing and field.name in batch:
             values = batch[field.name].clone()
@@ -242,7 +242,7 @@ def example(schema: Schema, split: Split | None, rows: int = 4) -> dict[str, Ten
     return batch
 
 
-def _blank(field: Field, rows: int) -> Tensor:
+def blank(field: Field, rows: int) -> Tensor:
     if field.kind == "categorical":
         return torch.zeros((rows, *field.shape), dtype=torch.long)
     return torch.full((rows, *field.shape), 0.0 if field.kind in ("binary", "real", "count") else 0.5)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 import re
-import secrets
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ppl_vae.errors import UserError
 
-__all__ = ["Section", "render", "write"]
+__all__ = ["Section", "render"]
 
 
 @dataclass(frozen=True)
@@ -67,29 +64,6 @@ def render(
         body=body,
         footer=f"<footer>{_text(footer)}</footer>" if footer else "",
     )
-
-
-def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Write a page or a picture so that readers see the old file or the whole new one; makes missing folders.
-
-    Raises OSError when the folder cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write(Path(folder) / "runs" / "report.html", "a page").read_text()
-        'a page'
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile.mkstemp: its files are readable by the owner alone, and os.replace keeps that.
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
-    return target
 
 
 def _escape(words: object) -> str:

@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from ppl_vae.errors import UserError
-from ppl_vae.html import write
+from ppl_vae.atomic import write
 
 if TYPE_CHECKING:
     import torch

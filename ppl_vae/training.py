@@ -66,6 +66,7 @@ class _Settings:
     epochs: int
     batch_size: int
     lr: float
+    weight_decay: float
     patience: int | None
     seed: int
 
@@ -76,11 +77,12 @@ def fit(
     data: Any,
     bound: Any = None,
     *,
-    epochs: int = 200,
-    batch_size: int = 100,
+    epochs: int = 300,
+    batch_size: int = 64,
     lr: float = 1e-3,
+    weight_decay: float = 0.0,
     beta: float | Schedule = 1.0,
-    patience: int | None = 50,
+    patience: int | None = 40,
     seed: int = 0,
     device: str | torch.device = "auto",
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
@@ -99,6 +101,8 @@ def fit(
         epochs: passes over the training rows, at most.
         batch_size: rows per step, B.
         lr: Adam's learning rate.
+        weight_decay: AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), on matrices
+            only; 0 is plain Adam.
         beta: weight of the KL part, a number or a schedule (`ppl_vae.schedules.WarmUp(20)`); it shapes what is
             maximised, never what is reported.
         patience: epochs without a better validation bound after which training stops; None for never.
@@ -122,7 +126,7 @@ def fit(
         >>> len(result.history)
         1
     """
-    settings = _Settings(epochs, batch_size, lr, patience, seed)
+    settings = _Settings(epochs, batch_size, lr, weight_decay, patience, seed)
     _check_numbers(settings)
     bound = ELBO() if bound is None else bound
     train, validation = _splits(data)
@@ -137,8 +141,8 @@ def fit(
         structure = analyse(pair, example(train.schema, train, min(batch_size, len(train))))
         check_support(pair, structure, train, validation)
         parameters = [p for p in pair.parameters() if p.requires_grad]
-        make = optimizer or (lambda ps: torch.optim.Adam(ps, lr, fused=True))
-        trained = make(parameters) if parameters else _NoOptimizer()
+        make = optimizer or (lambda ps: _adam(ps, settings))
+        trained: Any = make(parameters) if parameters else _NoOptimizer()
         step = make_step(pair, structure, bound, trained, len(train))
         loop = _Loop(pair, step, train, validation, as_schedule(beta), settings, on_epoch)
         loop.run()
@@ -169,8 +173,19 @@ def _check_numbers(settings: _Settings) -> None:
             raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
     if not (isinstance(settings.lr, int | float) and 0 < settings.lr < math.inf):
         raise UserError(f"lr must be positive, got {settings.lr!r}")
+    if not (isinstance(settings.weight_decay, int | float) and 0 <= settings.weight_decay < math.inf):
+        raise UserError(f"weight_decay must not be negative, got {settings.weight_decay!r}")
     if settings.patience is not None and settings.patience < 1:
         raise UserError(f"patience must be at least 1, or None to never stop early, got {settings.patience!r}")
+
+
+def _adam(parameters: list[Any], settings: _Settings) -> torch.optim.Optimizer:
+    """Adam; with weight decay on matrices: biases and scales have no reason to be near 0."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], settings.lr, fused=True)
 
 
 def _splits(data: Any) -> tuple[Split, Split | None]:

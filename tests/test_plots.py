@@ -191,13 +191,13 @@ def test_a_file_is_written_whole_and_nothing_else_is_left(tmp_path):
     assert plots.save(plots.samples(rows(4, 4, 4)), target) == target
     assert target.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in target.parent.iterdir()] == ["samples.png"]
-    html.write(tmp_path / "page.html", "old")
+    atomic.write(tmp_path / "page.html", "old")
     with pytest.raises(UnicodeEncodeError):
-        html.write(tmp_path / "page.html", "new \ud800")
+        atomic.write(tmp_path / "page.html", "new \ud800")
     assert (tmp_path / "page.html").read_text() == "old"
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError):
-        html.write(tmp_path / "folder", "a page")
+        atomic.write(tmp_path / "folder", "a page")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures", "folder", "page.html"]
 
 
