@@ -72,9 +72,10 @@ def save_run(result: Result, path: Path, extra: dict[str, Any] | None = None) ->
     """Write the run folder of a fit; files are written whole or not at all."""
     refuse_existing(path)
     pair = Pair(result.model, result.guide)
+    info = _describe(result) | (extra or {})  # before anything is written: what cannot be described is refused
     write(path / "weights.safetensors", _weights(pair))
     write(path / "history.jsonl", "".join(json.dumps(_finite(r)) + "\n" for r in result.history))
-    return write_json(path / "run.json", _describe(result) | (extra or {})).parent
+    return write_json(path / "run.json", info).parent
 
 
 def _weights(pair: Pair) -> bytes:

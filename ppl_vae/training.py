@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.bounds import ELBO
+from ppl_vae.checkpoint import read_checkpoint, write_checkpoint
 from ppl_vae.data import Data, Schema, Split, as_split
 from ppl_vae.errors import UserError
 from ppl_vae.generated import GeneratedGuide, example
@@ -27,6 +28,8 @@ from ppl_vae.trouble import explain_divergence
 __all__ = ["Best", "Result", "fit"]
 
 Record = dict[str, Any]
+
+CHECKPOINT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def fit(
     device: str | torch.device = "auto",
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
 ) -> Result:
     """Train a model and its guide by stochastic variational inference and keep the best weights.
 
@@ -111,6 +116,8 @@ def fit(
         device: "auto" takes CUDA where there is one.
         optimizer: from parameters to an optimizer, instead of Adam.
         on_epoch: called with the record of every epoch.
+        checkpoint: a folder in which the state of the run is kept while it trains.
+        resume: continue the run of that folder exactly where it was.
 
     Raises:
         UserError: for numbers out of range, programs that break the contract, data outside the likelihood's
@@ -144,7 +151,11 @@ def fit(
         make = optimizer or (lambda ps: _adam(ps, settings))
         trained: Any = make(parameters) if parameters else _NoOptimizer()
         step = make_step(pair, structure, bound, trained, len(train))
-        loop = _Loop(pair, step, train, validation, as_schedule(beta), settings, on_epoch)
+        loop = _Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch)
+        if checkpoint is not None:
+            loop.folder = Path(checkpoint)
+            if resume:
+                loop.resume()
         loop.run()
     return Result(model, guide, loop.history, loop.best, bound, train.schema, vars_of(settings, beta), data)
 
@@ -197,6 +208,13 @@ def _splits(data: Any) -> tuple[Split, Split | None]:
 class _NoOptimizer:
     """For programs without parameters."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to keep."""
+        return {"state": {}, "param_groups": []}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to put back."""
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Nothing to do."""
 
@@ -211,6 +229,7 @@ class _Loop:
         self,
         pair: Pair,
         step: BoundStep | PyroStep,
+        optimizer: Any,
         train: Split,
         validation: Split | None,
         beta: Schedule,
@@ -219,6 +238,8 @@ class _Loop:
     ) -> None:
         self.pair, self.step, self.train, self.validation = pair, step, train, validation
         self.beta, self.settings, self.on_epoch = beta, settings, on_epoch
+        self.optimizer = optimizer
+        self.folder: Path | None = None
         self.generator = torch.Generator(train.device).manual_seed(settings.seed)
         self.history: list[Record] = []
         self.best = Best(0, -math.inf)
@@ -226,15 +247,31 @@ class _Loop:
 
     def run(self) -> None:
         """Train until the epochs are over or patience is, then put the best weights back."""
+        saved = time.monotonic()
         for epoch in range(len(self.history) + 1, self.settings.epochs + 1):
+            if self._out_of_patience(epoch - 1):
+                break
             record = self._epoch(epoch)
             self.history.append(record)
             self._keep_best(record)
             if self.on_epoch is not None:
                 self.on_epoch(record)
-            if self._out_of_patience(epoch):
-                break
+            if self.folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self.save(self.folder)
+                saved = time.monotonic()
+        if self.folder is not None:
+            self.save(self.folder)
         self.pair.load_state_dict(self.kept)
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint."""
+        progress = {"history": self.history, "best": [self.best.epoch, self.best.bound]}
+        write_checkpoint(folder, self.pair, self.optimizer, self.kept, self.generator, progress)
+
+    def resume(self) -> None:
+        """Continue from the checkpoint."""
+        self.kept, progress = read_checkpoint(Path(self.folder or ""), self.pair, self.optimizer, self.generator)
+        self.history, self.best = progress["history"], Best(*progress["best"])
 
     def _epoch(self, epoch: int) -> Record:
         start = time.perf_counter()
