@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ppl_vae.errors import UserError as UserError
     from ppl_vae.evaluation import Evaluation as Evaluation
     from ppl_vae.evaluation import evaluate as evaluate
+    from ppl_vae.linter import Finding as Finding
+    from ppl_vae.linter import check as check
     from ppl_vae.runs import open_run as open_run
     from ppl_vae.training import Result as Result
     from ppl_vae.training import fit as fit
@@ -26,9 +28,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Data": "ppl_vae.data",
     "Evaluation": "ppl_vae.evaluation",
+    "Finding": "ppl_vae.linter",
     "LogWeights": "ppl_vae.weights",
     "Result": "ppl_vae.training",
     "UserError": "ppl_vae.errors",
+    "check": "ppl_vae.linter",
     "evaluate": "ppl_vae.evaluation",
     "fit": "ppl_vae.training",
     "load": "ppl_vae.data",

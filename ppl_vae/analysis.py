@@ -3,46 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
 from pyro.poutine.trace_struct import Trace
+from torch import Tensor
 
-from ppl_vae.errors import UserError
+from ppl_vae import contract
+from ppl_vae.data import Split
+from ppl_vae.data.example import example
+from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.execution import run
 from ppl_vae.missing import Holes, can_enumerate
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure, frames, sample_sites
 
-__all__ = ["ENUMERATION_LIMIT", "analyse", "data_plate", "preserved_randomness"]
+__all__ = ["ENUMERATION_LIMIT", "Observation", "analyse", "observe", "preserved_randomness", "read", "representative"]
 
 ENUMERATION_LIMIT = 1024
 """Finite supports with more values than this are sampled, with a score-function gradient, not summed out."""
 
 
+@dataclass(frozen=True)
+class Observation:
+    """One run of each program: their sample sites, the guide's latents, and what was done about holes."""
+
+    guide: dict[str, dict[str, Any]]
+    model: dict[str, dict[str, Any]]
+    latents: list[str]
+    holes: dict[str, str]
+    rows: int
+
+
 def analyse(pair: Pair, batch: Batch) -> Structure:
-    """Run a pair once on a batch and read its structure; refuse programs that break the contract.
+    """Run a pair on a batch and read its structure; refuse programs that break the contract.
 
     The state of the random number generators is left as it was.
 
     Raises:
-        UserError: naming the site, what is wrong with it, and the remedy.
+        ProgramError: naming the site, what is wrong with it, and the remedy.
     """
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-        guide_holes = Holes(None, batch=batch)
-        guide = sample_sites(poutine.trace(guide_holes(pair.guide)).get_trace(**batch))
-        drawn = [name for name, site in guide.items() if not site["is_observed"]]
-        holes = Holes(None, drawn, batch)
-        replayed = poutine.replay(holes(pair.model), trace=_as_trace(guide, drawn))
-        model = sample_sites(poutine.trace(replayed).get_trace(**batch))
-        structure = _read(pair, batch, guide, model, guide_holes.found | holes.found)
-        if not _broadcasts(pair, batch, structure):
-            structure = replace(structure, broadcasts=False)
-    return structure
+        seen = observe(pair, batch)
+        structure = read(pair, batch, seen)
+        contract.check_matching(seen.latents, seen.guide, seen.model)
+        contract.check_supports(seen.latents, seen.guide, seen.model)
+        frame = contract.data_plate(seen.model)
+        contract.check_plates(seen.latents, seen.guide, seen.model, frame, seen.rows)
+        contract.check_shapes("guide", seen.guide)
+        contract.check_shapes("model", seen.model)
+        contract.check_scales(seen.latents, seen.guide, seen.model)
+        return replace(structure, broadcasts=_broadcasts(pair, batch, structure))
+
+
+def observe(pair: Pair, batch: Batch) -> Observation:
+    """Run the guide, then the model on its draws, noting what they do with missing entries."""
+    guide_holes = Holes(None, batch=batch)
+    guide = sample_sites(_trace("guide", guide_holes(pair.guide), batch))
+    latents = [name for name, site in guide.items() if not site["is_observed"]]
+    holes = Holes(None, latents, batch)
+    replayed = poutine.replay(holes(pair.model), trace=_as_trace(guide, latents))
+    model = sample_sites(_trace("model", replayed, batch))
+    rows = len(next(iter(batch.values()))) if batch else 0
+    return Observation(guide, model, latents, guide_holes.found | holes.found, rows)
+
+
+def representative(pair: Pair, split: Split, rows: int = 8) -> dict[str, Tensor]:
+    """A batch on which to read a pair: a few rows, or all of them for a model that subsamples its rows itself."""
+    batch = example(split.schema, split, rows)
+    if len(split) > rows:
+        try:
+            with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+                observe(pair, batch)
+        except ProgramError:
+            whole = split.batch()
+            try:
+                return whole if analyse(pair, whole).rows_total else batch
+            except ProgramError:
+                return batch
+    return batch
 
 
 class preserved_randomness:  # noqa: N801 - used like torch.no_grad
@@ -56,6 +100,34 @@ class preserved_randomness:  # noqa: N801 - used like torch.no_grad
         self.fork.__exit__(*exception)
 
 
+class _LastSite(Messenger):
+    """Remembers how far a program came."""
+
+    name: str | None = None
+
+    def _pyro_sample(self, msg: Message) -> None:
+        self.name = str(msg["name"])
+
+
+def _trace(role: str, program: Any, batch: Batch) -> Trace:
+    """Run a program; what it raises is said with the site at which it happened."""
+    last = _LastSite()
+    try:
+        with last:
+            return poutine.trace(program).get_trace(**batch)
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        where = f"at or after site {last.name!r}" if last.name else "before its first site"
+        shapes = ", ".join(f"{n} {tuple(v.shape)}" for n, v in batch.items())
+        raise ProgramError(
+            last.name,
+            f"the {role} fails {where} ({reason}) on a batch with {shapes}",
+            "declare event dims with .to_event(), index with ..., and flatten only event dims, never the rows",
+        ) from error
+
+
 def _as_trace(sites: Mapping[str, dict[str, Any]], names: list[str]) -> Trace:
     trace = Trace()
     for name in names:
@@ -63,19 +135,12 @@ def _as_trace(sites: Mapping[str, dict[str, Any]], names: list[str]) -> Trace:
     return trace
 
 
-def _read(
-    pair: Pair,
-    batch: Batch,
-    guide: dict[str, dict[str, Any]],
-    model: dict[str, dict[str, Any]],
-    holes: dict[str, str],
-) -> Structure:
-    frame = data_plate(model)
-    latents = [name for name, site in guide.items() if not site["is_observed"]]
-    _check_sites(latents, guide, model)
+def read(pair: Pair, batch: Batch, seen: Observation) -> Structure:
+    """The structure behind an observation."""
+    guide, model, latents = seen.guide, seen.model, seen.latents
+    frame = contract.data_plate(model)
     everywhere = [*guide.values(), *model.values()]
-    nesting = max([-f.dim for s in everywhere for f in frames(s)], default=1)
-    _check_shapes(guide, model, frame)
+    plates = [f for s in everywhere for f in frames(s)]
     local = {n for n in latents if any(f.dim == frame.dim for f in frames(guide[n]))}
     summed_guide = {n for n in local if _summable(guide[n]["fn"])}
     summed_model, absent = set(), set()
@@ -88,120 +153,29 @@ def _read(
         elif name in pair.model.arguments and name not in batch:
             absent.add(name)
         else:
-            raise _no_guide_site(name, site, inside)
-    scored = {
-        n for n in latents if n not in summed_guide and not getattr(guide[n]["fn"], "has_rsample", False)
-    }
+            raise contract.no_guide_site(name, site, inside)
+    drawn = set(latents) - summed_guide
     return Structure(
         plate=frame.name,
         dim=int(frame.dim or -1),
-        nesting=nesting,
+        nesting=max([-(f.dim or 0) for f in plates], default=1),
         latents=tuple(latents),
         observed=tuple(n for n, s in model.items() if s["is_observed"]),
-        holes=holes,
+        holes=seen.holes,
         summed_guide=frozenset(summed_guide),
         summed_model=frozenset(summed_model),
-        scored=frozenset(scored),
+        scored=frozenset(n for n in drawn if not getattr(guide[n]["fn"], "has_rsample", False)),
         absent=frozenset(absent),
         global_latents=frozenset(set(latents) - local),
         inner_subsample=frozenset(
-            f.name for s in everywhere for f in frames(s) if f.dim != frame.dim and f.full_size not in (None, f.size)
+            f.name for f in plates if f.dim != frame.dim and f.full_size not in (None, f.size)
         ),
-        rows_total=frame.full_size if frame.full_size != frame.size else None,
+        rows_total=frame.full_size if frame.full_size not in (None, frame.size) else None,
     )
 
 
 def _summable(fn: Any) -> bool:
     return can_enumerate(fn) and fn.enumerate_support(expand=False).shape[0] <= ENUMERATION_LIMIT
-
-
-def _no_guide_site(name: str, site: Mapping[str, Any], inside: bool) -> UserError:
-    kind = type(site["fn"]).__name__
-    if can_enumerate(site["fn"]) and not inside:
-        return UserError(
-            f"the discrete latent {name!r} is outside the data plate: summing it out would couple all rows; "
-            "put it inside the plate, or give it a guide site"
-        )
-    return UserError(
-        f"site {name!r} ({kind}) is in the model but not in the guide, and it cannot be summed out: "
-        f"add pyro.sample({name!r}, ...) to the guide, or generate the guide from the model"
-    )
-
-
-def data_plate(model: Mapping[str, Mapping[str, Any]]) -> CondIndepStackFrame:
-    """The outermost plate around the observed sites; "data" if there is one of that name.
-
-    Raises:
-        UserError: if nothing is observed, or not all of it in one plate.
-    """
-    observed = {n: s for n, s in model.items() if s["is_observed"] and type(s["fn"]).__name__ != "Unit"}
-    if not observed:
-        raise UserError(
-            "the model observes nothing: give one of its pyro.sample statements obs=x, "
-            "where x is an argument named after a data field"
-        )
-    for name, site in observed.items():
-        if not frames(site):
-            shape = tuple(site["value"].shape)
-            raise UserError(
-                f"the observed site {name!r} (value {shape}) is in no plate: put the statements of a row "
-                f"under `with pyro.plate('data', len({name})):`; without it no bound can tell rows apart"
-            )
-    shared = set.intersection(*({f.name for f in frames(s)} for s in observed.values()))
-    if not shared:
-        raise UserError(
-            f"the observed sites {', '.join(observed)} share no plate: put them into one data plate"
-        )
-    plates = {f.name: f for s in observed.values() for f in frames(s) if f.name in shared}
-    return plates["data"] if "data" in plates else min(plates.values(), key=lambda f: f.counter)
-
-
-def _check_sites(
-    latents: list[str], guide: Mapping[str, Mapping[str, Any]], model: Mapping[str, Mapping[str, Any]]
-) -> None:
-    for name in latents:
-        if guide[name]["infer"].get("is_auxiliary"):
-            continue
-        if name not in model:
-            raise UserError(
-                f"site {name!r} is in the guide but not in the model, which has {', '.join(model)}: "
-                "rename it, or remove it from the guide"
-            )
-        q, p = guide[name]["fn"], model[name]["fn"]
-        if q.event_dim != p.event_dim:
-            raise UserError(
-                f"site {name!r} has event dims {q.event_dim} in the guide and {p.event_dim} in the model: "
-                f"add .to_event({max(q.event_dim, p.event_dim)}) to the one that lacks it"
-            )
-        if q.event_shape != p.event_shape:
-            raise UserError(
-                f"site {name!r} has event shape {tuple(q.event_shape)} in the guide and "
-                f"{tuple(p.event_shape)} in the model: make them equal"
-            )
-
-
-def _check_shapes(
-    guide: Mapping[str, Mapping[str, Any]],
-    model: Mapping[str, Mapping[str, Any]],
-    frame: CondIndepStackFrame,
-) -> None:
-    for role, sites in (("guide", guide), ("model", model)):
-        for name, site in sites.items():
-            shape = tuple(site["fn"].log_prob(site["value"]).shape)
-            allowed = {f.dim: f.size for f in frames(site)}
-            for dim in range(-len(shape), 0):
-                size = shape[dim]
-                if size == 1 or allowed.get(dim) == size:
-                    continue
-                remedy = (
-                    f"declare event dims with .to_event({-dim if dim not in allowed else 1})"
-                    if dim not in allowed or len(shape) > -min(allowed)
-                    else f"make its size {allowed[dim]}"
-                )
-                raise UserError(
-                    f"site {name!r} of the {role} has a log-probability of shape {shape}, but its plates "
-                    f"allow {dict(sorted(allowed.items())) or 'none'} (dim: size): {remedy}"
-                )
 
 
 def _broadcasts(pair: Pair, batch: Batch, structure: Structure) -> bool:

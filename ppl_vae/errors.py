@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "unknown_name"]
+__all__ = ["ProgramError", "UserError", "unknown_name"]
 
 
 class UserError(ValueError):
@@ -29,3 +29,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ":"
     return UserError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+
+
+class ProgramError(UserError):
+    """A model or guide that breaks the contract: the site, the problem and the remedy, apart and as one line.
+
+    Example:
+        >>> print(ProgramError("z", "site 'z' is missing from the guide", "add it"))
+        site 'z' is missing from the guide: add it
+    """
+
+    def __init__(self, site: str | None, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}: {remedy}")
+        self.site, self.problem, self.remedy = site, problem, remedy

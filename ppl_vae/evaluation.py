@@ -124,7 +124,7 @@ def evaluate(
     try:
         with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(seed)
-            structure = analyse(pair, split.batch(slice(0, 2)))
+            structure = analyse(pair, _some_rows(split))
             _refuse_global(structure)
             cell = _floats_per_cell(pair, structure, split)
             rows = max(1, min(len(split), 500, floats_at_once // cell))
@@ -139,12 +139,29 @@ def evaluate(
 
 
 def _refuse_global(structure: Structure) -> None:
+    if structure.rows_total:
+        raise UserError(
+            f"plate {structure.plate!r} draws its own rows, so that values cannot be told row by row: size it by "
+            f"the rows it is given, pyro.plate({structure.plate!r}, len(x))"
+        )
     if structure.global_latents:
         sites = ", ".join(sorted(structure.global_latents))
         raise UserError(
             f"{sites} is shared by all rows, so that there is no evidence per row: evaluate the bound of the "
             "data set with ELBO, or make it a parameter"
         )
+
+
+def _some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
+    """A few rows to read the pair on; where entries are missing anywhere, the first of these rows has some too."""
+    batch = split.batch(slice(0, rows))
+    for field in split.schema:
+        values = split[field.name]
+        holes = torch.isnan(values) if values.is_floating_point() else values == -1
+        if bool(holes.any()):
+            batch[field.name] = batch[field.name].clone()
+            batch[field.name][0] = values[holes.flatten(1).any(1) if values.dim() > 1 else holes][0]
+    return batch
 
 
 def _floats_per_cell(pair: Pair, structure: Structure, split: Split) -> int:

@@ -15,6 +15,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.missing import Holes
+from ppl_vae.paths import Estimator, PathScale, detached, rescaled
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure
 
@@ -25,31 +26,57 @@ PARTICLES = "_particles"
 
 @dataclass(frozen=True)
 class Run:
-    """The traces of a guide and of its model replayed on it; `observed` holds the rows of held sites."""
+    """The traces of a guide and of its model replayed on it; `observed` holds the rows of held sites.
+
+    `scores` is the guide evaluated at its own draws with their path cut, for estimators that need its score.
+    """
 
     structure: Structure
     particles: int
     guide: Trace
     model: Trace
     observed: Mapping[str, tuple[Tensor, Tensor]]
+    scores: Trace | None = None
 
 
-def run(pair: Pair, structure: Structure, batch: Batch, particles: int = 1) -> Run:
-    """Run the guide for all particles at once and replay the model on its draws."""
+def run(
+    pair: Pair,
+    structure: Structure,
+    batch: Batch,
+    particles: int = 1,
+    *,
+    estimator: Estimator = "reparameterised",
+    path: PathScale | None = None,
+) -> Run:
+    """Run the guide for all particles at once and replay the model on its draws.
+
+    `path` scales the gradients that flow into the draws: those of the model, and with "dreg" also those of the
+    guide's density at its draws.
+    """
     holes = Holes(structure.holes, (), batch), Holes(structure.holes, structure.latents)
-    guide: Any = _Sum(structure.summed_guide)(holes[0](pair.guide))
-    model: Any = _Sum(structure.summed_model)(holes[1](pair.model))
-    depth = structure.nesting
-    if particles > 1:
-        guide = pyro.plate(PARTICLES, particles, dim=-1 - depth)(guide)
-        model = pyro.plate(PARTICLES, particles, dim=-1 - depth)(model)
-        depth += 1
+    depth = structure.nesting + (particles > 1)
+    plain_guide = _for_particles(holes[0](pair.guide), structure, particles)
+    guide: Any = _Sum(structure.summed_guide)(plain_guide)
+    model: Any = _Sum(structure.summed_model)(_for_particles(holes[1](pair.model), structure, particles))
     if structure.enumerates:
         guide = EnumMessenger(first_available_dim=-1 - depth)(guide)
         model = EnumMessenger()(model)
-    guide_trace = poutine.trace(guide).get_trace(**batch)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**batch)
-    return Run(structure, particles, guide_trace, model_trace, holes[1].observed)
+    trace = poutine.trace(guide).get_trace(**batch)
+    drawn = trace if path is None else rescaled(trace, path)
+    model_trace = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(**batch)
+    if estimator == "reparameterised":
+        return Run(structure, particles, trace, model_trace, holes[1].observed)
+    density, scores = drawn, detached(trace)
+    if len(structure.latents) > 1:  # a later site's parameters depend on earlier draws: evaluate it at the changed ones
+        scores = poutine.trace(poutine.replay(plain_guide, trace=scores)).get_trace(**batch)
+        if path is not None:
+            density = poutine.trace(poutine.replay(plain_guide, trace=drawn)).get_trace(**batch)
+    return Run(structure, particles, density, model_trace, holes[1].observed, scores)
+
+
+def _for_particles(program: Any, structure: Structure, particles: int) -> Any:
+    """All particles in one pass: a plate to the left of the program's own."""
+    return pyro.plate(PARTICLES, particles, dim=-1 - structure.nesting)(program) if particles > 1 else program
 
 
 def mark_summed(pair: Pair, structure: Structure) -> tuple[Any, Any]:

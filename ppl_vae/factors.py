@@ -53,6 +53,9 @@ class Factors:
         self.guide_sites = sample_sites(run.guide)
         self.model_sites = sample_sites(run.model)
         self.rows = _rows(self.model_sites, self.structure.dim)
+        skip = self.structure.summed_guide | self.structure.scored
+        scores = {} if run.scores is None else sample_sites(run.scores)
+        self.scores = {name: site for name, site in scores.items() if name not in skip}
         self.kl = self._analytic_kl() if analytic_kl else {}
         self.score: list[tuple[str, Tensor]] = []
         self.factors = [f for name, site in self.model_sites.items() for f in self._of_model(name, site)]
@@ -83,6 +86,9 @@ class Factors:
             return []
         site = self.guide_sites[name]
         log_q = self._log_prob(site)
+        if name in self.scores:  # leave out the gradient through q's parameters at a fixed draw
+            score = self._log_prob(self.scores[name])
+            log_q = log_q - (score - score.detach())
         if name in self.run.observed:  # log q counts only in the rows in which the site is latent
             log_q = torch.where(self.run.observed[name][1], torch.zeros_like(log_q), log_q)
         if name in self.structure.scored:

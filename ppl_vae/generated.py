@@ -24,8 +24,10 @@ from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import ReshapeTransform
 from torch.nn import functional as F
 
-from ppl_vae.analysis import data_plate, preserved_randomness
+from ppl_vae.analysis import preserved_randomness
+from ppl_vae.contract import data_plate
 from ppl_vae.data import Data, Field, Schema, Split
+from ppl_vae.data.example import example
 from ppl_vae.errors import UserError
 from ppl_vae.missing import Holes, can_enumerate
 from ppl_vae.networks import FieldEncoder, concatenate
@@ -33,7 +35,7 @@ from ppl_vae.program import Program
 from ppl_vae.recorded import Recorded
 from ppl_vae.structure import frames, sample_sites
 
-__all__ = ["GeneratedGuide", "blank", "example"]
+__all__ = ["GeneratedGuide"]
 
 
 @dataclass(frozen=True)
@@ -226,23 +228,3 @@ def _site(name: str, site: Mapping[str, Any]) -> Site:
         )
     unconstrained = biject_to(fn.support).inverse_shape(fn.event_shape)
     return Site(name, fn.event_shape, fn.support, None, math.prod(unconstrained))
-
-
-def example(schema: Schema, split: Split | None, rows: int = 4) -> dict[str, Tensor]:
-    """A few rows to run a program on; where the schema allows missing entries, the first row misses a field."""
-    if split is not None:
-        batch = split.batch(slice(0, min(rows, len(split))))
-    else:
-        batch = {f.name: blank(f, rows) for f in schema}
-    for field in schema:
-        if field.missing and field.name in batch:
-            values = batch[field.name].clone()
-            values[0] = -1 if field.kind == "categorical" else torch.nan
-            batch[field.name] = values
-    return batch
-
-
-def blank(field: Field, rows: int) -> Tensor:
-    if field.kind == "categorical":
-        return torch.zeros((rows, *field.shape), dtype=torch.long)
-    return torch.full((rows, *field.shape), 0.0 if field.kind in ("binary", "real", "count") else 0.5)

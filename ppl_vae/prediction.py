@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl_vae.analysis import preserved_randomness
 from ppl_vae.data import Schema
-from ppl_vae.generated import blank
+from ppl_vae.data.example import blank
 from ppl_vae.missing import Holes
 from ppl_vae.program import Batch, Pair, Program
 from ppl_vae.structure import sample_sites

@@ -19,7 +19,7 @@ from pyro.poutine.runtime import Message
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import ProgramError, UserError
 
 __all__ = ["Pair", "Program"]
 
@@ -125,6 +125,12 @@ class _OwnParameters(nn.Module):
         key = name.replace(".", "/")  # torch forbids dots in parameter names
         if key not in self._parameters:
             self._create(name, key, initial, constraint)
+        elif initial and isinstance(initial[0], nn.Parameter) and initial[0] is not self._parameters[key]:
+            raise ProgramError(
+                name,
+                f"two modules register the parameter {name!r} under one name, and the second would never train",
+                "give every pyro.module its own name, and make modules outside of the program",
+            )
         return transform_to(self.constraint[key])(self._parameters[key])
 
     def _create(self, name: str, key: str, initial: list[Any], constraint: constraints.Constraint) -> None:

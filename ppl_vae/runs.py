@@ -23,7 +23,8 @@ from torch import Tensor
 from ppl_vae.atomic import write, write_json
 from ppl_vae.data import Data, Schema
 from ppl_vae.errors import UserError
-from ppl_vae.generated import GeneratedGuide, example
+from ppl_vae.data.example import example
+from ppl_vae.generated import GeneratedGuide
 from ppl_vae.program import Pair
 from ppl_vae.specs import describe, rebuild
 

@@ -11,9 +11,9 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
 from torch import Tensor
 
+from ppl_vae.analysis import representative
 from ppl_vae.data import Split
 from ppl_vae.errors import UserError
-from ppl_vae.generated import example
 from ppl_vae.missing import Holes, is_missing
 from ppl_vae.program import Pair
 from ppl_vae.structure import Structure
@@ -28,7 +28,7 @@ def check_support(pair: Pair, structure: Structure, *splits: Split | None) -> No
         UserError: with the field, the row, the value, and the likelihoods that would fit.
     """
     known = [s for s in splits if s is not None]
-    batch = example(known[0].schema, known[0])
+    batch = representative(pair, known[0])
     watch = _Watch()
     with torch.no_grad():
         poutine.trace(Holes(structure.holes, structure.latents, batch)(watch(pair.model))).get_trace(**batch)

@@ -13,12 +13,13 @@ import pyro
 import torch
 from torch import Tensor
 
-from ppl_vae.analysis import analyse, preserved_randomness
+from ppl_vae.analysis import analyse, preserved_randomness, representative
 from ppl_vae.bounds import ELBO
 from ppl_vae.checkpoint import read_checkpoint, write_checkpoint
 from ppl_vae.data import Data, Schema, Split, as_split
-from ppl_vae.errors import UserError
-from ppl_vae.generated import GeneratedGuide, example
+from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.generated import GeneratedGuide
+from ppl_vae.linter import Finding, check
 from ppl_vae.program import Pair
 from ppl_vae.schedules import Schedule, as_schedule
 from ppl_vae.steps import BoundStep, Outcome, PyroStep, make_step
@@ -45,7 +46,8 @@ class Result:
     """What `fit` returns: the trained programs, the history (one dict per epoch) and the best epoch.
 
     History keys: `epoch`, `train` and `validation` (the unweighted bound, nats per row, higher is better),
-    `objective` (what was maximised, with its KL weight `beta`), `rate`, `distortion`, `seconds`.
+    `objective` (what was maximised, with its KL weight `beta`), `rate`, `distortion`, `seconds`. `findings` are
+    the linter's warnings, such as a site whose gradient is a score-function estimate.
     """
 
     model: Callable[..., Any]
@@ -56,6 +58,7 @@ class Result:
     schema: Schema
     settings: dict[str, Any] = field(default_factory=dict)
     data: Any = None
+    findings: tuple[Finding, ...] = ()
 
     def save(self, path: str | Path) -> Path:
         """Write a run folder (no pickle anywhere); see `ppl_vae.open_run`."""
@@ -145,8 +148,13 @@ def fit(
     pair.to(where)
     with preserved_randomness(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        structure = analyse(pair, example(train.schema, train, min(batch_size, len(train))))
-        check_support(pair, structure, train, validation)
+        findings = check(model, guide, train)
+        for finding in findings:
+            if finding.severity == "error":
+                raise ProgramError(finding.site, finding.problem, finding.remedy)
+        structure = analyse(pair, representative(pair, train, min(batch_size, len(train))))
+        if validation is not None:
+            check_support(pair, structure, validation)
         parameters = [p for p in pair.parameters() if p.requires_grad]
         make = optimizer or (lambda ps: _adam(ps, settings))
         trained: Any = make(parameters) if parameters else _NoOptimizer()
@@ -157,7 +165,7 @@ def fit(
             if resume:
                 loop.resume()
         loop.run()
-    return Result(model, guide, loop.history, loop.best, bound, train.schema, vars_of(settings, beta), data)
+    return Result(model, guide, loop.history, loop.best, bound, train.schema, vars_of(settings, beta), data, tuple(findings))
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -295,6 +303,9 @@ class _Loop:
         return record | {"seconds": round(time.perf_counter() - start, 4)}
 
     def _batches(self) -> list[Tensor]:
+        if self.step.structure.rows_total:  # the model draws its own rows out of all
+            steps = math.ceil(len(self.train) / self.settings.batch_size)
+            return [torch.arange(len(self.train), device=self.train.device)] * steps
         order = torch.randperm(len(self.train), generator=self.generator, device=self.train.device)
         return list(order.split(self.settings.batch_size))
 

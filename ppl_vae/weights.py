@@ -14,6 +14,7 @@ from ppl_vae.analysis import analyse
 from ppl_vae.errors import UserError
 from ppl_vae.execution import run
 from ppl_vae.factors import Factors
+from ppl_vae.paths import Estimator, PathScale
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure
 
@@ -28,7 +29,8 @@ class LogWeights:
 
     log w = log p(x | z) + log p(z) - log q(z | x), each [particle, row]. Global latents (outside the data
     plate) are kept apart in `log_global` [particle]: log p - log q of all of them. `score` is log q of the
-    sites that have no reparameterised draw, from which a bound makes their gradient.
+    sites that have no reparameterised draw, from which a bound makes their gradient. `by_site` is the rate of
+    every latent site, `path` the handle by which a bound scales gradients through the draws.
 
     With discrete latents summed out, "expectation" gives each part as its expectation under the guide's
     classifier; "marginal" gives log of the sum over the discrete values, whose parts belong together: they
@@ -41,6 +43,7 @@ class LogWeights:
     log_global: Float[Tensor, " particle"] | None = None
     score: Float[Tensor, "particle row"] | None = None
     by_site: Mapping[str, Float[Tensor, "particle row"]] = field(default_factory=dict)
+    path: PathScale | None = None
 
     @property
     def rate(self) -> Float[Tensor, "particle row"]:
@@ -66,24 +69,27 @@ def weigh(
     discrete: Discrete = "expectation",
     beta: float | Tensor = 1.0,
     analytic_kl: bool = False,
+    estimator: Estimator = "reparameterised",
+    path: PathScale | None = None,
 ) -> LogWeights:
     """The log weights of a pair whose structure is known: what a bound calls at every step.
 
     `discrete` is explained at `LogWeights`. `beta` tempers the factors of latents inside the sum over
     discrete values ("marginal" only); it is 1 for everything that is reported. `analytic_kl` replaces
-    log q - log p of a site by its KL divergence where that is known and allowed.
+    log q - log p of a site by its KL divergence where that is known and allowed. `estimator` and `path` say how
+    gradients flow through the draws, see `ppl_vae.paths`.
     """
     runs = [particles] if structure.broadcasts else [1] * particles
     parts = []
     for k in runs:
-        factors = Factors(run(pair, structure, batch, k), analytic_kl)
+        factors = Factors(run(pair, structure, batch, k, estimator=estimator, path=path), analytic_kl)
         if not structure.enumerates:
             reduced = factors.plain()
         elif discrete == "expectation":
             reduced = factors.expectation()
         else:
             reduced = factors.marginal(beta)
-        parts.append(LogWeights(**reduced._asdict()))
+        parts.append(LogWeights(**reduced._asdict(), path=path))
     return concatenate(parts)
 
 
@@ -98,7 +104,7 @@ def concatenate(parts: Sequence[LogWeights]) -> LogWeights:
 
     names = ("log_likelihood", "log_prior", "log_guide", "log_global", "score")
     by_site = {s: torch.cat([p.by_site[s] for p in parts]) for s in parts[0].by_site}
-    return LogWeights(**{n: join(n) for n in names}, by_site=by_site)
+    return LogWeights(**{n: join(n) for n in names}, by_site=by_site, path=parts[0].path)
 
 
 def log_weights(

@@ -1,6 +1,6 @@
 """What every bound shares: draw log weights, reduce them row by row, scale rows to the data set.
 
-A variant gives `reduce` (and `surrogate` where its gradient is not that of its value). It works as a Pyro
+A variant gives `of`, from log weights to the bound. It works as a Pyro
 objective (`pyro.infer.SVI(model, guide, optim, loss=IWAE(16))`), as a torch module (`IWAE(16)(model, guide)`)
 and in `ppl_vae.fit`.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ppl_vae.analysis import analyse
 from ppl_vae.errors import UserError
+from ppl_vae.paths import Estimator, PathScale
 from ppl_vae.program import Batch, Pair
 from ppl_vae.recorded import Recorded
 from ppl_vae.structure import Structure
@@ -36,24 +37,62 @@ class Bound(Recorded, PyroELBO):
 
     discrete: ClassVar[Discrete] = "expectation"
     allows_global: ClassVar[bool] = True
+    is_upper: ClassVar[bool] = False
+    estimators: ClassVar[tuple[Estimator, ...]] = ("reparameterised",)
 
-    def __init__(self, particles: int = 1, *, analytic_kl: bool = False) -> None:
-        if particles < 1:
-            raise UserError(f"{type(self).__name__}: particles must be at least 1, got {particles}")
+    def __init__(
+        self, particles: int = 1, *, analytic_kl: bool = False, estimator: Estimator = "reparameterised"
+    ) -> None:
+        name = type(self).__name__
+        if not isinstance(particles, int) or particles < 1:
+            raise UserError(f"{name}: particles must be a whole number of at least 1, got {particles!r}")
+        if estimator not in self.estimators:
+            raise UserError(
+                f"{name} has the gradient estimator {' or '.join(self.estimators)}, got {estimator!r}"
+            )
         super().__init__(num_particles=particles, vectorize_particles=True)
         self.particles = particles
         self.analytic_kl = analytic_kl
+        self.estimator: Estimator = estimator
         self._seen: tuple[Any, Structure] | None = None
 
     # -- what a variant defines ------------------------------------------------------------------------------
 
     @abstractmethod
+    def of(self, log_w: Tensor) -> Tensor:
+        """The bound from log weights: [particle, ...] -> [...]."""
+
+    def path_factor(self, log_w: Tensor) -> Tensor | None:
+        """By what the gradient through each draw is scaled, [particle, row]; None where it is not."""
+        return None
+
     def reduce(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
-        """The bound of each row, [particle, row] -> [row]; with beta != 1 the weighted objective."""
+        """The bound of each row, [row]; with beta != 1 the weighted objective, which is no bound."""
+        return self.of(weights.tempered(beta))
 
     def surrogate(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
-        """A tensor [row] whose gradient trains the pair; the reduction itself unless a variant says otherwise."""
-        return self.reduce(weights, beta)
+        """A tensor [row] with the value of `reduce`, whose gradient trains the pair.
+
+        Sites that cannot be reparameterised add a score-function term: each particle's share of the bound,
+        against what the bound is with that particle replaced by the mean of the others (VIMCO).
+        """
+        log_w = weights.tempered(beta)
+        value = self.of(log_w)
+        if weights.path is not None:
+            weights.path.factor = self.path_factor(log_w.detach())
+        if weights.score is None:
+            return value
+        signal = value.detach() - self._without_each(log_w.detach())
+        return value + (signal * (weights.score - weights.score.detach())).sum(0)
+
+    def _without_each(self, log_w: Tensor) -> Tensor | float:
+        """The bound with particle k replaced by the mean log weight of the others, [particle, row]."""
+        k = len(log_w)
+        if k == 1:
+            return 0.0
+        others = (log_w.sum(0) - log_w) / (k - 1)
+        own = torch.eye(k, dtype=torch.bool, device=log_w.device).unsqueeze(-1)
+        return self.of(torch.where(own, others.unsqueeze(0), log_w.unsqueeze(1)))
 
     def refuse(self, structure: Structure) -> None:
         """Raise where this bound would not be a bound for a pair of this structure."""
@@ -69,6 +108,23 @@ class Bound(Recorded, PyroELBO):
             raise UserError(
                 f"{name} is no bound when plate {plates} inside a row is subsampled: use ELBO, or all its items"
             )
+        shared = structure.scored & structure.global_latents
+        if shared:
+            raise UserError(
+                f"{name}: {', '.join(sorted(shared))} is shared by all rows and has no reparameterised sampler: "
+                "use a distribution with rsample in the guide, or Pyro's TraceGraph_ELBO"
+            )
+        if self.estimator != "reparameterised" and not structure.broadcasts:
+            raise UserError(
+                f"{name} with estimator {self.estimator!r} needs programs that broadcast over particles: write "
+                "them with ... indexing, or use the reparameterised estimator"
+            )
+        if self.estimator == "dreg" and structure.summed_guide:
+            sites = ", ".join(sorted(structure.summed_guide))
+            raise UserError(
+                f"{name} has no dreg gradient for a pair whose guide has the summed discrete site {sites}: "
+                "use the reparameterised estimator, or leave the site out of the guide"
+            )
 
     # -- the engine's face -----------------------------------------------------------------------------------
 
@@ -78,18 +134,22 @@ class Bound(Recorded, PyroELBO):
         structure: Structure,
         batch: Batch,
         beta: float | Tensor = 1.0,
-        particles: int | None = None,
     ) -> LogWeights:
         """Draw the log weights that this bound reduces."""
         return weigh(
             pair,
             structure,
             batch,
-            particles or self.particles,
+            self.particles,
             discrete=self.discrete,
             beta=beta,
             analytic_kl=self.analytic_kl,
+            estimator=self.estimator,
+            path=self._path(structure),
         )
+
+    def _path(self, structure: Structure) -> PathScale | None:
+        return PathScale(structure, self.particles) if self.estimator == "dreg" else None
 
     def total(self, rows: Tensor, weights: LogWeights, scale: float = 1.0) -> Tensor:
         """The bound of the whole data set from its value for the rows of a batch; scale = N / B."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
-from ppl_vae.weights import LogWeights
 
 __all__ = ["ELBO"]
 
@@ -21,9 +20,11 @@ class ELBO(Bound):
     Args:
         particles: draws per row, K; the bound is the mean over them.
         analytic_kl: use closed-form KL divergences where there are any.
+        estimator: "stl" leaves out the score of the guide, whose mean is zero: no gradient noise at q = p
+            (Roeder et al. 2017, arXiv 1703.09194).
 
     Raises:
-        UserError: if particles is less than 1.
+        UserError: if particles is less than 1 or the estimator is unknown.
 
     Source: Kingma & Welling 2014, arXiv 1312.6114; Rezende et al. 2014, arXiv 1401.4082.
 
@@ -38,18 +39,8 @@ class ELBO(Bound):
         True
     """
 
-    def reduce(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
+    estimators = ("reparameterised", "stl")
+
+    def of(self, log_w: Tensor) -> Tensor:
         """Mean over particles."""
-        return weights.tempered(beta).mean(0)
-
-    def surrogate(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
-        """The mean, plus the score-function term of sites that cannot be reparameterised."""
-        log_w = weights.tempered(beta)
-        if weights.score is None:
-            return log_w.mean(0)
-        signal = log_w.detach()
-        if self.particles > 1:
-            others = (signal.sum(0) - signal) / (self.particles - 1)
-            signal = signal - others
-        return (log_w + signal * (weights.score - weights.score.detach())).mean(0)
-
+        return log_w.mean(0)

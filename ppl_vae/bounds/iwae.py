@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
-from ppl_vae.errors import UserError
-from ppl_vae.structure import Structure
-from ppl_vae.weights import LogWeights
+from ppl_vae.paths import Estimator
 
 __all__ = ["IWAE", "log_mean_exp"]
 
@@ -19,6 +16,7 @@ def log_mean_exp(log_w: Tensor, dim: int = 0) -> Tensor:
     """log of the mean of exp(log_w) along a dim, without overflow.
 
     Example:
+        >>> import torch
         >>> log_mean_exp(torch.zeros(5, 3))
         tensor([0., 0., 0.])
     """
@@ -35,6 +33,8 @@ class IWAE(Bound):
 
     Args:
         particles: draws per row, K.
+        estimator: "dreg" is doubly reparameterised (Tucker et al. 2019, arXiv 1810.04152): unbiased, and its
+            signal does not drown in noise as K grows.
 
     Raises:
         UserError: if particles is less than 1; for a pair with global latents, which no weight per row can hold.
@@ -48,34 +48,15 @@ class IWAE(Bound):
 
     discrete = "marginal"
     allows_global = False
+    estimators = ("reparameterised", "dreg")
 
-    def __init__(self, particles: int = 16) -> None:
-        super().__init__(particles)
+    def __init__(self, particles: int = 16, *, estimator: Estimator = "reparameterised") -> None:
+        super().__init__(particles, estimator=estimator)
 
-    def refuse(self, structure: Structure) -> None:
-        """Besides what every bound refuses: VIMCO compares particles, so it needs two."""
-        super().refuse(structure)
-        if structure.scored and self.particles < 2:
-            sites = ", ".join(sorted(structure.scored))
-            raise UserError(f"IWAE with the sampled discrete latent {sites} needs at least 2 particles (VIMCO)")
-
-    def reduce(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
+    def of(self, log_w: Tensor) -> Tensor:
         """log-mean-exp over particles."""
-        return log_mean_exp(weights.tempered(beta))
+        return log_mean_exp(log_w)
 
-    def surrogate(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
-        """The bound, plus the VIMCO term of sites that cannot be reparameterised."""
-        log_w = weights.tempered(beta)
-        bound = log_mean_exp(log_w)
-        if weights.score is None:
-            return bound
-        signal = (bound - _without_each(log_w)).detach()
-        return bound + (signal * (weights.score - weights.score.detach())).sum(0)
-
-
-def _without_each(log_w: Tensor) -> Tensor:
-    """The bound with particle k replaced by the geometric mean of the others: [particle, row]."""
-    k = len(log_w)
-    others = (log_w.sum(0) - log_w) / (k - 1)
-    own = torch.eye(k, dtype=torch.bool, device=log_w.device).unsqueeze(-1)
-    return log_mean_exp(torch.where(own, others.unsqueeze(1), log_w.unsqueeze(0)), dim=1)
+    def path_factor(self, log_w: Tensor) -> Tensor:
+        """DReG: the normalised weight once more."""
+        return log_w.softmax(0)

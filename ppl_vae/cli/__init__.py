@@ -1,0 +1,116 @@
+"""The command line, `ppl-vae`: fit, evaluate, sample, encode, report, list.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once. Bad input is one line on
+stderr and exit status 2, whatever part of the package found it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ppl_vae.cli.fit import Interrupted, fit
+from ppl_vae.cli.listing import list_names
+from ppl_vae.cli.use import encode, evaluate, report, sample
+from ppl_vae.errors import UserError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="ppl-vae",
+    help="Variational autoencoders as probabilistic programs, on Pyro. `ppl-vae fit` alone trains one on "
+    "handwritten digits and writes a report.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: no import of rich, and it reads well in a pipe
+)
+app.command("fit")(fit)
+app.command("evaluate")(evaluate)
+app.command("sample")(sample)
+app.command("encode")(encode)
+app.command("report")(report)
+app.command("list")(list_names)
+
+# Typer brings its own click in new versions and uses the installed one in old ones; this is right for both.
+_UsageProblem: type[Exception] = [
+    c for c in typer.BadParameter.__mro__ if c.__name__ in ("TyperException", "ClickException")
+][-1]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ppl_vae import __version__
+
+        typer.echo(f"ppl-vae {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit status: 0, 2 for bad input, 130 when interrupted.
+
+    A traceback is left only for what is a fault of this package. PPL_VAE_TRACEBACK=1 shows it always.
+    """
+    try:
+        status = app(args=None if argv is None else list(argv), prog_name="ppl-vae", standalone_mode=False)
+    except BaseException as error:
+        if os.environ.get("PPL_VAE_TRACEBACK"):
+            raise
+        found = _explain(error)
+        if found is None:
+            raise
+        message, status = found
+        typer.echo(f"ppl-vae: {' '.join(message.split())}", err=True)
+    else:
+        status = status if isinstance(status, int) else 0
+        if status == 130:
+            typer.echo("ppl-vae: interrupted", err=True)
+    return status
+
+
+def _explain(error: BaseException) -> tuple[str, int] | None:
+    """The line and the exit status for what went wrong; None for a fault of this package."""
+    if isinstance(error, UserError):
+        return str(error), 2
+    if isinstance(error, _UsageProblem):
+        return str(error.format_message()), 2  # type: ignore[attr-defined]
+    if isinstance(error, Interrupted):
+        return str(error), 130
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "interrupted", 130
+    if isinstance(error, OSError):
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{place}", 2
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return f"not enough memory ({error}): use a smaller batch, fewer particles or smaller networks", 2
+    return _in_user_file(error)
+
+
+def _in_user_file(error: BaseException) -> tuple[str, int] | None:
+    """An error that a user's own program raised, with the line of the file."""
+    if not isinstance(error, Exception):
+        return None
+    import traceback
+    from pathlib import Path
+
+    from ppl_vae.catalog import where
+
+    own = {Path(m.__file__) for n, m in list(sys.modules.items()) if n.startswith("ppl_vae_user_") and m.__file__}
+    through = [Path(f.filename) for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) in own]
+    if not through:
+        return None
+    return f"{through[-1]}: {where(error, through[-1])}; PPL_VAE_TRACEBACK=1 shows the whole traceback", 2

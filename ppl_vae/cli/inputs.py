@@ -1,0 +1,242 @@
+"""From the words of a command to objects: programs, runs, rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ppl_vae import catalog
+from ppl_vae.cli.output import note
+from ppl_vae.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from ppl_vae.data import Data, Schema, Split
+    from ppl_vae.runs import Run
+
+__all__ = ["DataWords", "Program", "ProgramWords", "build", "make_bound", "open_words", "rows_of"]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model or guide that was made from words, and how run.json records it if it is of a user's file."""
+
+    value: Any
+    name: str
+    record: dict[str, Any] | None = None
+
+
+@dataclass
+class ProgramWords:
+    """The words for a model and a guide; files are run once, even if both are of one file."""
+
+    model: str
+    guide: str
+    loaded: dict[Path, ModuleType] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse unknown names, before anything slow is imported."""
+        for kind, word in (("models", self.model), ("guides", self.guide)):
+            if not catalog.is_file(word):
+                catalog.find(kind, word)
+
+    def target(self, kind: str) -> tuple[Any, str, catalog.UserObject | None]:
+        """The class or function, its name for people, and the user's object if it is one."""
+        word = self.model if kind == "models" else self.guide
+        if catalog.is_file(word):
+            own = catalog.user_object(word, self.loaded)
+            return own.value, own.name, own
+        entry = catalog.find(kind, word)
+        return entry.load(), entry.name, None
+
+
+def build(words: ProgramWords, data: Data, options: Mapping[str, Any]) -> tuple[Program, Program]:
+    """The pair, with the options (by argument name) that the user gave; `hidden` goes to whoever takes it.
+
+    Raises:
+        UserError: for an option that neither takes, and for what the constructors refuse.
+    """
+    target, name, own = words.target("models")
+    takes, guide_takes = (
+        catalog.accepted(t) if isinstance(t, type) else {} for t in (target, words.target("guides")[0])
+    )
+    # Network widths mean both networks; they are an error only where nobody has a network.
+    given = {k: v for k, v in options.items() if k != "hidden" or k in takes or k not in guide_takes}
+    value, arguments = catalog.construct(target, {"data": data}, given, name)
+    known = {id(data): "data", id(data.schema): "data"}
+    model = Program(value, name, _record(own, arguments, known))
+    target, name, own = words.target("guides")
+    given = {k: v for k, v in options.items() if k == "hidden" and k in guide_takes}
+    value, arguments = catalog.construct(target, {"model": model.value, "data": data}, given, name)
+    known[id(model.value)] = "model"
+    return model, Program(value, name, _record(own, arguments, known))
+
+
+def _record(
+    own: catalog.UserObject | None, arguments: Mapping[str, Any], known: Mapping[int, str]
+) -> dict[str, Any] | None:
+    if own is None:
+        return None
+    from ppl_vae.specs import describe, file_hash
+
+    described = {k: describe(v, known) for k, v in arguments.items()}
+    return {"file": str(own.path), "name": own.name, "sha256": file_hash(own.path), "arguments": described}
+
+
+def make_bound(name: str, particles: int | None) -> Any:
+    """A bound by name, with its own number of particles unless one is given."""
+    entry = catalog.find("bounds", name)
+    if entry.is_pyro:
+        k = particles or 1
+        return entry.load()(num_particles=k, vectorize_particles=k > 1)
+    options = {} if particles is None else {"particles": particles}
+    return catalog.construct(entry.load(), {}, options, f"bound {entry.name}")[0]
+
+
+# -- runs --------------------------------------------------------------------------------------------------------
+
+
+def open_words(path: Path, model: str | None, guide: str | None, device: str = "cpu") -> Run:
+    """Open a run folder, with a user's own programs made as they were for training.
+
+    Raises:
+        UserError: what `open_run` refuses; a file for a program that is of this package.
+    """
+    from ppl_vae.runs import open_run
+    from ppl_vae.training import pick_device
+
+    where = pick_device(device)
+    if model is None and guide is None:
+        run = open_run(path)
+    else:
+        run = open_run(path, *_own_programs(path, model, guide))
+    run.pair.to(where)
+    return run
+
+
+def _own_programs(path: Path, model: str | None, guide: str | None) -> tuple[Any, Any]:
+    from ppl_vae.data import Schema
+    from ppl_vae.specs import rebuild
+
+    try:
+        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        known: dict[str, Any] = {"data": Schema.from_json(info["schema"])}
+        for role, word in (("model", model), ("guide", guide)):
+            if word is not None and "file" not in info[role]:
+                raise UserError(f"the {role} of this run is one of this package: leave --{role} out")
+        loaded: dict[Path, ModuleType] = {}
+        own_model = None
+        if model is not None:
+            own_model = _again("model", model, info["model"], {"data": _data_again(info, known["data"])}, loaded)
+        elif "file" not in info["model"]:
+            own_model = rebuild(info["model"], known)
+        if guide is None:
+            return own_model, None
+        known = {"data": _data_again(info, known["data"]), "model": own_model}
+        return own_model, _again("guide", guide, info["guide"], known, loaded)
+    except FileNotFoundError:
+        return None, None  # open_run says it better
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path / 'run.json'} is damaged ({error}): run the fit again") from error
+
+
+def _data_again(info: Mapping[str, Any], schema: Schema) -> Any:
+    """What a constructor was given as `data`; its schema where the rows are gone."""
+    from ppl_vae.data import rebuild
+
+    try:
+        return rebuild(info["data"]["source"])
+    except UserError:
+        return schema
+
+
+def _again(
+    role: str, word: str, record: Mapping[str, Any], known: Mapping[str, Any], loaded: dict[Path, ModuleType]
+) -> Any:
+    from ppl_vae.specs import file_hash, rebuild
+
+    if not catalog.is_file(word):
+        raise UserError(f"--{role} expects FILE.py:NAME, got {word!r}")
+    own = catalog.user_object(word, loaded)
+    if file_hash(own.path) != record["sha256"]:
+        note(f"warning: {own.path} is not the file that this run was trained with (or was changed since)")
+    if not isinstance(own.value, type):
+        return own.value
+    return own.value(**{k: rebuild(v, known) for k, v in record.get("arguments", {}).items()})
+
+
+# -- rows --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DataWords:
+    """The words for rows: a named set or a file, and how its columns are read."""
+
+    data: str | None
+    label: str | None = None
+    columns: list[str] | None = None
+    missing: str = "refuse"
+
+    def load(self, **options: Any) -> Data:
+        """The whole data set."""
+        from ppl_vae.data import load
+
+        return load(self.data, label=self.label, columns=self.columns, missing=self.missing, **options)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a file rather than a named set."""
+        return self.data is not None and self.data not in catalog.table("data")
+
+
+def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
+    """The rows that a command is about, as the run's model takes them, and what to call them.
+
+    Without --data the run's own data; of a named set one split; of a file all rows, in its order.
+    """
+    from ppl_vae.data import as_split
+
+    if split is not None and split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    if words.data is None:
+        given = next(v for v in ((words.label, "--label"), (words.columns, "--columns"), (None, "")) if v[0] or not v[1])
+        if given[0]:
+            raise UserError(f"{given[1]} is for --data: the run's own data are read as they were for training")
+        data = run.data()
+        chosen = split or next(s for s in ("test", "validation", "train") if getattr(data, s) is not None)
+        return as_split(data, chosen, run.schema), chosen
+    if not words.is_file:
+        chosen = split or "test"
+        name = words.data if chosen == "test" else f"{words.data} {chosen}"
+        same = run.info["data"]["source"].get("name") == words.data
+        return as_split(run.data() if same else words.load(), chosen, run.schema), name
+    if split is not None:
+        raise UserError("--split is for data sets that have splits: of a file all rows are taken, leave it out")
+    return as_split(_file_rows(run, words), schema=run.schema), Path(words.data).name
+
+
+def _file_rows(run: Run, words: DataWords) -> Any:
+    """The arrays or the table of a file, in its order, with fields named as the schema names them."""
+    from io import BytesIO
+
+    from ppl_vae.data.files import EXTENSIONS
+
+    words.load()  # refuses what is unreadable, with the reason
+    path = Path(words.data or "").expanduser()
+    source: Any = EXTENSIONS[path.suffix.lower()](BytesIO(path.read_bytes()), path)
+    label = words.label or run.info["data"]["source"].get("options", {}).get("label")
+    if hasattr(source, "columns"):
+        names = run.schema["x"].names if "x" in run.schema else ()
+        for name in names:
+            if name not in list(map(str, source.columns)):
+                raise unknown_name("column (the model was trained on it)", name, map(str, source.columns))
+        return source.rename(columns={label: "y"}) if label in source.columns else source
+    if isinstance(source, Mapping):
+        renamed = {("y" if name == label else name): value for name, value in source.items()}
+        return {name: value for name, value in renamed.items() if name in run.schema}
+    return source

@@ -1,0 +1,102 @@
+"""The options that several commands share, and checks of numbers that need nothing loaded."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppl_vae.errors import UserError, unknown_name
+
+__all__ = [
+    "Columns",
+    "Device",
+    "Json",
+    "Label",
+    "Missing",
+    "OwnGuide",
+    "OwnModel",
+    "RunFolder",
+    "Seed",
+    "SplitName",
+    "check_choice",
+    "check_number",
+    "check_whole",
+    "split_words",
+    "whole_numbers",
+]
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, made by `ppl-vae fit`.", show_default=False)]
+Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes CUDA where there is one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
+Label = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The column of a table (or array of an .npz) with the label.")
+]
+Columns = Annotated[str | None, typer.Option(metavar="A,B", help="Use only these columns of a table.")]
+Missing = Annotated[str, typer.Option(metavar="refuse|allow", help="What to do with NaN entries of a file.")]
+SplitName = Annotated[
+    str | None,
+    typer.Option(metavar="train|validation|test", help="Which rows of a data set; all of a file.", show_default="test"),
+]
+OwnModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:NAME", help="The model, if the run is of your own file: code is never run from a run folder."
+    ),
+]
+OwnGuide = Annotated[str | None, typer.Option(metavar="FILE.py:NAME", help="The guide, likewise.")]
+
+
+def check_whole(option: str, value: int | None, least: int) -> None:
+    """Raise a UserError unless the number is absent or at least `least` (and of a size that torch can hold)."""
+    if value is not None and not least <= value < 2**63:
+        raise UserError(f"{option} must be a whole number of at least {least}, got {value}")
+
+
+def check_number(option: str, value: float | None, *, positive: bool = False) -> None:
+    """Raise a UserError unless the number is absent, or finite and not negative (positive)."""
+    if value is None or (math.isfinite(value) and (value > 0 if positive else value >= 0)):
+        return
+    raise UserError(f"{option} must be {'positive' if positive else 'at least 0'} and finite, got {value:g}")
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a UserError unless the value is one of these words."""
+    if value not in choices:
+        raise unknown_name(f"value of {option}", value, choices)
+
+
+def split_words(option: str, text: str | None) -> list[str] | None:
+    """The words of "a,b".
+
+    Example:
+        >>> split_words("--columns", "a, b")
+        ['a', 'b']
+    """
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise UserError(f"{option} expects names with commas between them, got {text!r}")
+    return words
+
+
+def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    """The numbers of "256,128", each at least 1.
+
+    Example:
+        >>> whole_numbers("--hidden", "256,128")
+        (256, 128)
+    """
+    if text is None:
+        return None
+    try:
+        numbers = tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise UserError(f"{option} expects whole numbers with commas between them, got {text!r}") from error
+    for number in numbers:
+        check_whole(option, number, 1)
+    return numbers

@@ -1,0 +1,152 @@
+"""What the commands print on stdout and write to files: tables, JSON, rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ppl_vae.atomic import write
+from ppl_vae.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import Tensor
+
+__all__ = [
+    "array_bytes",
+    "as_json",
+    "check_target",
+    "column_names",
+    "evaluation_table",
+    "note",
+    "print_table",
+    "table_text",
+    "update_evaluation",
+]
+
+
+def note(text: str) -> None:
+    """A line on stderr that is no error."""
+    typer.echo(f"ppl-vae: {' '.join(text.split())}", err=True)
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout: in a pipe or a file no line is folded to the width of a terminal that is not there."""
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)
+
+
+def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
+    """The held-out numbers of a run, in nats per row."""
+    from rich.table import Table
+
+    particles = f"{summary['particles']:,}"
+    table = Table(title=title, caption="± standard error over rows", title_justify="left", caption_justify="left")
+    table.add_column("nats per row")
+    table.add_column("", justify="right")
+    table.add_row("negative ELBO", _with_error(summary, "negative_elbo"))
+    table.add_row(f"NLL, importance sampled with {particles} particles", _with_error(summary, "nll"))
+    table.add_row("  Monte Carlo standard error of the NLL", _number(summary["nll_mc_se"], 3))
+    table.add_row("rate (KL)", _number(summary["rate"]))
+    table.add_row("distortion", _number(summary["distortion"]))
+    table.add_row(f"effective particles of {particles}", _number(summary["ess"], 1))
+    return table
+
+
+def _with_error(summary: Mapping[str, Any], key: str) -> str:
+    return f"{_number(summary[key])} ± {_number(summary[f'{key}_se'])}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def as_json(value: Any) -> Any:
+    """Plain JSON values: paths as text, numbers that are not finite as null.
+
+    Example:
+        >>> as_json({"a": float("nan"), "b": [Path("c")]})
+        {'a': None, 'b': ['c']}
+    """
+    if isinstance(value, Mapping):
+        return {str(k): as_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def update_evaluation(run: Path, key: str, summary: Mapping[str, Any]) -> Path:
+    """Put the summary into RUN/evaluation.json, under the name of the rows; keeps what else is there."""
+    from ppl_vae.atomic import write_json
+
+    file = run / "evaluation.json"
+    return write_json(file, read_evaluation(run) | {key: as_json(summary)})
+
+
+def read_evaluation(run: Path) -> dict[str, Any]:
+    """What RUN/evaluation.json holds; nothing if there is none.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    file = run / "evaluation.json"
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file} cannot be read ({error}): delete it and evaluate again") from error
+
+
+def check_target(out: Path | None, endings: Sequence[str]) -> None:
+    """Raise a UserError if a file that the user named has another ending, is there, or cannot be written."""
+    if out is None:
+        return
+    if out.suffix.lower() not in endings:
+        raise unknown_name(f"file ending of {out}:", out.suffix or "(none)", endings)
+    if out.exists():
+        raise UserError(f"{out} exists already: choose another file with --out")
+    folder = out.parent
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(f"{folder} is no folder that can be written: choose another file with --out")
+
+
+def column_names(name: str, count: int, known: Sequence[str] = ()) -> list[str]:
+    """Column names of a field: its own, or name_0, name_1, ..."""
+    return list(known) if len(known) == count else [f"{name}_{i}" for i in range(count)]
+
+
+def table_text(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Columns as comma-separated text, one line a row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()
+
+
+def array_bytes(arrays: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the bytes of an .npz file."""
+    import numpy as np
+
+    file = io.BytesIO()
+    plain: dict[str, Any] = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
+    np.savez_compressed(file, **plain)
+    return file.getvalue()
+
+
+def write_rows(out: Path, arrays: Mapping[str, Tensor], columns: Mapping[str, Sequence[Any]]) -> Path:
+    """Write arrays to an .npz or columns to a .csv file, by the file's ending."""
+    return write(out, table_text(columns) if out.suffix.lower() == ".csv" else array_bytes(arrays))

@@ -1,0 +1,95 @@
+"""What a person sees while a pair is trained: a bar on a terminal, a line now and then elsewhere; on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+__all__ = ["Display", "describe_epoch"]
+
+
+def describe_epoch(record: Mapping[str, Any]) -> str:
+    """The record of an epoch in words: bounds in nats per row, the KL weight and the rate.
+
+    Example:
+        >>> describe_epoch({"epoch": 3, "train": -101.25, "validation": -99.5, "beta": 0.3, "rate": 12.0})
+        'bound train -101.25, validation -99.50; KL weight 0.30; rate 12.0'
+    """
+    parts = [f"bound train {record['train']:.2f}"]
+    if record.get("validation") is not None:
+        parts[0] += f", validation {record['validation']:.2f}"
+    parts.append(f"KL weight {record['beta']:.2f}")
+    if record.get("rate") is not None:
+        parts.append(f"rate {record['rate']:.1f}")
+    return "; ".join(parts)
+
+
+class Display:
+    """Call it with the record of every epoch; `headline` is printed before the first one.
+
+    Nothing is printed before the first epoch is over, so that a run which is refused leaves one line: the reason.
+    """
+
+    def __init__(self, epochs: int, headline: str) -> None:
+        self.epochs, self.headline = epochs, headline
+        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.last: Mapping[str, Any] | None = None
+        self.printed = 0
+        self.started = time.monotonic()
+        self.bar: Progress | None = None
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.bar = Progress(
+                SpinnerColumn(),
+                TextColumn("epoch {task.completed}/{task.total}"),
+                BarColumn(bar_width=16),
+                TimeElapsedColumn(),
+                TextColumn("{task.description}"),
+                console=self.console,
+                transient=True,
+            )
+            self.task = self.bar.add_task("preparing", total=self.epochs)
+            self.bar.start()
+        return self
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Show an epoch."""
+        if self.last is None:
+            self.console.print(self.headline, markup=False)
+        self.last = record
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=record["epoch"], description=_short(record))
+        elif self.printed == 0 or record["epoch"] >= self.printed + max(1, self.epochs // 10):
+            self._line(record)
+
+    def _line(self, record: Mapping[str, Any]) -> None:
+        self.printed = int(record["epoch"])
+        seconds = time.monotonic() - self.started
+        words = f"epoch {record['epoch']}/{self.epochs}: {describe_epoch(record)}; {seconds:.0f} s"
+        self.console.print(words, markup=False)
+        sys.stderr.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+        if self.last is not None and (self.bar is not None or self.last["epoch"] != self.printed):
+            self._line(self.last)
+
+
+def _short(record: Mapping[str, Any]) -> str:
+    """As many words as fit beside a bar on 80 columns."""
+    text = f"train {record['train']:.1f}"
+    if record.get("validation") is not None:
+        text += f" valid. {record['validation']:.1f}"
+    text += f" beta {record['beta']:.2f}"
+    return text if record.get("rate") is None else f"{text} KL {record['rate']:.1f}"
