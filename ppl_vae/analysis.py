@@ -58,6 +58,8 @@ def analyse(pair: Pair, batch: Batch) -> Structure:
         contract.check_shapes("guide", seen.guide)
         contract.check_shapes("model", seen.model)
         contract.check_scales(seen.latents, seen.guide, seen.model)
+        if structure.enumerates:
+            _check_enumeration(pair, batch, structure)
         return replace(structure, broadcasts=_broadcasts(pair, batch, structure))
 
 
@@ -176,6 +178,23 @@ def read(pair: Pair, batch: Batch, seen: Observation) -> Structure:
 
 def _summable(fn: Any) -> bool:
     return can_enumerate(fn) and fn.enumerate_support(expand=False).shape[0] <= ENUMERATION_LIMIT
+
+
+def _check_enumeration(pair: Pair, batch: Batch, structure: Structure) -> None:
+    """The values of a summed latent are on a dim to the left of the plates: code has to let them through."""
+    last = _LastSite()
+    try:
+        with last:
+            run(pair, structure, batch)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        summed = ", ".join(sorted(structure.summed_guide | structure.summed_model))
+        reason = " ".join(str(error).split("Trace Shapes")[0].split())[:200]
+        raise ProgramError(
+            last.name,
+            f"the programs fail after site {last.name!r} when the values of {summed} are summed out ({reason})",
+            "let dims be added on the left: index with ..., broadcast before torch.cat and torch.stack, never "
+            "assume the number of dims",
+        ) from error
 
 
 def _broadcasts(pair: Pair, batch: Batch, structure: Structure) -> bool:

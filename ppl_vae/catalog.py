@@ -14,6 +14,7 @@ import pkgutil
 import re
 import sys
 import traceback
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +25,24 @@ from typing import Any
 from ppl_vae.errors import UserError, unknown_name
 
 __all__ = [
-    "KINDS", "Entry", "UserObject", "accepted", "construct", "find", "is_file", "table", "user_object", "where",
+    "KINDS",
+    "USER_MODULE",
+    "Entry",
+    "UserObject",
+    "accepted",
+    "construct",
+    "find",
+    "is_file",
+    "table",
+    "user_object",
+    "where",
 ]
 
 KINDS = ("models", "guides", "priors", "likelihoods", "bounds", "data")
 """The tables that there are."""
+
+USER_MODULE = "ppl_vae_user_"
+"""How the modules that are made of users' files begin."""
 
 _BY_FILE = ("models", "guides")
 _PYRO_BOUNDS = {
@@ -58,7 +72,7 @@ class Entry:
         return getattr(importlib.import_module(self.module), self.attribute)
 
 
-# -- the tables --------------------------------------------------------------------------------------------------
+# -- the tables --------------------------------------------------------------------------------------------
 
 
 def table(kind: str) -> dict[str, Entry]:
@@ -126,7 +140,9 @@ def _parse(file: Path) -> ast.Module:
 
 def _constant(tree: ast.Module, name: str) -> Any:
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in node.targets
+        ):
             return ast.literal_eval(node.value)
     return None
 
@@ -190,7 +206,7 @@ def _data_sets() -> dict[str, Entry]:
     return {name: Entry("data", name, summary, module, "read") for name, summary in names.items()}
 
 
-# -- a user's own file -------------------------------------------------------------------------------------------
+# -- a user's own file -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -237,7 +253,11 @@ def user_object(text: str, loaded: dict[Path, ModuleType] | None = None) -> User
         loaded[key] = _run_file(key)
     module = loaded[key]
     if not hasattr(module, name):
-        own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+        own = [
+            n
+            for n, v in vars(module).items()
+            if callable(v) and getattr(v, "__module__", "") == module.__name__
+        ]
         raise unknown_name(f"name in {path}", name, [n for n in own if not n.startswith("_")])
     value = getattr(module, name)
     if not callable(value):
@@ -246,7 +266,8 @@ def user_object(text: str, loaded: dict[Path, ModuleType] | None = None) -> User
 
 
 def _run_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"ppl_vae_user_{path.stem}", path)
+    name = f"{USER_MODULE}{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # two files may have one name
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
@@ -278,11 +299,11 @@ def where(error: BaseException, *paths: Path) -> str:
     return f"{type(error).__name__}: {text}" + (f" (line {line})" if line else "")
 
 
-# -- construction ------------------------------------------------------------------------------------------------
+# -- construction ------------------------------------------------------------------------------------------
 
 
 def accepted(cls: type) -> dict[str, bool]:
-    """The arguments that a constructor takes, with whether each is required; looks through **kwargs to its bases."""
+    """The arguments of a constructor, with whether each is required; looks through **kwargs to its bases."""
     found: dict[str, bool] = {}
     for part in cls.__mro__:
         if "__init__" not in vars(part) or part.__module__.startswith(("torch.", "pyro.", "builtins")):

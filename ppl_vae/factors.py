@@ -238,7 +238,7 @@ class Factors:
             site = self.model_sites[name]
             if site["infer"].get("_enumerate_symbol") in summed:
                 match = _matches(site, value)
-                log = torch.zeros((), device=value.device, dtype=torch.get_default_dtype())
+                log = torch.zeros((), device=value.device, dtype=self.factors[0].log.dtype)
                 log = torch.where(seen & ~match, -torch.inf, log)
                 factors.append(Factor("prior", name, site, log))
         return factors

@@ -1,4 +1,4 @@
-"""What a person sees while a pair is trained: a bar on a terminal, a line now and then elsewhere; on stderr."""
+"""What a person sees of a training run, on stderr: a bar on a terminal, lines now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def describe_epoch(record: Mapping[str, Any]) -> str:
 class Display:
     """Call it with the record of every epoch; `headline` is printed before the first one.
 
-    Nothing is printed before the first epoch is over, so that a run which is refused leaves one line: the reason.
+    Nothing is printed before the first epoch is over: a run that is refused leaves one line, the reason.
     """
 
     def __init__(self, epochs: int, headline: str) -> None:

@@ -69,9 +69,15 @@ def refuse_existing(path: Path) -> None:
         raise UserError(f"{path} exists already: choose another folder with --out, or continue it with --resume")
 
 
-def save_run(result: Result, path: Path, extra: dict[str, Any] | None = None) -> Path:
-    """Write the run folder of a fit; files are written whole or not at all."""
-    refuse_existing(path)
+def save_run(
+    result: Result, path: Path, extra: dict[str, Any] | None = None, *, own_folder: bool = False
+) -> Path:
+    """Write the run folder of a fit; files are written whole or not at all.
+
+    `own_folder` says that what is in the folder is of this very run: its checkpoint, or an earlier part of it.
+    """
+    if not own_folder:
+        refuse_existing(path)
     pair = Pair(result.model, result.guide)
     info = _describe(result) | (extra or {})  # before anything is written: what cannot be described is refused
     write(path / "weights.safetensors", _weights(pair))

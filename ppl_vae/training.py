@@ -147,7 +147,6 @@ def fit(
     train, validation = train.to(where), validation and validation.to(where)
     pair.to(where)
     with preserved_randomness(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
         findings = check(model, guide, train)
         for finding in findings:
             if finding.severity == "error":
@@ -159,6 +158,7 @@ def fit(
         make = optimizer or (lambda ps: _adam(ps, settings))
         trained: Any = make(parameters) if parameters else _NoOptimizer()
         step = make_step(pair, structure, bound, trained, len(train))
+        torch.manual_seed(seed)  # here, so that draws depend on no check made before
         loop = _Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch)
         if checkpoint is not None:
             loop.folder = Path(checkpoint)

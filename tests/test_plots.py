@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from ppl_vae import html, plots
+from ppl_vae import atomic, drawing, html, plots
 from ppl_vae.errors import UserError
 
 
@@ -138,7 +138,7 @@ def test_pixels_keep_their_values_and_missing_ones_are_seen():
     image = np.array([[0.0, 8.0], [16.0, np.nan]])
     (drawn,) = plots.samples(image[None], limits=(0, 16)).axes[0].images
     assert drawn.get_interpolation() == "nearest"
-    np.testing.assert_allclose(drawn.get_array()[:, :, 0], [[0, 0.5], [1, plots.MISSING[0]]])
+    np.testing.assert_allclose(drawn.get_array()[:, :, 0], [[0, 0.5], [1, drawing.MISSING[0]]])
 
 
 def test_missing_entries_of_a_table_are_not_drawn():
@@ -255,7 +255,7 @@ def test_a_page_refuses_a_ragged_table_and_a_picture_that_is_none():
         html.render("", "", [], [html.Section("s", figures=((b"GIF89a", "", ""),))], "")
 
 
-@pytest.mark.parametrize("module", [plots, html], ids=["plots", "html"])
+@pytest.mark.parametrize("module", [plots, drawing, html], ids=["plots", "drawing", "html"])
 def test_examples_in_the_docstrings_run(module):
     result = doctest.testmod(module)
     assert result.attempted > 0

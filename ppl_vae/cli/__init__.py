@@ -1,7 +1,7 @@
 """The command line, `ppl-vae`: fit, evaluate, sample, encode, report, list.
 
-Nothing heavy is imported before a command needs it, so that `--help` answers at once. Bad input is one line on
-stderr and exit status 2, whatever part of the package found it.
+Nothing heavy is imported before a command needs it, so that `--help` answers at once. Bad input is one line
+on stderr and exit status 2, whatever part of the package found it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
-from ppl_vae.cli.fit import Interrupted, fit
+from ppl_vae.cli.fit import fit
 from ppl_vae.cli.listing import list_names
+from ppl_vae.cli.output import Interrupted
 from ppl_vae.cli.use import encode, evaluate, report, sample
 from ppl_vae.errors import UserError
 
@@ -107,9 +108,9 @@ def _in_user_file(error: BaseException) -> tuple[str, int] | None:
     import traceback
     from pathlib import Path
 
-    from ppl_vae.catalog import where
+    from ppl_vae.catalog import USER_MODULE, where
 
-    own = {Path(m.__file__) for n, m in list(sys.modules.items()) if n.startswith("ppl_vae_user_") and m.__file__}
+    own = {Path(m.__file__) for n, m in list(sys.modules.items()) if n.startswith(USER_MODULE) and m.__file__}
     through = [Path(f.filename) for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) in own]
     if not through:
         return None

@@ -1,12 +1,7 @@
-"""`ppl-vae fit`: train a pair, judge it on held-out rows, write its run folder."""
+"""The options of `ppl-vae fit`, and what can be refused before anything is imported or read."""
 
 from __future__ import annotations
 
-import json
-import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,21 +10,13 @@ import typer
 
 from ppl_vae import catalog
 from ppl_vae.cli import options as o
-from ppl_vae.cli.inputs import DataWords, Program, ProgramWords, build, make_bound
-from ppl_vae.cli.output import as_json, evaluation_table, note, print_table, update_evaluation
+from ppl_vae.cli.inputs import ProgramWords
 from ppl_vae.errors import UserError
 
 if TYPE_CHECKING:
-    from ppl_vae.data import Data
-    from ppl_vae.training import Result
+    pass
 
-__all__ = ["Interrupted", "fit"]
-
-_OPTIMISATION, _DATA, _OUTPUT = "Optimisation", "Data", "Output"
-
-
-class Interrupted(Exception):
-    """The user stopped a training run; says how to continue it."""
+__all__ = ["Request", "fit"]
 
 
 def fit(
@@ -39,11 +26,11 @@ def fit(
     likelihood: Annotated[
         str | None, typer.Option(help="p(x | z), by name.", show_default="what fits the data")
     ] = None,
-    bound: Annotated[str, typer.Option(help="What is maximised, by name; trace_elbo is Pyro's own.")] = "elbo",
+    bound: Annotated[str, typer.Option(help="What is maximised; trace_elbo is Pyro's own.")] = "elbo",
     particles: Annotated[
         int | None, typer.Option(help="Draws per row of the bound.", show_default="the bound's own")
     ] = None,
-    data: Annotated[str, typer.Option(help="A data set by name, or a .npz .npy .csv .parquet file.")] = "digits",
+    data: Annotated[str, typer.Option(help="A data set, or a .npz .npy .csv .parquet file.")] = "digits",
     label: o.Label = None,
     columns: o.Columns = None,
     missing: o.Missing = "refuse",
@@ -68,7 +55,8 @@ def fit(
     warm_up: Annotated[
         float | None,
         typer.Option(
-            help="Epochs over which the KL weight grows from 0. Pyro's own bounds have none.", show_default="10"
+            help="Epochs in which the KL weight grows from 0; none for Pyro's own bounds.",
+            show_default="10",
         ),
     ] = None,
     beta: Annotated[float | None, typer.Option(help="The KL weight after that.", show_default="1")] = None,
@@ -80,33 +68,38 @@ def fit(
     ] = None,
     hidden: Annotated[
         str | None,
-        typer.Option(metavar="N,N", help="Widths of hidden layers of model and guide.", show_default="256 for vae"),
+        typer.Option(
+            metavar="N,N", help="Widths of hidden layers, of both networks.", show_default="256 for vae"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers but the split of a file, which is fixed.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of all random numbers; the split of a file is fixed.")] = 0,
     device: o.Device = "auto",
     evaluate_particles: Annotated[int, typer.Option(help="Draws per row of the final evaluation.")] = 1000,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="The run folder.", show_default="runs/DATA-MODEL-GUIDE, then -2, -3 ..."),
+        typer.Option(metavar="RUN", help="The run folder.", show_default="runs/DATA-MODEL-GUIDE, -2, ..."),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Continue an interrupted run; give its other options again as they were."),
+        typer.Option("--resume", help="Continue an interrupted run: repeat its other options."),
     ] = False,
     as_json: o.Json = False,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures and no report.html.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures, no report.")] = False,
 ) -> None:
-    """Train a model and its guide, evaluate them on held-out rows, and write a run folder with a report.
+    """Train a model and its guide.
 
-    Without any argument: a VAE with a mean-field guide on the handwritten digits that come with scikit-learn.
+    Evaluates them on held-out rows and writes a run folder with a report. Without any argument: a VAE with a
+    mean-field guide on the handwritten digits that come with scikit-learn.
     """
-    request = _Request(**locals())
+    request = Request(**locals())
     request.check()
-    _run(request)
+    from ppl_vae.cli.train import train
+
+    train(request)
 
 
 @dataclass(frozen=True)
-class _Request:
+class Request:
     """The options of `fit`."""
 
     model: str
@@ -159,7 +152,9 @@ class _Request:
         if self.is_pyro:
             for option, value, only in (("--warm-up", self.warm_up, 0), ("--beta", self.beta, 1)):
                 if value is not None and value != only:
-                    raise UserError(f"{option} {value:g}: Pyro's own {self.bound} has no KL weight; use --bound elbo")
+                    raise UserError(
+                        f"{option} {value:g}: Pyro's own bounds have no KL weight, use --bound elbo"
+                    )
 
     @property
     def is_pyro(self) -> bool:
@@ -188,211 +183,3 @@ class _Request:
         beta = 1.0 if self.beta is None else self.beta
         epochs = 10.0 if self.warm_up is None else self.warm_up
         return beta if self.is_pyro or epochs == 0 else WarmUp(epochs, beta)
-
-
-# -- the run folder ----------------------------------------------------------------------------------------------
-
-
-def _folder(ask: _Request) -> Path:
-    """Where the run goes; a folder that is there is refused before anything is trained."""
-    from ppl_vae.runs import refuse_existing
-
-    if ask.out is not None:
-        if ask.resume:
-            _need_checkpoint(ask.out)
-        else:
-            refuse_existing(ask.out)
-        return ask.out
-    words = [Path(ask.data).stem, ask.model.rpartition(":")[2], ask.guide.rpartition(":")[2]]
-    base = Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", w) if w != ask.data else w for w in words)
-    taken = [base] if base.exists() else []
-    while taken and (following := base.with_name(f"{base.name}-{len(taken) + 1}")).exists():
-        taken.append(following)
-    if ask.resume:
-        last = taken[-1] if taken else base
-        _need_checkpoint(last)
-        return last
-    return base.with_name(f"{base.name}-{len(taken) + 1}") if taken else base
-
-
-def _need_checkpoint(out: Path) -> None:
-    if not (out / "checkpoint").is_dir():
-        raise UserError(f"there is nothing to continue in {out} (it has no checkpoint): leave --resume out")
-
-
-@contextmanager
-def _reserved(out: Path) -> Iterator[None]:
-    """Make the folder before training, so that a place that cannot be written costs no time; an error leaves nothing."""
-    made = []
-    for folder in (out, *out.parents):
-        if folder.exists():
-            break
-        made.append(folder)
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        for folder in made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
-        raise
-
-
-# -- training ----------------------------------------------------------------------------------------------------
-
-
-def _run(ask: _Request) -> None:
-    out = _folder(ask)
-    import pyro
-
-    from ppl_vae.training import pick_device
-
-    started = time.monotonic()
-    device = pick_device(ask.device)
-    words = DataWords(ask.data, ask.label, o.split_words("--columns", ask.columns), ask.missing)
-    data = words.load(binarise=ask.binarise)
-    pyro.set_rng_seed(ask.seed)
-    model, guide = build(ProgramWords(ask.model, ask.guide), data, ask.program_options())
-    bound = make_bound(ask.bound, ask.particles)
-    decay = ask.weight_decay
-    if decay is None:
-        decay = 0.0 if ask.is_own else 1000 / len(data.train)
-    headline = _headline(ask, model, guide, data, bound, decay, str(device))
-    with _reserved(out):
-        result = _train(ask, model.value, guide.value, data, bound, decay, device, out, headline)
-        extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
-        _save(result, out, extra, ask.resume)
-    split, summary = _evaluate(ask, result, data)
-    if summary is not None:
-        update_evaluation(out, split, summary)
-    report = None if ask.no_report else _report(result, data, summary, out, ask.seed)
-    _finish(ask, result, split, summary, out, report, time.monotonic() - started)
-
-
-def _headline(
-    ask: _Request, model: Program, guide: Program, data: Data, bound: Any, decay: float, device: str
-) -> str:
-    rows = [f"{len(s):,} {n}" for n in ("train", "validation", "test") if (s := getattr(data, n)) is not None]
-    particles = getattr(bound, "particles", getattr(bound, "num_particles", 1))
-    schedule = ask.schedule()
-    if ask.is_pyro:
-        weight = "KL weight 1 (Pyro's own bounds have no warm-up)"
-    elif callable(schedule):
-        weight = f"KL weight 0 to {schedule.beta:g} over {schedule.epochs:g} epochs"
-    else:
-        weight = f"KL weight {schedule:g}"
-    return (
-        f"{model.name} with {guide.name} on {data.name} ({', '.join(rows)} rows): {type(bound).__name__}, "
-        f"{particles} particle{'s' * (particles != 1)}; {weight}; lr {ask.lr:g}, weight decay {decay:g}; "
-        f"batches of {ask.batch_size}; seed {ask.seed}; on {device}"
-    )
-
-
-def _train(
-    ask: _Request,
-    model: Any,
-    guide: Any,
-    data: Data,
-    bound: Any,
-    decay: float,
-    device: Any,
-    out: Path,
-    headline: str,
-) -> Result:
-    import ppl_vae
-    from ppl_vae.progress import Display
-
-    try:
-        with Display(ask.epochs, headline) as display:
-            result = ppl_vae.fit(
-                model,
-                guide,
-                data,
-                bound,
-                epochs=ask.epochs,
-                batch_size=ask.batch_size,
-                lr=ask.lr,
-                weight_decay=decay,
-                beta=ask.schedule(),
-                patience=ask.patience or None,
-                seed=ask.seed,
-                device=device,
-                on_epoch=display,
-                checkpoint=out / "checkpoint",
-                resume=ask.resume,
-            )
-    except KeyboardInterrupt as stop:
-        kept = (out / "checkpoint").is_dir()
-        then = f"continue with the same options and --resume --out {out}" if kept else "nothing was written"
-        raise Interrupted(f"interrupted: {then}") from stop
-    return result
-
-
-def _save(result: Result, out: Path, extra: dict[str, Any], resumed: bool) -> None:
-    from ppl_vae.runs import save_run
-
-    save_run(result, out, extra=extra)
-
-
-def _evaluate(ask: _Request, result: Result, data: Data) -> tuple[str, dict[str, Any] | None]:
-    """The held-out numbers; none for a pair that has no evidence per row, whose run is kept all the same."""
-    import ppl_vae
-
-    split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
-    try:
-        found = ppl_vae.evaluate(
-            result.model, result.guide, getattr(data, split), particles=ask.evaluate_particles, seed=ask.seed
-        )
-    except UserError as error:
-        note(f"the run is saved, but not evaluated: {error}")
-        return split, None
-    return split, found.summary() | {"seed": ask.seed}
-
-
-def _report(result: Result, data: Data, summary: dict[str, Any] | None, out: Path, seed: int) -> Path | None:
-    from ppl_vae.report import write_report
-    from ppl_vae.runs import Run
-
-    info = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    run = Run(out, result.model, result.guide, result.schema, result.history, info)
-    try:
-        return write_report(run, data, summary, seed=seed)
-    except UserError as error:
-        note(f"the run is saved, but without a report: {error}")
-        return None
-
-
-def _finish(
-    ask: _Request,
-    result: Result,
-    split: str,
-    summary: dict[str, Any] | None,
-    out: Path,
-    report: Path | None,
-    seconds: float,
-) -> None:
-    if ask.as_json:
-        found = {
-            "run": out,
-            "report": report,
-            "settings": result.settings,
-            "epochs": len(result.history),
-            "best": {"epoch": result.best.epoch, "bound": result.best.bound},
-            "evaluation": {} if summary is None else {split: summary},
-            "seconds": round(seconds, 2),
-        }
-        typer.echo(json.dumps(as_json(found), indent=2, ensure_ascii=False))
-        return
-    early = ", stopped early" if len(result.history) < ask.epochs else ""
-    note(f"{len(result.history)} epochs in {seconds:.0f} s{early}; kept epoch {result.best.epoch}")
-    if summary is not None:
-        print_table(evaluation_table(f"{summary['rows']:,} {split} rows of {Path(ask.data).name}", summary))
-    own = [f"--{r} {w}" for r, w in (("model", ask.model), ("guide", ask.guide)) if catalog.is_file(w)]
-    more = " ".join(["", *own])
-    typer.echo(f"run:    {out}")
-    if report is not None:
-        typer.echo(f"report: {report}")
-    typer.echo(f"next:   ppl-vae evaluate {out} --particles 5000{more}")
-    typer.echo(f"        ppl-vae sample {out} -n 64{more}")
-    typer.echo(f"        ppl-vae encode {out}{more}")

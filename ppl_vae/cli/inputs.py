@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +100,7 @@ def make_bound(name: str, particles: int | None) -> Any:
     return catalog.construct(entry.load(), {}, options, f"bound {entry.name}")[0]
 
 
-# -- runs --------------------------------------------------------------------------------------------------------
+# -- runs --------------------------------------------------------------------------------------------------
 
 
 def open_words(path: Path, model: str | None, guide: str | None, device: str = "cpu") -> Run:
@@ -120,37 +122,38 @@ def open_words(path: Path, model: str | None, guide: str | None, device: str = "
 
 
 def _own_programs(path: Path, model: str | None, guide: str | None) -> tuple[Any, Any]:
+    """The user's programs of a run, and the package's model where the user's guide is made from it."""
     from ppl_vae.data import Schema
     from ppl_vae.specs import rebuild
 
+    if not (path / "run.json").is_file():
+        return None, None  # open_run says it better
     try:
         info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        known: dict[str, Any] = {"data": Schema.from_json(info["schema"])}
-        for role, word in (("model", model), ("guide", guide)):
-            if word is not None and "file" not in info[role]:
-                raise UserError(f"the {role} of this run is one of this package: leave --{role} out")
-        loaded: dict[Path, ModuleType] = {}
-        own_model = None
-        if model is not None:
-            own_model = _again("model", model, info["model"], {"data": _data_again(info, known["data"])}, loaded)
-        elif "file" not in info["model"]:
-            own_model = rebuild(info["model"], known)
-        if guide is None:
-            return own_model, None
-        known = {"data": _data_again(info, known["data"]), "model": own_model}
-        return own_model, _again("guide", guide, info["guide"], known, loaded)
-    except FileNotFoundError:
-        return None, None  # open_run says it better
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        schema, records = Schema.from_json(info["schema"]), {r: dict(info[r]) for r in ("model", "guide")}
+        source = info["data"]["source"]
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path / 'run.json'} is damaged ({error}): run the fit again") from error
+    for role, word in (("model", model), ("guide", guide)):
+        if word is not None and "file" not in records[role]:
+            raise UserError(f"the {role} of this run is one of this package: leave --{role} out")
+    known: dict[str, Any] = {"data": _data_again(source, schema)}
+    loaded: dict[Path, ModuleType] = {}
+    if model is not None:
+        known["model"] = _again("model", model, records["model"], known, loaded)
+    elif "file" not in records["model"]:
+        known["model"] = rebuild(records["model"], {"data": schema})
+    if guide is None or "model" not in known:
+        return known.get("model"), None
+    return known["model"], _again("guide", guide, records["guide"], known, loaded)
 
 
-def _data_again(info: Mapping[str, Any], schema: Schema) -> Any:
+def _data_again(source: Mapping[str, Any], schema: Schema) -> Any:
     """What a constructor was given as `data`; its schema where the rows are gone."""
     from ppl_vae.data import rebuild
 
     try:
-        return rebuild(info["data"]["source"])
+        return rebuild(source)
     except UserError:
         return schema
 
@@ -170,7 +173,7 @@ def _again(
     return own.value(**{k: rebuild(v, known) for k, v in record.get("arguments", {}).items()})
 
 
-# -- rows --------------------------------------------------------------------------------------------------------
+# -- rows --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -204,9 +207,9 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
     if split is not None and split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     if words.data is None:
-        given = next(v for v in ((words.label, "--label"), (words.columns, "--columns"), (None, "")) if v[0] or not v[1])
-        if given[0]:
-            raise UserError(f"{given[1]} is for --data: the run's own data are read as they were for training")
+        for option, value in (("--label", words.label), ("--columns", words.columns)):
+            if value is not None:
+                raise UserError(f"{option} is for --data: the run's own data are read as for training")
         data = run.data()
         chosen = split or next(s for s in ("test", "validation", "train") if getattr(data, s) is not None)
         return as_split(data, chosen, run.schema), chosen
@@ -216,27 +219,47 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
         same = run.info["data"]["source"].get("name") == words.data
         return as_split(run.data() if same else words.load(), chosen, run.schema), name
     if split is not None:
-        raise UserError("--split is for data sets that have splits: of a file all rows are taken, leave it out")
+        raise UserError(
+            "of a file all rows are taken: leave --split out (or --data, for the run's own splits)"
+        )
     return as_split(_file_rows(run, words), schema=run.schema), Path(words.data).name
 
 
 def _file_rows(run: Run, words: DataWords) -> Any:
     """The arrays or the table of a file, in its order, with fields named as the schema names them."""
+    source = _read(Path(words.data or "").expanduser())
+    label = words.label or run.info["data"]["source"].get("options", {}).get("label")
+    if hasattr(source, "columns"):
+        source = source.set_axis([str(c) for c in source.columns], axis=1)
+        known = list(source.columns)
+        names = run.schema["x"].names if "x" in run.schema else ()
+        for name in [*names, *([words.label] if words.label else [])]:
+            if name not in known:
+                raise unknown_name(f"column of {words.data}", name, known)
+        return source.rename(columns={label: "y"}) if label in known else source
+    if isinstance(source, Mapping):
+        renamed = {("y" if name == label else name): value for name, value in source.items()}
+        return {name: value for name, value in renamed.items() if name in run.schema} or renamed
+    return source
+
+
+def _read(path: Path) -> Any:
+    """What is in a file, unchecked; `as_split` checks it against the schema of the run."""
     from io import BytesIO
 
     from ppl_vae.data.files import EXTENSIONS
 
-    words.load()  # refuses what is unreadable, with the reason
-    path = Path(words.data or "").expanduser()
-    source: Any = EXTENSIONS[path.suffix.lower()](BytesIO(path.read_bytes()), path)
-    label = words.label or run.info["data"]["source"].get("options", {}).get("label")
-    if hasattr(source, "columns"):
-        names = run.schema["x"].names if "x" in run.schema else ()
-        for name in names:
-            if name not in list(map(str, source.columns)):
-                raise unknown_name("column (the model was trained on it)", name, map(str, source.columns))
-        return source.rename(columns={label: "y"}) if label in source.columns else source
-    if isinstance(source, Mapping):
-        renamed = {("y" if name == label else name): value for name, value in source.items()}
-        return {name: value for name, value in renamed.items() if name in run.schema}
-    return source
+    if not path.is_file():
+        raise UserError(f"expected a file or a named data set, found nothing at {path}: check the path")
+    if path.suffix.lower() not in EXTENSIONS:
+        raise UserError(f"expected a file ending in {', '.join(EXTENSIONS)}, got {path}: convert it")
+    if not (content := path.read_bytes()):
+        raise UserError(f"expected rows, got the empty file {path}: write it again")
+    try:
+        return EXTENSIONS[path.suffix.lower()](BytesIO(content), path)
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"cannot read {path} ({' '.join(str(error).split())[:200]}): write it again"
+        ) from error

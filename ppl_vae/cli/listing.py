@@ -16,11 +16,15 @@ __all__ = ["list_names"]
 
 def list_names(
     kind: Annotated[
-        str | None, typer.Argument(metavar="|".join(catalog.KINDS), help="What to list; everything without it.")
+        str | None,
+        typer.Argument(metavar="|".join(catalog.KINDS), help="What to list; else all."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models, guides, priors, likelihoods, bounds and data sets that the other commands know by name."""
+    """List the names that the commands know.
+
+    Models, guides, priors, likelihoods, bounds and data sets, each with a sentence about it.
+    """
     kinds = catalog.KINDS if kind is None else (kind,)
     tables = {k: catalog.table(k) for k in kinds}
     if as_json:
@@ -31,7 +35,9 @@ def list_names(
     from rich.table import Table
 
     for k, entries in tables.items():
-        table = Table(title=k, title_justify="left", box=None, show_header=False, title_style="bold", padding=(0, 2))
+        table = Table(
+            title=k, title_justify="left", box=None, show_header=False, title_style="bold", padding=(0, 2)
+        )
         table.add_column(no_wrap=True, style="bold cyan")
         table.add_column()
         for name, entry in entries.items():

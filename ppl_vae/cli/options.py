@@ -28,30 +28,38 @@ __all__ = [
     "whole_numbers",
 ]
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, made by `ppl-vae fit`.", show_default=False)]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, made by `ppl-vae fit`.", show_default=False)
+]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes CUDA where there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 Label = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="The column of a table (or array of an .npz) with the label.")
+    str | None,
+    typer.Option(metavar="COLUMN", help="The column (or array of an .npz) with the label."),
 ]
 Columns = Annotated[str | None, typer.Option(metavar="A,B", help="Use only these columns of a table.")]
 Missing = Annotated[str, typer.Option(metavar="refuse|allow", help="What to do with NaN entries of a file.")]
 SplitName = Annotated[
     str | None,
-    typer.Option(metavar="train|validation|test", help="Which rows of a data set; all of a file.", show_default="test"),
+    typer.Option(
+        metavar="train|validation|test",
+        help="Of a data set; of a file all rows are taken.",
+        show_default="test",
+    ),
 ]
 OwnModel = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE.py:NAME", help="The model, if the run is of your own file: code is never run from a run folder."
+        metavar="FILE.py:NAME",
+        help="Your own model again: run folders hold no code.",
     ),
 ]
-OwnGuide = Annotated[str | None, typer.Option(metavar="FILE.py:NAME", help="The guide, likewise.")]
+OwnGuide = Annotated[str | None, typer.Option(metavar="FILE.py:NAME", help="Your own guide again.")]
 
 
 def check_whole(option: str, value: int | None, least: int) -> None:
-    """Raise a UserError unless the number is absent or at least `least` (and of a size that torch can hold)."""
+    """Raise a UserError unless the number is absent or at least `least` and of 63 bits."""
     if value is not None and not least <= value < 2**63:
         raise UserError(f"{option} must be a whole number of at least {least}, got {value}")
 

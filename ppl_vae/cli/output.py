@@ -1,4 +1,4 @@
-"""What the commands print on stdout and write to files: tables, JSON, rows."""
+"""What the commands say and write: tables, JSON, rows."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "Interrupted",
     "array_bytes",
     "as_json",
     "check_target",
@@ -28,9 +29,15 @@ __all__ = [
     "evaluation_table",
     "note",
     "print_table",
+    "read_evaluation",
     "table_text",
     "update_evaluation",
+    "write_rows",
 ]
+
+
+class Interrupted(Exception):
+    """The user stopped a training run; says how to continue it."""
 
 
 def note(text: str) -> None:
@@ -39,7 +46,7 @@ def note(text: str) -> None:
 
 
 def print_table(table: Table) -> None:
-    """A table on stdout: in a pipe or a file no line is folded to the width of a terminal that is not there."""
+    """A table on stdout; in a pipe no line is folded to the width of a terminal that is not there."""
     from rich.console import Console
 
     console = Console()
@@ -51,7 +58,9 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     particles = f"{summary['particles']:,}"
-    table = Table(title=title, caption="± standard error over rows", title_justify="left", caption_justify="left")
+    table = Table(
+        title=title, caption="± standard error over rows", title_justify="left", caption_justify="left"
+    )
     table.add_column("nats per row")
     table.add_column("", justify="right")
     table.add_row("negative ELBO", _with_error(summary, "negative_elbo"))

@@ -1,0 +1,233 @@
+"""What `ppl-vae fit` does: train a pair, judge it on held-out rows, write its run folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ppl_vae import catalog
+from ppl_vae.cli import options as o
+from ppl_vae.cli.inputs import DataWords, Program, ProgramWords, build, make_bound
+from ppl_vae.cli.output import Interrupted, as_json, evaluation_table, note, print_table, update_evaluation
+from ppl_vae.errors import UserError
+
+if TYPE_CHECKING:
+    from ppl_vae.cli.fit import Request
+    from ppl_vae.data import Data
+    from ppl_vae.training import Result
+
+__all__ = ["train"]
+
+
+# -- the run folder ----------------------------------------------------------------------------------------
+
+
+def _folder(ask: Request) -> Path:
+    """Where the run goes; a folder that is there is refused before anything is trained."""
+    from ppl_vae.runs import refuse_existing
+
+    if ask.out is not None:
+        if ask.resume:
+            _need_checkpoint(ask.out)
+        else:
+            refuse_existing(ask.out)
+        return ask.out
+    words = [Path(ask.data).stem, ask.model.rpartition(":")[2], ask.guide.rpartition(":")[2]]
+    base = Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", w) if w != ask.data else w for w in words)
+    taken = [base] if base.exists() else []
+    while taken and (following := base.with_name(f"{base.name}-{len(taken) + 1}")).exists():
+        taken.append(following)
+    if ask.resume:
+        last = taken[-1] if taken else base
+        _need_checkpoint(last)
+        return last
+    return base.with_name(f"{base.name}-{len(taken) + 1}") if taken else base
+
+
+def _need_checkpoint(out: Path) -> None:
+    if not (out / "checkpoint").is_dir():
+        raise UserError(f"there is nothing to continue in {out} (it has no checkpoint): leave --resume out")
+
+
+@contextmanager
+def _reserved(out: Path) -> Iterator[None]:
+    """Make the folder before training, so that a place that cannot be written costs no time.
+
+    After an error no folder is left, unless there is something in it.
+    """
+    made = []
+    for folder in (out, *out.parents):
+        if folder.exists():
+            break
+        made.append(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
+        raise
+
+
+# -- training ----------------------------------------------------------------------------------------------
+
+
+def train(ask: Request) -> None:
+    """Train, save, evaluate, report."""
+    out = _folder(ask)
+    import pyro
+
+    from ppl_vae.runs import save_run
+    from ppl_vae.training import pick_device
+
+    started = time.monotonic()
+    device = pick_device(ask.device)
+    words = DataWords(ask.data, ask.label, o.split_words("--columns", ask.columns), ask.missing)
+    data = words.load(binarise=ask.binarise)
+    pyro.set_rng_seed(ask.seed)
+    model, guide = build(ProgramWords(ask.model, ask.guide), data, ask.program_options())
+    bound = make_bound(ask.bound, ask.particles)
+    decay = ask.weight_decay
+    if decay is None:
+        decay = 0.0 if ask.is_own else 1000 / len(data.train)
+    headline = _headline(ask, model, guide, data, bound, decay, str(device))
+    with _reserved(out):
+        result = _fit(ask, model.value, guide.value, data, bound, decay, device, out, headline)
+        extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
+        save_run(result, out, extra=extra, own_folder=True)
+    split, summary = _evaluate(ask, result, data)
+    if summary is not None:
+        update_evaluation(out, split, summary)
+    report = None if ask.no_report else _report(result, data, summary, out, ask.seed)
+    _finish(ask, result, split, summary, out, report, time.monotonic() - started)
+
+
+def _headline(
+    ask: Request, model: Program, guide: Program, data: Data, bound: Any, decay: float, device: str
+) -> str:
+    rows = [f"{len(s):,} {n}" for n in ("train", "validation", "test") if (s := getattr(data, n)) is not None]
+    particles = getattr(bound, "particles", getattr(bound, "num_particles", 1))
+    schedule = ask.schedule()
+    if ask.is_pyro:
+        weight = "KL weight 1 (Pyro's own bounds have no warm-up)"
+    elif callable(schedule):
+        weight = f"KL weight 0 to {schedule.beta:g} over {schedule.epochs:g} epochs"
+    else:
+        weight = f"KL weight {schedule:g}"
+    return (
+        f"{model.name} with {guide.name} on {data.name} ({', '.join(rows)} rows): {type(bound).__name__}, "
+        f"{particles} particle{'s' * (particles != 1)}; {weight}; lr {ask.lr:g}, weight decay {decay:g}; "
+        f"batches of {ask.batch_size}; seed {ask.seed}; on {device}"
+    )
+
+
+def _fit(
+    ask: Request,
+    model: Any,
+    guide: Any,
+    data: Data,
+    bound: Any,
+    decay: float,
+    device: Any,
+    out: Path,
+    headline: str,
+) -> Result:
+    import ppl_vae
+    from ppl_vae.progress import Display
+
+    try:
+        with Display(ask.epochs, headline) as display:
+            result = ppl_vae.fit(
+                model,
+                guide,
+                data,
+                bound,
+                epochs=ask.epochs,
+                batch_size=ask.batch_size,
+                lr=ask.lr,
+                weight_decay=decay,
+                beta=ask.schedule(),
+                patience=ask.patience or None,
+                seed=ask.seed,
+                device=device,
+                on_epoch=display,
+                checkpoint=out / "checkpoint",
+                resume=ask.resume,
+            )
+    except KeyboardInterrupt as stop:
+        kept = (out / "checkpoint").is_dir()
+        then = f"continue with the same options and --resume --out {out}" if kept else "nothing was written"
+        raise Interrupted(f"interrupted: {then}") from stop
+    return result
+
+
+def _evaluate(ask: Request, result: Result, data: Data) -> tuple[str, dict[str, Any] | None]:
+    """The held-out numbers; none for a pair that has no evidence per row, whose run is kept all the same."""
+    import ppl_vae
+
+    split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
+    try:
+        found = ppl_vae.evaluate(
+            result.model, result.guide, getattr(data, split), particles=ask.evaluate_particles, seed=ask.seed
+        )
+    except UserError as error:
+        note(f"the run is saved, but not evaluated: {error}")
+        return split, None
+    return split, found.summary() | {"seed": ask.seed}
+
+
+def _report(result: Result, data: Data, summary: dict[str, Any] | None, out: Path, seed: int) -> Path | None:
+    from ppl_vae.report import write_report
+    from ppl_vae.runs import Run
+
+    info = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    run = Run(out, result.model, result.guide, result.schema, result.history, info)
+    try:
+        return write_report(run, data, summary, seed=seed)
+    except UserError as error:
+        note(f"the run is saved, but without a report: {error}")
+        return None
+
+
+def _finish(
+    ask: Request,
+    result: Result,
+    split: str,
+    summary: dict[str, Any] | None,
+    out: Path,
+    report: Path | None,
+    seconds: float,
+) -> None:
+    if ask.as_json:
+        found = {
+            "run": out,
+            "report": report,
+            "settings": result.settings,
+            "epochs": len(result.history),
+            "best": {"epoch": result.best.epoch, "bound": result.best.bound},
+            "evaluation": {} if summary is None else {split: summary},
+            "seconds": round(seconds, 2),
+        }
+        typer.echo(json.dumps(as_json(found), indent=2, ensure_ascii=False))
+        return
+    early = ", stopped early" if len(result.history) < ask.epochs else ""
+    note(f"{len(result.history)} epochs in {seconds:.0f} s{early}; kept epoch {result.best.epoch}")
+    if summary is not None:
+        print_table(evaluation_table(f"{summary['rows']:,} {split} rows of {Path(ask.data).name}", summary))
+    own = [f"--{r} {w}" for r, w in (("model", ask.model), ("guide", ask.guide)) if catalog.is_file(w)]
+    more = " ".join(["", *own])
+    typer.echo(f"run:    {out}")
+    if report is not None:
+        typer.echo(f"report: {report}")
+    typer.echo(f"next:   ppl-vae evaluate {out} --particles 5000{more}")
+    typer.echo(f"        ppl-vae sample {out} -n 64{more}")
+    typer.echo(f"        ppl-vae encode {out}{more}")

@@ -1,0 +1,241 @@
+"""What is done with a trained run: evaluate, sample, encode, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppl_vae.cli import options as o
+from ppl_vae.cli.inputs import DataWords, open_words, rows_of
+from ppl_vae.cli.output import (
+    as_json as plain,
+)
+from ppl_vae.cli.output import (
+    check_target,
+    column_names,
+    evaluation_table,
+    print_table,
+    read_evaluation,
+    update_evaluation,
+    write_rows,
+)
+from ppl_vae.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ppl_vae.data import Data, Field
+    from ppl_vae.runs import Run
+
+__all__ = ["encode", "evaluate", "report", "sample"]
+
+ROWS_AT_ONCE = 2000
+"""How many rows are encoded in one pass: enough to be fast, few enough for a small machine."""
+
+OtherData = Annotated[
+    str | None,
+    typer.Option(help="Other rows: a data set by name or a file.", show_default="the data of the run"),
+]
+
+
+def evaluate(
+    run: o.RunFolder,
+    particles: Annotated[int, typer.Option(help="Draws per row.")] = 5000,
+    data: OtherData = None,
+    split: o.SplitName = None,
+    label: o.Label = None,
+    columns: o.Columns = None,
+    missing: o.Missing = "refuse",
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+) -> None:
+    """Judge a run on held-out rows.
+
+    ELBO and importance-sampled evidence with their errors; also goes into RUN/evaluation.json.
+    """
+    o.check_whole("--particles", particles, 1)
+    o.check_whole("--seed", seed, 0)
+    words = _words(data, label, columns, missing)
+    opened = open_words(run, model, guide, device)
+    rows, name = rows_of(opened, words, split)
+    import ppl_vae
+
+    found = ppl_vae.evaluate(opened.model, opened.guide, rows, particles=particles, seed=seed)
+    summary = found.summary() | {"seed": seed}
+    file = update_evaluation(run, name, summary)
+    if as_json:
+        typer.echo(json.dumps(plain({"run": run, "rows": name, "evaluation": summary}), indent=2))
+        return
+    print_table(evaluation_table(f"{summary['rows']:,} rows: {name}", summary))
+    typer.echo(f"written to {file}")
+
+
+def sample(
+    run: o.RunFolder,
+    n: Annotated[int, typer.Option("-n", help="How many rows.")] = 64,
+    seed: o.Seed = 0,
+    mean: Annotated[bool, typer.Option("--mean", help="The mean of x given the latents, no draw.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="An .npz with latents and rows, a .csv of rows, or a .png.",
+            show_default="RUN/samples.npz, and RUN/figures/samples.png for images",
+        ),
+    ] = None,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.Device = "auto",
+) -> None:
+    """Draw rows from the model."""
+    o.check_whole("-n", n, 1)
+    o.check_whole("--seed", seed, 0)
+    check_target(out, (".npz", ".csv", ".png"))
+    opened = open_words(run, model, guide, device)
+    from ppl_vae.prediction import simulate
+
+    field, site = _observed(opened)
+    drawn = simulate(opened.pair, opened.schema, n, seed=seed, draw=not mean, field=site)
+    x = drawn[site]
+    if out is not None and out.suffix.lower() == ".png":
+        written = [_picture(opened, field, x, out)]
+    else:
+        flat = x.reshape(n, -1)
+        names = column_names(site, flat.shape[1], field.names)
+        written = [
+            write_rows(out or run / "samples.npz", drawn, dict(zip(names, flat.T.tolist(), strict=True)))
+        ]
+        if out is None and field.is_image:
+            written.append(_picture(opened, field, x, run / "figures" / "samples.png"))
+    typer.echo(f"{n} rows written to {' and '.join(map(str, written))}")
+
+
+def _observed(run: Run) -> tuple[Field, str]:
+    """The field that the model generates, and the site that observes it: x where there is one."""
+    from ppl_vae.analysis import analyse
+    from ppl_vae.generated import example
+
+    batch = {name: value.to(run.pair.device) for name, value in example(run.schema, None).items()}
+    sites = analyse(run.pair, batch).observed
+    site = "x" if "x" in sites else next((s for s in sites if s in run.schema), sites[0] if sites else "x")
+    return run.schema[site if site in run.schema else "x"], site
+
+
+def _picture(run: Run, field: Field, x: Tensor, out: Path) -> Path:
+    from ppl_vae import plots
+
+    if field.is_image:
+        return plots.save(plots.samples(x[:256]), out)
+    rows = run.data().train[field.name]
+    return plots.save(plots.table_samples(rows.reshape(len(rows), -1), x.reshape(len(x), -1)), out)
+
+
+def encode(
+    run: o.RunFolder,
+    data: OtherData = None,
+    split: o.SplitName = None,
+    label: o.Label = None,
+    columns: o.Columns = None,
+    missing: o.Missing = "refuse",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An .npz or a .csv.", show_default="RUN/latents.npz"),
+    ] = None,
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.Device = "auto",
+) -> None:
+    """Write posterior means of the latents.
+
+    One row for each row of the data, in their order; of discrete latents the class probabilities.
+    """
+    o.check_whole("--seed", seed, 0)
+    check_target(out, (".npz", ".csv"))
+    words = _words(data, label, columns, missing)
+    opened = open_words(run, model, guide, device)
+    rows, name = rows_of(opened, words, split)
+    means = _means(opened, rows, seed)
+    labels = rows["y"] if "y" in rows.schema else None
+    arrays = means | ({} if labels is None else {"y": labels})
+    table: dict[str, Any] = {}
+    for site, value in means.items():
+        flat = value.reshape(len(rows), -1)
+        table |= dict(zip(column_names(site, flat.shape[1]), flat.T.tolist(), strict=True))
+    if labels is not None and labels.dim() == 1:
+        table["y"] = _label_words(labels.tolist(), rows.schema["y"].names)
+    file = write_rows(out or run / "latents.npz", arrays, table)
+    typer.echo(f"latents of {len(rows):,} rows ({name}) written to {file}")
+
+
+def _means(run: Run, rows: Any, seed: int) -> dict[str, Tensor]:
+    """Posterior means of the latents that every row has, [row, *event], in passes over rows."""
+    import torch
+
+    from ppl_vae.analysis import analyse
+    from ppl_vae.prediction import encode as encode_batch
+
+    rows = rows.to(run.pair.device)
+    shared = analyse(run.pair, rows.batch(slice(0, 2))).global_latents
+    if isinstance(run.guide, torch.nn.Module):
+        run.guide.eval()
+    parts = [
+        encode_batch(run.guide, rows.batch(slice(start, start + ROWS_AT_ONCE)), seed=seed)
+        for start in range(0, len(rows), ROWS_AT_ONCE)
+    ]
+    means = {site: torch.cat([p[site] for p in parts]) for site in parts[0] if site not in shared}
+    if not means:
+        raise UserError("this guide has no latent of single rows: there is nothing to encode")
+    return means
+
+
+def _label_words(labels: list[int], names: tuple[str, ...]) -> list[str]:
+    """Category names where there are any; nothing for a missing label."""
+    return ["" if y < 0 else names[y] if y < len(names) else str(y) for y in labels]
+
+
+def report(
+    run: o.RunFolder,
+    data: OtherData = None,
+    label: o.Label = None,
+    columns: o.Columns = None,
+    missing: o.Missing = "refuse",
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+) -> None:
+    """Write figures and report.html anew."""
+    o.check_whole("--seed", seed, 0)
+    words = _words(data, label, columns, missing)
+    opened = open_words(run, model, guide)
+    rows = _whole(opened, words)
+    from ppl_vae.report import write_report
+
+    found = read_evaluation(run)
+    summary = found.get("test") or next(iter(found.values()), None)
+    typer.echo(f"report written to {write_report(opened, rows, summary, seed=seed)}")
+
+
+def _whole(run: Run, words: DataWords) -> Data:
+    """All splits of the run's data, or of other data with the same fields."""
+    if words.data is None:
+        return run.data()
+    data = words.load()
+    for name in ("train", "validation", "test"):
+        part = getattr(data, name)
+        if part is not None:
+            from ppl_vae.data import as_split
+
+            as_split(part, schema=run.schema)  # refuses fields that do not fit, by name
+    return data
+
+
+def _words(data: str | None, label: str | None, columns: str | None, missing: str) -> DataWords:
+    o.check_choice("--missing", missing, ("refuse", "allow"))
+    return DataWords(data, label, o.split_words("--columns", columns), missing)

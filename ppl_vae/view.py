@@ -1,0 +1,206 @@
+"""Held-out rows as a report shows them, and what a trained pair makes of them: always on the CPU, never on a tape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.analysis import analyse, preserved_randomness
+from ppl_vae.data import Data, Field, Schema, Split, as_split
+from ppl_vae.errors import UserError
+from ppl_vae.latents import Latents, Sites, continuous_latents, draw_pair
+from ppl_vae.prediction import decode, encode
+from ppl_vae.program import Batch, Pair
+
+__all__ = ["View", "held_out", "look"]
+
+MOST = 2000
+"""Rows that a report looks at: more of them would make no figure clearer."""
+
+DRAWS = 16
+
+
+@dataclass(frozen=True)
+class View:
+    """Some rows of a split and the programs that were trained for them.
+
+    Attributes:
+        pair: model and guide.
+        split: what the rows are, such as "test".
+        numbers: which rows of the split they are.
+        batch: the rows, by field name, on the device of the pair.
+        site: the observed site that is drawn.
+        field: what its values are.
+        values: its values in the rows, [row, *S], missing entries NaN.
+        label: the field that names the rows' classes, if there is one.
+        latents: the continuous latents of the rows, in the order of the model.
+        held: values of the other latents of the guide: discrete ones of the rows, and those that all rows share.
+        shared: names of the latents that all rows share.
+        seed: of every draw.
+    """
+
+    pair: Pair
+    split: str
+    numbers: list[int]
+    batch: Batch
+    site: str
+    field: Field
+    values: Tensor
+    label: Field | None
+    latents: list[Latents]
+    held: Mapping[str, Tensor]
+    shared: frozenset[str]
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The class of each row, -1 where it is not known."""
+        return None if self.label is None else self.batch[self.label.name].nan_to_num(-1).long().cpu()
+
+    def class_of(self, row: int) -> str | None:
+        """The name of the class of a row, if it is known."""
+        code = -1 if self.labels is None else int(self.labels[row])
+        names = () if self.label is None else self.label.names
+        return None if code < 0 else names[code] if code < len(names) else str(code)
+
+    def name(self, row: int) -> str:
+        """What a reader calls a row, such as "test row 12 (class 3)"."""
+        known = self.class_of(row)
+        return f"{self.split} row {self.numbers[row]}" + ("" if known is None else f" (class {known})")
+
+    def decode(self, latents: Mapping[str, Tensor], rows: list[int], *, draw: bool = False) -> Tensor:
+        """E[x | z] (or a draw of x), [row, *S]; latents that are not given are held or drawn, always alike."""
+        held = {n: v if n in self.shared else v[rows] for n, v in self.held.items()}
+        return self._run(held | dict(latents), self._conditions(rows, required=False), draw)
+
+    def reconstruct(self, rows: list[int]) -> Tensor:
+        """E[x | z] at the posterior means; with discrete latents, its mean over 16 draws from the guide."""
+        if not self.held.keys() - self.shared:
+            return self.decode({s.site: s.shaped(s.mean[rows]) for s in self.latents}, rows)
+        batch, total = {n: v[rows] for n, v in self.batch.items()}, torch.zeros(())
+        for k in range(DRAWS):
+            guide, _ = draw_pair(self.pair, batch, self.seed + k)
+            drawn = {n: s["value"] for n, s in guide.items() if not s["is_observed"]}
+            total = total + self.decode(drawn, rows) / DRAWS
+        return total
+
+    def prior(self, n: int, *, draw: bool = False) -> Tensor:
+        """E[x | z] (or a draw of x) for n latents from the prior, [n, *S]."""
+        rows = [i % len(self) for i in range(n)]
+        shared = {name: self.held[name] for name in self.shared}
+        return self._run(shared, self._conditions(rows, required=True), draw)
+
+    def _conditions(self, rows: list[int], *, required: bool) -> Batch:
+        """The fields that the model is given: of labels, those it needs, or those that every row has."""
+        wanted = {}
+        for name, values in self.batch.items():
+            needed = name == self.field.name or self.pair.model.arguments.get(name, False)
+            vector = values.dim() > 1
+            if needed or vector or (not required and bool((values != -1).all())):
+                wanted[name] = values[rows]
+        return wanted or {name: values[rows] for name, values in self.batch.items()}
+
+    def _run(self, latents: Mapping[str, Tensor], batch: Batch, draw: bool) -> Tensor:
+        with preserved_randomness():
+            torch.manual_seed(self.seed)
+            try:
+                found = decode(self.pair.model, latents, batch, self.site, draw=draw)
+            except (NotImplementedError, AttributeError):  # no closed-form mean: the mean of some draws
+                many = [decode(self.pair.model, latents, batch, self.site, draw=True) for _ in range(DRAWS)]
+                found = torch.stack([one.float() for one in many]).mean(0)
+        rows = len(next(iter(batch.values())))
+        return found.detach().cpu().float().reshape(rows, *self.field.shape)
+
+
+def held_out(data: Data | Split) -> Split:
+    """The rows that a report shows: the test split, else validation, else train."""
+    if isinstance(data, Split):
+        return data
+    return next(s for s in (data.test, data.validation, data.train) if s is not None)
+
+
+def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> View:
+    """At most 2,000 rows, chosen with a seed, and what the pair makes of them.
+
+    Raises:
+        UserError: for rows that do not fit the schema, or a pair that breaks the contract.
+    """
+    split = as_split(held_out(data), schema=schema)
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randperm(len(split), generator=generator)[:MOST]
+    split = split.rows(numbers).to(pair.device)
+    batch = split.batch(generator=torch.Generator(pair.device).manual_seed(seed))
+    structure = analyse(pair, {n: v[:4] for n, v in batch.items()})
+    guide, model = draw_pair(pair, batch, seed)
+    latents = continuous_latents(pair, batch, seed=seed)
+    known = {s.site for s in latents}
+    held = {n: s["value"] for n, s in guide.items() if not s["is_observed"] and n not in known}
+    held = {n: v for n, v in held.items() if n in structure.global_latents or len(v) == len(numbers)}
+    shared = frozenset(structure.global_latents & held.keys())
+    if shared:
+        means = encode(pair.guide, batch, seed=seed)
+        held |= {n: means[n] for n in shared}
+    site, field, values = _drawn(model, batch, split.schema)
+    return View(
+        pair=pair,
+        split="training" if split.name == "train" else "data" if split.name == "rows" else split.name,
+        numbers=numbers.tolist(),
+        batch=batch,
+        site=site,
+        field=field,
+        values=_with_gaps(field, values),
+        label=_label(split.schema, field),
+        latents=latents,
+        held=held,
+        shared=shared,
+        seed=seed,
+    )
+
+
+def _drawn(model: Sites, batch: Batch, schema: Schema) -> tuple[str, Field, Tensor]:
+    """The observed site to draw: a picture if there is one, else the largest; and the field that it shows."""
+    found = []
+    for name, site in model.items():
+        if not site["is_observed"] or type(site["fn"]).__name__ in ("Unit", "Delta"):
+            continue
+        field = next((f for f in schema if _shows(site["value"], batch[f.name], f)), None)
+        if field is not None:
+            found.append((name, field, batch[field.name]))
+        elif len(site["value"]):
+            # The program observes something that it made of the data itself: then that is what is drawn.
+            shape = tuple(site["value"].shape[1:])
+            found.append((name, Field(name, "real", shape), site["value"]))
+    if not found:
+        raise UserError("the model observes nothing that could be drawn: give a sample statement obs=x")
+    return max(found, key=lambda f: (f[1].is_image, f[1].size, f[0] == "x"))
+
+
+def _shows(value: Tensor, stored: Tensor, field: Field) -> bool:
+    """Whether a site's value is a field, but for its shape and its missing entries."""
+    if value.numel() != stored.numel():
+        return False
+    there = ~_missing(field, stored).reshape(-1)
+    return bool((value.reshape(-1)[there] == stored.reshape(-1)[there]).all())
+
+
+def _missing(field: Field, values: Tensor) -> Tensor:
+    gone = torch.isnan(values) if values.is_floating_point() else torch.zeros_like(values, dtype=torch.bool)
+    return gone | (values == -1) if field.kind == "categorical" else gone
+
+
+def _with_gaps(field: Field, values: Tensor) -> Tensor:
+    return values.detach().float().masked_fill(_missing(field, values), torch.nan).cpu()
+
+
+def _label(schema: Schema, drawn: Field) -> Field | None:
+    found: list[Any] = [
+        f for f in schema if f.shape == () and f.kind in ("categorical", "binary") and f.name != drawn.name
+    ]
+    return next((f for f in found if f.name == "y"), found[0] if found else None)

@@ -1,0 +1,17 @@
+"""Shared test set-up: a seed for every test, no figure windows, validation as a user has it."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    pyro.set_rng_seed(0)
+    torch.set_num_threads(2)
+
+
+def pytest_configure(config):
+    pyro.enable_validation(True)
