@@ -1,13 +1,24 @@
-"""The weight beta of the KL part as a function of the epoch: constant, linear warm-up, cyclical."""
+"""The weight of the KL part as a function of the epoch: warm-up, cycles, free bits, capacity.
+
+They shape what is maximised. What is reported is always the bound itself, unweighted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from ppl_vae.errors import UserError
 
-__all__ = ["Cyclical", "Schedule", "WarmUp", "as_schedule"]
+if TYPE_CHECKING:
+    from ppl_vae.bounds.base import Bound
+    from ppl_vae.weights import LogWeights
+
+__all__ = ["Capacity", "Cyclical", "FreeBits", "Schedule", "WarmUp", "as_schedule"]
 
 Schedule = Callable[[float], float]
 """From the epoch, a float that grows within it (0 at the start of the first), to beta."""
@@ -60,6 +71,76 @@ class Cyclical:
         return self.beta * min(1.0, 2 * (epoch % self.epochs) / self.epochs)
 
 
+@dataclass(frozen=True)
+class FreeBits:
+    """Free bits: each latent site's KL, averaged over the batch, costs nothing below `nats`.
+
+    Maximises E[log p(x|z)] - beta sum_site max(nats, KL_site), which keeps latents from being switched off early.
+    With the ELBO only. Source: Kingma et al. 2016, arXiv 1606.04934.
+
+    Example:
+        >>> FreeBits(2.0)(3)
+        1.0
+    """
+
+    nats: float
+    beta: float | WarmUp | Cyclical = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.nats >= 0:
+            raise UserError(f"FreeBits: nats must not be negative, got {self.nats}")
+
+    def __call__(self, epoch: float) -> float:
+        """beta at this epoch."""
+        return as_schedule(self.beta)(epoch)
+
+    def objective(self, bound: Bound, weights: LogWeights, epoch: float) -> Tensor:
+        """The objective per row of a batch."""
+        _only_elbo("FreeBits", bound, weights)
+        rates = torch.stack([rate.mean() for rate in weights.by_site.values()])
+        return weights.log_likelihood.mean() - self(epoch) * rates.clamp(min=self.nats).sum()
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Controlled capacity: the KL is held at a target that grows from `start` to `stop` nats over `epochs`.
+
+    Maximises E[log p(x|z)] - gamma |KL - C(epoch)|. With the ELBO only. Source: Burgess et al. 2018,
+    arXiv 1804.03599.
+
+    Example:
+        >>> Capacity(gamma=30.0, stop=10.0, epochs=100).target(50)
+        5.0
+    """
+
+    gamma: float
+    stop: float
+    epochs: float
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.gamma, self.stop, self.start) < 0 or self.epochs <= 0:
+            raise UserError("Capacity: gamma, start and stop must not be negative, and epochs must be positive")
+
+    def target(self, epoch: float) -> float:
+        """C at this epoch, in nats."""
+        return self.start + (self.stop - self.start) * min(1.0, epoch / self.epochs)
+
+    def __call__(self, epoch: float) -> float:
+        """gamma, the weight of the distance from the target; what is settled is told by the target's growth."""
+        return self.gamma * min(1.0, epoch / self.epochs) if epoch < self.epochs else self.gamma
+
+    def objective(self, bound: Bound, weights: LogWeights, epoch: float) -> Tensor:
+        """The objective per row of a batch."""
+        _only_elbo("Capacity", bound, weights)
+        return weights.log_likelihood.mean() - self.gamma * (weights.rate.mean() - self.target(epoch)).abs()
+
+
+def _only_elbo(name: str, bound: Bound, weights: LogWeights) -> None:
+    if bound.discrete != "expectation" or weights.score is not None:
+        raise UserError(f"{name} weighs the KL of single sites, which only ELBO with reparameterised sites has")
+
+
 def _check(beta: float, epochs: float, name: str) -> None:
     if beta < 0 or epochs < 0:
         raise UserError(f"{name}: beta and epochs must not be negative, got {beta} and {epochs}")
@@ -67,6 +148,9 @@ def _check(beta: float, epochs: float, name: str) -> None:
 
 def as_schedule(beta: float | Schedule) -> Schedule:
     """A number as a constant schedule. beta = 0 is a value, not a request for the default.
+
+    Raises:
+        UserError: for a negative number.
 
     Example:
         >>> as_schedule(0.0)(3)

@@ -16,9 +16,10 @@ from ppl_vae.bounds.base import Bound
 from ppl_vae.errors import UserError
 from ppl_vae.execution import mark_summed
 from ppl_vae.program import Batch, Pair
+from ppl_vae.schedules import Capacity, FreeBits, Schedule
 from ppl_vae.structure import Structure
 
-__all__ = ["Outcome", "Step", "make_step"]
+__all__ = ["Outcome", "make_step"]
 
 
 class Outcome(NamedTuple):
@@ -30,27 +31,28 @@ class Outcome(NamedTuple):
     distortion: Tensor | None = None
 
 
-Step = Callable[[Batch, float], Outcome]
-"""From a batch and beta to what was seen; `step.evaluate` is the same without an update."""
-
-
 class BoundStep:
     """A step with a bound of this package."""
 
     def __init__(
-        self, pair: Pair, structure: Structure, bound: Bound, optimizer: torch.optim.Optimizer, rows: int
+        self, pair: Pair, structure: Structure, bound: Bound, optimizer: Any, rows: int, beta: Schedule
     ) -> None:
-        self.pair, self.structure, self.bound = pair, structure, bound
+        self.pair, self.structure, self.bound, self.beta = pair, structure, bound, beta
         self.optimizer, self.rows = optimizer, structure.rows_total or rows
+        self.sign = -1 if bound.is_upper else 1  # a better upper bound is a lower one
         # The parts of a weight that was summed over discrete values have no rate of their own.
         self.splits = not (structure.enumerates and bound.discrete == "marginal")
 
-    def __call__(self, batch: Batch, beta: float) -> Outcome:
+    def __call__(self, batch: Batch, epoch: float) -> Outcome:
         """One update of all parameters."""
         self.optimizer.zero_grad(set_to_none=True)
+        beta = self.beta(epoch)
         weights = self.bound.weigh(self.pair, self.structure, batch, beta)
         shared = 0.0 if weights.log_global is None else beta * weights.log_global.mean() / self.rows
-        objective = self.bound.surrogate(weights, beta).mean() + shared
+        if isinstance(self.beta, FreeBits | Capacity):
+            objective = self.beta.objective(self.bound, weights, epoch) + shared
+        else:
+            objective = self.bound.surrogate(weights, beta).mean() + shared
         (-objective).backward()
         self.optimizer.step()
         return self._outcome(weights, objective.detach())
@@ -74,9 +76,13 @@ class PyroStep:
     """A step with one of Pyro's own objectives, through `pyro.infer.SVI`."""
 
     def __init__(
-        self, pair: Pair, structure: Structure, bound: Any, optimizer: torch.optim.Optimizer, rows: int
+        self, pair: Pair, structure: Structure, bound: Any, optimizer: Any, rows: int, beta: Schedule
     ) -> None:
-        self.rows, self.structure = rows, structure
+        if beta(0) != 1 or beta(1e9) != 1:
+            raise UserError(
+                f"{type(bound).__name__} is Pyro's own and has no KL weight: use beta=1, or a bound of ppl_vae.bounds"
+            )
+        self.rows, self.structure, self.sign = rows, structure, 1
         if structure.holes:
             sites = ", ".join(structure.holes)
             raise UserError(
@@ -88,7 +94,7 @@ class PyroStep:
         self.scale = _ScaleRows(structure.dim)
         self.svi = SVI(self.scale(model), self.scale(guide), _Adapter(optimizer), bound)
 
-    def __call__(self, batch: Batch, beta: float) -> Outcome:
+    def __call__(self, batch: Batch, epoch: float) -> Outcome:
         """One update; Pyro reads the loss back at every step."""
         return self._outcome(self.svi.step, batch, self.rows)
 
@@ -128,14 +134,19 @@ class _Adapter(pyro.optim.PyroOptim):
 
 
 def make_step(
-    pair: Pair, structure: Structure, bound: Any, optimizer: torch.optim.Optimizer, rows: int
+    pair: Pair, structure: Structure, bound: Any, optimizer: Any, rows: int, beta: Schedule
 ) -> BoundStep | PyroStep:
-    """The step for a bound; `rows` is N, the number of training rows."""
+    """The step for a bound; `rows` is N, the number of training rows, `beta` the weight of the KL part."""
     if isinstance(bound, Bound):
         bound.refuse(structure)
-        return BoundStep(pair, structure, bound, optimizer, rows)
+        if bound.is_upper and any(p.requires_grad for p in pair.model.parameters()):
+            raise UserError(
+                f"{type(bound).__name__} is an upper bound, which can train a guide for a fixed model only: call "
+                "model.requires_grad_(False), or use a lower bound"
+            )
+        return BoundStep(pair, structure, bound, optimizer, rows, beta)
     if isinstance(bound, pyro.infer.ELBO):
-        return PyroStep(pair, structure, bound, optimizer, rows)
+        return PyroStep(pair, structure, bound, optimizer, rows, beta)
     raise UserError(
         f"bound must be a bound of ppl_vae.bounds or one of Pyro's ELBOs, got {type(bound).__name__}"
     )

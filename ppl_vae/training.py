@@ -111,8 +111,8 @@ def fit(
         lr: Adam's learning rate.
         weight_decay: AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), on matrices
             only; 0 is plain Adam.
-        beta: weight of the KL part, a number or a schedule (`ppl_vae.schedules.WarmUp(20)`); it shapes what is
-            maximised, never what is reported.
+        beta: weight of the KL part: a number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits,
+            Capacity); it shapes what is maximised, never what is reported.
         patience: epochs without a better validation bound after which training stops; None for never.
             Without a validation split there is no early stopping.
         seed: of batches and draws. The state of the global generators is left alone.
@@ -157,7 +157,7 @@ def fit(
         parameters = [p for p in pair.parameters() if p.requires_grad]
         make = optimizer or (lambda ps: _adam(ps, settings))
         trained: Any = make(parameters) if parameters else _NoOptimizer()
-        step = make_step(pair, structure, bound, trained, len(train))
+        step = make_step(pair, structure, bound, trained, len(train), as_schedule(beta))
         torch.manual_seed(seed)  # here, so that draws depend on no check made before
         loop = _Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch)
         if checkpoint is not None:
@@ -288,7 +288,7 @@ class _Loop:
         outcomes, sizes = [], []
         for i, index in enumerate(batches):
             batch = self.train.batch(index, self.generator)
-            outcomes.append(self.step(batch, self.beta(epoch - 1 + i / len(batches))))
+            outcomes.append(self.step(batch, epoch - 1 + i / len(batches)))
             sizes.append(len(index))
         values = torch.stack([o.objective for o in outcomes])
         if not bool(torch.isfinite(values).all()):
@@ -320,7 +320,7 @@ class _Loop:
         return total / len(split)
 
     def _keep_best(self, record: Record) -> None:
-        value = record.get("validation", record["train"])
+        value = self.step.sign * record.get("validation", record["train"])
         # While beta is still below its end value the pair is being led there: no epoch of it is kept as best.
         settled = self.beta(record["epoch"]) == self.beta(self.settings.epochs)
         if not settled or self.validation is None or value > self.best.bound or not self.kept:

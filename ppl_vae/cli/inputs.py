@@ -52,7 +52,7 @@ class ProgramWords:
         word = self.model if kind == "models" else self.guide
         if catalog.is_file(word):
             own = catalog.user_object(word, self.loaded)
-            return own.value, own.name, own
+            return own.value, str(own), own
         entry = catalog.find(kind, word)
         return entry.load(), entry.name, None
 
@@ -219,9 +219,7 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
         same = run.info["data"]["source"].get("name") == words.data
         return as_split(run.data() if same else words.load(), chosen, run.schema), name
     if split is not None:
-        raise UserError(
-            "of a file all rows are taken: leave --split out (or --data, for the run's own splits)"
-        )
+        raise UserError("of a file all rows are taken: leave --split out, or --data for the run's own")
     return as_split(_file_rows(run, words), schema=run.schema), Path(words.data).name
 
 
@@ -249,8 +247,10 @@ def _read(path: Path) -> Any:
 
     from ppl_vae.data.files import EXTENSIONS
 
+    if not path.is_file() and path.suffix.lower() not in EXTENSIONS and len(path.parts) == 1:
+        raise unknown_name("data set", str(path), catalog.table("data"))
     if not path.is_file():
-        raise UserError(f"expected a file or a named data set, found nothing at {path}: check the path")
+        raise UserError(f"expected a file, found none at {path}: check the path")
     if path.suffix.lower() not in EXTENSIONS:
         raise UserError(f"expected a file ending in {', '.join(EXTENSIONS)}, got {path}: convert it")
     if not (content := path.read_bytes()):

@@ -124,7 +124,7 @@ def check_target(out: Path | None, endings: Sequence[str]) -> None:
     if out is None:
         return
     if out.suffix.lower() not in endings:
-        raise unknown_name(f"file ending of {out}:", out.suffix or "(none)", endings)
+        raise unknown_name(f"ending of {out.name},", out.suffix or "(none)", endings)
     if out.exists():
         raise UserError(f"{out} exists already: choose another file with --out")
     folder = out.parent

@@ -104,10 +104,13 @@ def train(ask: Request) -> None:
         result = _fit(ask, model.value, guide.value, data, bound, decay, device, out, headline)
         extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
         save_run(result, out, extra=extra, own_folder=True)
-    split, summary = _evaluate(ask, result, data)
-    if summary is not None:
-        update_evaluation(out, split, summary)
-    report = None if ask.no_report else _report(result, data, summary, out, ask.seed)
+    try:
+        split, summary = _evaluate(ask, result, data)
+        if summary is not None:
+            update_evaluation(out, split, summary)
+        report = None if ask.no_report else _report(result, data, summary, out, ask.seed)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(f"interrupted: the run is saved, go on with ppl-vae evaluate {out}") from stop
     _finish(ask, result, split, summary, out, report, time.monotonic() - started)
 
 

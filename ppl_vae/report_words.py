@@ -1,0 +1,237 @@
+"""What a report says in words and numbers: its headline, and what was trained."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ppl_vae.data import Data, Field, Split
+from ppl_vae.html import Section
+from ppl_vae.latents import draw_pair
+from ppl_vae.runs import Run
+from ppl_vae.specs import HOMES
+from ppl_vae.view import View
+
+__all__ = ["headline", "name_of", "number", "what_was_trained"]
+
+Card = tuple[str, str, str]
+
+
+def number(value: Any, digits: int = 2) -> str | None:
+    """A number as a reader expects it, thousands apart and with a true minus; None if it is not finite.
+
+    Example:
+        >>> number(12345.678), number(0.0012), number(None)
+        ('12,345.68', '0.0012', None)
+    """
+    if value is None or not math.isfinite(value):
+        return None
+    small = 0 < abs(value) < 10.0**-digits
+    text = f"{value:.2g}" if small else f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def headline(run: Run, evaluation: Mapping[str, float | int] | None) -> list[Card]:
+    """The cards at the top: held-out bound and evidence, rate and distortion; or how to get them."""
+    if evaluation is None:
+        return _not_evaluated(run)
+    rows, particles = number(evaluation.get("rows")), number(evaluation.get("particles"))
+    nll = f"Estimate of −log p(x) from {particles} weighted draws of z a row; lower is better."  # noqa: RUF001
+    if (mc := number(evaluation.get("nll_mc_se"), 3)) is not None:
+        nll += f" ± is the standard error over rows; the draws add a Monte Carlo error of {mc}."
+    if (ess := evaluation.get("ess")) is not None and math.isfinite(ess):
+        nll += f" The weight of the draws is that of {number(float(ess), 0)} equal ones."
+    return [
+        (
+            "Negative ELBO",
+            _with_error(evaluation, "negative_elbo"),
+            f"What training lowers, here on {rows} held-out rows: an upper bound on −log p(x). "  # noqa: RUF001
+            "Lower is better. ± is the standard error over rows.",
+        ),
+        ("Importance-sampled NLL", _with_error(evaluation, "nll"), nll),
+        (
+            "Rate",
+            _with_error(evaluation, "rate"),
+            "KL(q(z|x) ‖ p(z)): how much the latents tell about a row. Near 0, they are ignored.",
+        ),
+        (
+            "Distortion",
+            _with_error(evaluation, "distortion"),
+            "−E log p(x|z): what is left to say once z is known. "  # noqa: RUF001
+            "Rate and distortion add up to the negative ELBO.",
+        ),
+    ]
+
+
+def _with_error(evaluation: Mapping[str, float | int], key: str) -> str:
+    value, se = number(evaluation.get(key)), number(evaluation.get(f"{key}_se"))
+    if value is None:
+        return "not finite"
+    return f"{value} ± {se} nats per row" if se is not None else f"{value} nats per row"
+
+
+def _not_evaluated(run: Run) -> list[Card]:
+    command = f"ppl-vae evaluate {shlex.quote(str(run.path))}"
+    cards = [("Held-out evidence", "not evaluated", f"To estimate it, run: {command}")]
+    best = run.info.get("best", {})
+    if (value := number(best.get("bound"))) is not None:
+        where = "validation" if _validated(run) else "training"
+        words = f"The bound on {where} rows at epoch {best.get('epoch')}, whose weights were kept. Higher is better."
+        cards.append((f"Best {where} bound", f"{value} nats per row", words))
+    return cards
+
+
+def _validated(run: Run) -> bool:
+    return any(record.get("validation") is not None for record in run.history)
+
+
+def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
+    """The section that says which programs, data and settings made the run."""
+    info, settings = run.info, run.info.get("settings", {})
+    model, guide = name_of(info.get("model"), run.model), name_of(info.get("guide"), run.guide)
+    pair = view.pair
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (pair.model, pair.guide)]
+    best = info.get("best", {}).get("epoch")
+    epochs = f"{len(run.history)}" + (f" of at most {settings['epochs']}" if "epochs" in settings else "")
+    rows: list[tuple[str, object]] = [
+        ("model p(z) p(x|z)", model),
+        ("guide q(z|x)", guide),
+        ("prior p(z)", _prior(run.model, view)),
+        ("likelihood p(x|z)", _likelihood(run.model, view)),
+        ("bound", name_of(info.get("bound"), None)),
+        ("data", f"{_data_name(run, data)}: {'; '.join(_field(f) for f in run.schema)}"),
+        ("rows", _rows(data)),
+        ("best epoch", f"epoch {best}; {epochs} epochs were run"),
+        ("parameters", f"{sizes[0]:,} in the model, {sizes[1]:,} in the guide"),
+        ("optimisation", _optimisation(settings)),
+        ("seed", f"{settings['seed']}" if "seed" in settings else None),
+        ("versions", ", ".join(f"{k} {v}" for k, v in info.get("versions", {}).items()) or None),
+    ]
+    text = (
+        "The **model** is a story of how a row x comes about: latents z are drawn from the prior p(z), then x is "
+        "drawn from the likelihood p(x|z). The **guide** q(z|x) runs the other way: for a row, it says which latents "
+        "are plausible. Both are Pyro programs, trained together so that the **bound**, which lies below the log "
+        "evidence log p(x) of the rows, becomes as large as it can. "
+        f"{_kept(best, _validated(run))}"
+    )
+    return Section("What was trained", text, (("", ""), rows))
+
+
+def _kept(best: object, validated: bool) -> str:
+    if best is None:
+        return ""
+    rows = (
+        "validation rows, which training does not see"
+        if validated
+        else "training rows; there were no validation rows"
+    )
+    return f"The weights of epoch {best} were kept: the best bound on the {rows}."
+
+
+def name_of(spec: Any, program: Any) -> str:
+    """What a recorded object is called, with the arguments that it was given.
+
+    Example:
+        >>> name_of({"models": "VAE", "arguments": {"data": {"the": "data"}, "latent_dim": 4}}, None)
+        'VAE(latent_dim=4)'
+        >>> name_of({"foreign": "builtins.function"}, headline)
+        'headline (your own program)'
+    """
+    if isinstance(spec, Mapping):
+        home = next((h for h in HOMES if h in spec), None)
+        if home is not None:
+            given = spec.get("arguments", {}).items()
+            told = [
+                f"{k}={name_of(v, None)}" for k, v in given if not (isinstance(v, Mapping) and "the" in v)
+            ]
+            return spec[home] + (f"({', '.join(told)})" if told else "")
+        if program is not None:
+            return f"{_own_name(program)} (your own program)"
+        if "foreign" in spec:
+            return str(spec["foreign"]).rpartition(".")[2]
+        return "{" + ", ".join(f"{k}: {name_of(v, None)}" for k, v in spec.items()) + "}"
+    if isinstance(spec, list):
+        return "[" + ", ".join(name_of(v, None) for v in spec) + "]"
+    return _own_name(program) if spec is None and program is not None else str(spec)
+
+
+def _own_name(program: Any) -> str:
+    inner = getattr(program, "program", program)  # a Program is a wrapper around what the user wrote
+    return (
+        type(inner).__name__
+        if isinstance(inner, nn.Module)
+        else getattr(inner, "__qualname__", type(inner).__name__)
+    )
+
+
+def _prior(model: Any, view: View) -> str:
+    sizes = {s.site: len(s.information) for s in view.latents}
+    _, sites = draw_pair(view.pair, {n: v[:4] for n, v in view.batch.items()})
+    own = getattr(model, "prior", None)
+    words = []
+    for name, site in sites.items():
+        if site["is_observed"]:
+            continue
+        kind = type(own).__name__ if own is not None and name == "z" else _kind(site["fn"])
+        words.append(f"{name}: {kind}" + (f" in {sizes[name]} dimensions" if sizes.get(name, 0) > 1 else ""))
+    return "; ".join(words) or "no latents"
+
+
+def _likelihood(model: Any, view: View) -> str:
+    _, sites = draw_pair(view.pair, {n: v[:4] for n, v in view.batch.items()})
+    own = getattr(model, "likelihood", None)
+    kinds = [
+        f"{n}: {type(own).__name__ if own is not None and n == view.site else _kind(s['fn'])}"
+        for n, s in sites.items()
+        if s["is_observed"] and type(s["fn"]).__name__ != "Unit"
+    ]
+    return "; ".join(kinds)
+
+
+def _kind(fn: Any) -> str:
+    while hasattr(fn, "base_dist") and type(fn).__name__ in (
+        "Independent",
+        "MaskedDistribution",
+        "ExpandedDistribution",
+    ):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def _field(field: Field) -> str:
+    shape = " × ".join(map(str, field.shape)) or "one value a row"  # noqa: RUF001
+    kind = f"{field.cardinality} categories" if field.kind == "categorical" else field.kind
+    if field.kind == "categorical" and field.shape:
+        kind = f"{field.cardinality} levels"
+    names = ""
+    if len(field.shape) == 1 and field.names:
+        more = len(field.names) - 20
+        names = f" ({', '.join(field.names[:20])}{f' and {more} more' if more > 0 else ''})"
+    return f"{field.name}, {shape}, {kind}{', some missing' if field.missing else ''}{names}"
+
+
+def _data_name(run: Run, data: Data | Split) -> str:
+    return data.name if isinstance(data, Data) else str(run.info.get("data", {}).get("name", data.name))
+
+
+def _rows(data: Data | Split) -> str:
+    if isinstance(data, Split):
+        return f"{len(data):,} in the split of this report"
+    parts = (("training", data.train), ("validation", data.validation), ("test", data.test))
+    return ", ".join(f"{len(s):,} {n}" if s is not None else f"no {n} split" for n, s in parts)
+
+
+def _optimisation(settings: Mapping[str, Any]) -> str | None:
+    words = {
+        "batch_size": "batches of {} rows",
+        "lr": "learning rate {}",
+        "weight_decay": "weight decay {}",
+        "beta": "KL weight {}",
+        "patience": "patience {} epochs",
+    }
+    told = [word.format(settings[k]) for k, word in words.items() if settings.get(k) is not None]
+    return ", ".join(told) or None
