@@ -172,11 +172,10 @@ def place_image(ax: Any, image: np.ndarray, left: float, top: float, *, framed: 
     )
 
 
-def say(
-    ax: Any, x: float, y: float, words: str, *, ha: str = "center", va: str = "center", color: str = INK
-) -> None:
-    """Write words on a board."""
-    ax.text(x, y, words, ha=ha, va=va, color=color, fontsize=10, parse_math=False)
+def say(ax: Any, x: float, y: float, words: str, **style: Any) -> None:
+    """Write words on a board, in the middle of (x, y) unless the style says otherwise."""
+    look = {"ha": "center", "va": "center", "color": INK, "fontsize": 10} | style
+    ax.text(x, y, words, parse_math=False, **look)
 
 
 def height_of(image: np.ndarray) -> float:

@@ -61,9 +61,9 @@ def run(
     if structure.enumerates:
         guide = EnumMessenger(first_available_dim=-1 - depth)(guide)
         model = EnumMessenger()(model)
-    trace = poutine.trace(guide).get_trace(**batch)
+    trace = holes[0].hold(poutine.trace(guide).get_trace(**batch))
     drawn = trace if path is None else rescaled(trace, path)
-    model_trace = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(**batch)
+    model_trace = holes[1].hold(poutine.trace(poutine.replay(model, trace=drawn)).get_trace(**batch))
     if estimator == "reparameterised":
         return Run(structure, particles, trace, model_trace, holes[1].observed)
     density, scores = drawn, detached(trace)

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from ppl_vae.analysis import preserved_randomness
 from ppl_vae.contract import data_plate
-from ppl_vae.data import Data, Field, Schema, Split
+from ppl_vae.data import Field, Schema, Split, as_split
 from ppl_vae.data.example import example
 from ppl_vae.errors import UserError
 from ppl_vae.missing import Holes, can_enumerate
@@ -65,7 +65,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
     Args:
         model: the generative program. A model of this package knows its data; for any other callable give
             `data`, or let `ppl_vae.fit` do so.
-        data: a data set, a split or a schema.
+        data: a data set, a split, a dict of arrays, one array (field `x`), or a schema.
         hidden: widths of the encoder's hidden layers.
         activation: of the hidden layers, see `ppl_vae.networks.MLP`.
         encoder: any module from the dict of observed fields to features [B, F], with F in its attribute
@@ -78,7 +78,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
     def __init__(
         self,
         model: Callable[..., Any],
-        data: Data | Split | Schema | None = None,
+        data: Any = None,
         *,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
@@ -109,10 +109,10 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         """Whether the model has been read and the networks exist."""
         return bool(self.sites or self.globals)
 
-    def setup(self, data: Data | Split | Schema) -> None:
+    def setup(self, data: Any) -> None:
         """Read the model on a few rows and create the networks, standardised by the training rows."""
-        split = data.train if isinstance(data, Data) else data if isinstance(data, Split) else None
-        schema = data if isinstance(data, Schema) else data.schema
+        split = None if isinstance(data, Schema) else as_split(data, "train")
+        schema = data if isinstance(data, Schema) else split.schema
         batch = example(schema, split)
         holes = Holes(None, batch=batch)
         with preserved_randomness(), torch.no_grad():

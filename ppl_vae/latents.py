@@ -94,9 +94,7 @@ def information(pair: Pair, batch: Batch, *, site: str | None = None) -> Tensor:
     found = {latents.site: latents for latents in continuous_latents(pair, batch)}
     if not found or (site is not None and site not in found):
         wanted = "a continuous latent site" if site is None else f"a continuous latent site {site!r}"
-        raise UserError(
-            f"the pair has no {wanted} inside the data plate (it has {', '.join(found) or 'none'})"
-        )
+        raise UserError(f"expected {wanted} in the data plate, got {', '.join(found) or 'none'}")
     return found[site if site is not None else next(iter(found))].information
 
 

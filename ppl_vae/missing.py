@@ -15,6 +15,7 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -95,11 +96,21 @@ class Holes(Messenger):
         msg["is_observed"], msg["value"] = False, None
 
     def _pyro_post_sample(self, msg: Message) -> None:
-        # A summed site runs over its whole support and is held by its weights; a drawn one is held here.
+        # What the program goes on with; the trace outside has already noted the draw, see `hold`.
         if msg["name"] in self.observed and msg["infer"].get("_enumerate_dim") is None:
-            value, seen = self.observed[msg["name"]]
-            seen = seen.reshape(seen.shape + (1,) * msg["fn"].event_dim)
-            msg["value"] = torch.where(seen, value, msg["value"]).to(msg["value"].dtype)
+            msg["value"] = self._held(str(msg["name"]), msg["fn"].event_dim, msg["value"])
+
+    def hold(self, trace: Trace) -> Trace:
+        """Put the observed rows into the drawn held sites of a trace (summed ones are held by their weights)."""
+        for name in self.observed:
+            site = trace.nodes.get(name)
+            if site is not None and site["infer"].get("_enumerate_dim") is None:
+                site["value"] = self._held(name, site["fn"].event_dim, site["value"])
+        return trace
+
+    def _held(self, name: str, event_dim: int, drawn: Tensor) -> Tensor:
+        value, seen = self.observed[name]
+        return torch.where(seen.reshape(seen.shape + (1,) * event_dim), value, drawn).to(drawn.dtype)
 
 
 def _is_label(fn: Any) -> bool:

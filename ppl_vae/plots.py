@@ -125,6 +125,8 @@ def reconstructions(
     pairs = list(zip(as_pixels("x", x, 1, limits), as_pixels("mean", mean, 1, limits), strict=True))
     if labels is not None and len(labels) != len(pairs):
         raise UserError(f"labels: expected {len(pairs)}, one for each image, got {len(labels)}")
+    words = [shorten(class_name(label, None), 11) for label in ([] if labels is None else as_array(labels))]
+    size = 10 if max(map(len, words), default=0) <= 7 else 7.5  # no name reaches into its neighbour's place
     columns, high = min(len(pairs), PANELS), height_of(pairs[0][0])
     tall = 2 * high + 0.04
     band = tall + (0.45 if labels is not None else 0.22)
@@ -135,7 +137,7 @@ def reconstructions(
         place_image(ax, above, left, top)
         place_image(ax, below, left, top + high + 0.04)
         if labels is not None:
-            say(ax, left + 0.5, top - 0.04, shorten(class_name(as_array(labels)[i], None), 10), va="bottom")
+            say(ax, left + 0.5, top - 0.04, words[i], va="bottom", fontsize=size)
         if left == 0:
             say(ax, -0.12, top + high / 2, "data", ha="right")
             say(ax, -0.12, top + 1.5 * high, "model", ha="right")

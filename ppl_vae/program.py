@@ -61,6 +61,11 @@ class Program(nn.Module):
 
     program: Callable[..., Any]
 
+    @property
+    def public(self) -> Callable[..., Any]:
+        """What a user gets back: the callable itself, or this program if it holds parameters that were trained."""
+        return self if any(True for _ in self.own.parameters()) else self.program
+
     def select(self, batch: Batch) -> dict[str, Tensor]:
         """The fields of a batch that this program asks for, by argument name.
 

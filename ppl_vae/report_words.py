@@ -7,16 +7,17 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import pyro.distributions as dist
 
 from ppl_vae.data import Data, Field, Split
 from ppl_vae.html import Section
 from ppl_vae.latents import draw_pair
+from ppl_vae.program import Program
 from ppl_vae.runs import Run
 from ppl_vae.specs import HOMES
 from ppl_vae.view import View
 
-__all__ = ["headline", "name_of", "number", "what_was_trained"]
+__all__ = ["data_name", "headline", "name_of", "number", "what_was_trained"]
 
 Card = tuple[str, str, str]
 
@@ -40,28 +41,31 @@ def headline(run: Run, evaluation: Mapping[str, float | int] | None) -> list[Car
     if evaluation is None:
         return _not_evaluated(run)
     rows, particles = number(evaluation.get("rows")), number(evaluation.get("particles"))
-    nll = f"Estimate of −log p(x) from {particles} weighted draws of z a row; lower is better."  # noqa: RUF001
+    nll = (
+        f"Importance-sampled \N{MINUS SIGN}log p(x) per row from {particles} draws of z, "
+        "tighter than the ELBO; lower is better."
+    )
     if (mc := number(evaluation.get("nll_mc_se"), 3)) is not None:
         nll += f" ± is the standard error over rows; the draws add a Monte Carlo error of {mc}."
     if (ess := evaluation.get("ess")) is not None and math.isfinite(ess):
-        nll += f" The weight of the draws is that of {number(float(ess), 0)} equal ones."
+        nll += f" Effective draws: {number(float(ess), 0)}."
     return [
         (
-            "Negative ELBO",
+            "Negative ELBO, nats",
             _with_error(evaluation, "negative_elbo"),
-            f"What training lowers, here on {rows} held-out rows: an upper bound on −log p(x). "  # noqa: RUF001
-            "Lower is better. ± is the standard error over rows.",
+            "An upper bound on \N{MINUS SIGN}log p(x) per row, which training lowers; lower is better. "
+            f"Mean ± standard error over {rows} held-out rows.",
         ),
-        ("Importance-sampled NLL", _with_error(evaluation, "nll"), nll),
+        ("NLL, nats", _with_error(evaluation, "nll"), nll),
         (
-            "Rate",
+            "Rate, nats",
             _with_error(evaluation, "rate"),
-            "KL(q(z|x) ‖ p(z)): how much the latents tell about a row. Near 0, they are ignored.",
+            "KL(q(z|x) ‖ p(z)) per row: how much the latents tell about a row. Near 0, they are ignored.",
         ),
         (
-            "Distortion",
+            "Distortion, nats",
             _with_error(evaluation, "distortion"),
-            "−E log p(x|z): what is left to say once z is known. "  # noqa: RUF001
+            "\N{MINUS SIGN}E log p(x|z) per row: what is left to say once z is known. "
             "Rate and distortion add up to the negative ELBO.",
         ),
     ]
@@ -71,7 +75,7 @@ def _with_error(evaluation: Mapping[str, float | int], key: str) -> str:
     value, se = number(evaluation.get(key)), number(evaluation.get(f"{key}_se"))
     if value is None:
         return "not finite"
-    return f"{value} ± {se} nats per row" if se is not None else f"{value} nats per row"
+    return f"{value} ± {se}" if se is not None else value
 
 
 def _not_evaluated(run: Run) -> list[Card]:
@@ -80,8 +84,8 @@ def _not_evaluated(run: Run) -> list[Card]:
     best = run.info.get("best", {})
     if (value := number(best.get("bound"))) is not None:
         where = "validation" if _validated(run) else "training"
-        words = f"The bound on {where} rows at epoch {best.get('epoch')}, whose weights were kept. Higher is better."
-        cards.append((f"Best {where} bound", f"{value} nats per row", words))
+        words = f"Per row, at epoch {best.get('epoch')}, whose weights were kept. Higher is better."
+        cards.append((f"Best {where} bound, nats", value, words))
     return cards
 
 
@@ -98,12 +102,12 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
     best = info.get("best", {}).get("epoch")
     epochs = f"{len(run.history)}" + (f" of at most {settings['epochs']}" if "epochs" in settings else "")
     rows: list[tuple[str, object]] = [
-        ("model p(z) p(x|z)", model),
-        ("guide q(z|x)", guide),
-        ("prior p(z)", _prior(run.model, view)),
-        ("likelihood p(x|z)", _likelihood(run.model, view)),
+        ("model", model),
+        ("guide", guide),
+        ("prior", _prior(run.model, view)),
+        ("likelihood", _likelihood(run.model, view)),
         ("bound", name_of(info.get("bound"), None)),
-        ("data", f"{_data_name(run, data)}: {'; '.join(_field(f) for f in run.schema)}"),
+        ("data", f"{data_name(run, data)}: {'; '.join(_field(f) for f in run.schema)}"),
         ("rows", _rows(data)),
         ("best epoch", f"epoch {best}; {epochs} epochs were run"),
         ("parameters", f"{sizes[0]:,} in the model, {sizes[1]:,} in the guide"),
@@ -112,24 +116,24 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
         ("versions", ", ".join(f"{k} {v}" for k, v in info.get("versions", {}).items()) or None),
     ]
     text = (
-        "The **model** is a story of how a row x comes about: latents z are drawn from the prior p(z), then x is "
-        "drawn from the likelihood p(x|z). The **guide** q(z|x) runs the other way: for a row, it says which latents "
-        "are plausible. Both are Pyro programs, trained together so that the **bound**, which lies below the log "
-        "evidence log p(x) of the rows, becomes as large as it can. "
+        "The **model** is a story of how a row x comes about: latents z are drawn from the prior p(z), then "
+        "x is drawn from the likelihood p(x|z). The **guide** q(z|x) runs the other way: for a row, it says "
+        "which latents are plausible. Both are Pyro programs, trained together so that the **bound**, which "
+        "lies below the log evidence log p(x) of the rows, becomes as large as it can. "
         f"{_kept(best, _validated(run))}"
     )
-    return Section("What was trained", text, (("", ""), rows))
+    return Section("What was trained", text, (("part", "in this run"), rows))
 
 
 def _kept(best: object, validated: bool) -> str:
     if best is None:
         return ""
-    rows = (
+    where = (
         "validation rows, which training does not see"
         if validated
-        else "training rows; there were no validation rows"
+        else "training rows, as there are no others"
     )
-    return f"The weights of epoch {best} were kept: the best bound on the {rows}."
+    return f"The weights of epoch {best} were kept: the best bound on {where}."
 
 
 def name_of(spec: Any, program: Any) -> str:
@@ -160,12 +164,9 @@ def name_of(spec: Any, program: Any) -> str:
 
 
 def _own_name(program: Any) -> str:
-    inner = getattr(program, "program", program)  # a Program is a wrapper around what the user wrote
-    return (
-        type(inner).__name__
-        if isinstance(inner, nn.Module)
-        else getattr(inner, "__qualname__", type(inner).__name__)
-    )
+    # A Program is a wrapper around what the user wrote.
+    inner = program.program if isinstance(program, Program) else program
+    return str(getattr(inner, "__qualname__", type(inner).__name__)).rpartition(".")[2]
 
 
 def _prior(model: Any, view: View) -> str:
@@ -193,11 +194,7 @@ def _likelihood(model: Any, view: View) -> str:
 
 
 def _kind(fn: Any) -> str:
-    while hasattr(fn, "base_dist") and type(fn).__name__ in (
-        "Independent",
-        "MaskedDistribution",
-        "ExpandedDistribution",
-    ):
+    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
         fn = fn.base_dist
     return type(fn).__name__
 
@@ -214,8 +211,10 @@ def _field(field: Field) -> str:
     return f"{field.name}, {shape}, {kind}{', some missing' if field.missing else ''}{names}"
 
 
-def _data_name(run: Run, data: Data | Split) -> str:
-    return data.name if isinstance(data, Data) else str(run.info.get("data", {}).get("name", data.name))
+def data_name(run: Run, data: Data | Split) -> str:
+    """What the data set is called; arrays in memory have no name of their own."""
+    name = data.name if isinstance(data, Data) else str(run.info.get("data", {}).get("name", data.name))
+    return "your data" if name == "array" else name
 
 
 def _rows(data: Data | Split) -> str:

@@ -25,7 +25,7 @@ from ppl_vae.data import Data, Schema
 from ppl_vae.errors import UserError
 from ppl_vae.data.example import example
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.program import Pair
+from ppl_vae.program import Pair, Program
 from ppl_vae.specs import describe, rebuild
 
 if TYPE_CHECKING:
@@ -94,14 +94,15 @@ def _weights(pair: Pair) -> bytes:
 
 def _describe(result: Result) -> dict[str, Any]:
     data = result.data
-    known = {id(result.model): "model", id(data): "data", id(result.schema): "data"}
-    for thing in (getattr(result.model, "data", None), getattr(data, "schema", None)):
+    model, guide = (p.program if isinstance(p, Program) else p for p in (result.model, result.guide))
+    known = {id(model): "model", id(data): "data", id(result.schema): "data"}
+    for thing in (getattr(model, "data", None), getattr(data, "schema", None)):
         if thing is not None:
             known[id(thing)] = "data"
     source = data.source if isinstance(data, Data) else {"name": "array"}
     return {
-        "model": describe(result.model, {k: v for k, v in known.items() if v == "data"}),
-        "guide": describe(result.guide, known),
+        "model": describe(model, {k: v for k, v in known.items() if v == "data"}),
+        "guide": describe(guide, known),
         "bound": describe(result.bound),
         "data": {"name": getattr(data, "name", "array"), "source": source},
         "schema": result.schema.to_json(),
@@ -157,7 +158,7 @@ def open_run(
         guide.setup(schema)
     pair = Pair(model, guide)
     _load_weights(pair, schema, path / "weights.safetensors")
-    return Run(path, pair.model.program, pair.guide.program, schema, _read_history(path), info)
+    return Run(path, pair.model.public, pair.guide.public, schema, _read_history(path), info)
 
 
 def _rebuild(role: str, info: dict[str, Any], known: dict[str, Any]) -> Any:

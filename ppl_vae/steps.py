@@ -9,7 +9,7 @@ import pyro
 import torch
 from pyro.infer import SVI
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import Message
+from pyro.poutine.runtime import Message, effectful
 from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
@@ -39,7 +39,6 @@ class BoundStep:
     ) -> None:
         self.pair, self.structure, self.bound, self.beta = pair, structure, bound, beta
         self.optimizer, self.rows = optimizer, structure.rows_total or rows
-        self.sign = -1 if bound.is_upper else 1  # a better upper bound is a lower one
         # The parts of a weight that was summed over discrete values have no rate of their own.
         self.splits = not (structure.enumerates and bound.discrete == "marginal")
 
@@ -82,7 +81,7 @@ class PyroStep:
             raise UserError(
                 f"{type(bound).__name__} is Pyro's own and has no KL weight: use beta=1, or a bound of ppl_vae.bounds"
             )
-        self.rows, self.structure, self.sign = rows, structure, 1
+        self.rows, self.structure = rows, structure
         if structure.holes:
             sites = ", ".join(structure.holes)
             raise UserError(
@@ -92,7 +91,10 @@ class PyroStep:
         if not structure.enumerates and bound.max_plate_nesting == float("inf"):
             bound.max_plate_nesting = structure.nesting + (bound.vectorize_particles and bound.num_particles > 1)
         self.scale = _ScaleRows(structure.dim)
-        self.svi = SVI(self.scale(model), self.scale(guide), _Adapter(optimizer), bound)
+        parameters = [p for p in pair.parameters() if p.requires_grad]
+        self.svi = SVI(
+            self.scale(model), _announce(self.scale(guide), parameters), _Adapter(optimizer), bound
+        )
 
     def __call__(self, batch: Batch, epoch: float) -> Outcome:
         """One update; Pyro reads the loss back at every step."""
@@ -106,6 +108,19 @@ class PyroStep:
         self.scale.factor = 1.0 if self.structure.rows_total else rows / len(next(iter(batch.values())))
         value = torch.tensor(-loss(**batch) / (self.structure.rows_total or rows))
         return Outcome(value, value)
+
+
+def _announce(program: Any, parameters: list[Any]) -> Any:
+    """Pyro takes gradients only if it sees a parameter statement; a program keeps its own to itself."""
+
+    def announced(**fields: Any) -> Any:
+        if parameters:
+            value = parameters[0].view_as(parameters[0])
+            value.unconstrained = lambda: parameters[0]
+            effectful(type="param")(lambda *_, **__: value)("trainable", name="trainable")
+        return program(**fields)
+
+    return announced
 
 
 class _ScaleRows(Messenger):
@@ -139,10 +154,10 @@ def make_step(
     """The step for a bound; `rows` is N, the number of training rows, `beta` the weight of the KL part."""
     if isinstance(bound, Bound):
         bound.refuse(structure)
-        if bound.is_upper and any(p.requires_grad for p in pair.model.parameters()):
+        if bound.is_upper:
             raise UserError(
-                f"{type(bound).__name__} is an upper bound, which can train a guide for a fixed model only: call "
-                "model.requires_grad_(False), or use a lower bound"
+                f"{type(bound).__name__} is an upper bound and trains nothing: train with a lower bound, and "
+                "compare with it afterwards"
             )
         return BoundStep(pair, structure, bound, optimizer, rows, beta)
     if isinstance(bound, pyro.infer.ELBO):

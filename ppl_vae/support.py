@@ -58,6 +58,8 @@ def _check(field: str, site: str, fn: Any, split: Split) -> None:
     if base.event_dim:
         return  # a support of whole vectors: its own validation speaks of it better
     value = split[field]
+    if field in split.draws:
+        value = value.round()  # stored are grey levels; what a model sees are draws of 0 and 1
     missing = is_missing(fn, value)
     good = base.support.check(value) if _is_static(base.support) else torch.isfinite(value)
     bad = ~good & ~missing

@@ -165,7 +165,8 @@ def fit(
             if resume:
                 loop.resume()
         loop.run()
-    return Result(model, guide, loop.history, loop.best, bound, train.schema, vars_of(settings, beta), data, tuple(findings))
+    programs = pair.model.public, pair.guide.public
+    return Result(*programs, loop.history, loop.best, bound, train.schema, vars_of(settings, beta), data, tuple(findings))
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -320,7 +321,7 @@ class _Loop:
         return total / len(split)
 
     def _keep_best(self, record: Record) -> None:
-        value = self.step.sign * record.get("validation", record["train"])
+        value = record.get("validation", record["train"])
         # While beta is still below its end value the pair is being led there: no epoch of it is kept as best.
         settled = self.beta(record["epoch"]) == self.beta(self.settings.epochs)
         if not settled or self.validation is None or value > self.best.bound or not self.kept:

@@ -1,10 +1,9 @@
-"""Held-out rows as a report shows them, and what a trained pair makes of them: always on the CPU, never on a tape."""
+"""Held-out rows as a report shows them, and what a trained pair makes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,20 +31,23 @@ class View:
         pair: model and guide.
         split: what the rows are, such as "test".
         numbers: which rows of the split they are.
+        schema: what the fields of the rows are.
         batch: the rows, by field name, on the device of the pair.
         site: the observed site that is drawn.
         field: what its values are.
         values: its values in the rows, [row, *S], missing entries NaN.
         label: the field that names the rows' classes, if there is one.
         latents: the continuous latents of the rows, in the order of the model.
-        held: values of the other latents of the guide: discrete ones of the rows, and those that all rows share.
+        held: draws of the guide's other latents: discrete ones of the rows, and those that all rows share.
         shared: names of the latents that all rows share.
+        drawn: names of latents that the guide leaves to the model, which sums them out in training.
         seed: of every draw.
     """
 
     pair: Pair
     split: str
     numbers: list[int]
+    schema: Schema
     batch: Batch
     site: str
     field: Field
@@ -54,6 +56,7 @@ class View:
     latents: list[Latents]
     held: Mapping[str, Tensor]
     shared: frozenset[str]
+    drawn: tuple[str, ...]
     seed: int
 
     def __len__(self) -> int:
@@ -75,41 +78,48 @@ class View:
         known = self.class_of(row)
         return f"{self.split} row {self.numbers[row]}" + ("" if known is None else f" (class {known})")
 
-    def decode(self, latents: Mapping[str, Tensor], rows: list[int], *, draw: bool = False) -> Tensor:
-        """E[x | z] (or a draw of x), [row, *S]; latents that are not given are held or drawn, always alike."""
+    @property
+    def averages(self) -> bool:
+        """Whether a reconstruction is a mean over draws, because some latent of a row has no mean."""
+        return bool(self.held.keys() - self.shared or self.drawn)
+
+    def decode(self, latents: Mapping[str, Tensor], rows: list[int], *, seed: int | None = None) -> Tensor:
+        """E[x | z] for latents of these rows, [row, *S]; those not given are held or drawn, always alike."""
         held = {n: v if n in self.shared else v[rows] for n, v in self.held.items()}
-        return self._run(held | dict(latents), self._conditions(rows, required=False), draw)
+        return self._run(held | dict(latents), self._given(rows), seed=seed)
 
     def reconstruct(self, rows: list[int]) -> Tensor:
         """E[x | z] at the posterior means; with discrete latents, its mean over 16 draws from the guide."""
-        if not self.held.keys() - self.shared:
+        if not self.averages:
             return self.decode({s.site: s.shaped(s.mean[rows]) for s in self.latents}, rows)
         batch, total = {n: v[rows] for n, v in self.batch.items()}, torch.zeros(())
-        for k in range(DRAWS):
-            guide, _ = draw_pair(self.pair, batch, self.seed + k)
+        for seed in range(self.seed, self.seed + DRAWS):
+            guide, _ = draw_pair(self.pair, batch, seed)
             drawn = {n: s["value"] for n, s in guide.items() if not s["is_observed"]}
-            total = total + self.decode(drawn, rows) / DRAWS
+            total = total + self.decode(drawn, rows, seed=seed) / DRAWS
         return total
 
     def prior(self, n: int, *, draw: bool = False) -> Tensor:
         """E[x | z] (or a draw of x) for n latents from the prior, [n, *S]."""
         rows = [i % len(self) for i in range(n)]
         shared = {name: self.held[name] for name in self.shared}
-        return self._run(shared, self._conditions(rows, required=True), draw)
+        return self._run(shared, self._given(rows, labels=False), draw=draw)
 
-    def _conditions(self, rows: list[int], *, required: bool) -> Batch:
-        """The fields that the model is given: of labels, those it needs, or those that every row has."""
+    def _given(self, rows: list[int], *, labels: bool = True) -> Batch:
+        """The fields that the model is given: of single values those that it needs, or that all rows have."""
         wanted = {}
         for name, values in self.batch.items():
             needed = name == self.field.name or self.pair.model.arguments.get(name, False)
-            vector = values.dim() > 1
-            if needed or vector or (not required and bool((values != -1).all())):
+            known = labels and name in self.schema and not bool(_missing(self.schema[name], values).any())
+            if needed or known or values.dim() > 1:
                 wanted[name] = values[rows]
         return wanted or {name: values[rows] for name, values in self.batch.items()}
 
-    def _run(self, latents: Mapping[str, Tensor], batch: Batch, draw: bool) -> Tensor:
+    def _run(
+        self, latents: Mapping[str, Tensor], batch: Batch, *, draw: bool = False, seed: int | None = None
+    ) -> Tensor:
         with preserved_randomness():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed if seed is None else seed)
             try:
                 found = decode(self.pair.model, latents, batch, self.site, draw=draw)
             except (NotImplementedError, AttributeError):  # no closed-form mean: the mean of some draws
@@ -152,6 +162,7 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
         pair=pair,
         split="training" if split.name == "train" else "data" if split.name == "rows" else split.name,
         numbers=numbers.tolist(),
+        schema=split.schema,
         batch=batch,
         site=site,
         field=field,
@@ -160,6 +171,7 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
         latents=latents,
         held=held,
         shared=shared,
+        drawn=tuple(n for n, s in model.items() if not s["is_observed"] and n not in guide),
         seed=seed,
     )
 
@@ -200,7 +212,7 @@ def _with_gaps(field: Field, values: Tensor) -> Tensor:
 
 
 def _label(schema: Schema, drawn: Field) -> Field | None:
-    found: list[Any] = [
+    found = [
         f for f in schema if f.shape == () and f.kind in ("categorical", "binary") and f.name != drawn.name
     ]
     return next((f for f in found if f.name == "y"), found[0] if found else None)

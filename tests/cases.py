@@ -364,3 +364,39 @@ def is_defined(bound: Any, problem: Problem) -> bool:
     if isinstance(bound, PIWAE) and ("scored" in problem.tags or discrete):
         return False
     return not (bound.estimator == "dreg" and discrete)
+
+
+# -- latents shared by all rows: a normal hierarchy with a global mean ------------------------------------------
+
+XH = t([0.5, -0.3, 1.2, 2.0, 0.1, -1.0, 0.7])
+GLOBAL = {"loc": t(0.3), "scale": t(0.4), "slope": t(0.5), "width": t(0.8)}
+
+
+def hierarchy(x=None):
+    mean = pyro.sample("mean", dist.Normal(t(0.0), 2.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(mean, 1.0))
+        pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+def hierarchy_guide(x=None):
+    pyro.sample("mean", dist.Normal(GLOBAL["loc"], GLOBAL["scale"]))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(GLOBAL["slope"] * x, GLOBAL["width"]))
+
+
+def hierarchy_evidence(x: Tensor) -> Tensor:
+    """log p of all rows together."""
+    covariance = 4.0 + torch.eye(len(x), dtype=F64) * 1.25
+    return dist.MultivariateNormal(torch.zeros(len(x), dtype=F64), covariance).log_prob(x)
+
+
+def hierarchy_elbo(x: Tensor) -> Tensor:
+    """The ELBO of all rows in closed form."""
+    m, s, a, v = (GLOBAL[k] for k in ("loc", "scale", "slope", "width"))
+    half = 0.5 * math.log(2 * math.pi)
+    shared = -half - math.log(2.0) - (m**2 + s**2) / 8 + half + s.log() + 0.5
+    prior = -half - ((a * x - m) ** 2 + v**2 + s**2) / 2
+    likelihood = -half - math.log(0.5) - ((x - a * x) ** 2 + v**2) / (2 * 0.25)
+    entropy = half + v.log() + 0.5
+    return shared + (prior + likelihood + entropy).sum()

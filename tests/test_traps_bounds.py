@@ -86,7 +86,7 @@ def exact():
     return Guide(0.5, math.sqrt(0.5))
 
 
-# -- 1 ---------------------------------------------------------------------------------------------------------
+# -- 1 -----------------------------------------------------------------------------------------------------
 
 
 def subsampled(rows, size):
@@ -128,7 +128,7 @@ def test_iwae_stays_below_the_evidence_when_rows_are_subsampled_by_plate_or_by_f
         assert abs(by_plate[0] - truth) < 0.2 * abs(value - truth)
 
 
-# -- 2 ---------------------------------------------------------------------------------------------------------
+# -- 2 -----------------------------------------------------------------------------------------------------
 
 
 def test_statements_in_no_plate_are_refused_before_one_weight_stands_for_all_rows():
@@ -162,7 +162,7 @@ def test_statements_in_no_plate_are_refused_before_one_weight_stands_for_all_row
     assert mended <= float(evidence(x).sum()) + 4 * error
 
 
-# -- 3 ---------------------------------------------------------------------------------------------------------
+# -- 3 -----------------------------------------------------------------------------------------------------
 
 WEIGHTS, CENTRES = t([0.2, 0.3, 0.5]), t([-1.0, 0.4, 2.0])
 
@@ -190,15 +190,26 @@ def test_a_label_enumerated_in_the_model_is_summed_inside_the_weight_of_every_bo
     pair = Pair(mixture, mixture_posterior)
     structure = analyse(pair, {"x": x})
     assert structure.summed_model == {"k"}
-    bounds = (IWAE(7), Renyi(0.0, 7), Renyi(0.5, 7), Renyi(2.0, 7), MIWAE(2, 4), CIWAE(0.5, 7), TVO(4, 7), CUBO(2.0, 7))
+    bounds = (
+        IWAE(7),
+        Renyi(0.0, 7),
+        Renyi(0.5, 7),
+        Renyi(2.0, 7),
+        MIWAE(2, 4),
+        CIWAE(0.5, 7),
+        TVO(4, 7),
+        CUBO(2.0, 7),
+    )
     for bound in bounds:
-        torch.testing.assert_close(bound.reduce(bound.weigh(pair, structure, {"x": x})), log_p, atol=1e-9, rtol=0)
+        torch.testing.assert_close(
+            bound.reduce(bound.weigh(pair, structure, {"x": x})), log_p, atol=1e-9, rtol=0
+        )
         assert -bound.loss(mixture, mixture_posterior, x) == pytest.approx(float(log_p.sum()), abs=1e-8)
     found = ppl_vae.evaluate(mixture, mixture_posterior, x, particles=5)
     torch.testing.assert_close(found.log_evidence, log_p, atol=1e-9, rtol=0)
 
 
-# -- 4 ---------------------------------------------------------------------------------------------------------
+# -- 4 -----------------------------------------------------------------------------------------------------
 
 
 def test_a_kl_weight_on_one_side_is_refused_and_fit_weighs_both_sides():
@@ -233,10 +244,12 @@ def test_a_kl_weight_on_one_side_is_refused_and_fit_weighs_both_sides():
             value, error = mean_and_error([record[key] for record in history])
             assert abs(value - expected) <= 4 * error + 1e-9, key
         for record in history:
-            assert record["objective"] == pytest.approx(-record["distortion"] - beta * record["rate"], abs=1e-9)
+            assert record["objective"] == pytest.approx(
+                -record["distortion"] - beta * record["rate"], abs=1e-9
+            )
 
 
-# -- 5 ---------------------------------------------------------------------------------------------------------
+# -- 5 -----------------------------------------------------------------------------------------------------
 
 
 def log_mean_exp(log_w):
@@ -273,7 +286,7 @@ def test_what_is_reported_is_the_bound_and_not_its_gradient_surrogate(name):
         assert mean <= truth + 4 * error, key
 
 
-# -- 6 ---------------------------------------------------------------------------------------------------------
+# -- 6 -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("particles", [1, 7, 100, 1001])
@@ -283,7 +296,9 @@ def test_evaluate_draws_exactly_the_particles_asked_for(particles):
     for at_once in (2**24, 700):  # 700 numbers at once: many chunks, the last one short
         found = ppl_vae.evaluate(model, exact(), x, particles=particles, floats_at_once=at_once)
         # at the exact posterior all weights are equal, so that ess counts the draws, and their mean is exact
-        torch.testing.assert_close(found.ess, torch.full((6,), float(particles), dtype=F64), rtol=1e-9, atol=0)
+        torch.testing.assert_close(
+            found.ess, torch.full((6,), float(particles), dtype=F64), rtol=1e-9, atol=0
+        )
         torch.testing.assert_close(found.elbo, evidence(x), atol=1e-9, rtol=0)
         torch.testing.assert_close(found.log_evidence, evidence(x), atol=1e-9, rtol=0)
         assert found.particles == found.summary()["particles"] == particles
@@ -301,9 +316,9 @@ def test_evaluate_says_its_monte_carlo_error():
     assert found.summary()["nll_mc_se"] == pytest.approx(said / math.sqrt(rows))
 
 
-# -- 7: learned priors, see the end of test_traps_programs.py ---------------------------------------------------
+# -- 7: learned priors, see the end of test_traps_programs.py
 
-# -- 8 ---------------------------------------------------------------------------------------------------------
+# -- 8 -----------------------------------------------------------------------------------------------------
 
 
 def test_grey_levels_under_a_bernoulli_are_refused():
@@ -334,7 +349,7 @@ def test_the_normaliser_of_a_normal_counts_in_training_and_in_evaluation():
     vae = VAE(data, likelihood=Normal(scale=0.3), latent_dim=2).double()
     with torch.no_grad():  # cut the decoder off from z: log p(x | z) is one known density
         vae.decoder.last.weight.zero_()
-    centre = vae.likelihood.shift + vae.likelihood.unit * vae.decoder.last.bias
+    centre = (vae.likelihood.shift + vae.likelihood.unit * vae.decoder.last.bias).detach()
 
     def density(rows):
         quadratic = ((rows - centre) / 0.3).square().sum(-1)
@@ -349,7 +364,7 @@ def test_the_normaliser_of_a_normal_counts_in_training_and_in_evaluation():
     torch.testing.assert_close(found.elbo, density(data.test["x"]) - found.rate, rtol=1e-9, atol=0)
 
 
-# -- 9 ---------------------------------------------------------------------------------------------------------
+# -- 9 -----------------------------------------------------------------------------------------------------
 
 TAU = 2.0
 
@@ -393,7 +408,9 @@ def test_minibatches_weigh_rows_by_n_over_b_against_global_latents(bound):
             nonlocal steps
             steps += 1
             for name, kept in seen.items():
-                kept.append(float(getattr(guide, name).grad) / -per_row)
+                gradient = getattr(guide, name).grad
+                assert gradient is not None, f"a step without a gradient for {name}"
+                kept.append(float(gradient) / -per_row)
 
     history = ppl_vae.fit(
         shared_mean, guide, x, bound, epochs=60, batch_size=50, optimizer=lambda ps: Watching(ps, lr=0.0)
@@ -416,7 +433,7 @@ def test_weights_per_row_are_refused_where_a_latent_is_shared_by_all_rows():
             ppl_vae.fit(shared_mean, SharedGuide(0.0, 1.0), x, bound, epochs=1)
 
 
-# -- 10 --------------------------------------------------------------------------------------------------------
+# -- 10 ----------------------------------------------------------------------------------------------------
 
 
 def gradients(bound, guide, x, seeds):

@@ -16,15 +16,16 @@ class CUBO(Bound):
     """The chi upper bound, (1/n) log E_q[w^n] >= log p(x), in nats per row.
 
     Its estimate from K draws, (1/n) log (1/K) sum_k w_k^n, lies below it in expectation and above IWAE-K draw by
-    draw, and grows with K: with a heavy-tailed weight it may still lie below the evidence. It can train a guide
-    for a fixed model (it is then minimised), never a model.
+    draw, and grows with K: with heavy-tailed weights it may still lie below the evidence. It serves to bracket
+    the evidence and trains nothing: what minimises the estimate is a guide so narrow that no draw meets a large
+    weight.
 
     Args:
         n: the order, greater than 1.
         particles: draws per row, K.
 
     Raises:
-        UserError: for n <= 1 or particles < 1; for a pair with global latents.
+        UserError: for n <= 1 or particles < 1; for a pair with global latents; when a gradient is asked for.
 
     Source: Dieng et al. 2017, arXiv 1611.00328.
 
@@ -48,5 +49,8 @@ class CUBO(Bound):
         return log_mean_exp(self.n * log_w) / self.n
 
     def surrogate(self, weights: LogWeights, beta: float | Tensor = 1.0) -> Tensor:
-        """Minus the bound: an upper bound is minimised."""
-        return -super().surrogate(weights, beta)
+        """Refused."""
+        raise UserError(
+            "CUBO is an upper bound and trains nothing (its estimate is smallest for a guide that misses the "
+            "posterior): train with ELBO or IWAE, and compare with CUBO afterwards"
+        )
