@@ -1,0 +1,54 @@
+"""Every example in a docstring and in the README is executed."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import ppl_vae
+
+MODULES = sorted(m.name for m in pkgutil.walk_packages(ppl_vae.__path__, "ppl_vae."))
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    module = importlib.import_module(name)
+    result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+PUBLIC = ("ppl_vae.models", "ppl_vae.guides", "ppl_vae.priors", "ppl_vae.likelihoods", "ppl_vae.bounds")
+
+
+def public_objects():
+    for name in ppl_vae.__all__:
+        if name != "__version__":
+            yield f"ppl_vae.{name}", getattr(ppl_vae, name)
+    for home in PUBLIC:
+        module = importlib.import_module(home)
+        for name in module.__all__:
+            yield f"{home}.{name}", getattr(module, name)
+
+
+@pytest.mark.parametrize(("name", "thing"), list(public_objects()), ids=lambda v: v if isinstance(v, str) else "")
+def test_public_things_say_what_they_are(name, thing):
+    words = inspect.getdoc(thing) or ""
+    assert words.split("\n")[0].rstrip().endswith("."), f"{name}: begin with one sentence"
+    if inspect.isclass(thing) and not inspect.isabstract(thing) and name.startswith(PUBLIC):
+        assert ">>>" in words, f"{name}: give an example"
+
+
+def test_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    assert len(blocks) >= 2
+    for block in blocks:
+        shortened = re.sub(r"epochs=\d+", "epochs=2", block)
+        exec(compile(shortened, "README.md", "exec"), {"__name__": "readme"})
