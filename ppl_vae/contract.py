@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
+from torch.distributions import transforms
 
 from ppl_vae.errors import ProgramError
 from ppl_vae.missing import can_enumerate
@@ -104,6 +105,8 @@ def check_supports(latents: list[str], guide: Sites, model: Sites) -> None:
 def _support(fn: Any) -> str | None:
     """A coarse name of a support; None where it is not known, or what is equal to it is a matter of taste."""
     support = fn.support
+    if isinstance(fn, dist.TransformedDistribution) and fn.transforms and _ends_affine(fn.transforms[-1]):
+        return None  # torch takes the image of an affine map to be all of R, whatever it is applied to
     if getattr(support, "is_discrete", False):
         return "discrete"
     while isinstance(support, torch.distributions.constraints.independent):
@@ -120,10 +123,15 @@ def _support(fn: Any) -> str | None:
     return "simplex" if support is constraint.simplex else None
 
 
+def _ends_affine(transform: Any) -> bool:
+    parts = getattr(transform, "parts", None)
+    return _ends_affine(parts[-1]) if parts else isinstance(transform, transforms.AffineTransform)
+
+
 def check_shapes(role: str, sites: Sites) -> None:
     """Every dim of a log-probability is the dim of a plate around its site."""
     for name, site in sites.items():
-        shape = tuple(site["fn"].log_prob(site["value"]).shape)
+        shape = _log_prob_shape(role, name, site)
         allowed = {f.dim: f.size for f in frames(site)}
         extra = [d for d in range(-len(shape), 0) if shape[d] != 1 and allowed.get(d) != shape[d]]
         if not extra:
@@ -139,6 +147,18 @@ def check_shapes(role: str, sites: Sites) -> None:
             f"site {name!r} of the {role} has a log-probability of shape {shape}, but it is in {plates}",
             f"{remedy}, or put the statement into the plate",
         )
+
+
+def _log_prob_shape(role: str, name: str, site: Mapping[str, Any]) -> tuple[int, ...]:
+    try:
+        return tuple(site["fn"].log_prob(site["value"]).shape)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ProgramError(
+            name,
+            f"the log-probability of site {name!r} of the {role} cannot be computed for a value of shape "
+            f"{tuple(site['value'].shape)} ({' '.join(str(error).split())[:160]})",
+            "make the site's event and batch dims those of its value in both programs",
+        ) from error
 
 
 def check_plates(latents: list[str], guide: Sites, model: Sites, frame: CondIndepStackFrame, rows: int) -> None:

@@ -21,7 +21,7 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
-from torch.distributions.transforms import ReshapeTransform
+from torch.distributions.transforms import ExpTransform, IndependentTransform, ReshapeTransform
 from torch.nn import functional as F
 
 from ppl_vae.analysis import preserved_randomness
@@ -187,7 +187,7 @@ def constrain(base: Any, support: Any, event_shape: torch.Size) -> dist.Distribu
         normal = base.base_dist
         shape = normal.batch_shape[:-1] + event_shape
         return dist.Normal(normal.loc.reshape(shape), normal.scale.reshape(shape)).to_event(len(event_shape))
-    transform = biject_to(support)
+    transform = _bijection(support)
     unconstrained = transform.inverse_shape(event_shape)
     transforms: list[Any] = []
     if tuple(unconstrained) != tuple(base.event_shape):
@@ -195,6 +195,17 @@ def constrain(base: Any, support: Any, event_shape: torch.Size) -> dist.Distribu
     if not _is_real(support):
         transforms.append(transform)
     return dist.TransformedDistribution(base, transforms) if transforms else base
+
+
+def _bijection(support: Any) -> Any:
+    """biject_to, without the "+ 0" that torch puts after exp for positive values and that hides their support."""
+    inner = support
+    while isinstance(inner, constraints.independent):
+        inner = inner.base_constraint
+    if getattr(inner, "lower_bound", None) == 0 and not hasattr(inner, "upper_bound"):
+        exp = ExpTransform()
+        return IndependentTransform(exp, support.event_dim) if support.event_dim else exp
+    return biject_to(support)
 
 
 def _is_real(support: Any) -> bool:

@@ -51,7 +51,7 @@ def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> li
         data: a data set, a split, a dict of arrays by field name, or one array (field `x`).
 
     Example:
-        >>> import pyro.distributions as dist
+        >>> import pyro, pyro.distributions as dist
         >>> def model(x=None):
         ...     with pyro.plate("data", len(x)):
         ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
@@ -106,11 +106,14 @@ def _errors(pair: Pair, batch: Batch) -> Iterator[Finding]:
         lambda: contract.check_scales(seen.latents, seen.guide, seen.model),
         lambda: read(pair, batch, seen),
     ]
+    said: set[str | None] = set()
     for run_check in checks:
         try:
             run_check()
-        except UserError as error:
-            yield _finding(error)
+        except ProgramError as error:
+            if error.site not in said:  # what follows from the first mistake at a site says nothing new
+                said.add(error.site)
+                yield _finding(error)
 
 
 def _fixed_plate(pair: Pair, batch: Batch) -> Iterator[Finding]:

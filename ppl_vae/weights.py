@@ -126,7 +126,7 @@ def log_weights(
         UserError: if the programs break the contract (naming the site), or particles is less than 1.
 
     Example:
-        >>> import pyro.distributions as dist
+        >>> import pyro, pyro.distributions as dist
         >>> def model(x=None):
         ...     with pyro.plate("data", len(x)):
         ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
