@@ -23,7 +23,15 @@ from ppl_vae.missing import Holes, can_enumerate
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure, frames, sample_sites
 
-__all__ = ["ENUMERATION_LIMIT", "Observation", "analyse", "observe", "preserved_randomness", "read", "representative"]
+__all__ = [
+    "ENUMERATION_LIMIT",
+    "Observation",
+    "analyse",
+    "observe",
+    "preserved_randomness",
+    "read",
+    "representative",
+]
 
 ENUMERATION_LIMIT = 1024
 """Finite supports with more values than this are sampled, with a score-function gradient, not summed out."""
@@ -91,7 +99,7 @@ def representative(pair: Pair, split: Split, rows: int = 8) -> dict[str, Tensor]
     return batch
 
 
-class preserved_randomness:  # noqa: N801 - used like torch.no_grad
+class preserved_randomness:
     """Give the random number generators back as they were."""
 
     def __enter__(self) -> None:
@@ -169,9 +177,7 @@ def read(pair: Pair, batch: Batch, seen: Observation) -> Structure:
         scored=frozenset(n for n in drawn if not getattr(guide[n]["fn"], "has_rsample", False)),
         absent=frozenset(absent),
         global_latents=frozenset(set(latents) - local),
-        inner_subsample=frozenset(
-            f.name for f in plates if f.dim != frame.dim and f.full_size not in (None, f.size)
-        ),
+        inner_subsample=frozenset(f.name for f in plates if f.dim != frame.dim and f.full_size not in (None, f.size)),
         rows_total=frame.full_size if frame.full_size not in (None, frame.size) else None,
     )
 

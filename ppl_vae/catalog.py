@@ -140,9 +140,7 @@ def _parse(file: Path) -> ast.Module:
 
 def _constant(tree: ast.Module, name: str) -> Any:
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(t, ast.Name) and t.id == name for t in node.targets
-        ):
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             return ast.literal_eval(node.value)
     return None
 
@@ -253,11 +251,7 @@ def user_object(text: str, loaded: dict[Path, ModuleType] | None = None) -> User
         loaded[key] = _run_file(key)
     module = loaded[key]
     if not hasattr(module, name):
-        own = [
-            n
-            for n, v in vars(module).items()
-            if callable(v) and getattr(v, "__module__", "") == module.__name__
-        ]
+        own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
         raise unknown_name(f"name in {path}", name, [n for n in own if not n.startswith("_")])
     value = getattr(module, name)
     if not callable(value):

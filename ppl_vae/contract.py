@@ -77,7 +77,8 @@ def check_matching(latents: list[str], guide: Sites, model: Sites) -> None:
             raise ProgramError(
                 name,
                 f"site {name!r} has event dims {q.event_dim} in the guide and {p.event_dim} in the model",
-                f"add .to_event({abs(q.event_dim - p.event_dim)}) in the {'guide' if q.event_dim < p.event_dim else 'model'}",
+                f"add .to_event({abs(q.event_dim - p.event_dim)}) in the "
+                + ("guide" if q.event_dim < p.event_dim else "model"),
             )
         if q.event_shape != p.event_shape:
             raise ProgramError(

@@ -52,9 +52,7 @@ def house_axes(ax: Any, xlabel: str = "", ylabel: str = "", title: str = "") -> 
 def add_legend(ax: Any, **options: Any) -> Any:
     """A legend above the axes: inside, it would sooner or later cover data."""
     place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.01), "ncols": 2, "borderaxespad": 0.2} | options
-    legend = ax.legend(
-        frameon=False, fontsize=9, labelcolor=INK, handlelength=1.5, columnspacing=1.4, **place
-    )
+    legend = ax.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=1.5, columnspacing=1.4, **place)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return legend
@@ -65,9 +63,7 @@ def shared_legend(figure: Figure, panels: Sequence[Any], **options: Any) -> None
     handles, words = max((ax.get_legend_handles_labels() for ax in panels), key=lambda pair: len(pair[1]))
     place = {"loc": "outside upper right", "ncols": 2, "title_fontsize": 9} | options
     if words:
-        legend = figure.legend(
-            handles, words, frameon=False, fontsize=9, labelcolor=INK, handlelength=2.0, **place
-        )
+        legend = figure.legend(handles, words, frameon=False, fontsize=9, labelcolor=INK, handlelength=2.0, **place)
         legend.get_title().set(color=SOFT, multialignment="left")
         for text in legend.get_texts():
             text.set_parse_math(False)
@@ -97,9 +93,7 @@ def small_panels(
 
 def nothing_observed(ax: Any) -> None:
     """Say in an empty panel that there was nothing to draw."""
-    ax.text(
-        0.5, 0.5, "nothing observed", transform=ax.transAxes, ha="center", va="center", fontsize=9, color=SOFT
-    )
+    ax.text(0.5, 0.5, "nothing observed", transform=ax.transAxes, ha="center", va="center", fontsize=9, color=SOFT)
     ax.set(xticks=[], yticks=[])
 
 
@@ -125,9 +119,7 @@ def mark_epochs(ax: Any, epoch: np.ndarray, beta: np.ndarray, best: int | None) 
     edges = np.flatnonzero(np.diff(np.concatenate([[0], finite & (beta < full), [0]]).astype(int)))
     for i, (start, end) in enumerate(edges.reshape(-1, 2)):
         label = f"KL weight below {full:g}" if i == 0 else None
-        ax.axvspan(
-            epoch[start] - 0.5, epoch[end - 1] + 0.5, color=GRID, alpha=0.8, lw=0, zorder=0.5, label=label
-        )
+        ax.axvspan(epoch[start] - 0.5, epoch[end - 1] + 0.5, color=GRID, alpha=0.8, lw=0, zorder=0.5, label=label)
     if best is not None:
         ax.axvline(best, color=INK, lw=1.0, ls=(0, (4, 3)), label=f"best epoch: {best}")
 
@@ -167,9 +159,7 @@ def place_image(ax: Any, image: np.ndarray, left: float, top: float, *, framed: 
     left, top = left + gap, top + gap
     ax.imshow(image, extent=(left, right, bottom, top), interpolation="nearest", aspect="auto", zorder=1)
     edge: dict[str, Any] = {"edgecolor": ORANGE, "lw": 2.2} if framed else {"edgecolor": PALE, "lw": 0.5}
-    ax.add_patch(
-        Rectangle((left, top), right - left, bottom - top, fill=False, zorder=2, clip_on=False, **edge)
-    )
+    ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, zorder=2, clip_on=False, **edge))
 
 
 def say(ax: Any, x: float, y: float, words: str, **style: Any) -> None:
@@ -199,9 +189,7 @@ def as_numbers(name: str, value: Any, *ndims: int) -> np.ndarray:
     """Floats with one of the allowed numbers of dimensions; raises UserError otherwise, or when empty."""
     array = as_array(value)
     if array.ndim not in ndims or not array.size:
-        raise UserError(
-            f"{name}: expected {' or '.join(map(str, ndims))} dimensions, none empty, got {array.shape}"
-        )
+        raise UserError(f"{name}: expected {' or '.join(map(str, ndims))} dimensions, none empty, got {array.shape}")
     return array.astype(float)
 
 
@@ -214,9 +202,7 @@ def expect(name: str, came: int, expected: int, meaning: str) -> None:
 def same_shape(x: Any, mean: Any) -> None:
     """Raise UserError unless the reconstruction has the shape of the data."""
     if np.shape(as_array(x)) != np.shape(as_array(mean)):
-        raise UserError(
-            f"mean: expected the shape of x, {np.shape(as_array(x))}, got {np.shape(as_array(mean))}"
-        )
+        raise UserError(f"mean: expected the shape of x, {np.shape(as_array(x))}, got {np.shape(as_array(mean))}")
 
 
 def value_range(images: Any) -> tuple[float, float]:
@@ -245,11 +231,7 @@ def known_labels(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     if values.dtype == object:
         known = np.array([v is not None and v == v for v in values], bool)
         # One kind again, so that the classes can be sorted.
-        filled = (
-            [v if k else values[known][0] for v, k in zip(values, known, strict=True)]
-            if known.any()
-            else [0] * n
-        )
+        filled = [v if k else values[known][0] for v, k in zip(values, known, strict=True)] if known.any() else [0] * n
         values = np.array(filled)
     else:
         known = np.ones(n, bool)

@@ -69,6 +69,9 @@ class Evaluation:
         }
 
 
+_COLUMNS = ("elbo", "log_evidence", "log_evidence_se", "ess", "rate", "distortion")
+
+
 def _standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
@@ -135,7 +138,8 @@ def evaluate(
             ]
     finally:
         pair.train(was_training)
-    return Evaluation(*(torch.cat(p) for p in zip(*parts, strict=True)), particles=particles)
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    return Evaluation(**dict(zip(_COLUMNS, columns, strict=True)), particles=particles)
 
 
 def _refuse_global(structure: Structure) -> None:
@@ -189,7 +193,10 @@ def _tensors_in(fn: Any) -> list[Tensor]:
 def _rows(
     pair: Pair, structure: Structure, batch: dict[str, Tensor], particles: int, at_once: int
 ) -> tuple[Tensor, ...]:
-    log_w, elbo, rate, distortion = [], 0.0, 0.0, 0.0
+    log_w: list[Tensor] = []
+    elbo: Any = 0.0
+    rate: Any = 0.0
+    distortion: Any = 0.0
     for start in range(0, particles, at_once):
         k = min(at_once, particles - start)
         expected, marginal = _both(pair, structure, batch, k)

@@ -112,7 +112,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
     def setup(self, data: Any) -> None:
         """Read the model on a few rows and create the networks, standardised by the training rows."""
         split = None if isinstance(data, Schema) else as_split(data, "train")
-        schema = data if isinstance(data, Schema) else split.schema
+        schema = data if split is None else split.schema
         batch = example(schema, split)
         holes = Holes(None, batch=batch)
         with preserved_randomness(), torch.no_grad():

@@ -120,8 +120,7 @@ def _table(section: Section) -> str:
     css = [' class="number"' if flag else "" for flag in numeric]
     head = "".join(f'<th scope="col"{c}>{_escape(h)}</th>' for h, c in zip(header, css, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{c}>{_cell(v)}</td>" for v, c in zip(row, css, strict=True)) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td{c}>{_cell(v)}</td>" for v, c in zip(row, css, strict=True)) + "</tr>" for row in rows
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -130,10 +129,7 @@ def _is_number(value: object) -> bool:
     # Text such as "-98.2 ± 0.3", "12 %" and "97.1 nats" is a number to a reader: it belongs on the right too.
     if isinstance(value, (int, float)):
         return not isinstance(value, bool)
-    return (
-        isinstance(value, str)
-        and re.match(r"[-+\u2212±<>≈ ]*\d[\d.,]*(e[-+]?\d+)?($|[ %±])", value) is not None
-    )
+    return isinstance(value, str) and re.match(r"[-+\u2212±<>≈ ]*\d[\d.,]*(e[-+]?\d+)?($|[ %±])", value) is not None
 
 
 def _cell(value: object) -> str:
@@ -141,9 +137,7 @@ def _cell(value: object) -> str:
         return "\N{EN DASH}"
     if isinstance(value, float):
         value = f"{value:,.2f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
-    return _escape(
-        str(value).replace("-", "\N{MINUS SIGN}") if _is_number(value) and "e" not in str(value) else value
-    )
+    return _escape(str(value).replace("-", "\N{MINUS SIGN}") if _is_number(value) and "e" not in str(value) else value)
 
 
 def _figure(png: bytes, caption: str, alt: str) -> str:

@@ -45,7 +45,7 @@ class Likelihood(Recorded, nn.Module, ABC):
         built.setup(train)
         return built
 
-    def setup(self, train: Tensor | None) -> None:  # noqa: B027 - many likelihoods have no parameters of their own
+    def setup(self, train: Tensor | None) -> None:
         """Create parameters, once the field is known."""
 
     @abstractmethod

@@ -129,8 +129,10 @@ def _skip_entries(name: str, fn: Any, value: Tensor) -> tuple[Any, Tensor]:
         )
     missing = is_missing(fn, value)
     shape = torch.broadcast_shapes(base.batch_shape, missing.shape)
-    inside = biject_to(base.support)(torch.zeros((), dtype=value.dtype, device=value.device)) if (
-        value.is_floating_point() and not getattr(base.support, "is_discrete", False)
-    ) else torch.zeros((), dtype=value.dtype, device=value.device)
+    inside = (
+        biject_to(base.support)(torch.zeros((), dtype=value.dtype, device=value.device))
+        if (value.is_floating_point() and not getattr(base.support, "is_discrete", False))
+        else torch.zeros((), dtype=value.dtype, device=value.device)
+    )
     filled = torch.where(missing, inside, value)
     return base.expand(shape).mask(~missing).to_event(depth), filled

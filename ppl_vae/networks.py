@@ -14,7 +14,7 @@ from ppl_vae.errors import UserError
 if TYPE_CHECKING:
     from ppl_vae.data import Field, Split
 
-__all__ = ["MLP", "FieldEncoder", "GatedLinear", "concatenate", "field_input", "mlp"]
+__all__ = ["MLP", "FieldEncoder", "GatedLinear", "concatenate", "field_input"]
 
 
 class GatedLinear(nn.Module):
@@ -51,9 +51,7 @@ class MLP(nn.Module):
         torch.Size([7, 2, 3])
     """
 
-    def __init__(
-        self, inputs: int, hidden: Sequence[int], outputs: int, activation: str = "gelu"
-    ) -> None:
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: str = "gelu") -> None:
         super().__init__()
         if min([inputs, outputs, *hidden]) < 1:
             raise UserError(f"network widths must be at least 1, got {inputs}, {tuple(hidden)}, {outputs}")
@@ -182,7 +180,7 @@ class FieldEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs = nn.ModuleDict({f.name: field_input(f, train) for f in fields})
-        width = sum(int(layer.size) for layer in self.inputs.values())  # type: ignore[arg-type]
+        width = sum(int(layer.size) for layer in self.inputs.values())  # type: ignore[arg-type, misc]
         self.size = hidden[-1] if hidden else width
         layers: list[nn.Module] = []
         for size in hidden:

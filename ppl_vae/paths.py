@@ -48,9 +48,10 @@ def _with_values(trace: Trace, change: Any) -> Trace:
     """A copy of a guide's trace with its drawn, reparameterised values changed."""
     copy = trace.copy()
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not site["is_observed"] and isinstance(site["value"], Tensor):
-            if site["infer"].get("_enumerate_dim") is None and not site["infer"].get("_subsample"):
-                copy.nodes[name] = site | {"value": change(site)}
+        if site["type"] != "sample" or site["is_observed"] or not isinstance(site["value"], Tensor):
+            continue
+        if site["infer"].get("_enumerate_dim") is None and site["value"].is_floating_point():
+            copy.nodes[name] = site | {"value": change(site)}
     return copy
 
 

@@ -192,9 +192,7 @@ def traversal(
     return figure
 
 
-def interpolation(
-    images: Array, *, limits: Limits = None, ends: Sequence[tuple[str, str]] | None = None
-) -> Figure:
+def interpolation(images: Array, *, limits: Limits = None, ends: Sequence[tuple[str, str]] | None = None) -> Figure:
     """The way from one row of the data to another, one line for each pair; the two real rows are framed.
 
     images: [line, step, H, W] or [line, step, C, H, W], the first and last step being rows of the data; ends:
@@ -202,9 +200,7 @@ def interpolation(
     """
     pixels = as_pixels("images", images, 2, limits or value_range(images))
     if pixels.shape[1] < 2:
-        raise UserError(
-            f"images: expected at least 2 steps in a line, the two real rows, got {pixels.shape[1]}"
-        )
+        raise UserError(f"images: expected at least 2 steps in a line, the two real rows, got {pixels.shape[1]}")
     names = [("real row", "real row")] * len(pixels) if ends is None else list(ends)
     expect("ends", len(names), len(pixels), "one pair for each line")
     high, count = height_of(pixels[0, 0]) + 0.12, pixels.shape[1]
@@ -387,9 +383,7 @@ def table_traversal(
     for i, ax in enumerate(panels):
         for colour, j in enumerate(chosen):
             dash = "-" if colour < 5 else (0, (4, 1.5))  # a second way to tell ten lines apart
-            ax.plot(
-                steps, means[i, :, j], color=CLASSES[colour], ls=dash, lw=1.6, label=shorten(words[j], 24)
-            )
+            ax.plot(steps, means[i, :, j], color=CLASSES[colour], ls=dash, lw=1.6, label=shorten(words[j], 24))
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     figure.supxlabel(axis, fontsize=10, color=INK)
     figure.supylabel(ylabel, fontsize=10, color=INK)

@@ -36,9 +36,7 @@ def expected_value(fn: Any) -> Tensor:
     return fn.mean
 
 
-def encode(
-    guide: Callable[..., Any], batch: Batch, *, draws: int = 32, seed: int = 0
-) -> dict[str, Tensor]:
+def encode(guide: Callable[..., Any], batch: Batch, *, draws: int = 32, seed: int = 0) -> dict[str, Tensor]:
     """The posterior mean of every latent site of a guide, [row, *event], by site name.
 
     Where a family has no closed-form mean (flows), and for latents that depend on others, it is the mean over
@@ -74,7 +72,12 @@ def _posterior_mean(site: Mapping[str, Any]) -> Tensor:
 
 
 def decode(
-    model: Callable[..., Any], latents: Mapping[str, Tensor], batch: Batch, field: str = "x", *, draw: bool = False
+    model: Callable[..., Any],
+    latents: Mapping[str, Tensor],
+    batch: Batch,
+    field: str = "x",
+    *,
+    draw: bool = False,
 ) -> Tensor:
     """E[x | z] (or a draw of x) for given latents, [row, *S]; sites not given are drawn from the model.
 

@@ -33,7 +33,7 @@ class Prior(Recorded, nn.Module, ABC):
         built.setup()
         return built
 
-    def setup(self) -> None:  # noqa: B027 - most priors have something to do here, the standard normal has not
+    def setup(self) -> None:
         """Create parameters, once `latent_dim` is known."""
 
     @abstractmethod

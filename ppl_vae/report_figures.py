@@ -184,9 +184,7 @@ def _traversal(view: View, latents: Latents, album: Album) -> Section:
     if not _is_picture(view):
         return Section(title, words, figures=_table_traversals(view, made, steps, titles, axis, album))
     figure = plots.traversal(made, steps, titles, limits=_limits(view), axis=axis)
-    measure = (
-        "its KL to the prior per row" if latents.exact else "the variance of its posterior mean over rows"
-    )
+    measure = "its KL to the prior per row" if latents.exact else "the variance of its posterior mean over rows"
     caption = (
         "Follow a line from left to right: what changes is what this latent stands for, perhaps slant, "
         f"weight or a change of class. The number on the left is {measure}. A line in which nothing changes "
@@ -342,14 +340,10 @@ def _map(view: View, latents: Latents, album: Album) -> Section:
     points, axes, how = _plane(latents)
     names = view.label.names if view.label is not None else ()
     figure = plots.latent_map(points, labels=view.labels, names=names or None, axes=axes)
-    words = (
-        f"Where the guide puts {len(view):,} {view.split} rows: the posterior mean of {latents.site}. {how}"
-    )
+    words = f"Where the guide puts {len(view):,} {view.split} rows: the posterior mean of {latents.site}. {how}"
     caption = "A point is a row, and rows that are near each other are alike to the model. "
     if view.label is None:
-        caption += (
-            "Clouds apart from each other are groups of rows; one round cloud is what the prior asks for."
-        )
+        caption += "Clouds apart from each other are groups of rows; one round cloud is what the prior asks for."
     else:
         programs = (view.pair.model, view.pair.guide)
         unseen = not any(view.label.name in p.arguments for p in programs)

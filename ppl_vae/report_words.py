@@ -128,11 +128,7 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
 def _kept(best: object, validated: bool) -> str:
     if best is None:
         return ""
-    where = (
-        "validation rows, which training does not see"
-        if validated
-        else "training rows, as there are no others"
-    )
+    where = "validation rows, which training does not see" if validated else "training rows, as there are no others"
     return f"The weights of epoch {best} were kept: the best bound on {where}."
 
 
@@ -149,9 +145,7 @@ def name_of(spec: Any, program: Any) -> str:
         home = next((h for h in HOMES if h in spec), None)
         if home is not None:
             given = spec.get("arguments", {}).items()
-            told = [
-                f"{k}={name_of(v, None)}" for k, v in given if not (isinstance(v, Mapping) and "the" in v)
-            ]
+            told = [f"{k}={name_of(v, None)}" for k, v in given if not (isinstance(v, Mapping) and "the" in v)]
             return spec[home] + (f"({', '.join(told)})" if told else "")
         if program is not None:
             return f"{_own_name(program)} (your own program)"

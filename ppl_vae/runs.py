@@ -1,9 +1,9 @@
 """Run folders: what is needed to rebuild a pair, its weights, its history. No pickle, no code.
 
-    run.json              names, arguments, schema, seeds, versions
-    weights.safetensors   the best weights of model and guide
-    history.jsonl         one record for each epoch
-    evaluation.json       held-out numbers, figures/ and report.html: written by later commands
+run.json              names, arguments, schema, seeds, versions
+weights.safetensors   the best weights of model and guide
+history.jsonl         one record for each epoch
+evaluation.json       held-out numbers, figures/ and report.html: written by later commands
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ppl_vae.atomic import write, write_json
 from ppl_vae.data import Data, Schema
-from ppl_vae.errors import UserError
 from ppl_vae.data.example import example
+from ppl_vae.errors import UserError
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.program import Pair, Program
 from ppl_vae.specs import describe, rebuild
@@ -69,9 +69,7 @@ def refuse_existing(path: Path) -> None:
         raise UserError(f"{path} exists already: choose another folder with --out, or continue it with --resume")
 
 
-def save_run(
-    result: Result, path: Path, extra: dict[str, Any] | None = None, *, own_folder: bool = False
-) -> Path:
+def save_run(result: Result, path: Path, extra: dict[str, Any] | None = None, *, own_folder: bool = False) -> Path:
     """Write the run folder of a fit; files are written whole or not at all.
 
     `own_folder` says that what is in the folder is of this very run: its checkpoint, or an earlier part of it.
@@ -117,9 +115,7 @@ def _finite(record: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
-def open_run(
-    path: str | Path, model: Callable[..., Any] | None = None, guide: Callable[..., Any] | None = None
-) -> Run:
+def open_run(path: str | Path, model: Callable[..., Any] | None = None, guide: Callable[..., Any] | None = None) -> Run:
     """Rebuild the pair of a run folder, with its trained weights.
 
     Nothing is unpickled, and nothing in the folder is executed: classes of this package are looked up by name;

@@ -74,9 +74,7 @@ class BoundStep:
 class PyroStep:
     """A step with one of Pyro's own objectives, through `pyro.infer.SVI`."""
 
-    def __init__(
-        self, pair: Pair, structure: Structure, bound: Any, optimizer: Any, rows: int, beta: Schedule
-    ) -> None:
+    def __init__(self, pair: Pair, structure: Structure, bound: Any, optimizer: Any, rows: int, beta: Schedule) -> None:
         if beta(0) != 1 or beta(1e9) != 1:
             raise UserError(
                 f"{type(bound).__name__} is Pyro's own and has no KL weight: use beta=1, or a bound of ppl_vae.bounds"
@@ -92,9 +90,7 @@ class PyroStep:
             bound.max_plate_nesting = structure.nesting + (bound.vectorize_particles and bound.num_particles > 1)
         self.scale = _ScaleRows(structure.dim)
         parameters = [p for p in pair.parameters() if p.requires_grad]
-        self.svi = SVI(
-            self.scale(model), _announce(self.scale(guide), parameters), _Adapter(optimizer), bound
-        )
+        self.svi = SVI(self.scale(model), _announce(self.scale(guide), parameters), _Adapter(optimizer), bound)
 
     def __call__(self, batch: Batch, epoch: float) -> Outcome:
         """One update; Pyro reads the loss back at every step."""
@@ -162,6 +158,4 @@ def make_step(
         return BoundStep(pair, structure, bound, optimizer, rows, beta)
     if isinstance(bound, pyro.infer.ELBO):
         return PyroStep(pair, structure, bound, optimizer, rows, beta)
-    raise UserError(
-        f"bound must be a bound of ppl_vae.bounds or one of Pyro's ELBOs, got {type(bound).__name__}"
-    )
+    raise UserError(f"bound must be a bound of ppl_vae.bounds or one of Pyro's ELBOs, got {type(bound).__name__}")

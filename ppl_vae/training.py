@@ -166,7 +166,16 @@ def fit(
                 loop.resume()
         loop.run()
     programs = pair.model.public, pair.guide.public
-    return Result(*programs, loop.history, loop.best, bound, train.schema, vars_of(settings, beta), data, tuple(findings))
+    return Result(
+        *programs,
+        loop.history,
+        loop.best,
+        bound,
+        train.schema,
+        vars_of(settings, beta),
+        data,
+        tuple(findings),
+    )
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -321,12 +330,16 @@ class _Loop:
         return total / len(split)
 
     def _keep_best(self, record: Record) -> None:
-        value = record.get("validation", record["train"])
-        # While beta is still below its end value the pair is being led there: no epoch of it is kept as best.
-        settled = self.beta(record["epoch"]) == self.beta(self.settings.epochs)
-        if not settled or self.validation is None or value > self.best.bound or not self.kept:
-            self.best = Best(record["epoch"], value if settled or self.validation is None else -math.inf)
+        value = float(record.get("validation", record["train"]))
+        # While beta is still below its end value the pair is being led there: the last such epoch is kept, no more.
+        settled = self._is_settled(record["epoch"])
+        before = self._is_settled(self.best.epoch) and bool(self.kept)
+        if self.validation is None or not settled or not before or value > self.best.bound:
+            self.best = Best(record["epoch"], value)
             self.kept = _copy(self.pair)
+
+    def _is_settled(self, epoch: int) -> bool:
+        return self.beta(epoch) == self.beta(self.settings.epochs)
 
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.settings.patience

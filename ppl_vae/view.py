@@ -212,7 +212,5 @@ def _with_gaps(field: Field, values: Tensor) -> Tensor:
 
 
 def _label(schema: Schema, drawn: Field) -> Field | None:
-    found = [
-        f for f in schema if f.shape == () and f.kind in ("categorical", "binary") and f.name != drawn.name
-    ]
+    found = [f for f in schema if f.shape == () and f.kind in ("categorical", "binary") and f.name != drawn.name]
     return next((f for f in found if f.name == "y"), found[0] if found else None)

@@ -148,5 +148,3 @@ def log_weights(
     size = min(chunk or particles, particles)
     sizes = [size] * (particles // size) + ([particles % size] if particles % size else [])
     return concatenate([weigh(pair, structure, fields, k, discrete=discrete) for k in sizes])
-
-

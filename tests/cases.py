@@ -97,9 +97,7 @@ def gaussian_elbo(x: Tensor, mean: Tensor, scales: Tensor) -> Tensor:
     return gaussian_evidence(x) - 0.5 * (trace + quadratic - len(scales) + log_det)
 
 
-X_HOLES = torch.where(
-    torch.tensor([[False, True, False, False], [False] * 4, [True, True, False, True]]), torch.nan, X
-)
+X_HOLES = torch.where(torch.tensor([[False, True, False, False], [False] * 4, [True, True, False, True]]), torch.nan, X)
 
 
 def linear_gaussian_holes(x=None):
@@ -292,14 +290,23 @@ PROBLEMS = (
         gaussian_evidence_holes(X_HOLES),
     ),
     Problem("mixture, classifier", mixture, mixture_classifier, {"x": XM}, labelled_evidence(XM, UNLABELLED, 0.8)),
-    Problem("mixture, collapsed", mixture, nothing, {"x": XM}, labelled_evidence(XM, UNLABELLED, 0.8), exact=nothing),
     Problem(
-        "mixture, some labels", mixture, mixture_classifier, {"x": XM, "y": YM}, labelled_evidence(XM, YM, 0.8)
+        "mixture, collapsed",
+        mixture,
+        nothing,
+        {"x": XM},
+        labelled_evidence(XM, UNLABELLED, 0.8),
+        exact=nothing,
+    ),
+    Problem(
+        "mixture, some labels",
+        mixture,
+        mixture_classifier,
+        {"x": XM, "y": YM},
+        labelled_evidence(XM, YM, 0.8),
     ),
     Problem("style and label", styled, styled_guide, {"x": XM}, labelled_evidence(XM, UNLABELLED, 1.36**0.5)),
-    Problem(
-        "style, some labels", styled, styled_guide, {"x": XM, "y": YM}, labelled_evidence(XM, YM, 1.36**0.5)
-    ),
+    Problem("style, some labels", styled, styled_guide, {"x": XM, "y": YM}, labelled_evidence(XM, YM, 1.36**0.5)),
     Problem(
         "style, label collapsed",
         styled,
@@ -327,7 +334,12 @@ PROBLEMS = (
         exact=gamma_poisson_exact,
     ),
     Problem(
-        "count without end", counted, counted_guide, {"x": XC}, counted_evidence(XC), tags=frozenset({"scored"})
+        "count without end",
+        counted,
+        counted_guide,
+        {"x": XC},
+        counted_evidence(XC),
+        tags=frozenset({"scored"}),
     ),
 )
 

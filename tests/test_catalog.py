@@ -28,9 +28,7 @@ def test_every_public_class_that_is_not_abstract_has_a_name(kind):
     concrete = {n for n in classes if not inspect.isabstract(getattr(module, n))}
     named = {e.attribute for e in catalog.table(kind).values() if not e.is_pyro}
     # a Pyro ELBO has no ABCMeta, so abstract bounds are known by their abstract method alone
-    assert named == {n for n in concrete if not getattr(getattr(module, n), "__abstract__", False)} - {
-        "Bound"
-    }
+    assert named == {n for n in concrete if not getattr(getattr(module, n), "__abstract__", False)} - {"Bound"}
 
 
 @pytest.mark.parametrize("kind", ["models", "guides"])
@@ -46,9 +44,7 @@ def test_data_sets_are_those_that_load_knows():
 
 
 def test_tables_need_no_torch():
-    code = (
-        "import sys; import ppl_vae.catalog as c; list(map(c.table, c.KINDS)); print('torch' in sys.modules)"
-    )
+    code = "import sys; import ppl_vae.catalog as c; list(map(c.table, c.KINDS)); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -310,9 +310,7 @@ def test_programs_of_a_users_file(model, guide, folder, capsys):
     fit = ("fit", model, "--guide", guide, "--data", "t.npy", *QUICK, "--no-report", "--out", "a", "--json")
     before = json.loads(said(capsys, *fit))
     assert before["settings"]["weight_decay"] == 0
-    own = [
-        w for role, word in (("--model", model), ("--guide", guide)) if ".py" in word for w in (role, word)
-    ]
+    own = [w for role, word in (("--model", model), ("--guide", guide)) if ".py" in word for w in (role, word)]
     out = said(capsys, "evaluate", "a", "--particles", 10, "--json", *own)
     after = json.loads(out)["evaluation"]
     assert after["negative_elbo"] == pytest.approx(before["evaluation"]["test"]["negative_elbo"], rel=1e-4)
@@ -446,9 +444,7 @@ def test_bad_rows_are_refused_in_one_line(rows, options, message, folder, capsys
     assert message in refused(capsys, "fit", "--data", "rows.npy", *options.split())
 
 
-@pytest.mark.parametrize(
-    "name", ["empty.csv", "empty.npz", "rubbish.npz", "rubbish.npy", "rubbish.parquet", "a.txt"]
-)
+@pytest.mark.parametrize("name", ["empty.csv", "empty.npz", "rubbish.npz", "rubbish.npy", "rubbish.parquet", "a.txt"])
 def test_unreadable_files_are_refused_in_one_line(name, digits, folder, capsys):
     Path(name).write_bytes(b"" if "empty" in name else b"\x93rubbish")
     assert name in refused(capsys, "fit", "--data", name)

@@ -12,9 +12,7 @@ from ppl_vae.data import named as named_module
 from ppl_vae.errors import UserError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-needs_fashion = pytest.mark.skipif(
-    not DEBIAN.exists(), reason="Debian package dataset-fashion-mnist is not installed"
-)
+needs_fashion = pytest.mark.skipif(not DEBIAN.exists(), reason="Debian package dataset-fashion-mnist is not installed")
 
 
 def parts(data):
@@ -110,9 +108,7 @@ def test_failed_download_names_the_remedies(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "MNIST", refuse)
     monkeypatch.setattr(datasets, "FashionMNIST", refuse)
-    monkeypatch.setitem(
-        named_module._IDX, "fashion-mnist", named_module._IDX["fashion-mnist"]._replace(system=None)
-    )
+    monkeypatch.setitem(named_module._IDX, "fashion-mnist", named_module._IDX["fashion-mnist"]._replace(system=None))
     with pytest.raises(UserError, match=r"no network.*root=folder.*PPL_VAE_DATA") as caught:
         load("mnist", root=tmp_path)
     assert "\n" not in str(caught.value)

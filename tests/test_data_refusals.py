@@ -31,9 +31,7 @@ def parts(data):
 def test_missing_entries_are_refused_by_place_or_kept():
     values = reals()
     values[3, 1] = np.nan
-    with pytest.raises(
-        UserError, match=r"field 'x'.*NaN\) at row 3 \(from 0\), entry 1 \(1 in all\).*missing='allow'"
-    ):
+    with pytest.raises(UserError, match=r"field 'x'.*NaN\) at row 3 \(from 0\), entry 1 \(1 in all\).*missing='allow'"):
         load(values)
     frame = table()
     frame.loc[4, "b"] = np.nan

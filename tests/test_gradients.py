@@ -14,9 +14,9 @@ from cases import (
     LOWER_BOUNDS,
     OFFSET,
     SIGMA,
+    XC,
     W,
     X,
-    XC,
     gaussian_elbo,
     posterior_mean,
     t,
@@ -65,7 +65,10 @@ def close(sample, exact):
 def test_elbo_gradient_is_that_of_its_closed_form(bound):
     x = X[:1].repeat(REPEATS, 1)
     found = per_row_gradients(bound, gaussian_model, gaussian_guide, x, GAUSSIAN)
-    shift, log_scale = GAUSSIAN["shift"].clone().requires_grad_(), GAUSSIAN["log_scale"].clone().requires_grad_()
+    shift, log_scale = (
+        GAUSSIAN["shift"].clone().requires_grad_(),
+        GAUSSIAN["log_scale"].clone().requires_grad_(),
+    )
     gaussian_elbo(X[:1], posterior_mean(X[:1]) + shift, log_scale.exp()).sum().backward()
     close(found["shift"], shift.grad)
     close(found["log_scale"], log_scale.grad)

@@ -16,7 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def modules_on_disk() -> set[str]:
-    homes = {"ppl_vae": ROOT / "ppl_vae", "ppl_vae.models": ROOT / "models", "ppl_vae.guides": ROOT / "guides"}
+    homes = {
+        "ppl_vae": ROOT / "ppl_vae",
+        "ppl_vae.models": ROOT / "models",
+        "ppl_vae.guides": ROOT / "guides",
+    }
     found = set()
     for prefix, folder in homes.items():
         for file in folder.rglob("*.py"):

@@ -55,7 +55,14 @@ class LinearGuide(nn.Module):
 
 @pytest.mark.parametrize(
     "bound",
-    [ELBO(), ELBO(2, analytic_kl=True), ELBO(2, estimator="stl"), IWAE(4, estimator="dreg"), MIWAE(2, 2), TVO(3, 4)],
+    [
+        ELBO(),
+        ELBO(2, analytic_kl=True),
+        ELBO(2, estimator="stl"),
+        IWAE(4, estimator="dreg"),
+        MIWAE(2, 2),
+        TVO(3, 4),
+    ],
     ids=str,
 )
 def test_a_linear_guide_reaches_the_evidence(bound):

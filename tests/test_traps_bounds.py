@@ -201,9 +201,7 @@ def test_a_label_enumerated_in_the_model_is_summed_inside_the_weight_of_every_bo
         CUBO(2.0, 7),
     )
     for bound in bounds:
-        torch.testing.assert_close(
-            bound.reduce(bound.weigh(pair, structure, {"x": x})), log_p, atol=1e-9, rtol=0
-        )
+        torch.testing.assert_close(bound.reduce(bound.weigh(pair, structure, {"x": x})), log_p, atol=1e-9, rtol=0)
         assert -bound.loss(mixture, mixture_posterior, x) == pytest.approx(float(log_p.sum()), abs=1e-8)
     found = ppl_vae.evaluate(mixture, mixture_posterior, x, particles=5)
     torch.testing.assert_close(found.log_evidence, log_p, atol=1e-9, rtol=0)
@@ -244,9 +242,7 @@ def test_a_kl_weight_on_one_side_is_refused_and_fit_weighs_both_sides():
             value, error = mean_and_error([record[key] for record in history])
             assert abs(value - expected) <= 4 * error + 1e-9, key
         for record in history:
-            assert record["objective"] == pytest.approx(
-                -record["distortion"] - beta * record["rate"], abs=1e-9
-            )
+            assert record["objective"] == pytest.approx(-record["distortion"] - beta * record["rate"], abs=1e-9)
 
 
 # -- 5 -----------------------------------------------------------------------------------------------------
@@ -296,9 +292,7 @@ def test_evaluate_draws_exactly_the_particles_asked_for(particles):
     for at_once in (2**24, 700):  # 700 numbers at once: many chunks, the last one short
         found = ppl_vae.evaluate(model, exact(), x, particles=particles, floats_at_once=at_once)
         # at the exact posterior all weights are equal, so that ess counts the draws, and their mean is exact
-        torch.testing.assert_close(
-            found.ess, torch.full((6,), float(particles), dtype=F64), rtol=1e-9, atol=0
-        )
+        torch.testing.assert_close(found.ess, torch.full((6,), float(particles), dtype=F64), rtol=1e-9, atol=0)
         torch.testing.assert_close(found.elbo, evidence(x), atol=1e-9, rtol=0)
         torch.testing.assert_close(found.log_evidence, evidence(x), atol=1e-9, rtol=0)
         assert found.particles == found.summary()["particles"] == particles

@@ -91,9 +91,7 @@ class FactorPosterior(nn.Module):
 
     def forward(self, x=None):
         seen = (~x.isnan()).to(F64)
-        precision = (
-            torch.eye(2, dtype=F64) + torch.einsum("bd,id,jd->bij", seen, self.loading, self.loading) / 0.49
-        )
+        precision = torch.eye(2, dtype=F64) + torch.einsum("bd,id,jd->bij", seen, self.loading, self.loading) / 0.49
         covariance = torch.linalg.inv(precision)
         mean = torch.einsum("bij,jd,bd->bi", covariance, self.loading, torch.nan_to_num(x)) / 0.49
         with pyro.plate("data", len(x)):
@@ -172,15 +170,11 @@ def test_divergence_is_explained_and_the_last_good_weights_are_kept():
             made[0].param_groups[0]["lr"] = 1e30
 
     with pytest.raises(UserError) as caught:
-        ppl_vae.fit(
-            model, normal_posterior, x, epochs=5, batch_size=10, optimizer=optimizer, on_epoch=on_epoch
-        )
+        ppl_vae.fit(model, normal_posterior, x, epochs=5, batch_size=10, optimizer=optimizer, on_epoch=on_epoch)
     message = str(caught.value)
     assert "at epoch 3, step 2" in message
     assert "site 'x' of the model is not finite" in message
-    largest = re.search(
-        r"largest parameter \S+ \((.+?)\), gradient \S+ \((.+?)\), input (\S+) \(x\)", message
-    )
+    largest = re.search(r"largest parameter \S+ \((.+?)\), gradient \S+ \((.+?)\), input (\S+) \(x\)", message)
     assert largest, message
     assert {largest[1], largest[2]} <= {"model.body.weight", "model.body.raw"}
     assert 10 < float(largest[3]) <= float(x.abs().max()) + 1  # of the batch at which it happened

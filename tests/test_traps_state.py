@@ -209,9 +209,7 @@ def test_beta_zero_is_zero_and_not_the_default():
     """14. `beta or self.beta`: beta = 0 becomes the default."""
     data = load(rows(60), validation=10, test=10)
     for beta in (0, 0.0, WarmUp(5, beta=0.0)):
-        record = ppl_vae.fit(*small_pair(data), data, beta=beta, epochs=1, optimizer=standing_still).history[
-            0
-        ]
+        record = ppl_vae.fit(*small_pair(data), data, beta=beta, epochs=1, optimizer=standing_still).history[0]
         assert record["beta"] == 0
         assert record["objective"] == pytest.approx(-record["distortion"], rel=1e-6)
         assert record["rate"] > 0.01

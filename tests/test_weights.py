@@ -169,7 +169,7 @@ def test_global_latents_have_the_right_elbo_under_minibatches(size):
 def test_importance_bounds_refuse_global_latents_with_a_remedy():
     structure = analyse(Pair(hierarchy, hierarchy_guide), {"x": XH})
     for bound in (IWAE(4), Renyi(0.5)):
-        with pytest.raises(UserError, match="mean is outside the data plate.*use ELBO"):
+        with pytest.raises(UserError, match=r"mean is outside the data plate.*use ELBO"):
             bound.refuse(structure)
 
 

@@ -47,9 +47,7 @@ class Bound(Recorded, PyroELBO):
         if not isinstance(particles, int) or particles < 1:
             raise UserError(f"{name}: particles must be a whole number of at least 1, got {particles!r}")
         if estimator not in self.estimators:
-            raise UserError(
-                f"{name} has the gradient estimator {' or '.join(self.estimators)}, got {estimator!r}"
-            )
+            raise UserError(f"{name} has the gradient estimator {' or '.join(self.estimators)}, got {estimator!r}")
         super().__init__(num_particles=particles, vectorize_particles=True)
         self.particles = particles
         self.analytic_kl = analytic_kl
@@ -201,7 +199,11 @@ class _Bare:
     """A pair as Pyro's own inference calls it: with positional arguments and the global parameter store."""
 
     def __init__(
-        self, model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> None:
         self.batch = _tensors(model, args, kwargs)
         self.model = _Call(model, args, kwargs)

@@ -5,6 +5,8 @@ Source of all three: Rainforth et al. 2018, arXiv 1802.04537.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,7 @@ class MIWAE(Bound):
 
     discrete = "marginal"
     allows_global = False
-    estimators = ("reparameterised", "dreg")
+    estimators: ClassVar[tuple[Estimator, ...]] = ("reparameterised", "dreg")
 
     def __init__(self, m: int = 8, particles: int = 8, *, estimator: Estimator = "reparameterised") -> None:
         if m < 1 or particles < 1:
@@ -77,7 +79,7 @@ class PIWAE(MIWAE):
         64
     """
 
-    estimators = ("reparameterised",)
+    estimators: ClassVar[tuple[Estimator, ...]] = ("reparameterised",)
 
     def __init__(self, m: int = 8, particles: int = 8) -> None:
         super().__init__(m, particles)

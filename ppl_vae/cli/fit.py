@@ -68,9 +68,7 @@ def fit(
     ] = None,
     hidden: Annotated[
         str | None,
-        typer.Option(
-            metavar="N,N", help="Widths of hidden layers, of both networks.", show_default="256 for vae"
-        ),
+        typer.Option(metavar="N,N", help="Widths of hidden layers, of both networks.", show_default="256 for vae"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers; the split of a file is fixed.")] = 0,
     device: o.Device = "auto",
@@ -152,9 +150,7 @@ class Request:
         if self.is_pyro:
             for option, value, only in (("--warm-up", self.warm_up, 0), ("--beta", self.beta, 1)):
                 if value is not None and value != only:
-                    raise UserError(
-                        f"{option} {value:g}: Pyro's own bounds have no KL weight, use --bound elbo"
-                    )
+                    raise UserError(f"{option} {value:g}: Pyro's own bounds have no KL weight, use --bound elbo")
 
     @property
     def is_pyro(self) -> bool:

@@ -113,10 +113,8 @@ def open_words(path: Path, model: str | None, guide: str | None, device: str = "
     from ppl_vae.training import pick_device
 
     where = pick_device(device)
-    if model is None and guide is None:
-        run = open_run(path)
-    else:
-        run = open_run(path, *_own_programs(path, model, guide))
+    own = (None, None) if model is None and guide is None else _own_programs(path, model, guide)
+    run = open_run(path, *own)
     run.pair.to(where)
     return run
 
@@ -260,6 +258,4 @@ def _read(path: Path) -> Any:
     except UserError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"cannot read {path} ({' '.join(str(error).split())[:200]}): write it again"
-        ) from error
+        raise UserError(f"cannot read {path} ({' '.join(str(error).split())[:200]}): write it again") from error

@@ -35,9 +35,7 @@ def list_names(
     from rich.table import Table
 
     for k, entries in tables.items():
-        table = Table(
-            title=k, title_justify="left", box=None, show_header=False, title_style="bold", padding=(0, 2)
-        )
+        table = Table(title=k, title_justify="left", box=None, show_header=False, title_style="bold", padding=(0, 2))
         table.add_column(no_wrap=True, style="bold cyan")
         table.add_column()
         for name, entry in entries.items():

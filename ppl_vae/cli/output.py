@@ -58,9 +58,7 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     particles = f"{summary['particles']:,}"
-    table = Table(
-        title=title, caption="± standard error over rows", title_justify="left", caption_justify="left"
-    )
+    table = Table(title=title, caption="± standard error over rows", title_justify="left", caption_justify="left")
     table.add_column("nats per row")
     table.add_column("", justify="right")
     table.add_row("negative ELBO", _with_error(summary, "negative_elbo"))

@@ -114,9 +114,7 @@ def train(ask: Request) -> None:
     _finish(ask, result, split, summary, out, report, time.monotonic() - started)
 
 
-def _headline(
-    ask: Request, model: Program, guide: Program, data: Data, bound: Any, decay: float, device: str
-) -> str:
+def _headline(ask: Request, model: Program, guide: Program, data: Data, bound: Any, decay: float, device: str) -> str:
     rows = [f"{len(s):,} {n}" for n in ("train", "validation", "test") if (s := getattr(data, n)) is not None]
     particles = getattr(bound, "particles", getattr(bound, "num_particles", 1))
     schedule = ask.schedule()

@@ -108,9 +108,7 @@ def sample(
     else:
         flat = x.reshape(n, -1)
         names = column_names(site, flat.shape[1], field.names)
-        written = [
-            write_rows(out or run / "samples.npz", drawn, dict(zip(names, flat.T.tolist(), strict=True)))
-        ]
+        written = [write_rows(out or run / "samples.npz", drawn, dict(zip(names, flat.T.tolist(), strict=True)))]
         if out is None and field.is_image:
             written.append(_picture(opened, field, x, run / "figures" / "samples.png"))
     typer.echo(f"{n} rows written to {' and '.join(map(str, written))}")

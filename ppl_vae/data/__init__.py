@@ -92,6 +92,4 @@ def rebuild(source: Mapping[str, Any]) -> Data:
 
 
 def _looks_like_path(source: str) -> bool:
-    return (
-        "/" in source or "\\" in source or Path(source).suffix.lower() in EXTENSIONS or Path(source).exists()
-    )
+    return "/" in source or "\\" in source or Path(source).suffix.lower() in EXTENSIONS or Path(source).exists()

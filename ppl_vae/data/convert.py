@@ -47,9 +47,7 @@ def raw_fields(source: Any, label: str | None = None, columns: Sequence[str] | N
         return {str(name): Raw(_as_array(str(name), source[name])) for name in kept}
     if label is not None or columns is not None:
         given = "label" if label is not None else "columns"
-        raise UserError(
-            f"{given}= names a part of a table or dict, got one array: pass a dict {{'x': .., 'y': ..}}"
-        )
+        raise UserError(f"{given}= names a part of a table or dict, got one array: pass a dict {{'x': .., 'y': ..}}")
     return {"x": Raw(_as_array("x", source))}
 
 
@@ -64,8 +62,7 @@ def _as_array(name: str, values: Any) -> np.ndarray | Tensor:
         return np.asarray(values)
     except (ValueError, TypeError) as problem:
         raise UserError(
-            f"field {name!r} expects rows of equal shape, got a ragged {type(values).__name__}:"
-            " pad it with NaN"
+            f"field {name!r} expects rows of equal shape, got a ragged {type(values).__name__}: pad it with NaN"
         ) from problem
 
 
@@ -80,9 +77,7 @@ def _table_fields(frame: Any, label: str | None, columns: Sequence[str] | None) 
             raise unknown_name("column", name, known)
     kept = [str(c) for c in (known if columns is None else columns) if c != label]
     if not kept:
-        raise UserError(
-            "expected at least one column besides the label, got a table with none: check columns="
-        )
+        raise UserError("expected at least one column besides the label, got a table with none: check columns=")
     for name in kept:
         if frame[name].dtype.kind not in "biuf":
             raise UserError(
@@ -106,9 +101,7 @@ def guess(name: str, raw: Raw, *, kind: str | None = None, label: bool = False) 
     values, categories = _numeric(name, raw.values, label or kind == "categorical")
     _refuse_infinite(name, raw.names, values)
     if categories and kind not in (None, "categorical"):
-        raise UserError(
-            f"field {name!r} of kind {kind} expects numbers, got strings: its kind must be categorical"
-        )
+        raise UserError(f"field {name!r} of kind {kind} expects numbers, got strings: its kind must be categorical")
     kind = kind or _guess_kind(values, label)
     observed = values[~_missing(kind, values)]
     if not len(observed):
@@ -197,9 +190,7 @@ def _codes(name: str, values: np.ndarray, categories: tuple[str, ...]) -> tuple[
         place = {item: code for code, item in enumerate(names)}
         return np.array([-1 if v is None else place[v] for v in items]), names
     if not all(isinstance(v, (bool, int, float, np.number, np.bool_)) for v in present):
-        raise UserError(
-            f"label field {name!r} expects all strings or all numbers, got a mixture: make them strings"
-        )
+        raise UserError(f"label field {name!r} expects all strings or all numbers, got a mixture: make them strings")
     return np.array([np.nan if v is None else float(v) for v in items]), ()
 
 

@@ -73,9 +73,7 @@ class Split:
         count_rows(self.fields)
         devices = {name: values.device for name, values in self.fields.items()}
         if len(set(devices.values())) > 1:
-            raise UserError(
-                f"expected all fields on one device, got {_listed(devices)}: move them with .to(device)"
-            )
+            raise UserError(f"expected all fields on one device, got {_listed(devices)}: move them with .to(device)")
 
     def __len__(self) -> int:
         return len(next(iter(self.fields.values())))
@@ -97,9 +95,7 @@ class Split:
         """The same rows on another device."""
         return replace(self, fields={name: values.to(device) for name, values in self.fields.items()})
 
-    def batch(
-        self, index: Tensor | slice | None = None, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
+    def batch(self, index: Tensor | slice | None = None, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """These rows (all without an index) as a model receives them; fields in `draws` are drawn anew.
 
         Args:
@@ -241,9 +237,7 @@ def _pick(data: Data, split: str) -> Split:
         raise unknown_name("split", split, SPLITS)
     found = getattr(data, split)
     if found is None:
-        raise UserError(
-            f"data set {data.name!r} has no {split} split: load it with {split}=0.2, or pass rows"
-        )
+        raise UserError(f"data set {data.name!r} has no {split} split: load it with {split}=0.2, or pass rows")
     return found
 
 
@@ -285,10 +279,7 @@ def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
 
 def _on_one_device(raws: Mapping[str, Raw], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Fields that came as numpy arrays go where the fields that came as tensors are."""
-    home = next(
-        (raw.values.device for raw in raws.values() if isinstance(raw.values, Tensor)), torch.device("cpu")
-    )
+    home = next((raw.values.device for raw in raws.values() if isinstance(raw.values, Tensor)), torch.device("cpu"))
     return {
-        name: values if isinstance(raws[name].values, Tensor) else values.to(home)
-        for name, values in tensors.items()
+        name: values if isinstance(raws[name].values, Tensor) else values.to(home) for name, values in tensors.items()
     }

@@ -63,9 +63,7 @@ class Options:
         return {**json, "seed": int(self.seed)}
 
 
-def from_arrays(
-    source: Any, options: Options, name: str = "array", origin: dict[str, Any] | None = None
-) -> Data:
+def from_arrays(source: Any, options: Options, name: str = "array", origin: dict[str, Any] | None = None) -> Data:
     """A data set from an array, tensor, DataFrame or dict of arrays; see `load` for the rules."""
     raws = raw_fields(source, options.label, options.columns)
     kinds = options.kinds or {}
@@ -80,8 +78,7 @@ def from_arrays(
         fields.append(found)
     index = _split_index(count_rows(tensors), options)
     parts = {
-        split: {key: values[rows.to(values.device)] for key, values in tensors.items()}
-        for split, rows in index.items()
+        split: {key: values[rows.to(values.device)] for key, values in tensors.items()} for split, rows in index.items()
     }
     schema, draws = Schema(tuple(fields)), frozenset[str]()
     if options.binarise in ("dynamic", "static"):
@@ -196,16 +193,12 @@ def _csv(file: BytesIO, path: Path) -> Any:
         try:
             frame = pandas.read_csv(file, index_col=False, low_memory=False)
         except pandas.errors.ParserWarning as problem:
-            raise UserError(
-                f"{path} has rows with more cells than its header: name every column"
-            ) from problem
+            raise UserError(f"{path} has rows with more cells than its header: name every column") from problem
     columns = [str(c) for c in frame.columns]
     if any(c.startswith("Unnamed: ") for c in columns):
         raise UserError(f"{path} has a column without a name (an index?): write it without, or name it")
     if _looks_like_values(columns):
-        raise UserError(
-            f"{path} starts with numbers ({', '.join(columns[:3])}): put column names in the first line"
-        )
+        raise UserError(f"{path} starts with numbers ({', '.join(columns[:3])}): put column names in the first line")
     return _with_rows(frame, path)
 
 

@@ -72,9 +72,7 @@ def read(name: str, options: Options, root: str | Path | None = None) -> Data:
 def _digits(options: Options, source: dict[str, Any]) -> Data:
     """Tomczak's split 1000/350/447, in the original order of the rows."""
     if options.binarise not in (None, "none"):
-        raise UserError(
-            f"data set 'digits' has 17-way pixels, got binarise={options.binarise!r}: leave it out"
-        )
+        raise UserError(f"data set 'digits' has 17-way pixels, got binarise={options.binarise!r}: leave it out")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -96,9 +94,7 @@ def _idx(name: str, options: Options, root: str | Path | None, source: dict[str,
     labels = _checked_labels(name, folder)
     train, test = (_read_idx(folder, f"{part}-images-idx3-ubyte", 3) for part in ("train", "t10k"))
     if train.shape != (60000, 28, 28) or test.shape != (10000, 28, 28):
-        raise UserError(
-            f"{folder} expects 60000 and 10000 pictures for {name!r}, got {len(train)} and {len(test)}"
-        )
+        raise UserError(f"{folder} expects 60000 and 10000 pictures for {name!r}, got {len(train)} and {len(test)}")
     raw = {"train": train[:50000], "validation": train[50000:], "test": test}
     mode = options.binarise or "dynamic"
     greys: dict[str, Tensor] = {}
@@ -160,9 +156,7 @@ def _find(name: str, root: str | Path | None) -> Path | None:
     """The folder of a local copy: in torchvision's layout, named like the set, or `root` itself."""
     card = _IDX[name]
     candidates = [
-        folder
-        for base in _roots(root)
-        for folder in (base / card.folder / "raw", base / card.folder, base / name)
+        folder for base in _roots(root) for folder in (base / card.folder / "raw", base / card.folder, base / name)
     ]
     if root is not None:
         candidates.append(Path(root).expanduser())
