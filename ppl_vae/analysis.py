@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pyro
@@ -18,7 +20,8 @@ from ppl_vae import contract
 from ppl_vae.data import Split
 from ppl_vae.data.example import example
 from ppl_vae.errors import ProgramError, UserError
-from ppl_vae.execution import run
+from ppl_vae.execution import Run, run, traced
+from ppl_vae.factors import Factors
 from ppl_vae.missing import Holes, can_enumerate
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure, frames, sample_sites
@@ -124,15 +127,17 @@ def _trace(role: str, program: Any, batch: Batch) -> Trace:
     last = _LastSite()
     try:
         with last:
-            return poutine.trace(program).get_trace(**batch)
+            return traced(program, batch)
     except UserError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        where = f"at or after site {last.name!r}" if last.name else "before its first site"
+        reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
+        named = re.search(r" at site (\S+) dim", reason)  # Pyro's plates say which site they cannot hold
+        site = named[1] if named else last.name
+        where = f"at site {site!r}" if named else f"at or after site {site!r}" if site else "before its first site"
         shapes = ", ".join(f"{n} {tuple(v.shape)}" for n, v in batch.items())
         raise ProgramError(
-            last.name,
+            site,
             f"the {role} fails {where} ({reason}) on a batch with {shapes}",
             "declare event dims with .to_event(), index with ..., and flatten only event dims, never the rows",
         ) from error
@@ -204,14 +209,49 @@ def _check_enumeration(pair: Pair, batch: Batch, structure: Structure) -> None:
 
 
 def _broadcasts(pair: Pair, batch: Batch, structure: Structure) -> bool:
-    """Whether both programs accept a particle dim to the left of their plates."""
+    """Whether both programs give each particle, added as a dim on the left, the weights it has on its own.
+
+    A program that flattens dims may run with particles and mix rows without a word, so values are compared.
+    """
+    modes = [m for m in (pair.model, pair.guide) if isinstance(m, torch.nn.Module) and m.training]
+    for module in modes:
+        module.eval()  # dropout would make every run another program
     try:
-        traces = run(pair, structure, batch, particles=2)
-        for trace in (traces.guide, traces.model):
-            for site in sample_sites(trace).values():
-                dims = site["fn"].log_prob(site["value"]).dim()
-                if dims > structure.nesting + 1 and not structure.enumerates:
-                    return False
-    except (RuntimeError, ValueError, IndexError):
+        together = run(pair, structure, batch, particles=2)
+        both = _log_weight(together)
+        if structure.absent or structure.rows_total:  # these draw something anew at every run
+            return True
+        for k in range(2):
+            alone: Any = SimpleNamespace(
+                guide=poutine.replay(pair.guide, trace=_particle(together.guide, structure, k)), model=pair.model
+            )
+            if not torch.allclose(_log_weight(run(alone, structure, batch))[0], both[k], rtol=1e-4, atol=1e-2):
+                return False
+    except (RuntimeError, ValueError, IndexError, TypeError):
         return False
+    finally:
+        for module in modes:
+            module.train()
     return True
+
+
+def _log_weight(drawn: Run) -> Tensor:
+    factors = Factors(drawn)
+    parts = factors.marginal() if drawn.structure.enumerates else factors.plain()
+    shared = 0.0 if parts.log_global is None else parts.log_global.unsqueeze(-1)
+    return parts.log_likelihood + parts.log_prior - parts.log_guide + shared
+
+
+def _particle(trace: Trace, structure: Structure, k: int) -> Trace:
+    """The draws of one of two particles."""
+    chosen = Trace()
+    for name in structure.latents:
+        site = trace.nodes[name]
+        if name in structure.summed_guide:
+            continue
+        dim = -structure.nesting - 1 - site["fn"].event_dim
+        value = site["value"]
+        if value.dim() >= -dim and value.shape[dim] == 2:
+            value = value.select(dim, k)
+        chosen.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+    return chosen

@@ -150,6 +150,19 @@ def check_shapes(role: str, sites: Sites) -> None:
         )
 
 
+def _check_dim(name: str, guide: Sites, model: Sites, frame: CondIndepStackFrame) -> None:
+    dims = {
+        r: [f.dim for f in frames(s[name]) if f.name == frame.name] for r, s in (("guide", guide), ("model", model))
+    }
+    if all(dims.values()) and dims["guide"] != dims["model"]:
+        raise ProgramError(
+            name,
+            f"plate {frame.name!r} around site {name!r} is at dim {dims['guide'][0]} in the guide and at dim "
+            f"{dims['model'][0]} in the model",
+            f"put it at one dim in both, -1 unless there is a reason: pyro.plate({frame.name!r}, len(x), dim=-1)",
+        )
+
+
 def _log_prob_shape(role: str, name: str, site: Mapping[str, Any]) -> tuple[int, ...]:
     try:
         return tuple(site["fn"].log_prob(site["value"]).shape)
@@ -173,6 +186,7 @@ def check_plates(latents: list[str], guide: Sites, model: Sites, frame: CondInde
     for name in latents:
         if name not in model:
             continue
+        _check_dim(name, guide, model, frame)
         inside = {r: any(f.dim == frame.dim for f in frames(s[name])) for r, s in (("guide", guide), ("model", model))}
         if inside["guide"] != inside["model"]:
             there, missing = ("guide", "model") if inside["guide"] else ("model", "guide")

@@ -14,12 +14,13 @@ from pyro.poutine.runtime import Message
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ppl_vae.errors import UserError
 from ppl_vae.missing import Holes
 from ppl_vae.paths import Estimator, PathScale, detached, rescaled
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure
 
-__all__ = ["Run", "mark_summed", "run"]
+__all__ = ["Run", "mark_summed", "run", "traced"]
 
 PARTICLES = "_particles"
 
@@ -37,6 +38,19 @@ class Run:
     model: Trace
     observed: Mapping[str, tuple[Tensor, Tensor]]
     scores: Trace | None = None
+
+
+def traced(program: Any, batch: Batch) -> Trace:
+    """The trace of a program; an error of ours that Pyro wrapped in its own comes out as it was."""
+    try:
+        return poutine.trace(program).get_trace(**batch)
+    except (RuntimeError, ValueError, TypeError) as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        raise
 
 
 def run(
@@ -61,16 +75,16 @@ def run(
     if structure.enumerates:
         guide = EnumMessenger(first_available_dim=-1 - depth)(guide)
         model = EnumMessenger()(model)
-    trace = holes[0].hold(poutine.trace(guide).get_trace(**batch))
+    trace = holes[0].hold(traced(guide, batch))
     drawn = trace if path is None else rescaled(trace, path)
-    model_trace = holes[1].hold(poutine.trace(poutine.replay(model, trace=drawn)).get_trace(**batch))
+    model_trace = holes[1].hold(traced(poutine.replay(model, trace=drawn), batch))
     if estimator == "reparameterised":
         return Run(structure, particles, trace, model_trace, holes[1].observed)
     density, scores = drawn, detached(trace)
     if len(structure.latents) > 1:  # a later site's parameters depend on earlier draws: evaluate it at the changed ones
-        scores = poutine.trace(poutine.replay(plain_guide, trace=scores)).get_trace(**batch)
+        scores = traced(poutine.replay(plain_guide, trace=scores), batch)
         if path is not None:
-            density = poutine.trace(poutine.replay(plain_guide, trace=drawn)).get_trace(**batch)
+            density = traced(poutine.replay(plain_guide, trace=drawn), batch)
     return Run(structure, particles, density, model_trace, holes[1].observed, scores)
 
 

@@ -12,7 +12,7 @@ import torch
 from ppl_vae import contract
 from ppl_vae.analysis import analyse, observe, preserved_randomness, read, representative
 from ppl_vae.bounds import ELBO
-from ppl_vae.data import Data, as_split
+from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.program import Batch, Pair
@@ -69,15 +69,14 @@ def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> li
     pair = Pair(model, guide)
     batch = representative(pair, split.to(pair.device))
     with preserved_randomness(), pyro.validation_enabled(False):
-        errors = list(_errors(pair, batch))
+        errors = list(_errors(pair, batch, split))
         if errors:
             return errors
         try:
             structure = analyse(pair, batch)
-            check_support(pair, structure, split)
         except UserError as error:
             return [_finding(error)]
-        fixed = [] if structure.rows_total else _fixed_plate(pair, batch)
+        fixed = [] if structure.rows_total else _fixed_plate(pair, structure.plate, batch)
         return [*fixed, *_warnings(pair, structure, batch)]
 
 
@@ -88,12 +87,13 @@ def _finding(error: UserError) -> Finding:
     return Finding(None, problem, remedy or "see the message")
 
 
-def _errors(pair: Pair, batch: Batch) -> Iterator[Finding]:
+def _errors(pair: Pair, batch: Batch, split: Split) -> Iterator[Finding]:
     """Every check of the contract on its own, so that one mistake does not hide another."""
     try:
         with torch.no_grad():
             seen = observe(pair, batch)
             frame = contract.data_plate(seen.model)
+            check_support(pair, seen.holes, seen.latents, split)  # first: other checks stumble over such values
     except UserError as error:
         yield _finding(error)
         return
@@ -116,7 +116,7 @@ def _errors(pair: Pair, batch: Batch) -> Iterator[Finding]:
                 yield _finding(error)
 
 
-def _fixed_plate(pair: Pair, batch: Batch) -> Iterator[Finding]:
+def _fixed_plate(pair: Pair, plate: str, batch: Batch) -> Iterator[Finding]:
     """A plate that has the size of this batch by accident fails on the next one."""
     fewer = {name: values[:-1] for name, values in batch.items()}
     if not fewer or not len(next(iter(fewer.values()))):
@@ -124,7 +124,13 @@ def _fixed_plate(pair: Pair, batch: Batch) -> Iterator[Finding]:
     try:
         analyse(pair, fewer)
     except UserError as error:
-        yield _finding(error)
+        rows = len(next(iter(batch.values())))
+        yield Finding(
+            plate,
+            f"the programs run on {rows} rows but not on {rows - 1} (plate {plate!r} or some tensor has the size of "
+            f"the batch): {error}",
+            f"size everything by the rows that came, pyro.plate({plate!r}, len(x)): batch size belongs to inference",
+        )
 
 
 def _warnings(pair: Pair, structure: Any, batch: Batch) -> Iterator[Finding]:

@@ -30,12 +30,12 @@ def can_enumerate(fn: Any) -> bool:
 
 
 def is_missing(fn: Any, value: Tensor) -> Tensor:
-    """Which entries of an observed value are missing: NaN, or -1 where the support has no negative values."""
+    """Which entries of an observed value are missing: NaN, or the label -1 of a finite set (a count has no -1)."""
     missing = torch.isnan(value) if value.is_floating_point() else torch.zeros_like(value, dtype=torch.bool)
     base = fn
     while isinstance(base, dist.Independent):
         base = base.base_dist
-    if getattr(base.support, "is_discrete", False):
+    if can_enumerate(base):
         missing = missing | (value == -1)
     if isinstance(base, dist.OneHotCategorical):
         missing = missing.any(-1, keepdim=True).expand_as(missing)

@@ -98,7 +98,8 @@ def simulate(
     pair: Pair, schema: Schema, n: int, *, seed: int = 0, draw: bool = True, field: str = "x"
 ) -> dict[str, Tensor]:
     """n rows from the model: the latents by site name and `field`, drawn or as its mean given the latents."""
-    batch = {f.name: blank(f, n).to(pair.device) for f in schema if f.shape or f.name == field}
+    labels = {f.name for f in schema if f.kind == "categorical" and f.shape == () and f.name != field}
+    batch = {f.name: blank(f, n).to(pair.device) for f in schema if f.name not in labels}
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         sites = sample_sites(poutine.trace(pair.model).get_trace(**batch))

@@ -52,8 +52,9 @@ class BoundStep:
             objective = self.beta.objective(self.bound, weights, epoch) + shared
         else:
             objective = self.bound.surrogate(weights, beta).mean() + shared
-        (-objective).backward()
-        self.optimizer.step()
+        if objective.requires_grad:
+            (-objective).backward()
+            self.optimizer.step()
         return self._outcome(weights, objective.detach())
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -13,25 +14,24 @@ from torch import Tensor
 
 from ppl_vae.analysis import representative
 from ppl_vae.data import Split
-from ppl_vae.errors import UserError
+from ppl_vae.errors import ProgramError
 from ppl_vae.missing import Holes, is_missing
 from ppl_vae.program import Pair
-from ppl_vae.structure import Structure
 
 __all__ = ["check_support"]
 
 
-def check_support(pair: Pair, structure: Structure, *splits: Split | None) -> None:
+def check_support(pair: Pair, holes: Mapping[str, str], latents: Iterable[str], *splits: Split | None) -> None:
     """Compare every observed field of every split with the support of the site that observes it.
 
     Raises:
-        UserError: with the field, the row, the value, and the likelihoods that would fit.
+        ProgramError: with the field, the row, the value, and the likelihoods that would fit.
     """
     known = [s for s in splits if s is not None]
     batch = representative(pair, known[0])
     watch = _Watch()
     with torch.no_grad():
-        poutine.trace(Holes(structure.holes, structure.latents, batch)(watch(pair.model))).get_trace(**batch)
+        poutine.trace(Holes(holes, latents, batch)(watch(pair.model))).get_trace(**batch)
     for name, (fn, value) in watch.seen.items():
         field = next((f for f, v in batch.items() if v.data_ptr() == value.data_ptr()), None)
         if field is not None and batch[field].shape == value.shape:
@@ -69,9 +69,11 @@ def _check(field: str, site: str, fn: Any, split: Split) -> None:
     found = value[tuple(where)].item()
     fitting = ", ".join(_fitting(value[~missing]))
     entry = f", entry {tuple(where[1:])}" if len(where) > 1 else ""
-    raise UserError(
+    raise ProgramError(
+        site,
         f"field {field!r}, {split.name} row {where[0]}{entry}: value {found:g} is outside the support of "
-        f"{type(base).__name__} at site {site!r}; likelihoods that fit these values: {fitting}"
+        f"{type(base).__name__} at site {site!r}",
+        f"likelihoods that fit these values are {fitting}",
     )
 
 

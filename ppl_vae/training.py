@@ -153,7 +153,7 @@ def fit(
                 raise ProgramError(finding.site, finding.problem, finding.remedy)
         structure = analyse(pair, representative(pair, train, min(batch_size, len(train))))
         if validation is not None:
-            check_support(pair, structure, validation)
+            check_support(pair, structure.holes, structure.latents, validation)
         parameters = [p for p in pair.parameters() if p.requires_grad]
         make = optimizer or (lambda ps: _adam(ps, settings))
         trained: Any = make(parameters) if parameters else _NoOptimizer()
@@ -330,7 +330,7 @@ class _Loop:
         return total / len(split)
 
     def _keep_best(self, record: Record) -> None:
-        value = float(record.get("validation", record["train"]))
+        value: float = record["validation"] if self.validation is not None else record["train"]
         # While beta is still below its end value the pair is being led there: the last such epoch is kept, no more.
         settled = self._is_settled(record["epoch"])
         before = self._is_settled(self.best.epoch) and bool(self.kept)

@@ -16,8 +16,7 @@ class ELBO(Bound):
     summed out. With `analytic_kl` the KL divergence of a site is used in place of its sampled value where it
     is known: the same expectation, with less variance while q is far from the posterior (close to it the noise
     of the sampled KL and of the likelihood cancel, and the sampled form has less). Sites without a
-    reparameterised sampler get a
-    score-function gradient, with the mean of the other particles as its baseline.
+    reparameterised sampler get a score-function gradient, with the mean of the other particles as its baseline.
 
     Args:
         particles: draws per row, K; the bound is the mean over them.
