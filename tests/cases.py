@@ -17,6 +17,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae.bounds import CIWAE, CUBO, ELBO, IWAE, MIWAE, PIWAE, TVO, Renyi
+from ppl_vae.data import Field
+from ppl_vae.generated import GeneratedGuide
+from ppl_vae.guides import MeanField
+from ppl_vae.likelihoods import Bernoulli, Categorical, Normal, Poisson
+from ppl_vae.models import VAE
 
 F64 = torch.float64
 Program = Callable[..., Any]
@@ -412,3 +417,87 @@ def hierarchy_elbo(x: Tensor) -> Tensor:
     likelihood = -half - math.log(0.5) - ((x - a * x) ** 2 + v**2) / (2 * 0.25)
     entropy = half + v.log() + 0.5
     return shared + (prior + likelihood + entropy).sum()
+
+
+# -- likelihoods: name -> (likelihood, the field it is built for) ------------------------------------------------
+
+LIKELIHOODS: dict[str, tuple[Any, Field]] = {
+    "Bernoulli": (Bernoulli(), Field("x", "binary", (3,))),
+    "Categorical": (Categorical(), Field("x", "categorical", (2, 3), 5)),
+    "Categorical of counts": (Categorical(), Field("x", "count", (3,), 4)),
+    "Categorical of bits": (Categorical(), Field("x", "binary", (3,))),
+    "Normal, learned scale": (Normal(), Field("x", "real", (3,))),
+    "Normal, fixed scale": (Normal(scale=0.3), Field("x", "positive", (2,))),
+    "Poisson": (Poisson(), Field("x", "count", (3,), 9)),
+}
+
+# -- models: name -> constructor from a data set -----------------------------------------------------------------
+
+MODELS: dict[str, Callable[[Any], Any]] = {
+    "VAE": lambda data: VAE(data, latent_dim=3, hidden=(8,)),
+    "VAE, no hidden layer": lambda data: VAE(data, latent_dim=2, hidden=()),
+    "VAE, tanh": lambda data: VAE(data, latent_dim=3, hidden=(8, 8), activation="tanh"),
+}
+
+# -- guides: name -> class, run over programs with latents of every kind -------------------------------------------
+
+GUIDES: dict[str, type[GeneratedGuide]] = {"MeanField": MeanField}
+
+
+def of_latent(prior: Callable[[], Any], mean: Callable[[Tensor], Tensor]) -> Program:
+    """A model with one latent z of the given prior and three measurements around a function of it."""
+
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", prior())
+            pyro.sample("x", dist.Normal(mean(z).unsqueeze(-1).expand(*mean(z).shape, 3), 1.0).to_event(1), obs=x)
+
+    return model
+
+
+def two_layers(x=None):
+    with pyro.plate("rows", len(x)):
+        top = pyro.sample("top", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        z = pyro.sample("z", dist.Normal(top.sum(-1), top[..., 0].exp()))
+        pyro.sample("x", dist.Normal(z.unsqueeze(-1).expand(*z.shape, 3), 1.0).to_event(1), obs=x)
+
+
+def label_and_style(x=None, y=None):
+    with pyro.plate("data", len(x)):
+        y = pyro.sample("y", dist.Categorical(torch.ones(4)), obs=y)
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        mean = z + 1.0 * y
+        pyro.sample("x", dist.Normal(mean.unsqueeze(-1).expand(*mean.shape, 3), 1.0).to_event(1), obs=x)
+
+
+def one_hot_label(x=None):
+    with pyro.plate("data", len(x)):
+        y = pyro.sample("y", dist.OneHotCategorical(torch.ones(4)))
+        flag = pyro.sample("flag", dist.Bernoulli(0.3))
+        mean = y @ torch.arange(4.0) + flag
+        pyro.sample("x", dist.Normal(mean.unsqueeze(-1).expand(*mean.shape, 3), 1.0).to_event(1), obs=x)
+
+
+def with_globals(x=None):
+    scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+    loading = pyro.sample("loading", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z.unsqueeze(-1) * loading, scale.unsqueeze(-1)).to_event(1), obs=x)
+
+
+PROGRAMS: dict[str, Program] = {
+    "real": of_latent(lambda: dist.Normal(0.0, 1.0), lambda z: z),
+    "vector": of_latent(lambda: dist.Normal(torch.zeros(2), 1.0).to_event(1), lambda z: z.sum(-1)),
+    "matrix": of_latent(lambda: dist.Normal(torch.zeros(2, 3), 1.0).to_event(2), lambda z: z.sum((-1, -2))),
+    "positive": of_latent(lambda: dist.Gamma(2.0, 1.0), lambda z: z.log()),
+    "positive vector": of_latent(lambda: dist.Gamma(2.0, torch.ones(2)).to_event(1), lambda z: z.log().sum(-1)),
+    "unit interval": of_latent(lambda: dist.Beta(2.0, 2.0), lambda z: z),
+    "simplex": of_latent(lambda: dist.Dirichlet(torch.ones(4)), lambda z: z[..., 0]),
+    "interval": of_latent(lambda: dist.Uniform(-2.0, 5.0), lambda z: z),
+    "correlations": of_latent(lambda: dist.LKJCholesky(3, 1.0), lambda z: z[..., 2, 0]),
+    "two layers": two_layers,
+    "label and style": label_and_style,
+    "one-hot label and flag": one_hot_label,
+    "shared by all rows": with_globals,
+}
