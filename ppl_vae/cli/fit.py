@@ -56,7 +56,7 @@ def fit(
         float | None,
         typer.Option(
             help="Epochs in which the KL weight grows from 0; none for Pyro's own bounds.",
-            show_default="10",
+            show_default="10, or a fifth of the epochs if that is less",
         ),
     ] = None,
     beta: Annotated[float | None, typer.Option(help="The KL weight after that.", show_default="1")] = None,
@@ -177,5 +177,5 @@ class Request:
         from ppl_vae.schedules import WarmUp
 
         beta = 1.0 if self.beta is None else self.beta
-        epochs = 10.0 if self.warm_up is None else self.warm_up
+        epochs = min(10.0, self.epochs / 5) if self.warm_up is None else self.warm_up
         return beta if self.is_pyro or epochs == 0 else WarmUp(epochs, beta)
