@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 from torch.nn import functional as F
 
 from ppl_vae.data.schema import Field
@@ -23,13 +24,14 @@ class Likelihood(Recorded, nn.Module, ABC):
 
     `likelihood.build(field)` fits it to a field; calling it with features [..., |S| * width] returns a
     distribution with event shape S. Every likelihood is normalised: a density for continuous, a mass for
-    discrete fields. A subclass gives `kinds` and `entries` (and `setup`, if it has parameters).
+    discrete fields. A subclass gives `kinds`, `support` and `entries` (and `setup`, if it has parameters).
 
     Raises:
         UserError: if the field's kind is not one that this likelihood is a distribution over.
     """
 
     kinds: ClassVar[tuple[str, ...]]
+    support: ClassVar[Any]
     width: int = 1
     field: Field
 
@@ -37,13 +39,24 @@ class Likelihood(Recorded, nn.Module, ABC):
         """A copy for this field; `train` [n, *S] are the training rows, from which scales may be initialised."""
         if field.kind not in self.kinds:
             raise UserError(
-                f"field {field.name!r} is {field.kind}, which {type(self).__name__} is no distribution over: "
-                f"use {' or '.join(fitting(field))}"
+                f"field {field.name!r} is {field.kind}, which {type(self).__name__} is no distribution over"
+                f"{self._outside(train)}: use {' or '.join(fitting(field))}"
             )
         built = copy.deepcopy(self)
         built.field = field
         built.setup(train)
         return built
+
+    def _outside(self, train: Tensor | None) -> str:
+        """Where the first training value outside this likelihood's support is, in words."""
+        if train is None:
+            return ""
+        outside = (~self.support.check(train) & ~torch.isnan(train)).nonzero()
+        if not len(outside):
+            return ""
+        row, *entry = outside[0].tolist()
+        value = float(train[tuple(outside[0].tolist())])
+        return f" (training row {row}, entry {tuple(entry)}: value {value:g})"
 
     def setup(self, train: Tensor | None) -> None:
         """Create parameters, once the field is known."""
@@ -74,6 +87,7 @@ class Bernoulli(Likelihood):
     """
 
     kinds = ("binary",)
+    support = constraints.boolean
 
     def entries(self, features: Tensor) -> dist.Distribution:
         """One logit an entry."""
@@ -94,6 +108,7 @@ class Categorical(Likelihood):
     """
 
     kinds = ("categorical", "count", "binary")
+    support = constraints.nonnegative_integer
 
     def setup(self, train: Tensor | None) -> None:
         """Features are one logit for each level."""
@@ -127,6 +142,7 @@ class Normal(Likelihood):
     """
 
     kinds = ("real", "positive", "unit")
+    support = constraints.real
     shift: Tensor
     unit: Tensor
 
@@ -166,6 +182,7 @@ class Poisson(Likelihood):
     """
 
     kinds = ("count",)
+    support = constraints.nonnegative_integer
 
     def entries(self, features: Tensor) -> dist.Distribution:
         """One rate an entry."""
