@@ -17,7 +17,7 @@ from torch import Tensor
 from ppl_vae.errors import UserError
 from ppl_vae.missing import Holes
 from ppl_vae.paths import Estimator, PathScale, detached, rescaled
-from ppl_vae.program import Batch, Pair
+from ppl_vae.program import Batch, Programs
 from ppl_vae.structure import Structure
 
 __all__ = ["Run", "mark_summed", "run", "traced"]
@@ -54,7 +54,7 @@ def traced(program: Any, batch: Batch) -> Trace:
 
 
 def run(
-    pair: Pair,
+    pair: Programs,
     structure: Structure,
     batch: Batch,
     particles: int = 1,
@@ -93,7 +93,7 @@ def _for_particles(program: Any, structure: Structure, particles: int) -> Any:
     return pyro.plate(PARTICLES, particles, dim=-1 - structure.nesting)(program) if particles > 1 else program
 
 
-def mark_summed(pair: Pair, structure: Structure) -> tuple[Any, Any]:
+def mark_summed(pair: Programs, structure: Structure) -> tuple[Any, Any]:
     """Model and guide with their discrete latents marked for Pyro's own enumeration."""
     return _Sum(structure.summed_model)(pair.model), _Sum(structure.summed_guide)(pair.guide)
 

@@ -87,7 +87,7 @@ class Factors:
         site = self.guide_sites[name]
         log_q = self._log_prob(site)
         if name in self.scores:  # leave out the gradient through q's parameters at a fixed draw
-            score = self._log_prob(self.scores[name])
+            score = self._score(name)
             log_q = log_q - (score - score.detach())
         if name in self.run.observed:  # log q counts only in the rows in which the site is latent
             log_q = torch.where(self.run.observed[name][1], torch.zeros_like(log_q), log_q)
@@ -95,6 +95,16 @@ class Factors:
             self.score.append((name, log_q))
         part = "global" if name in self.structure.global_latents else "guide"
         return [Factor(part, name, site, -log_q)]
+
+    def _score(self, name: str) -> Tensor:
+        try:
+            return self._log_prob(self.scores[name])
+        except (NotImplementedError, KeyError) as error:  # torch's and Pyro's way of having no inverse
+            raise UserError(
+                f"site {name!r} has a {type(self.scores[name]['fn']).__name__} with a transform that has no inverse, "
+                "so that log q of a value that it did not just draw cannot be had: use the reparameterised estimator, "
+                "or an invertible flow"
+            ) from error
 
     def _log_prob(self, site: dict[str, Any]) -> Tensor:
         return scale_and_mask(site["fn"].log_prob(site["value"]), self._scale(site), site["mask"])

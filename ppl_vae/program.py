@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
@@ -21,7 +21,7 @@ from torch.distributions import constraints, transform_to
 
 from ppl_vae.errors import ProgramError, UserError
 
-__all__ = ["Pair", "Program"]
+__all__ = ["Pair", "Program", "Programs"]
 
 Batch = Mapping[str, Tensor]
 
@@ -166,6 +166,14 @@ class _AnswerParams(Messenger):
         name, *initial = msg["args"]
         constraint = msg["kwargs"].get("constraint", constraints.real)
         msg["value"], msg["done"] = self.own.get(name, initial, constraint), True
+
+
+@runtime_checkable
+class Programs(Protocol):
+    """What the engine runs: a model and a guide that are called with the fields of a batch, by name."""
+
+    model: Any
+    guide: Any
 
 
 class Pair(nn.Module):

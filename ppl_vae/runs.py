@@ -105,6 +105,7 @@ def _describe(result: Result) -> dict[str, Any]:
         "data": {"name": getattr(data, "name", "array"), "source": source},
         "schema": result.schema.to_json(),
         "settings": result.settings,
+        "findings": [str(finding) for finding in result.findings],
         "best": {"epoch": result.best.epoch, "bound": result.best.bound},
         "versions": {p: metadata.version(p) for p in _PACKAGES} | {"python": platform.python_version()},
     }

@@ -16,12 +16,12 @@ from ppl_vae.analysis import representative
 from ppl_vae.data import Split
 from ppl_vae.errors import ProgramError
 from ppl_vae.missing import Holes, is_missing
-from ppl_vae.program import Pair
+from ppl_vae.program import Programs
 
 __all__ = ["check_support"]
 
 
-def check_support(pair: Pair, holes: Mapping[str, str], latents: Iterable[str], *splits: Split | None) -> None:
+def check_support(pair: Programs, holes: Mapping[str, str], latents: Iterable[str], *splits: Split | None) -> None:
     """Compare every observed field of every split with the support of the site that observes it.
 
     Raises:

@@ -30,7 +30,7 @@ __all__ = ["Best", "Result", "fit"]
 
 Record = dict[str, Any]
 
-CHECKPOINT_SECONDS = 20.0
+CHECKPOINT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ppl_vae.analysis import preserved_randomness
 from ppl_vae.execution import run
-from ppl_vae.program import Batch, Pair
+from ppl_vae.program import Batch, Pair, Programs
 from ppl_vae.structure import Structure, sample_sites
 
 __all__ = ["explain_divergence"]
@@ -31,7 +31,7 @@ def explain_divergence(pair: Pair, structure: Structure, batch: Batch, epoch: in
     )
 
 
-def _first_bad_site(pair: Pair, structure: Structure, batch: Batch) -> str:
+def _first_bad_site(pair: Programs, structure: Structure, batch: Batch) -> str:
     with preserved_randomness(), torch.no_grad():
         try:
             traces = run(pair, structure, batch)

@@ -15,7 +15,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.execution import run
 from ppl_vae.factors import Factors
 from ppl_vae.paths import Estimator, PathScale
-from ppl_vae.program import Batch, Pair
+from ppl_vae.program import Batch, Pair, Programs
 from ppl_vae.structure import Structure
 
 __all__ = ["Discrete", "LogWeights", "log_weights", "weigh"]
@@ -61,7 +61,7 @@ class LogWeights:
 
 
 def weigh(
-    pair: Pair,
+    pair: Programs,
     structure: Structure,
     batch: Batch,
     particles: int = 1,

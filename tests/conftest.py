@@ -13,5 +13,13 @@ def seeded():
     torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
 
 
+def pytest_addoption(parser):
+    parser.addoption("--typecheck", action="store_true", help="check the shapes in types while tests run")
+
+
 def pytest_configure(config):
+    if config.getoption("--typecheck"):
+        from jaxtyping import install_import_hook
+
+        install_import_hook(["ppl_vae.weights", "ppl_vae.evaluation"], "beartype.beartype")
     pyro.enable_validation(True)

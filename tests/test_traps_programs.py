@@ -258,10 +258,7 @@ def test_sites_that_differ_between_the_programs_are_reported_by_name(name):
     assert site in {f.site for f in errors(two_latents, guide, x)}
 
 
-# Not yet applicable, to be tested by the change that brings the part:
-#  7  evidence under a learned prior: no learned prior yet. (`evaluate` weighs by any prior a model has.)
-# 20  flow guides that do not depend on x: no flow guide yet.
-# 21  transforms without an inverse: no flow guide yet; MeanField uses only Pyro's invertible `biject_to`.
-# 22  one bound for labelled and unlabelled rows: no M2 yet. (Plain programs of this kind are in cases.py.)
+# 7, 21 and 22 are in test_traps_guides.py; 20 (parameters that do not depend on the row) is a property test over GUIDES
+# in test_guides.py. Not yet applicable, to be tested by the change that brings the part:
 # 26  k-hat per row, and both ArviZ conventions: no k-hat yet.
 # 27  dSprites orientation and the conventions of MIG: neither the data set nor the metric yet.

@@ -19,7 +19,7 @@ from torch import Tensor
 from ppl_vae.analysis import analyse
 from ppl_vae.errors import UserError
 from ppl_vae.paths import Estimator, PathScale
-from ppl_vae.program import Batch, Pair
+from ppl_vae.program import Batch, Programs
 from ppl_vae.recorded import Recorded
 from ppl_vae.structure import Structure
 from ppl_vae.weights import Discrete, LogWeights, weigh
@@ -128,7 +128,7 @@ class Bound(Recorded, PyroELBO):
 
     def weigh(
         self,
-        pair: Pair,
+        pair: Programs,
         structure: Structure,
         batch: Batch,
         beta: float | Tensor = 1.0,
@@ -160,11 +160,11 @@ class Bound(Recorded, PyroELBO):
         bare = _Bare(model, guide, args, kwargs)
         key = (model, guide, tuple((k, tuple(v.shape)) for k, v in bare.batch.items()))
         if self._seen is None or self._seen[0] != key:
-            structure = analyse(bare, bare.batch)  # type: ignore[arg-type]
+            structure = analyse(bare, bare.batch)
             self.refuse(structure)
             self._seen = (key, structure)
         structure = self._seen[1]
-        weights = self.weigh(bare, structure, bare.batch)  # type: ignore[arg-type]
+        weights = self.weigh(bare, structure, bare.batch)
         rows = weights.log_likelihood.shape[1]
         return weights, (structure.rows_total or rows) / rows
 

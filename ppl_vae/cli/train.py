@@ -104,6 +104,8 @@ def train(ask: Request) -> None:
         result = _fit(ask, model.value, guide.value, data, bound, decay, device, out, headline)
         extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
         save_run(result, out, extra=extra, own_folder=True)
+    for finding in result.findings:
+        note(str(finding))
     try:
         split, summary = _evaluate(ask, result, data)
         if summary is not None:
