@@ -49,7 +49,7 @@ def fit(
         float | None,
         typer.Option(
             help="AdamW's decoupled weight decay on matrices: a pull to 0 that fades as rows grow.",
-            show_default="1000 / training rows; 0 for your own file",
+            show_default="1000 / training rows, at most 1; 0 for your own file",
         ),
     ] = None,
     warm_up: Annotated[

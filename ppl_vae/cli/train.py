@@ -98,7 +98,7 @@ def train(ask: Request) -> None:
     bound = make_bound(ask.bound, ask.particles)
     decay = ask.weight_decay
     if decay is None:
-        decay = 0.0 if ask.is_own else 1000 / len(data.train)
+        decay = 0.0 if ask.is_own else min(1.0, 1000 / len(data.train))
     headline = _headline(ask, model, guide, data, bound, decay, str(device))
     with _reserved(out):
         result = _fit(ask, model.value, guide.value, data, bound, decay, device, out, headline)
