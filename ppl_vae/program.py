@@ -30,8 +30,8 @@ class Program(nn.Module):
     """A model or guide as a `torch.nn.Module`: call it with the fields of a batch, by name.
 
     `pyro.param`, `pyro.module` and `PyroModule` statements inside it read and create parameters of this
-    object, so two programs in one process never share any, whatever names they use; the global parameter
-    store is neither read nor written. Fields that the callable does not ask for are left out.
+    object (or of its partner in a `Pair`), so two pairs in one process never share any, whatever names they use;
+    the global parameter store is neither read nor written. Fields that the callable does not ask for are left out.
 
     Example:
         >>> import pyro.distributions as dist
@@ -124,12 +124,14 @@ class _OwnParameters(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.constraint: dict[str, constraints.Constraint] = {}
+        self.partner: list[_OwnParameters] = []  # in a list: the other program's parameters are not a part of this one
 
     def get(self, name: str, initial: list[Any], constraint: constraints.Constraint) -> Tensor:
         """The constrained value of a parameter, created from its initial value at first use."""
         key = name.replace(".", "/")  # torch forbids dots in parameter names
         if key not in self._parameters:
-            self._create(name, key, initial, constraint)
+            if not self._adopt(key, initial):
+                self._create(name, key, initial, constraint)
         elif initial and isinstance(initial[0], nn.Parameter) and initial[0] is not self._parameters[key]:
             raise ProgramError(
                 name,
@@ -137,6 +139,17 @@ class _OwnParameters(nn.Module):
                 "give every pyro.module its own name, and make modules outside of the program",
             )
         return transform_to(self.constraint[key])(self._parameters[key])
+
+    def _adopt(self, key: str, initial: list[Any]) -> bool:
+        """Model and guide that name one parameter share it, as they do in Pyro; other pairs have their own."""
+        if initial and isinstance(initial[0], nn.Parameter):
+            return False  # the parameter of a network is itself, whatever else has its name
+        for partner in self.partner:
+            if key in partner._parameters:
+                self.register_parameter(key, partner._parameters[key])
+                self.constraint[key] = partner.constraint[key]
+                return True
+        return False
 
     def _create(self, name: str, key: str, initial: list[Any], constraint: constraints.Constraint) -> None:
         if not initial:
@@ -189,6 +202,7 @@ class Pair(nn.Module):
         super().__init__()
         self.model = model if isinstance(model, Program) else Program(model, "model")
         self.guide = guide if isinstance(guide, Program) else Program(guide, "guide")
+        self.model.own.partner, self.guide.own.partner = [self.guide.own], [self.model.own]
 
     @property
     def device(self) -> torch.device:

@@ -87,3 +87,25 @@ def test_the_bound_of_a_labelled_row_includes_its_label():
     ratio = log_weights(styled, styled_guide, {"x": x, "y": y}, particles=1).log_weight.exp().flatten()
     exact = WEIGHTS[YM[1]] * dist.Normal(CENTRES[YM[1]], 1.36**0.5).log_prob(XM[1]).exp()
     assert abs(ratio.mean() - exact) <= 4 * ratio.std() / len(ratio) ** 0.5
+
+
+def test_a_name_is_one_parameter_within_a_pair_and_another_in_the_next():
+    """11. As in Pyro, model and guide may share a parameter by its name; two pairs never do."""
+
+    def model(x=None):
+        scale = pyro.param("scale", t(1.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(t(0.0), scale))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x=None):
+        scale = pyro.param("scale", t(1.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.5 * x, scale))
+
+    first = ppl_vae.fit(model, guide, XH, epochs=5, lr=0.1)
+    second = ppl_vae.fit(model, guide, 5 * XH, epochs=5, lr=0.1)
+    scales = [[p for n, p in r.named_parameters() if n.endswith("scale")] for r in (first.model, first.guide)]
+    assert scales[0][0] is scales[1][0]
+    assert second.model.own._parameters["scale"] is not scales[0][0]
+    assert second.model.own._parameters["scale"] != scales[0][0]
