@@ -181,13 +181,19 @@ def value_and_gradient(bound, model, guide, x, seed=1):
             labelled_guide,
             5,
         ),
-        # Pyro's particles are of whole batches: the same thing as ours for one row.
         (
             IWAE(6),
             RenyiELBO(alpha=0, num_particles=6, vectorize_particles=True, max_plate_nesting=1),
             trainable,
             trainable_guide,
-            1,
+            5,
+        ),
+        (
+            Renyi(0.5, 6),
+            RenyiELBO(alpha=0.5, num_particles=6, vectorize_particles=True, max_plate_nesting=1),
+            trainable,
+            trainable_guide,
+            5,
         ),
     ],
     ids=[
@@ -196,7 +202,8 @@ def value_and_gradient(bound, model, guide, x, seed=1):
         "TraceEnum_ELBO",
         "TraceEnum_ELBO collapsed",
         "TraceEnum-3",
-        "RenyiELBO",
+        "RenyiELBO(0)",
+        "RenyiELBO(0.5)",
     ],
 )
 def test_equal_to_pyro_in_value_and_gradient(ours, theirs, model, guide, rows):
