@@ -78,7 +78,8 @@ def small_panels(
     shown = min(count, PANELS)
     across = min(shown, 4)
     rows = -(-shown // across)
-    width = max(2.2 * across, 3.6) + 0.2
+    # A legend beside the panels takes up to three inches, whatever their number.
+    width = max(2.2 * across, 3.6) + (3.0 if sharey and across < 4 else 0.2)
     figure = Figure(figsize=(width, (2.3 if square else 1.9) * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, across, squeeze=False, sharey=sharey).ravel()
     for spare in grid[shown:]:
