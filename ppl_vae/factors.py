@@ -185,7 +185,7 @@ class Factors:
         if some is None:
             raise UserError("the pair has no factor inside its data plate: put the rows' statements into it")
         zero = torch.zeros_like(some)
-        score = [self._reduce("guide", name, log_q) for name, log_q in self.score]
+        score = [self._reduce("guide", name, self._over_values(log_q)) for name, log_q in self.score]
         return Parts(
             log_likelihood=sums.get("likelihood", zero),
             log_prior=sums.get("prior", zero),
@@ -195,14 +195,18 @@ class Factors:
             by_site=by_site,
         )
 
+    def _over_values(self, log_q: Tensor) -> Tensor:
+        """log q of draws made for every value of a summed latent: they are draws of their own, so scores add up."""
+        depth = self.structure.nesting + (self.particles > 1)
+        return log_q.sum(tuple(range(log_q.dim() - depth))) if log_q.dim() > depth else log_q
+
     def _reduce(self, part: str, name: str, log: Tensor) -> Tensor:
         """Sum out inner plates: [particle, row]; a global factor over all its plates: [particle]."""
         depth = self.structure.nesting + 1
         if log.dim() > depth:
             raise UserError(
                 f"site {name!r} has a log-probability of shape {tuple(log.shape)}, with more dims than its "
-                "plates have: declare event dims with .to_event(); a site without a reparameterised sampler "
-                "may not depend on a discrete one that is summed out"
+                "plates have: declare event dims with .to_event()"
             )
         log = log.reshape((1,) * (depth - log.dim()) + tuple(log.shape))
         if part == "global":

@@ -217,3 +217,43 @@ def test_dreg_is_refused_where_a_classifier_is_summed():
     structure = analyse(Pair(model, guide), {"x": XC})
     with pytest.raises(UserError, match="no dreg gradient"):
         IWAE(4, estimator="dreg").refuse(structure)
+
+
+# -- a count whose distribution depends on a label that is summed out --------------------------------------------
+
+
+def labelled_count_model(x, log_rate, **_):
+    with pyro.plate("data", len(x)):
+        y = pyro.sample("y", dist.Bernoulli(t(0.3)))
+        c = pyro.sample("c", dist.Poisson(log_rate.exp() * (1 + y)))
+        pyro.sample("x", dist.Normal(c, 1.0), obs=x)
+
+
+def labelled_count_guide(x, slope, **_):
+    with pyro.plate("data", len(x)):
+        y = pyro.sample("y", dist.Bernoulli(logits=slope * x))
+        pyro.sample("c", dist.Poisson((0.5 * y + slope * x).exp()))
+
+
+def exact_labelled(name, x, log_rate, slope):
+    """E of the ELBO, or of IWAE-1 (log of the sum over y of p / q), by summing over the counts drawn for each y."""
+    c, y = torch.arange(30, dtype=F64), t([0.0, 1.0]).unsqueeze(-1)
+    log_qc = dist.Poisson((0.5 * y + slope * x).exp()).log_prob(c)  # [y, c]
+    log_p = dist.Bernoulli(t(0.3)).log_prob(y) + dist.Poisson(log_rate.exp() * (1 + y)).log_prob(c)
+    log_w = log_p + dist.Normal(c, 1.0).log_prob(x) - log_qc
+    if name == "ELBO":
+        log_qy = dist.Bernoulli(logits=slope * x).log_prob(y)
+        return ((log_qy + log_qc).exp() * (log_w - log_qy)).sum()
+    both = torch.logaddexp(log_w[0].unsqueeze(1), log_w[1].unsqueeze(0))
+    return ((log_qc[0].unsqueeze(1) + log_qc[1].unsqueeze(0)).exp() * both).sum()
+
+
+@pytest.mark.parametrize(("name", "bound"), [("ELBO", ELBO(1)), ("ELBO", ELBO(3)), ("IWAE", IWAE(1))], ids=str)
+def test_scores_of_draws_made_for_every_value_of_a_label(name, bound):
+    x = XC[1:2].repeat(40 * REPEATS)
+    parameters = {"log_rate": t(0.4), "slope": t(0.3)}
+    found = per_row_gradients(bound, labelled_count_model, labelled_count_guide, x, parameters)
+    leaves = {n: p.clone().requires_grad_() for n, p in parameters.items()}
+    exact_labelled(name, x[0], **leaves).backward()
+    for parameter, leaf in leaves.items():
+        close(found[parameter], leaf.grad)
