@@ -181,6 +181,7 @@ def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
         summed_model=frozenset(summed_model),
         scored=frozenset(n for n in drawn if not getattr(guide[n]["fn"], "has_rsample", False)),
         absent=frozenset(absent),
+        auxiliary=frozenset(n for n in latents if guide[n]["infer"].get("is_auxiliary")),
         global_latents=frozenset(set(latents) - local),
         inner_subsample=frozenset(f.name for f in plates if f.dim != frame.dim and f.full_size not in (None, f.size)),
         rows_total=frame.full_size if frame.full_size not in (None, frame.size) else None,

@@ -58,6 +58,8 @@ class Factors:
         self.scores = {name: site for name, site in scores.items() if name not in skip}
         self.kl = self._analytic_kl() if analytic_kl else {}
         self.score: list[tuple[str, Tensor]] = []
+        # sites that are pieces of one draw of the guide have one rate together: theirs alone mean nothing
+        self.drawn_as = {name: site["infer"].get("joint", name) for name, site in self.guide_sites.items()}
         self.factors = [f for name, site in self.model_sites.items() for f in self._of_model(name, site)]
         self.factors += [f for name in self.structure.latents for f in self._of_guide(name)]
 
@@ -180,6 +182,7 @@ class Factors:
         for part, name, log in terms:
             sums[part] = sums[part] + log if part in sums else log
             if part in ("prior", "guide"):
+                name = self.drawn_as.get(name, name)
                 by_site[name] = by_site[name] - log if name in by_site else -log
         some = next((v for p, v in sums.items() if p != "global"), None)
         if some is None:

@@ -86,6 +86,11 @@ class PyroStep:
             raise UserError(
                 f"site {sites} has missing entries, which {type(bound).__name__} cannot skip: use --bound elbo"
             )
+        if structure.auxiliary and isinstance(bound, pyro.infer.TraceMeanField_ELBO):
+            raise UserError(
+                f"the guide draws {', '.join(sorted(structure.auxiliary))} together, and {type(bound).__name__} leaves "
+                "the density of joint draws out: use --bound elbo, or trace_elbo"
+            )
         model, guide = mark_summed(pair, structure)
         if not structure.enumerates and bound.max_plate_nesting == float("inf"):
             bound.max_plate_nesting = structure.nesting + (bound.vectorize_particles and bound.num_particles > 1)
