@@ -12,6 +12,7 @@ from ppl_vae.guides.mixture import Mixture
 from ppl_vae.guides.naf import NAF
 from ppl_vae.guides.planar import Planar
 from ppl_vae.guides.radial import Radial
+from ppl_vae.guides.refined import Refined
 from ppl_vae.guides.spline import Spline
 from ppl_vae.guides.sylvester import Sylvester
 
@@ -28,6 +29,7 @@ __all__ = [
     "Mixture",
     "Planar",
     "Radial",
+    "Refined",
     "Spline",
     "Sylvester",
 ]
