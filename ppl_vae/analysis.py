@@ -256,5 +256,8 @@ def _particle(trace: Trace, structure: Structure, k: int) -> Trace:
         value = site["value"]
         if value.dim() >= -dim and value.shape[dim] == 2:
             value = value.select(dim, k)
-        chosen.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+        # Pyro notes at every draw on which enumerated dims it depends; without the particles these move to the right
+        dims = {d + (d < -structure.nesting): i for d, i in site["infer"].get("_dim_to_id", {}).items()}
+        infer = {k: v for k, v in site["infer"].items() if not k.startswith("_")} | {"_dim_to_id": dims}
+        chosen.add_node(name, name=name, type="sample", value=value, is_observed=False, infer=infer)
     return chosen

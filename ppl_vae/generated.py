@@ -87,8 +87,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
             raise UserError(f"shared_rank must not be negative, got {shared_rank}")
         self.hidden, self.activation, self.conditioning = tuple(hidden), activation, conditioning
         self.init_scale, self.shared_rank = float(init_scale), shared_rank
-        own = {name: _family(name, value) for name, value in {**(families or {}), **sites}.items()}
-        object.__setattr__(self, "families", own)  # not submodules: they only make some
+        object.__setattr__(self, "families", {**(families or {}), **sites})  # not submodules: they only make some
         if encoder is not None:
             self.encoder = encoder
         if model is None:
@@ -101,7 +100,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
 
     program: Program
     sites: dict[str, Site]
-    families: dict[str, Callable[[int, int], nn.Module]]
+    families: dict[str, Any]
 
     @abstractmethod
     def family(self, features: int, size: int) -> nn.Module:
@@ -153,7 +152,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         features = int(self.encoder.size) + sum(self.given_sites[n].width for n in block.given)  # type: ignore[arg-type]
         size = sum(self.sites[n].width for n in block.sites)
         if block.sites[0] in self.families:
-            return self.families[block.sites[0]](features, size)
+            return _family(block.sites[0], self.families[block.sites[0]])(features, size)
         return nn.Linear(features, size) if self.sites[block.sites[0]].classified else self.family(features, size)
 
     # -- the program -----------------------------------------------------------------------------------------
@@ -162,10 +161,11 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         """Draw every latent of the model for the rows of a batch; returns the draws by site name."""
         fields = self._fields(args, fields)
         row = self._encoded(fields)
-        values = self.shared()
+        entered: dict[str, Any] = {}
+        values = self.shared(entered)
         with pyro.plate(self.plate, len(next(iter(fields.values()))), dim=self.dim):
             for block, head in zip(self.blocks, self.heads, strict=True):
-                values |= self._draw(block, head(self._features(row, block, values)))
+                values |= self._draw(block, head(self._features(row, block, values)), entered)
         return values
 
     def log_prob(self, values: Mapping[str, Tensor], **fields: Tensor) -> Tensor:
@@ -198,12 +198,12 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
     def _features(self, row: Tensor, block: Block, values: Mapping[str, Tensor]) -> Tensor:
         return concatenate([row, *(self.given_sites[n].features(values[n]) for n in block.given)])
 
-    def _draw(self, block: Block, head: Any) -> dict[str, Tensor]:
+    def _draw(self, block: Block, head: Any, entered: dict[str, Any]) -> dict[str, Tensor]:
         site = self.sites[block.sites[0]]
         if not site.classified and (len(block.sites) > 1 or (site.plates and not is_normal(head))):
-            return sample_together(block.name, head, [self.sites[n] for n in block.sites])
+            return sample_together(block.name, head, [self.sites[n] for n in block.sites], entered)
         posterior = site.classifier(head) if site.classified else site.constrained(head)
-        with site.inside():
+        with site.inside(entered):
             return {site.name: pyro.sample(site.name, posterior)}
 
     def _log_density(self, block: Block, head: Any, values: Mapping[str, Tensor]) -> Tensor:

@@ -54,11 +54,13 @@ class Site:
         return self.size * math.prod(p.size for p in self.plates)
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """The plates of this site, for its sample statement."""
+    def inside(self, entered: dict[str, Any]) -> Iterator[None]:
+        """The plates of this site, for its sample statement; `entered` keeps those of one run of the guide."""
         with ExitStack() as stack:
             for plate in self.plates:
-                stack.enter_context(pyro.plate(plate.name, plate.size, dim=plate.dim))
+                if plate.name not in entered:
+                    entered[plate.name] = pyro.plate(plate.name, plate.size, dim=plate.dim)
+                stack.enter_context(entered[plate.name])
             yield
 
     # -- vectors and elements --------------------------------------------------------------------------------
@@ -211,12 +213,14 @@ class Unpacked(dist.TorchDistribution):
         return torch.where(same, self.log_density, -torch.inf)
 
 
-def sample_together(name: str, joint: dist.Distribution, sites: Sequence[Site]) -> dict[str, Tensor]:
+def sample_together(
+    name: str, joint: dist.Distribution, sites: Sequence[Site], entered: dict[str, Any]
+) -> dict[str, Tensor]:
     """Draw a row's joint vector at an auxiliary site, and from it the values of several sites."""
     vector = pyro.sample(name, joint, infer={"is_auxiliary": True, "joint": name})
     values = {}
     for site, piece in zip(sites, vector.split([s.width for s in sites], dim=-1), strict=True):
-        with site.inside():
+        with site.inside(entered):
             values[site.name] = pyro.sample(site.name, site.unpacked(piece), infer={"joint": name})
     return values
 
