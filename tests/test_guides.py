@@ -319,3 +319,48 @@ def test_refining_works_inside_every_bound_and_leaves_generators_alone():
     assert ppl_vae.check(label_then_two, refined, x) == []
     for bound in (ELBO(3), IWAE(3)):
         assert math.isfinite(float(bound.loss(label_then_two, refined, x=x)))
+
+
+# -- joint draws in the engine -----------------------------------------------------------------------------------
+
+
+def test_a_joint_draw_has_one_rate():
+    x = rows()
+    w = log_weights(two_layers, FullRank(two_layers, x, hidden=(4,)), x, particles=5)
+    assert w.by_site.keys() == {"top,z"}
+    torch.testing.assert_close(w.by_site["top,z"], w.rate)
+    one_by_one = log_weights(two_layers, MeanField(two_layers, x, hidden=(4,)), x, particles=5)
+    assert one_by_one.by_site.keys() == {"top", "z"}
+
+
+def test_pyros_elbo_of_a_joint_draw_is_ours_and_its_mean_field_elbo_is_refused():
+    x = rows()
+    made = FullRank(label_then_two, x, hidden=(4,))
+    ours = ELBO(2000).loss(label_then_two, made, x=x)
+    pyros = pyro.infer.TraceEnum_ELBO(2000, vectorize_particles=True, max_plate_nesting=1)
+    marked = pyro.infer.config_enumerate(made)
+    assert float(ours) == pytest.approx(pyros.loss(label_then_two, marked, x=x), rel=0.02)
+    with pytest.raises(UserError, match=r"draws top,z together.*use --bound elbo"):
+        ppl_vae.fit(
+            two_layers, FullRank(two_layers, x, hidden=(4,)), x, bound=pyro.infer.TraceMeanField_ELBO(), epochs=1
+        )
+
+
+def test_particles_of_a_summed_label_are_compared_with_each_on_its_own():
+    """A guide that mixes its particles is found out, also where a label is summed out before it."""
+
+    def mixing(x=None):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(torch.ones(len(x), 2)))
+            z = pyro.sample("z", dist.Normal(1.0 * y + x.mean(), 1.0))
+            pyro.sample("w", dist.Normal(z.mean(), 1.0))
+
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(torch.ones(2)))
+            z = pyro.sample("z", dist.Normal(1.0 * y, 1.0))
+            w = pyro.sample("w", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal((z + w).unsqueeze(-1).expand(*z.shape, 3), 1.0).to_event(1), obs=x)
+
+    findings = ppl_vae.check(model, mixing, rows())
+    assert any("do not broadcast over particles" in f.problem for f in findings)
