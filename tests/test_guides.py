@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -60,7 +63,7 @@ def test_draws_are_in_the_support_and_the_pair_is_clean(guide, model):
     guided = poutine.trace(made).get_trace(**fields)
     truth = sample_sites(poutine.trace(poutine.replay(model, guided)).get_trace(**fields))
     for name, site in posterior_sites(made, fields).items():
-        assert name in made.sites or site["infer"].get("is_auxiliary") or name in made.shared.names
+        assert name in made.sites or site["infer"].get("is_auxiliary") or name in made.shared.sites
         assert torch.isfinite(site["fn"].log_prob(site["value"])).all()
         if name in truth:
             assert truth[name]["fn"].support.check(site["value"]).all()
@@ -238,8 +241,13 @@ def test_latents_shared_by_all_rows_may_have_a_covariance():
     model = PROGRAMS["shared by all rows"]
     made = MeanField(model, rows(), hidden=(4,), shared_rank=2)
     assert ppl_vae.check(model, made, rows()) == []
-    draws = torch.stack([torch.cat([v.reshape(-1) for v in made.shared({}).values()]) for _ in range(4)])
-    assert draws.shape == (4, 4)
+    with torch.no_grad():
+        made.shared.factor.copy_(torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.0, 0.5], [0.0, 0.0]]))
+        draws = torch.stack([made.shared({})["scale"].log() for _ in range(4000)])
+        alone = made.shared["scale"].base_dist
+    assert draws.std() == pytest.approx(float(alone.stddev), rel=0.05)
+    with pytest.raises(UserError, match="unknown latent shared by all rows 'scal': did you mean 'scale'"):
+        made.shared["scal"]
     result = ppl_vae.fit(model, made, rows(20), epochs=2, batch_size=5)
     assert math.isfinite(result.history[-1]["train"])
 
@@ -364,3 +372,13 @@ def test_particles_of_a_summed_label_are_compared_with_each_on_its_own():
 
     findings = ppl_vae.check(model, mixing, rows())
     assert any("do not broadcast over particles" in f.problem for f in findings)
+
+
+def test_the_family_of_the_contributing_page_works():
+    page = Path(__file__).resolve().parent.parent / "CONTRIBUTING.md"
+    block = next(b for b in re.findall(r"   ```python\n(.*?)   ```", page.read_text(), re.S) if "class Student" in b)
+    space = {"__name__": "student"}
+    exec(compile(textwrap.dedent(block), "CONTRIBUTING.md", "exec"), space)
+    for model in (label_then_two, within_rows, PROGRAMS["simplex"]):
+        made = space["Student"](model, rows(), hidden=(4,))
+        assert ppl_vae.check(model, made, rows()) == []
