@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.transforms import MonotonicRQSTransform
 
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import Affine, Flowing, StandardBase, alternating, at_least_one
+from ppl_vae.posteriors import Affine, Flowing, StandardBase, alternating
 
 __all__ = ["Spline"]
 
@@ -38,20 +37,10 @@ class Spline(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any] | None = None,
-        data: Any = None,
-        *,
-        flows: int = 2,
-        bins: int = 8,
-        coupling: bool = False,
-        width: int = 64,
-        **options: Any,
-    ) -> None:
-        self.flows, self.bins, self.width = at_least_one(flows=flows, bins=bins, width=width)
-        self.coupling = coupling
-        super().__init__(model, data, **options)
+    flows: int = 2
+    bins: int = 8
+    coupling: bool = False
+    width: int = 64
 
     def family(self, features: int, size: int) -> nn.Module:
         """Standard normals through splines, then location and scale, linear in the features."""

@@ -7,6 +7,7 @@ each from features of the row and of the latents drawn before it on which its po
 
 from __future__ import annotations
 
+import inspect
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -64,6 +65,17 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
     joint: ClassVar[bool] = True
     """Whether one distribution covers all continuous latents of a row together."""
 
+    options: ClassVar[dict[str, Any]] = {}
+    """The family's own options with their defaults: what a subclass declares as `flows: int = 3`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: vars(cls)[name] for name in vars(cls).get("__annotations__", {}) if name in vars(cls)}
+        cls.options = cls.options | own
+        inherited = list(inspect.signature(GeneratedGuide.__init__).parameters.values())[1:]
+        named = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in cls.options.items()]
+        cls.__signature__ = inspect.Signature([*inherited[:-1], *named, inherited[-1]])
+
     def __init__(
         self,
         model: Callable[..., Any] | None = None,
@@ -79,6 +91,8 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         **sites: Any,
     ) -> None:
         super().__init__()
+        for name, default in self.options.items():
+            setattr(self, name, _checked(name, sites.pop(name, default), default))
         if conditioning not in ("structured", "independent"):
             raise unknown_name("conditioning", conditioning, ("structured", "independent"))
         if not init_scale > 0:
@@ -121,7 +135,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         model = read_model(self.program, batch)
         for name in self.families:
             if name not in model.local:
-                options = ["encoder", "hidden", "init_scale", "conditioning", "shared_rank", *model.local]
+                options = [*inspect.signature(type(self)).parameters, *model.local]
                 raise unknown_name("latent site or option", name, options)
         self.plate, self.dim, self.sites = model.plate, model.dim, model.local
         fields = [schema[name] for name in model.observed]
@@ -214,6 +228,17 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         parts = [site.vector(values[site.name]) for site in sites]
         log_q = head.log_prob(concatenate([vector for vector, _ in parts]))
         return (log_q - sum(stretch for _, stretch in parts)).reshape(-1)
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """An option of a family, of the type of its default; counts are at least 1."""
+    if isinstance(default, float) and isinstance(value, int):
+        value = float(value)
+    if type(value) is not type(default):
+        raise UserError(f"{name} must be of type {type(default).__name__}, got {value!r}")
+    if not isinstance(value, bool | str) and not (value >= 1 if isinstance(value, int) else value > 0):
+        raise UserError(f"{name} must be {'at least 1' if isinstance(value, int) else 'positive'}, got {value}")
+    return value
 
 
 def _family(name: str, value: Any) -> Callable[[int, int], nn.Module]:

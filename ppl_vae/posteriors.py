@@ -25,7 +25,6 @@ __all__ = [
     "Parts",
     "StandardBase",
     "alternating",
-    "at_least_one",
     "is_normal",
     "positive",
 ]
@@ -219,11 +218,3 @@ class Affine(nn.Module):
 def alternating(size: int, flows: int) -> list[Tensor]:
     """Orders of the entries for autoregressive steps, forwards and backwards in turn."""
     return [torch.arange(size) if i % 2 == 0 else torch.arange(size).flip(0) for i in range(flows)]
-
-
-def at_least_one(**counts: int) -> tuple[int, ...]:
-    """The counts that a family was given, none of them below 1."""
-    for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
-    return tuple(counts.values())
