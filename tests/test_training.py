@@ -118,7 +118,7 @@ def test_global_latents_train_to_the_posterior_whatever_the_batch(size):
     """The mean's posterior is normal with a known precision: N/B wrong would make it 7/2 too narrow or wide."""
     guide = MeanField(hierarchy, XH.float(), hidden=(16,))
     ppl_vae.fit(hierarchy, guide, XH.float(), ELBO(8), epochs=200 * size, batch_size=size, lr=0.02)
-    fn = guide.shared["mean"]()
+    fn = guide.shared["mean"]
     precision = 1 / 4 + len(XH) / 1.25
     assert fn.mean.item() == pytest.approx(float(XH.sum() / 1.25 / precision), abs=0.15)
     # Mean-field across mean and z's: the optimum's precision is that of mean given z.
