@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pyro.distributions as dist
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from ppl_vae.generated import GeneratedGuide
+from ppl_vae.networks import NormalHead
 
 __all__ = ["MeanField"]
 
@@ -34,15 +32,4 @@ class MeanField(GeneratedGuide):
 
     def family(self, features: int, size: int) -> nn.Module:
         """Means and scales, linear in the features."""
-        return _DiagonalNormal(features, size)
-
-
-class _DiagonalNormal(nn.Module):
-    def __init__(self, features: int, size: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, 2 * size)
-
-    def forward(self, features: Tensor) -> dist.Distribution:
-        loc, raw = self.linear(features).chunk(2, dim=-1)
-        # Shifted so that scales start near 1, the prior's; never 0, where log q would be infinite.
-        return dist.Normal(loc, F.softplus(raw + 0.5413) + torch.finfo(raw.dtype).eps).to_event(1)
+        return NormalHead(features, size)

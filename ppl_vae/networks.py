@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ from ppl_vae.errors import UserError
 if TYPE_CHECKING:
     from ppl_vae.data import Field, Split
 
-__all__ = ["MLP", "FieldEncoder", "GatedLinear", "concatenate", "field_input"]
+__all__ = ["MLP", "FieldEncoder", "GatedLinear", "NormalHead", "concatenate", "field_input"]
 
 
 class GatedLinear(nn.Module):
@@ -83,6 +84,27 @@ def _hidden_layer(inputs: int, outputs: int, activation: str) -> list[nn.Module]
 
         raise unknown_name("activation", activation, [*_ACTIVATIONS, "gated"])
     return [nn.Linear(inputs, outputs), _ACTIVATIONS[activation]()]
+
+
+class NormalHead(nn.Module):
+    """Independent normals whose means and scales are linear in the features, N(m_i(h), s_i(h)^2).
+
+    Shapes: h [..., F] -> event shape [size], batch shape [...].
+
+    Example:
+        >>> NormalHead(8, 3)(torch.zeros(5, 8)).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(self, features: int, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 2 * size)
+
+    def forward(self, features: Tensor) -> dist.Distribution:
+        """One matrix product for means and scales."""
+        loc, raw = self.linear(features).chunk(2, dim=-1)
+        # Shifted so that scales start near 1, the prior's; never 0, where log q would be infinite.
+        return dist.Normal(loc, F.softplus(raw + 0.5413) + torch.finfo(raw.dtype).eps).to_event(1)
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
