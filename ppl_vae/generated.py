@@ -33,7 +33,7 @@ from ppl_vae.missing import Holes, can_enumerate
 from ppl_vae.networks import FieldEncoder, concatenate
 from ppl_vae.program import Program
 from ppl_vae.recorded import Recorded
-from ppl_vae.structure import frames, sample_sites
+from ppl_vae.structure import frames, sample_sites, shapes_only
 
 __all__ = ["GeneratedGuide"]
 
@@ -115,7 +115,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         schema = data if split is None else split.schema
         batch = example(schema, split)
         holes = Holes(None, batch=batch)
-        with preserved_randomness(), torch.no_grad():
+        with preserved_randomness(), torch.no_grad(), shapes_only():
             trace = poutine.trace(holes(self.program)).get_trace(**batch)
         model = sample_sites(trace)
         frame = data_plate(model)
@@ -139,6 +139,20 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
             width += site.size
         self.heads = nn.ModuleDict(heads)
         self.shared = nn.ModuleDict({s.name: _GlobalNormal(s) for s in self.globals})
+        for part in self.program.modules():
+            attach = getattr(part, "attach", None)  # of a prior that is made of the guide's encoder
+            if callable(attach):
+                attach(self, observed or fields, split)
+
+    def normal_head(self, name: str) -> nn.Module | None:
+        """The module from encoder features [..., F] to a site's mean-field normal over R^d, if it is one; else None."""
+        site = next((s for s in self.sites if s.name == name), None)
+        if site is None or site is not self.sites[0] or site.discrete or not _is_real(site.support):
+            return None  # later sites depend on the values of earlier ones too
+        head = self.heads[name]
+        with torch.no_grad():
+            fn = head(torch.zeros(1, int(self.encoder.size)))  # type: ignore[arg-type]
+        return head if isinstance(fn, dist.Independent) and isinstance(fn.base_dist, dist.Normal) else None
 
     # -- the program -----------------------------------------------------------------------------------------
 
