@@ -22,6 +22,18 @@ from ppl_vae.generated import GeneratedGuide
 from ppl_vae.guides import MeanField
 from ppl_vae.likelihoods import Bernoulli, Categorical, Normal, Poisson
 from ppl_vae.models import VAE
+from ppl_vae.priors import (
+    CouplingFlowPrior,
+    Diagonal,
+    Exemplar,
+    FlowPrior,
+    LabelConditional,
+    Mixture,
+    Prior,
+    SplineFlowPrior,
+    StandardNormal,
+    VampPrior,
+)
 
 F64 = torch.float64
 Program = Callable[..., Any]
@@ -430,6 +442,20 @@ LIKELIHOODS: dict[str, tuple[Any, Field]] = {
     "Normal, fixed scale": (Normal(scale=0.3), Field("x", "positive", (2,))),
     "Poisson": (Poisson(), Field("x", "count", (3,), 9)),
 }
+
+# -- priors: name -> constructor; those that are p(z | y) by themselves ---------------------------------------------
+
+PRIORS: dict[str, Callable[[], Prior]] = {
+    "StandardNormal": StandardNormal,
+    "Diagonal": Diagonal,
+    "Mixture": lambda: Mixture(4),
+    "VampPrior": lambda: VampPrior(6),
+    "Exemplar": lambda: Exemplar(10),
+    "FlowPrior": lambda: FlowPrior(2, (8,)),
+    "SplineFlowPrior": lambda: SplineFlowPrior(2, (8,), bins=4),
+    "CouplingFlowPrior": lambda: CouplingFlowPrior(2, (8,)),
+}
+CONDITIONAL_PRIORS: dict[str, Callable[[], Prior]] = {"LabelConditional": lambda: LabelConditional(3)}
 
 # -- models: name -> constructor from a data set -----------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from ppl_vae import UserError
 from ppl_vae.bounds import CUBO, ELBO, IWAE, MIWAE, TVO
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
+from ppl_vae.priors import Mixture
 from ppl_vae.schedules import Capacity, Cyclical, FreeBits, WarmUp
 
 
@@ -215,3 +216,24 @@ def test_a_saved_run_opens_with_the_same_numbers(digits, tmp_path):
 def test_impossible_settings_are_refused(digits, options, message):
     with pytest.raises(UserError, match=message):
         ppl_vae.fit(*small(digits), digits, **{"epochs": 1} | options)
+
+
+def test_weight_decay_is_on_the_matrices_of_networks_alone(digits):
+    model = VAE(digits, prior=Mixture(3), latent_dim=2, hidden=(8,))
+    groups = {}
+
+    original = torch.optim.AdamW
+
+    class Spy(original):
+        def __init__(self, given, *args, **options):
+            for group in given:
+                groups.update({id(p): group["weight_decay"] for p in group["params"]})
+            super().__init__(given, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Spy)
+        ppl_vae.fit(model, guide := MeanField(model, hidden=(8,)), digits, epochs=1, weight_decay=0.5)
+    decays = {n for part in (model, guide) for n, p in part.named_parameters() if groups[id(p)]}
+    every = {n for part in (model, guide) for n, p in part.named_parameters() if p.dim() > 1}
+    assert every - decays == {"prior.loc", "prior.log_scale"}
+    assert all(n.endswith("weight") for n in decays)

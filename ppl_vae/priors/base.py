@@ -1,4 +1,4 @@
-"""Priors p(z) of a latent vector: small modules that return a distribution when called."""
+"""What a prior is: a small module that returns a distribution over R^d when called."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import copy
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
-import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from ppl_vae.errors import UserError
 from ppl_vae.recorded import Recorded
 
-__all__ = ["Prior", "StandardNormal"]
+__all__ = ["Prior"]
 
 
 class Prior(Recorded, nn.Module, ABC):
     """A distribution over R^d with its own parameters. `prior.build(d)` sizes it, `prior()` returns it.
 
-    A subclass gives `forward` (and `setup`, if it has parameters): see `StandardNormal`.
+    A model calls it once in a run, for all particles and rows. A model whose prior may depend on a label calls
+    `prior(y)`: a prior that does not know labels is then the same for every y. A subclass gives `forward` (and
+    `setup`, if it has parameters): see `Diagonal`.
     """
 
     latent_dim: int = 0
@@ -37,26 +37,12 @@ class Prior(Recorded, nn.Module, ABC):
         """Create parameters, once `latent_dim` is known."""
 
     @abstractmethod
-    def forward(self) -> Any:
-        """The distribution p(z): event shape [d], batch shape []."""
+    def forward(self, condition: Tensor | None = None) -> Any:
+        """The distribution p(z), or p(z | condition): event shape [d], batch shape [] or that of the condition."""
 
 
-class StandardNormal(Prior):
-    """The standard normal prior, log p(z) = -|z|^2 / 2 - (d / 2) log(2 pi) nats. Shape of z: [d].
-
-    Source: Kingma & Welling 2014, arXiv 1312.6114.
-
-    Example:
-        >>> StandardNormal().build(3)().event_shape
-        torch.Size([3])
-    """
-
-    zero: Tensor
-
-    def setup(self) -> None:
-        """A buffer, so that the prior moves with the module to its device and dtype."""
-        self.register_buffer("zero", torch.zeros(self.latent_dim), persistent=False)
-
-    def forward(self) -> dist.Distribution:
-        """N(0, I)."""
-        return dist.Normal(self.zero, torch.ones_like(self.zero)).to_event(1)
+def at_least_one(prior: Prior, **numbers: int) -> None:
+    """Refuse counts that are no whole numbers of at least 1, by the name of the argument."""
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{type(prior).__name__}: {name} must be a whole number of at least 1, got {value!r}")
