@@ -9,7 +9,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from cases import CONDITIONAL_PRIORS, PRIORS
+from cases import CONDITIONAL_PRIORS, LOWER_BOUNDS, PRIORS
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
 import ppl_vae
@@ -165,6 +166,18 @@ def test_every_parameter_gets_a_gradient(make, bound):
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
             assert parameter.grad.abs().sum() > 0, name
+
+
+@by_prior
+def test_any_bound_can_be_taken(make):
+    model, guide = pair_of(make)
+    for name, bound in LOWER_BOUNDS.items():
+        loss = bound(4).differentiable_loss(model, guide, x=rows(20))
+        loss.backward()
+        assert torch.isfinite(loss), name
+    for bound in (Trace_ELBO(), TraceMeanField_ELBO()):
+        assert math.isfinite(ppl_vae.fit(model, guide, rows(), bound, epochs=1).history[0]["train"])
+    assert all(torch.isfinite(p).all() for part in (model, guide) for p in part.parameters())
 
 
 @by_prior
