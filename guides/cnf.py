@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import nn
-from zuko.flows.continuous import FFJTransform
 
+from ppl_vae.flows import zuko
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.posteriors import DiagonalNormal, Flowing
 
@@ -36,5 +36,7 @@ class CNF(GeneratedGuide):
 
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal and a field of velocities."""
-        step = FFJTransform(size, features, hidden_features=(self.width,) * 2, atol=self.tolerance, rtol=self.tolerance)
+        step = zuko.flows.continuous.FFJTransform(
+            size, features, hidden_features=(self.width,) * 2, atol=self.tolerance, rtol=self.tolerance
+        )
         return Flowing(DiagonalNormal(features, size, self.init_scale), [step])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from zuko.flows.coupling import GeneralCouplingTransform
 
+from ppl_vae.flows import zuko
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.posteriors import DiagonalNormal, Flowing
 
@@ -37,7 +37,7 @@ class Coupling(GeneratedGuide):
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal, then affine couplings whose halves alternate."""
         steps = [
-            GeneralCouplingTransform(
+            zuko.flows.coupling.GeneralCouplingTransform(
                 size, features, mask=torch.arange(size) % 2 == i % 2, hidden_features=(self.width,) * 2
             )
             for i in range(self.flows)

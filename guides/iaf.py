@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import nn
-from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 
+from ppl_vae.flows import zuko
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.posteriors import DiagonalNormal, Flowing, alternating
 
@@ -36,7 +36,9 @@ class IAF(GeneratedGuide):
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal, then masked networks of the draw and the features, in alternating order."""
         steps = [
-            MaskedAutoregressiveTransform(size, features, order=order, hidden_features=(self.width,) * 2)
+            zuko.flows.autoregressive.MaskedAutoregressiveTransform(
+                size, features, order=order, hidden_features=(self.width,) * 2
+            )
             for order in alternating(size, self.flows)
         ]
         return Flowing(DiagonalNormal(features, size, self.init_scale), steps)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import nn
-from zuko.flows.autoregressive import MaskedAutoregressiveTransform
-from zuko.flows.neural import MNN
 
+from ppl_vae.flows import zuko
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.posteriors import DiagonalNormal, Flowing, alternating
 
@@ -39,11 +38,11 @@ class NAF(GeneratedGuide):
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal, then monotone networks steered by masked ones."""
         steps = [
-            MaskedAutoregressiveTransform(
+            zuko.flows.autoregressive.MaskedAutoregressiveTransform(
                 size,
                 features,
                 order=order,
-                univariate=MNN(signal=self.signal, stack=size, hidden_features=(32, 32)),
+                univariate=zuko.flows.neural.MNN(signal=self.signal, stack=size, hidden_features=(32, 32)),
                 shapes=[(self.signal,)],
                 hidden_features=(self.width,) * 2,
             )

@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from zuko.flows.autoregressive import MaskedAutoregressiveTransform
-from zuko.flows.coupling import GeneralCouplingTransform
-from zuko.transforms import MonotonicRQSTransform
 
+from ppl_vae.flows import zuko
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.posteriors import Affine, Flowing, StandardBase, alternating
 
@@ -46,14 +44,19 @@ class Spline(GeneratedGuide):
         """Standard normals through splines, then location and scale, linear in the features."""
         bins = self.bins
         spline: dict[str, Any] = {
-            "univariate": MonotonicRQSTransform,
+            "univariate": zuko.transforms.MonotonicRQSTransform,
             "shapes": [(bins,), (bins,), (bins - 1,)],
             "hidden_features": (self.width,) * 2,
         }
         if self.coupling:
             masks = [torch.arange(size) % 2 == i % 2 for i in range(self.flows)]
-            steps = [GeneralCouplingTransform(size, features, mask=mask, **spline) for mask in masks]
+            steps = [
+                zuko.flows.coupling.GeneralCouplingTransform(size, features, mask=mask, **spline) for mask in masks
+            ]
         else:
             orders = alternating(size, self.flows)
-            steps = [MaskedAutoregressiveTransform(size, features, order=order, **spline) for order in orders]
+            steps = [
+                zuko.flows.autoregressive.MaskedAutoregressiveTransform(size, features, order=order, **spline)
+                for order in orders
+            ]
         return Flowing(StandardBase(size), [*steps, Affine(features, size, self.init_scale)])

@@ -22,7 +22,7 @@ from ppl_vae.encoders import FieldEncoder, adapted
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.inversion import Block, faithful_blocks
 from ppl_vae.networks import concatenate
-from ppl_vae.posteriors import is_normal
+from ppl_vae.posteriors import DiagonalNormal, is_normal
 from ppl_vae.program import Program
 from ppl_vae.reading import Reading, read_model
 from ppl_vae.recorded import Recorded
@@ -148,6 +148,17 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         self.blocks = self._blocks(model)
         self.heads = nn.ModuleList([self._head(block) for block in self.blocks])
         self.shared = SharedPosterior([*model.shared.values()], self.shared_rank)
+        for part in self.program.modules():
+            attach = getattr(part, "attach", None)  # of a prior that is made of the guide's encoder
+            if callable(attach):
+                attach(self, fields, split)
+
+    def normal_head(self, name: str) -> nn.Module | None:
+        """The module from encoder features [..., F] to a site's normal over R^d, if that is what it is; else None."""
+        for block, head in zip(self.blocks, self.heads, strict=True):
+            if block.sites == (name,) and not block.given and isinstance(head, DiagonalNormal):
+                return head if self.sites[name].is_real and not self.sites[name].plates else None
+        return None
 
     def _blocks(self, model: Reading) -> tuple[Block, ...]:
         labels = [n for n, s in model.local.items() if s.classified]
