@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pyro.distributions as dist
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from ppl_vae.generated import GeneratedGuide
+from ppl_vae.posteriors import DiagonalNormal
 
 __all__ = ["MeanField"]
 
@@ -15,8 +13,8 @@ __all__ = ["MeanField"]
 class MeanField(GeneratedGuide):
     """An amortized mean-field guide, q(z | x) = prod_i N(z_i; m_i(x), s_i(x)^2), generated from any model.
 
-    Shapes: features [..., F], z [..., d]. Latents with other supports are carried there by `biject_to`;
-    a latent is conditioned on the latents that the model draws before it.
+    Shapes: features [..., F], z [..., d]. Latents with other supports are carried there by `biject_to`; a latent is
+    conditioned on the earlier ones that its posterior depends on, unless `conditioning="independent"`.
 
     Raises:
         UserError: for a site that it cannot represent, by name.
@@ -32,17 +30,8 @@ class MeanField(GeneratedGuide):
         torch.Size([5, 4])
     """
 
+    joint = False
+
     def family(self, features: int, size: int) -> nn.Module:
         """Means and scales, linear in the features."""
-        return _DiagonalNormal(features, size)
-
-
-class _DiagonalNormal(nn.Module):
-    def __init__(self, features: int, size: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, 2 * size)
-
-    def forward(self, features: Tensor) -> dist.Distribution:
-        loc, raw = self.linear(features).chunk(2, dim=-1)
-        # Shifted so that scales start near 1, the prior's; never 0, where log q would be infinite.
-        return dist.Normal(loc, F.softplus(raw + 0.5413) + torch.finfo(raw.dtype).eps).to_event(1)
+        return DiagonalNormal(features, size, self.init_scale)

@@ -116,7 +116,7 @@ def sample(
 def _observed(run: Run) -> dict[str, Field]:
     """The fields that the model generates, by the site that observes them: x where there is one."""
     from ppl_vae.analysis import analyse
-    from ppl_vae.generated import example
+    from ppl_vae.data.example import example
 
     batch = {name: value.to(run.pair.device) for name, value in example(run.schema, None).items()}
     sites = analyse(run.pair, batch).observed
