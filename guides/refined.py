@@ -14,7 +14,6 @@ from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.errors import UserError
 from ppl_vae.execution import isolated
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import at_least_one
 from ppl_vae.program import Pair
 from ppl_vae.recorded import Recorded
 from ppl_vae.weights import weigh
@@ -71,9 +70,12 @@ class Refined(Recorded, PyroModule):
                 f"Refined takes a generated guide that has seen its data, got {type(guide).__name__}: make it from the "
                 "model, Refined(MeanField(model))"
             )
+        for name, count in (("steps", steps), ("particles", particles)):
+            if count < 1:
+                raise UserError(f"{name} must be at least 1, got {count}")
         if not lr > 0:
             raise UserError(f"lr must be positive, got {lr}")
-        self.steps, self.particles = at_least_one(steps=steps, particles=particles)
+        self.steps, self.particles = steps, particles
         self.lr = lr
         self.guide = guide
         object.__setattr__(self, "model", guide.program if model is None else model)  # not a part of the guide

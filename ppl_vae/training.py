@@ -111,8 +111,8 @@ def fit(
         epochs: passes over the training rows, at most.
         batch_size: rows per step, B.
         lr: Adam's learning rate.
-        weight_decay: AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), on matrices
-            only; 0 is plain Adam.
+        weight_decay: AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), on the
+            `weight` matrices of networks only; 0 is plain Adam.
         beta: weight of the KL part: a number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits,
             Capacity); it shapes what is maximised, never what is reported.
         label_weight: weight of log q(y | x) of every row whose label was observed, for a model with a label that is
@@ -161,7 +161,7 @@ def fit(
         if validation is not None:
             check_support(pair, structure.holes, structure.latents, validation)
         parameters = [p for p in pair.parameters() if p.requires_grad]
-        make = optimizer or (lambda ps: _adam(ps, settings))
+        make = optimizer or (lambda _: _adam(pair, settings))
         trained: Any = make(parameters) if parameters else _NoOptimizer()
         step = make_step(pair, structure, bound, trained, len(train), as_schedule(beta), label_weight)
         torch.manual_seed(seed)  # here, so that draws depend on no check made before
@@ -216,12 +216,18 @@ def _check_numbers(settings: _Settings) -> None:
         raise UserError(f"patience must be at least 1, or None to never stop early, got {settings.patience!r}")
 
 
-def _adam(parameters: list[Any], settings: _Settings) -> torch.optim.Optimizer:
-    """Adam; with weight decay on matrices: biases and scales have no reason to be near 0."""
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+def _adam(pair: Pair, settings: _Settings) -> torch.optim.Optimizer:
+    """Adam; with weight decay on the matrices of networks, which torch names `weight`.
+
+    Biases, scales, the means of a mixture and pseudo-inputs have no reason to be near 0.
+    """
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": settings.weight_decay},
+        {"params": [], "weight_decay": 0.0},
     ]
+    for name, parameter in pair.named_parameters():
+        if parameter.requires_grad:
+            groups[not (name.endswith("weight") and parameter.dim() > 1)]["params"].append(parameter)
     return torch.optim.AdamW([g for g in groups if g["params"]], settings.lr, fused=True)
 
 

@@ -17,6 +17,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ppl_vae import guides
 from ppl_vae.bounds import CIWAE, CUBO, ELBO, IWAE, MIWAE, PIWAE, TVO, Renyi
 from ppl_vae.data import Field
 from ppl_vae.generated import GeneratedGuide
@@ -30,7 +31,6 @@ from ppl_vae.guides import (
     Householder,
     LowRank,
     MeanField,
-    Mixture,
     Planar,
     Radial,
     Spline,
@@ -54,6 +54,18 @@ from ppl_vae.likelihoods import (
     ZeroInflatedPoisson,
 )
 from ppl_vae.models import VAE
+from ppl_vae.priors import (
+    CouplingFlowPrior,
+    Diagonal,
+    Exemplar,
+    FlowPrior,
+    LabelConditional,
+    Mixture,
+    Prior,
+    SplineFlowPrior,
+    StandardNormal,
+    VampPrior,
+)
 
 F64 = torch.float64
 Program = Callable[..., Any]
@@ -482,6 +494,20 @@ LIKELIHOODS: dict[str, tuple[Any, Field]] = {
     "DiscretisedLogistic, mixture of bytes": (DiscretisedLogistic(3), Field("x", "count", (2, 2), 256)),
 }
 
+# -- priors: name -> constructor; those that are p(z | y) by themselves ---------------------------------------------
+
+PRIORS: dict[str, Callable[[], Prior]] = {
+    "StandardNormal": StandardNormal,
+    "Diagonal": Diagonal,
+    "Mixture": lambda: Mixture(4),
+    "VampPrior": lambda: VampPrior(6),
+    "Exemplar": lambda: Exemplar(10),
+    "FlowPrior": lambda: FlowPrior(2, (8,)),
+    "SplineFlowPrior": lambda: SplineFlowPrior(2, (8,), bins=4),
+    "CouplingFlowPrior": lambda: CouplingFlowPrior(2, (8,)),
+}
+CONDITIONAL_PRIORS: dict[str, Callable[[], Prior]] = {"LabelConditional": lambda: LabelConditional(3)}
+
 # -- models: name -> constructor from a data set -----------------------------------------------------------------
 
 MODELS: dict[str, Callable[[Any], Any]] = {
@@ -510,7 +536,7 @@ GUIDES: dict[str, Callable[..., GeneratedGuide]] = {
     "Spline, coupling": partial(Spline, bins=4, width=8, coupling=True),
     "NAF": partial(NAF, flows=1, width=8, signal=4),
     "CNF": partial(CNF, width=8, tolerance=1e-6),
-    "Mixture": partial(Mixture, components=2),
+    "Mixture": partial(guides.Mixture, components=2),
 }
 WITHOUT_INVERSE = {n for n in GUIDES if n.startswith(("Planar", "Radial", "Sylvester"))}
 

@@ -252,6 +252,14 @@ def test_fit_with_every_part_named(folder, capsys):
     assert json.loads(Path("runs/t-vae-mean_field-2/run.json").read_text())["settings"]["weight_decay"] == 0
 
 
+@pytest.mark.parametrize("prior", ["mixture", "vamp_prior", "flow_prior", "exemplar"])
+def test_a_learned_prior_is_fitted_saved_and_evaluated(prior, folder, capsys):
+    out = json.loads(said(capsys, "fit", "--data", "t.npy", "--prior", prior, "--no-report", "--json", *QUICK))
+    numbers = out["evaluation"]["test"]
+    again = json.loads(said(capsys, "evaluate", out["run"], "--particles", 10, "--json"))["evaluation"]
+    assert again == pytest.approx(numbers, rel=1e-4)
+
+
 def test_all_rows_of_a_file_are_encoded_in_its_order(folder, capsys):
     said(
         capsys,

@@ -24,9 +24,9 @@ from torch import nn
 import ppl_vae
 from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE
+from ppl_vae.flows import NoInverse
 from ppl_vae.guides import IAF, NAF, FullRank, LowRank, MeanField, Mixture, Spline
 from ppl_vae.models import VAE
-from ppl_vae.posteriors import NoInverse
 from ppl_vae.program import Pair
 from ppl_vae.structure import sample_sites
 

@@ -17,6 +17,7 @@ from ppl_vae import UserError
 from ppl_vae.bounds import CUBO, ELBO, IWAE, MIWAE, TVO
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
+from ppl_vae.priors import Mixture
 from ppl_vae.schedules import Capacity, Cyclical, FreeBits, WarmUp
 
 
@@ -118,11 +119,11 @@ def test_global_latents_train_to_the_posterior_whatever_the_batch(size):
     """The mean's posterior is normal with a known precision: N/B wrong would make it 7/2 too narrow or wide."""
     guide = MeanField(hierarchy, XH.float(), hidden=(16,))
     ppl_vae.fit(hierarchy, guide, XH.float(), ELBO(8), epochs=200 * size, batch_size=size, lr=0.02)
-    fn = guide.shared["mean"]()
+    fn = guide.shared["mean"]
     precision = 1 / 4 + len(XH) / 1.25
     assert fn.mean.item() == pytest.approx(float(XH.sum() / 1.25 / precision), abs=0.15)
-    # Mean-field across mean and z's: the optimum's precision is that of mean given z.
-    assert fn.stddev.item() == pytest.approx((1 / 4 + len(XH)) ** -0.5, rel=0.15)
+    # The rows' own latents are conditioned on the mean, so that its posterior is the exact one.
+    assert fn.stddev.item() == pytest.approx(float(precision) ** -0.5, rel=0.1)
     assert hierarchy_evidence(XH) < 0
 
 
@@ -261,3 +262,24 @@ def test_a_label_weight_without_labels_is_refused():
         ppl_vae.fit(model, MeanField(model, x), x, epochs=1, label_weight=1.0)
     with pytest.raises(UserError, match="label_weight must not be negative"):
         ppl_vae.fit(model, MeanField(model, x), x, epochs=1, label_weight=-1.0)
+
+
+def test_weight_decay_is_on_the_matrices_of_networks_alone(digits):
+    model = VAE(digits, prior=Mixture(3), latent_dim=2, hidden=(8,))
+    groups = {}
+
+    original = torch.optim.AdamW
+
+    class Spy(original):
+        def __init__(self, given, *args, **options):
+            for group in given:
+                groups.update({id(p): group["weight_decay"] for p in group["params"]})
+            super().__init__(given, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Spy)
+        ppl_vae.fit(model, guide := MeanField(model, hidden=(8,)), digits, epochs=1, weight_decay=0.5)
+    decays = {n for part in (model, guide) for n, p in part.named_parameters() if groups[id(p)]}
+    every = {n for part in (model, guide) for n, p in part.named_parameters() if p.dim() > 1}
+    assert every - decays == {"prior.loc", "prior.log_scale"}
+    assert all(n.endswith("weight") for n in decays)
