@@ -75,6 +75,7 @@ def folder(tmp_path, monkeypatch):
     lines = [[*map(str, row), "up" if row[0] > 0 else "down"] for row in rows]
     text = "\n".join(",".join(line) for line in [["a", "b", "c", "way"], *lines])
     Path("t.csv").write_text(text + "\n")
+    Path("words.csv").write_text("a,b\n" + "".join(f"1,word {i}\n" for i in range(30)))
     np.save("t.npy", rows)
     Path("own.py").write_text(OWN)
     return tmp_path
@@ -390,7 +391,7 @@ def test_a_changed_file_is_warned_of(folder, capsys):
         ("fit own.py:model --latent-dim 3 --data t.npy", "--latent-dim was given"),
         ("fit own.py:broken --data t.npy", "(line"),
         ("fit --data gone.csv", "found nothing at gone.csv"),
-        ("fit --data t.csv", "--label"),
+        ("fit --data words.csv", "--label"),
         ("fit --data t.csv --label wey", "did you mean 'way'"),
         ("fit --data t.csv --columns a,d", "unknown column 'd'"),
         ("fit --resume --out nowhere", "nothing to continue"),

@@ -143,7 +143,8 @@ def test_table(tmp_path):
     assert load(frame, columns=["b"], label="kind").schema.names == ("x", "y")
     assert load(pd.DataFrame({"a": [True, False] * 5})).schema["x"].kind == "binary"
     nullable = pd.DataFrame({"a": pd.array([1, None] * 5, dtype="Int64"), "b": [0.5] * 10})
-    assert load(nullable, missing="allow").schema["x"].missing
+    assert load(nullable[["a"]], missing="allow").schema["x"].missing
+    assert load(nullable, missing="allow").schema.names == ("a", "b")  # numbers of two types
     frame["kind"] = frame["kind"].astype("category")
     assert load(frame, label="kind").schema["y"].names == ("cat", "dog")
 

@@ -228,7 +228,8 @@ def _file_rows(run: Run, words: DataWords) -> Any:
     if hasattr(source, "columns"):
         source = source.set_axis([str(c) for c in source.columns], axis=1)
         known = list(source.columns)
-        names = run.schema["x"].names if "x" in run.schema else ()
+        fields = [n for n in run.schema.names if n != "y"]
+        names = run.schema["x"].names if "x" in run.schema else fields
         for name in [*names, *([words.label] if words.label else [])]:
             if name not in known:
                 raise unknown_name(f"column of {words.data}", name, known)

@@ -19,10 +19,15 @@ ALLOW = "pass missing='allow' (command line: --missing allow), or drop such rows
 
 
 class Raw(NamedTuple):
-    """One field as it came: values with rows first, and the column names if it was a table."""
+    """One field as it came: values with rows first, and the column names if it was a table.
+
+    A column of strings brings its categories, in their order if they have one.
+    """
 
     values: np.ndarray | Tensor
     names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    ordered: bool = False
 
 
 def is_table(source: Any) -> bool:
@@ -31,12 +36,17 @@ def is_table(source: Any) -> bool:
     return pandas is not None and isinstance(source, pandas.DataFrame)
 
 
-def raw_fields(source: Any, label: str | None = None, columns: Sequence[str] | None = None) -> dict[str, Raw]:
-    """The fields of a table, of a dict of arrays, or of one array (field x), not yet checked."""
+def raw_fields(
+    source: Any, label: str | None = None, columns: Sequence[str] | None = None, *, apart: bool | None = None
+) -> dict[str, Raw]:
+    """The fields of a table, of a dict of arrays, or of one array (field x), not yet checked.
+
+    A table is one field x if its columns are numbers of one type, else one field a column; `apart` decides otherwise.
+    """
     if isinstance(columns, str):
         columns = [columns]
     if is_table(source):
-        return _table_fields(source, label, columns)
+        return _table_fields(source, label, columns, apart)
     if isinstance(source, Mapping):
         if not source:
             raise UserError("expected a dict of arrays by field name, got an empty dict: pass {'x': array}")
@@ -66,7 +76,7 @@ def _as_array(name: str, values: Any) -> np.ndarray | Tensor:
         ) from problem
 
 
-def _table_fields(frame: Any, label: str | None, columns: Sequence[str] | None) -> dict[str, Raw]:
+def _table_fields(frame: Any, label: str | None, columns: Sequence[str] | None, apart: bool | None) -> dict[str, Raw]:
     frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
     known = list(frame.columns)
     if len(set(known)) < len(known):
@@ -78,18 +88,47 @@ def _table_fields(frame: Any, label: str | None, columns: Sequence[str] | None) 
     kept = [str(c) for c in (known if columns is None else columns) if c != label]
     if not kept:
         raise UserError("expected at least one column besides the label, got a table with none: check columns=")
-    for name in kept:
-        if frame[name].dtype.kind not in "biuf":
-            raise UserError(
-                f"column {name!r} expects numbers, got {frame[name].dtype}: make it numeric, name it as the"
-                f" label (label={name!r}; command line --label) or keep other columns with columns=[...]"
-            )
-    fields = {"x": Raw(frame[kept].to_numpy(dtype="float64", na_value=np.nan), tuple(kept))}
+    types = {frame[name].dtype.kind.replace("u", "i") for name in kept}
+    if types <= set("bif") and (len(types) == 1 if apart is None else not apart):
+        fields = {"x": Raw(frame[kept].to_numpy(dtype="float64", na_value=np.nan), tuple(kept))}
+    else:
+        fields = {name: _column(name, frame[name]) for name in kept}
+        for name in {"x", "y"} & fields.keys():
+            what = "the label" if name == "y" else "a whole row"
+            raise UserError(f"column {name!r} has the name of {what}: rename it" + ", or label='y'" * (name == "y"))
     if label is not None:
         column = frame[label]
         # None is the one missing mark that object arrays of any pandas version share
         fields["y"] = Raw(column.astype(object).where(column.notna(), None).to_numpy(dtype=object))
     return fields
+
+
+MANY = 20
+"""From so many rows on, a column of strings that are all different holds no categories."""
+
+
+def _column(name: str, column: Any) -> Raw:
+    """A column of a table on its own: numbers as floats, strings with their categories."""
+    if column.dtype.kind in "biuf":
+        return Raw(column.to_numpy(dtype="float64", na_value=np.nan))
+    present = column.dropna()
+    if len(present) and all(isinstance(v, (bool, np.bool_)) for v in present):
+        return Raw(column.astype(object).where(column.notna(), np.nan).to_numpy(dtype="float64"))
+    remedy = f"make it numeric, name it as the label (label={name!r}; command line --label)"
+    if not all(isinstance(v, str) for v in present):
+        raise UserError(
+            f"column {name!r} expects numbers, bools or strings, got {column.dtype}: {remedy}, make it strings, or"
+            " keep other columns with columns=[...]"
+        )
+    declared = getattr(column.dtype, "categories", None)
+    if declared is None and len(present) >= MANY and present.nunique() == len(present):
+        raise UserError(
+            f"column {name!r} expects categories, got a different string in every row: {remedy}, or keep other columns"
+            " with columns=[...] (command line --columns)"
+        )
+    categories = sorted(set(present)) if declared is None else list(declared)
+    values = column.astype(object).where(column.notna(), None).to_numpy(dtype=object)
+    return Raw(values, (), tuple(map(str, categories)), bool(getattr(column.dtype, "ordered", False)))
 
 
 def guess(name: str, raw: Raw, *, kind: str | None = None, label: bool = False) -> tuple[Field, Tensor]:
@@ -98,7 +137,8 @@ def guess(name: str, raw: Raw, *, kind: str | None = None, label: bool = False) 
     Bool, or only 0 and 1: binary. Whole numbers from 0: count, or categorical if this is a label.
     Within [0, 1]: unit. Else real. Positive is never guessed.
     """
-    values, categories = _numeric(name, raw.values, label or kind == "categorical")
+    label = label or bool(raw.categories)
+    values, categories = _numeric(name, raw.values, label or kind == "categorical", raw.categories)
     _refuse_infinite(name, raw.names, values)
     if categories and kind not in (None, "categorical"):
         raise UserError(f"field {name!r} of kind {kind} expects numbers, got strings: its kind must be categorical")
@@ -114,6 +154,7 @@ def guess(name: str, raw: Raw, *, kind: str | None = None, label: bool = False) 
         cardinality=len(categories) or (max(top, 1) if top is not None else None),
         missing=len(observed) < values.numel(),
         names=categories or raw.names,
+        ordered=raw.ordered,
     )
     return field, _checked(field, values, "")
 

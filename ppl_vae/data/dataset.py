@@ -195,8 +195,8 @@ def as_split(data: Any, split: str = "test", schema: Schema | None = None) -> Sp
         split: which split of a `Data`.
         schema: convert to these fields and check against them. A label (categorical, shape `()`) may be
             absent; a `Split` loses fields that are not in the schema; of a DataFrame the columns named in the
-            schema's x are taken, and column y as the label. Without a schema the fields are guessed as `load`
-            guesses them, and missing entries are kept.
+            schema (its x, or its fields) are taken, and column y as the label. Without a schema the fields are
+            guessed as `load` guesses them, and missing entries are kept.
 
     Raises:
         UserError: absent split, unknown or absent field, wrong shape, values outside a field's kind.
@@ -272,9 +272,11 @@ def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:
 def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
     if schema is None or not is_table(data):
         return raw_fields(data)
-    columns = (schema["x"].names or None) if "x" in schema else None
-    label = "y" if "y" in schema and "y" in data.columns and "y" not in (columns or ()) else None
-    return raw_fields(data, label=label, columns=columns)
+    there = [str(c) for c in data.columns]
+    apart = "x" not in schema
+    columns = [n for n in schema.names if n in there and n != "y"] if apart else (schema["x"].names or None)
+    label = "y" if "y" in schema and "y" in there and "y" not in (columns or ()) else None
+    return raw_fields(data, label=label, columns=columns, apart=apart)
 
 
 def _on_one_device(raws: Mapping[str, Raw], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
