@@ -14,7 +14,7 @@ __all__ = ["Householder"]
 
 
 class Householder(GeneratedGuide):
-    """An amortized Householder guide: z = H_n(x) ... H_1(x) e, e ~ N(m(x), diag s(x)^2), H = I - 2 v v' / |v|^2.
+    """An amortized Householder guide: a diagonal normal turned by reflections I - 2 v(x) v(x)' / |v(x)|^2.
 
     Shapes: features [..., F], z [..., d].
     A normal whose covariance the reflections turn: `flows` >= d of them reach any covariance; log q is exact for any z.

@@ -14,6 +14,7 @@ from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.errors import UserError
 from ppl_vae.execution import isolated
 from ppl_vae.generated import GeneratedGuide
+from ppl_vae.guides.mean_field import MeanField
 from ppl_vae.program import Pair
 from ppl_vae.recorded import Recorded
 from ppl_vae.weights import weigh
@@ -31,8 +32,9 @@ class Refined(Recorded, PyroModule):
     offsets held fixed.
 
     Args:
-        guide: a generated guide that has seen its data.
-        model: the model, if it is a function whose parameters were trained elsewhere; else the guide's own.
+        guide: a generated guide that has seen its data; without one, `MeanField(model, data)`.
+        model: the model, if there is no guide, or if it is a function whose parameters were trained elsewhere.
+        data: what `MeanField` needs if the model does not know its data.
         steps: gradient steps for each batch of rows.
         lr: Adam's step size at the start; it falls linearly to 0.
         particles: draws of each row in a step.
@@ -57,14 +59,17 @@ class Refined(Recorded, PyroModule):
 
     def __init__(
         self,
-        guide: GeneratedGuide,
+        guide: GeneratedGuide | None = None,
         model: Callable[..., Any] | None = None,
+        data: Any = None,
         *,
         steps: int = 50,
         lr: float = 0.05,
         particles: int = 16,
     ) -> None:
         super().__init__()
+        if guide is None and model is not None:
+            guide = MeanField(model, data)
         if not isinstance(guide, GeneratedGuide) or not guide.ready:
             raise UserError(
                 f"Refined takes a generated guide that has seen its data, got {type(guide).__name__}: make it from the "

@@ -20,6 +20,7 @@ from torch.distributions import kl_divergence
 
 from ppl_vae.errors import UserError
 from ppl_vae.execution import Run
+from ppl_vae.missing import can_enumerate
 from ppl_vae.structure import frames, sample_sites
 
 __all__ = ["Factor", "Factors", "Parts"]
@@ -104,6 +105,8 @@ class Factors:
 
     def _note_label(self, name: str, site: dict[str, Any]) -> None:
         """log q of the labels that were observed: what a classifier is trained on, and no part of any bound."""
+        if not can_enumerate(site["fn"]):
+            return
         value, seen = self.run.observed[name]
         log_q = site["fn"].log_prob(torch.where(value < 0, torch.zeros_like(value), value))
         if log_q.dim() <= self.structure.nesting + (self.particles > 1):  # else it depends on another label's values

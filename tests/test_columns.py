@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -155,7 +156,7 @@ def test_the_label_is_no_column():
     model, guide = small(data)
     assert "y" in data.schema
     assert "y" not in model.observes
-    assert set(guide.encoder.inputs) == set(CHOSEN) - {"colour"}
+    assert set(guide.encoder.names) == set(CHOSEN) - {"colour"}
     with pytest.raises(UserError, match="'y' is the label"):
         Columns(y=Categorical()).of(data.schema, data.train)
 
@@ -207,7 +208,7 @@ def test_holes_in_columns_leave_the_guide_alone():
     data = ppl_vae.load(with_holes(table()), missing="allow")
     model, guide = small(data)
     assert list(guide.sites) == ["z"]
-    assert set(guide.encoder.inputs) == set(CHOSEN)
+    assert set(guide.encoder.names) == set(CHOSEN)
     assert ppl_vae.check(model, guide, data) == []
 
 
@@ -286,3 +287,11 @@ def test_the_command_line_trains_and_uses_a_table_with_holes(tmp_path, monkeypat
     capsys.readouterr()
     assert main(["fit", "--data", "mixed.csv", "--missing", "allow", "--likelihood", "beta"]) == 2
     assert "Beta is a likelihood of field 'x'" in capsys.readouterr().err
+
+
+def test_a_column_may_have_the_name_of_anything_in_python():
+    table = {"type": [1.5, 2.5, 3.5, 4.5], "a.b": [0, 1, 0, 1], "keys": [3, 1, 4, 1]}
+    data = ppl_vae.load(table, test=0, validation=0)
+    model = VAE(data, latent_dim=2, hidden=(4,))
+    result = ppl_vae.fit(model, MeanField(model, hidden=(4,)), data, epochs=2)
+    assert math.isfinite(result.history[-1]["train"])

@@ -133,7 +133,7 @@ def test_missing_entries_reach_the_encoder_as_a_mask(guide):
     data = ppl_vae.load(x, missing="allow", test=0, validation=0)
     model = PROGRAMS["vector"]
     made = guide(model, data, hidden=(8,))
-    assert made.encoder.inputs["x"].size == 6
+    assert made.encoder.input_of("x").size == 6
     result = ppl_vae.fit(model, made, data, epochs=3, batch_size=5)
     assert all(math.isfinite(r["train"]) for r in result.history)
     assert all(torch.isfinite(p).all() for p in made.parameters())
@@ -263,11 +263,11 @@ def test_the_encoder_fits_the_shape_of_the_fields():
             pyro.sample("x", dist.Normal(mean, 1.0).to_event(2), obs=x)
 
     made = MeanField(picture, torch.randn(10, 16, 16))
-    assert isinstance(made.encoder.inputs["x"], ConvolutionalInput)
+    assert isinstance(made.encoder.input_of("x"), ConvolutionalInput)
     assert ppl_vae.check(picture, made, torch.randn(10, 16, 16)) == []
-    assert isinstance(MeanField(alike_measurements, rows()).encoder.inputs["x"], SetInput)
-    assert isinstance(MeanField(items, rows()).encoder.inputs["x"], StandardisedInput)  # difficulties differ
-    assert isinstance(MeanField(within_rows, rows()).encoder.inputs["x"], StandardisedInput)  # latents differ
+    assert isinstance(MeanField(alike_measurements, rows()).encoder.input_of("x"), SetInput)
+    assert isinstance(MeanField(items, rows()).encoder.input_of("x"), StandardisedInput)  # difficulties differ
+    assert isinstance(MeanField(within_rows, rows()).encoder.input_of("x"), StandardisedInput)  # latents differ
 
 
 def test_measurements_with_parameters_of_their_own_are_not_taken_to_be_alike():
@@ -278,7 +278,7 @@ def test_measurements_with_parameters_of_their_own_are_not_taken_to_be_alike():
             with pyro.plate("item", 3, dim=-2):
                 pyro.sample("x", dist.Normal(z + easy, 1.0), obs=x.T)
 
-    assert isinstance(MeanField(skills, rows()).encoder.inputs["x"], StandardisedInput)
+    assert isinstance(MeanField(skills, rows()).encoder.input_of("x"), StandardisedInput)
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 20), (16, 20, 3), (16, 20)])

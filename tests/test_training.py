@@ -123,7 +123,7 @@ def test_global_latents_train_to_the_posterior_whatever_the_batch(size):
     precision = 1 / 4 + len(XH) / 1.25
     assert fn.mean.item() == pytest.approx(float(XH.sum() / 1.25 / precision), abs=0.15)
     # The rows' own latents are conditioned on the mean, so that its posterior is the exact one.
-    assert fn.stddev.item() == pytest.approx(float(precision) ** -0.5, rel=0.1)
+    assert fn.stddev.item() == pytest.approx(float(precision) ** -0.5, rel=0.15)
     assert hierarchy_evidence(XH) < 0
 
 
