@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyro
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.errors import UserError
-from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
-from ppl_vae.networks import MLP
+from ppl_vae.decoding import chosen, how_many, network, observe, parts_of
+from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.recorded import Recorded
 
@@ -62,36 +60,17 @@ class VAE(Recorded, PyroModule):
     ) -> None:
         super().__init__()
         self.data = data  # a generated guide reads it
-        self.schema = data if isinstance(data, Schema) else data.schema
-        train = None if isinstance(data, Schema) else data.train
+        self.schema, _ = parts_of(data)
         self.prior = (prior or StandardNormal()).build(latent_dim)
-        self.likelihood = (likelihood or _default(self.schema)).of(self.schema, train)
+        self.likelihood = chosen(likelihood, data, taken=("z",))
         self.observes = tuple(field.name for field in self.likelihood.fields)
         if isinstance(self.likelihood, Columns):
-            _check_names(self.observes)
             self.recorded["likelihood"] = self.likelihood  # as it was chosen from the rows
-        self.decoder = MLP(latent_dim, hidden, self.likelihood.size, activation)
-        if train is not None:
-            with torch.no_grad():
-                self.decoder.last.bias.copy_(self.likelihood.bias(train))
+        self.decoder = network(self.likelihood, latent_dim, hidden, activation, data)
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
         """Observe rows x (or columns by name), or simulate n rows."""
         rows = columns if x is None else {"x": x, **columns}
-        with pyro.plate("data", len(next(iter(rows.values()))) if rows else n):
+        with pyro.plate("data", how_many(rows, n)):
             z = pyro.sample("z", self.prior())
-            sites = self.likelihood.sites(self.decoder(z))
-            found = {
-                name: pyro.sample(name, fn, obs=rows.get(name), infer={"leaf": True}) for name, fn in sites.items()
-            }
-        return found if isinstance(self.likelihood, Columns) else found["x"]
-
-
-def _default(schema: Schema) -> Likelihood | Columns:
-    return default_likelihood(schema["x"]) if "x" in schema else Columns()
-
-
-def _check_names(columns: Sequence[str]) -> None:
-    for name in columns:
-        if name in ("z", "n", "data", "self"):
-            raise UserError(f"column {name!r} has the name of a site or argument of VAE: rename it")
+            return observe(self.likelihood, self.decoder(z), rows)

@@ -53,7 +53,7 @@ from ppl_vae.likelihoods import (
     ZeroInflatedNegativeBinomial,
     ZeroInflatedPoisson,
 )
-from ppl_vae.models import VAE
+from ppl_vae.models import GMVAE, VAE, Hierarchical
 from ppl_vae.priors import (
     CouplingFlowPrior,
     Diagonal,
@@ -513,6 +513,9 @@ CONDITIONAL_PRIORS: dict[str, Callable[[], Prior]] = {"LabelConditional": lambda
 MODELS: dict[str, Callable[[Any], Any]] = {
     "VAE": lambda data: VAE(data, latent_dim=3, hidden=(8,)),
     "VAE, no hidden layer": lambda data: VAE(data, latent_dim=2, hidden=()),
+    "Hierarchical": lambda data: Hierarchical(data, latent_dims=(3, 2), hidden=(8,)),
+    "Hierarchical, three layers": lambda data: Hierarchical(data, latent_dims=(3, 2, 1), hidden=(8,)),
+    "GMVAE": lambda data: GMVAE(data, clusters=3, latent_dim=3, hidden=(8,)),
     "VAE, tanh": lambda data: VAE(data, latent_dim=3, hidden=(8, 8), activation="tanh"),
 }
 

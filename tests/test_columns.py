@@ -147,7 +147,7 @@ def test_a_matrix_is_no_table_of_columns_until_a_column_has_a_kind():
 @pytest.mark.parametrize("name", ["z", "n", "data", "self"])
 def test_a_column_with_a_name_that_the_model_needs_is_refused(name):
     data = ppl_vae.load({name: [0.5, 1.5, 2.5], "b": [1, 0, 1]}, test=0, validation=0)
-    with pytest.raises(UserError, match=f"column '{name}' has the name of a site or argument of VAE: rename it"):
+    with pytest.raises(UserError, match=f"column '{name}' has the name of a site or argument of the model: rename it"):
         VAE(data)
 
 
