@@ -35,7 +35,7 @@ def build():
 
 def by_hand(model, guide, optimizer, x, k):
     optimizer.zero_grad(set_to_none=True)
-    loc, raw = guide.heads["z"].linear(guide.encoder({"x": x})).chunk(2, -1)
+    loc, raw = guide.heads[0].linear(guide.encoder({"x": x})).chunk(2, -1)
     scale = F.softplus(raw + 0.5413)
     noise = torch.randn(k, *loc.shape)
     z = loc + scale * noise

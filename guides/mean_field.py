@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.networks import NormalHead
+from ppl_vae.posteriors import DiagonalNormal
 
 __all__ = ["MeanField"]
 
@@ -13,8 +13,8 @@ __all__ = ["MeanField"]
 class MeanField(GeneratedGuide):
     """An amortized mean-field guide, q(z | x) = prod_i N(z_i; m_i(x), s_i(x)^2), generated from any model.
 
-    Shapes: features [..., F], z [..., d]. Latents with other supports are carried there by `biject_to`;
-    a latent is conditioned on the latents that the model draws before it.
+    Shapes: features [..., F], z [..., d]. Latents with other supports are carried there by `biject_to`; a latent is
+    conditioned on the earlier ones that its posterior depends on, unless `conditioning="independent"`.
 
     Raises:
         UserError: for a site that it cannot represent, by name.
@@ -30,6 +30,8 @@ class MeanField(GeneratedGuide):
         torch.Size([5, 4])
     """
 
+    joint = False
+
     def family(self, features: int, size: int) -> nn.Module:
         """Means and scales, linear in the features."""
-        return NormalHead(features, size)
+        return DiagonalNormal(features, size, self.init_scale)

@@ -181,6 +181,7 @@ def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
         summed_model=frozenset(summed_model),
         scored=frozenset(n for n in drawn if not getattr(guide[n]["fn"], "has_rsample", False)),
         absent=frozenset(absent),
+        auxiliary=frozenset(n for n in latents if guide[n]["infer"].get("is_auxiliary")),
         global_latents=frozenset(set(latents) - local),
         inner_subsample=frozenset(f.name for f in plates if f.dim != frame.dim and f.full_size not in (None, f.size)),
         rows_total=frame.full_size if frame.full_size not in (None, frame.size) else None,
@@ -255,5 +256,8 @@ def _particle(trace: Trace, structure: Structure, k: int) -> Trace:
         value = site["value"]
         if value.dim() >= -dim and value.shape[dim] == 2:
             value = value.select(dim, k)
-        chosen.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+        # Pyro notes at every draw on which enumerated dims it depends; without the particles these move to the right
+        dims = {d + (d < -structure.nesting): i for d, i in site["infer"].get("_dim_to_id", {}).items()}
+        infer = {k: v for k, v in site["infer"].items() if not k.startswith("_")} | {"_dim_to_id": dims}
+        chosen.add_node(name, name=name, type="sample", value=value, is_observed=False, infer=infer)
     return chosen

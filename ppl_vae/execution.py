@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
 from pyro import poutine
+from pyro.poutine import runtime
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
@@ -20,7 +22,7 @@ from ppl_vae.paths import Estimator, PathScale, detached, rescaled
 from ppl_vae.program import Batch, Programs
 from ppl_vae.structure import Structure
 
-__all__ = ["Run", "mark_summed", "run", "traced"]
+__all__ = ["Run", "isolated", "mark_summed", "run", "traced"]
 
 PARTICLES = "_particles"
 
@@ -91,6 +93,22 @@ def run(
 def _for_particles(program: Any, structure: Structure, particles: int) -> Any:
     """All particles in one pass: a plate to the left of the program's own."""
     return pyro.plate(PARTICLES, particles, dim=-1 - structure.nesting)(program) if particles > 1 else program
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Run programs inside a running program, as if nothing were around them: no handler sees their statements."""
+    stack, enumerated = runtime._PYRO_STACK[:], dict(vars(runtime._ENUM_ALLOCATOR))
+    plates = runtime._DIM_ALLOCATOR._stack[:]
+    runtime._PYRO_STACK.clear()
+    runtime._DIM_ALLOCATOR._stack.clear()
+    try:
+        yield
+    finally:
+        runtime._PYRO_STACK[:] = stack
+        runtime._DIM_ALLOCATOR._stack[:] = plates
+        vars(runtime._ENUM_ALLOCATOR).clear()
+        vars(runtime._ENUM_ALLOCATOR).update(enumerated)
 
 
 def mark_summed(pair: Programs, structure: Structure) -> tuple[Any, Any]:

@@ -1,7 +1,8 @@
-"""Normalizing flows of zuko as Pyro distributions."""
+"""Normalizing flows: zuko's and Pyro's transforms as Pyro distributions, with a memory of the last draw."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -9,56 +10,83 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-__all__ = ["FlowDistribution", "zuko_flows"]
+from ppl_vae.errors import UserError
+
+_validation = Distribution._validate_args
+import zuko  # noqa: E402 - importing it switches torch's validation off for the whole process: it is put back
+
+Distribution.set_default_validate_args(_validation)
+
+__all__ = ["Flow", "NoInverse", "zuko"]
 
 
-def zuko_flows() -> Any:
-    """The module `zuko.flows`. Importing zuko switches torch's validation off for the whole process: it is put back."""
-    before = Distribution._validate_args
-    import zuko.flows
-
-    Distribution.set_default_validate_args(before)
-    return zuko.flows
+class NoInverse(UserError, NotImplementedError):
+    """log q of a value that a flow did not draw was asked of a flow without an inverse."""
 
 
-class FlowDistribution(dist.TorchDistribution):
-    """A normalizing flow, log p(z) = log N(f(z); 0, I) + log |det df/dz| nats, with f a transform of zuko.
+class Flow(dist.TorchDistribution):
+    """The distribution of T_n(... T_1(e)), e ~ base: log q(z) = log q(e) - sum log |det dT_i|.
 
-    log p of any value costs one pass through f; a draw costs its inverse.
+    It remembers its last draw and that draw's density, which costs one pass forward; the density of any other
+    value needs the inverses of all transforms.
 
-    Shapes: z [..., *batch, d].
+    Shapes: batch shape that of the base, event shape [d].
+
+    Raises:
+        NoInverse: for the density of a foreign value, if a transform has no inverse.
 
     Example:
-        >>> flow = FlowDistribution(zuko_flows().MAF(2)().transform, torch.zeros(2))
-        >>> flow.expand([7]).log_prob(torch.zeros(3, 7, 2)).shape
-        torch.Size([3, 7])
+        >>> from torch.distributions.transforms import AffineTransform
+        >>> base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+        >>> flow = Flow(base, [AffineTransform(1.0, torch.tensor([2.0, 3.0]), event_dim=1)])
+        >>> flow.log_prob(flow.rsample((4,))).shape
+        torch.Size([4])
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, transform: Any, zero: Tensor, validate_args: bool | None = None) -> None:
-        self.transform, self.zero = transform, zero
-        super().__init__(zero.shape[:-1], zero.shape[-1:], validate_args=validate_args)
+    def __init__(self, base: Any, transforms: Sequence[Any]) -> None:
+        self.base, self.transforms = base, list(transforms)
+        self._drawn: tuple[Tensor, Tensor] | None = None
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
-    @property
-    def base(self) -> Any:
-        """N(0, I)."""
-        return dist.Normal(self.zero, torch.ones_like(self.zero)).to_event(1)
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Flow:
+        """The same flow for more particles."""
+        batch = torch.Size(batch_shape)
+        return self if batch == self.batch_shape else Flow(self.base.expand(batch), self.transforms)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """Only the base has a batch."""
-        zero = self.zero.expand(torch.Size(batch_shape) + self.event_shape)
-        return FlowDistribution(self.transform, zero, validate_args=False)
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw from the base, and carry it through every transform."""
+        z = self.base.rsample(torch.Size(sample_shape))
+        log_q = self.base.log_prob(z)
+        for transform in self.transforms:
+            z, stretch = _applied(transform, z)
+            log_q = log_q - stretch
+        self._drawn = z, log_q
+        return z
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Change of variables."""
-        if self._validate_args:
-            self._validate_sample(value)
-        noise, log_det = self.transform.call_and_ladj(value)
-        return self.base.log_prob(noise) + log_det
+        """log q of the last draw, or of any value by way of the inverses."""
+        if self._drawn is not None and value is self._drawn[0]:
+            return self._drawn[1]
+        z, log_q = value, torch.zeros((), dtype=value.dtype, device=value.device)
+        for transform in reversed(self.transforms):
+            try:
+                z, stretch = _applied(transform.inv, z)
+            except (NotImplementedError, KeyError) as error:  # KeyError: Pyro's way of having no inverse
+                name = type(transform).__name__.removeprefix("Conditioned")
+                raise NoInverse(
+                    f"{name} has no inverse, so that log q of a value that it did not just draw cannot be had: use "
+                    "the reparameterised estimator, or an invertible family (IAF, MAF, Coupling, Spline)"
+                ) from error
+            log_q = log_q + stretch
+        return self.base.log_prob(z) + log_q
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 - as torch has it
-        """The inverse of the transform at draws of the base."""
-        return self.transform.inv(self.base.rsample(torch.Size(sample_shape)))
+
+def _applied(transform: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    if hasattr(transform, "call_and_ladj"):
+        return transform.call_and_ladj(x)
+    y = transform(x)
+    return y, transform.log_abs_det_jacobian(x, y)

@@ -1,58 +1,38 @@
 """A guide generated from a model: every local latent is amortized through an encoder of the observed fields.
 
-The model is run once; its latent sites, supports and plates are read; the guide draws the same sites in the
-order in which the model does, each from features of the row and of the latents drawn before it. So the
-dependencies between latents that observing the row creates (explaining away) can be represented. Latents outside
-the data plate, shared by all rows, get ordinary variational parameters instead.
+The model is run once; its latent sites, supports, plates and dependencies are read; the guide draws the same sites,
+each from features of the row and of the latents drawn before it on which its posterior depends (see
+`ppl_vae.inversion`). Latents outside the data plate, shared by all rows, get ordinary variational parameters.
 """
 
 from __future__ import annotations
 
-import math
+import inspect
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pyro
-import pyro.distributions as dist
-import torch
-from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.distributions import biject_to, constraints
-from torch.distributions.transforms import ExpTransform, IndependentTransform, ReshapeTransform
-from torch.nn import functional as F
 
-from ppl_vae.analysis import preserved_randomness
-from ppl_vae.contract import data_plate
-from ppl_vae.data import Field, Schema, Split, as_split
+from ppl_vae.data import Schema, as_split
 from ppl_vae.data.example import example
-from ppl_vae.errors import UserError
-from ppl_vae.missing import Holes, can_enumerate
-from ppl_vae.networks import FieldEncoder, concatenate
+from ppl_vae.encoders import FieldEncoder, adapted
+from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.inversion import Block, faithful_blocks
+from ppl_vae.networks import concatenate
+from ppl_vae.posteriors import DiagonalNormal, is_normal
 from ppl_vae.program import Program
+from ppl_vae.reading import Reading, read_model
 from ppl_vae.recorded import Recorded
-from ppl_vae.structure import frames, sample_sites, shapes_only
+from ppl_vae.shared import SharedPosterior
+from ppl_vae.sites import Site, sample_together
 
 __all__ = ["GeneratedGuide"]
 
-
-@dataclass(frozen=True)
-class Site:
-    """A latent site of the model: what its part of the guide must look like."""
-
-    name: str
-    event_shape: torch.Size
-    support: Any
-    discrete: type[dist.Distribution] | None
-    size: int
-
-    def features(self, value: Tensor) -> Tensor:
-        """A drawn value as features for the latents that come after it, [..., size]."""
-        if self.discrete is dist.Categorical:
-            return (value.unsqueeze(-1) == torch.arange(self.size, device=value.device)).to(torch.get_default_dtype())
-        return value.reshape(value.shape[: value.dim() - len(self.event_shape)] + (-1,))
+SHARED_AS_FEATURES = 32
+"""Latents shared by all rows are features of the rows' own latents if they have at most this many numbers."""
 
 
 class _AbstractPyroModule(type(PyroModule), ABCMeta):  # type: ignore[misc]
@@ -64,39 +44,77 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
 
     Args:
         model: the generative program. A model of this package knows its data; for any other callable give
-            `data`, or let `ppl_vae.fit` do so.
+            `data`, or let `ppl_vae.fit` do so. Without a model this is a family for one site of another guide.
         data: a data set, a split, a dict of arrays, one array (field `x`), or a schema.
         hidden: widths of the encoder's hidden layers.
         activation: of the hidden layers, see `ppl_vae.networks.MLP`.
-        encoder: any module from the dict of observed fields to features [B, F], with F in its attribute
-            `size`; by default a `FieldEncoder`.
+        encoder: any module from the dict of observed fields, or from the only one, to features [B, F]; by default
+            a `ppl_vae.encoders.FieldEncoder`.
+        conditioning: "structured" conditions every latent on the earlier ones that its posterior depends on,
+            "independent" on none.
+        init_scale: posterior scale (unconstrained) at which training starts.
+        shared_rank: latents shared by all rows are independent normals (0), or a normal of this rank plus diagonal.
+        families: a family of its own for some sites, by name: a guide class (`IAF`), one with options
+            (`IAF(flows=2)`), or a callable from (features, size) to a module. A label's gives its logits.
+        **sites: the same, for site names that are not names of arguments: `MeanField(model, z=IAF)`.
 
     Raises:
         UserError: for a site that this guide cannot represent (naming it), or when used before it has data.
     """
 
+    joint: ClassVar[bool] = True
+    """Whether one distribution covers all continuous latents of a row together."""
+
+    options: ClassVar[dict[str, Any]] = {}
+    """The family's own options with their defaults: what a subclass declares as `flows: int = 3`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: vars(cls)[name] for name in vars(cls).get("__annotations__", {}) if name in vars(cls)}
+        cls.options = cls.options | own
+        inherited = list(inspect.signature(GeneratedGuide.__init__).parameters.values())[1:]
+        named = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in cls.options.items()]
+        cls.__signature__ = inspect.Signature([*inherited[:-1], *named, inherited[-1]])
+
     def __init__(
         self,
-        model: Callable[..., Any],
+        model: Callable[..., Any] | None = None,
         data: Any = None,
         *,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
         encoder: nn.Module | None = None,
+        conditioning: Literal["structured", "independent"] = "structured",
+        init_scale: float = 1.0,
+        shared_rank: int = 0,
+        families: Mapping[str, Any] | None = None,
+        **sites: Any,
     ) -> None:
         super().__init__()
-        # Not a submodule: the model's parameters are the model's.
-        object.__setattr__(self, "program", Program(model, "model"))
-        self.hidden, self.activation = tuple(hidden), activation
+        for name, default in self.options.items():
+            setattr(self, name, _checked(name, sites.pop(name, default), default))
+        if conditioning not in ("structured", "independent"):
+            raise unknown_name("conditioning", conditioning, ("structured", "independent"))
+        if not init_scale > 0:
+            raise UserError(f"init_scale must be positive, got {init_scale}")
+        if shared_rank < 0:
+            raise UserError(f"shared_rank must not be negative, got {shared_rank}")
+        self.hidden, self.activation, self.conditioning = tuple(hidden), activation, conditioning
+        self.init_scale, self.shared_rank = float(init_scale), shared_rank
+        object.__setattr__(self, "families", {**(families or {}), **sites})  # not submodules: they only make some
         if encoder is not None:
             self.encoder = encoder
-        self.sites: tuple[Site, ...] = ()
-        self.globals: tuple[Site, ...] = ()
+        if model is None:
+            return
+        # Not a submodule: the model's parameters are the model's.
+        object.__setattr__(self, "program", Program(model, "model"))
         known = data if data is not None else getattr(model, "data", None) or getattr(model, "schema", None)
         if known is not None:
             self.setup(known)
 
     program: Program
+    sites: dict[str, Site]
+    families: dict[str, Any]
 
     @abstractmethod
     def family(self, features: int, size: int) -> nn.Module:
@@ -107,149 +125,142 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
     @property
     def ready(self) -> bool:
         """Whether the model has been read and the networks exist."""
-        return bool(self.sites or self.globals)
+        return hasattr(self, "heads")
 
     def setup(self, data: Any) -> None:
         """Read the model on a few rows and create the networks, standardised by the training rows."""
         split = None if isinstance(data, Schema) else as_split(data, "train")
         schema = data if split is None else split.schema
         batch = example(schema, split)
-        holes = Holes(None, batch=batch)
-        with preserved_randomness(), torch.no_grad(), shapes_only():
-            trace = poutine.trace(holes(self.program)).get_trace(**batch)
-        model = sample_sites(trace)
-        frame = data_plate(model)
-        self.plate, self.dim = frame.name, int(frame.dim or -1)
-        latent = {n: s for n, s in model.items() if not s["is_observed"]}
-        local = {n: s for n, s in latent.items() if any(f.dim == frame.dim for f in frames(s))}
-        self.sites = tuple(_site(n, s) for n, s in local.items())
-        self.globals = tuple(_site(n, s) for n, s in latent.items() if n not in local)
-        if not latent:
-            raise UserError("the model has no latent site: there is nothing to infer, train it by maximum likelihood")
-        self._build([f for f in schema if f.name in batch and f.name not in holes.found.keys() & latent.keys()], split)
-
-    def _build(self, fields: Sequence[Field], split: Split | None) -> None:
-        observed = [f for f in fields if f.name in self.program.select({f.name: torch.empty(0) for f in fields})]
-        if not hasattr(self, "encoder"):
-            self.encoder = FieldEncoder(observed or fields, split, self.hidden, self.activation)
-        width = int(self.encoder.size)  # type: ignore[arg-type]
-        heads: dict[str, nn.Module] = {}
-        for site in self.sites:
-            heads[site.name] = nn.Linear(width, site.size) if site.discrete else self.family(width, site.size)
-            width += site.size
-        self.heads = nn.ModuleDict(heads)
-        self.shared = nn.ModuleDict({s.name: _GlobalNormal(s) for s in self.globals})
+        model = read_model(self.program, batch)
+        for name in self.families:
+            if name not in model.local:
+                options = [*inspect.signature(type(self)).parameters, *model.local]
+                raise unknown_name("latent site or option", name, options)
+        self.plate, self.dim, self.sites = model.plate, model.dim, model.local
+        fields = [schema[name] for name in model.observed]
+        if hasattr(self, "encoder"):
+            self.encoder = adapted(self.encoder, {f.name: batch[f.name] for f in fields})
+        else:
+            self.encoder = FieldEncoder(fields, split, self.hidden, self.activation, repeated=model.repeated)
+        few = sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
+        self.given_sites = {**model.local, **(model.shared if few else {})}
+        self.blocks = self._blocks(model)
+        self.heads = nn.ModuleList([self._head(block) for block in self.blocks])
+        self.shared = SharedPosterior([*model.shared.values()], self.shared_rank)
         for part in self.program.modules():
             attach = getattr(part, "attach", None)  # of a prior that is made of the guide's encoder
             if callable(attach):
-                attach(self, observed or fields, split)
+                attach(self, fields, split)
 
     def normal_head(self, name: str) -> nn.Module | None:
-        """The module from encoder features [..., F] to a site's mean-field normal over R^d, if it is one; else None."""
-        site = next((s for s in self.sites if s.name == name), None)
-        if site is None or site is not self.sites[0] or site.discrete or not _is_real(site.support):
-            return None  # later sites depend on the values of earlier ones too
-        head = self.heads[name]
-        with torch.no_grad():
-            fn = head(torch.zeros(1, int(self.encoder.size)))  # type: ignore[arg-type]
-        return head if isinstance(fn, dist.Independent) and isinstance(fn.base_dist, dist.Normal) else None
+        """The module from encoder features [..., F] to a site's normal over R^d, if that is what it is; else None."""
+        for block, head in zip(self.blocks, self.heads, strict=True):
+            if block.sites == (name,) and not block.given and isinstance(head, DiagonalNormal):
+                return head if self.sites[name].is_real and not self.sites[name].plates else None
+        return None
+
+    def _blocks(self, model: Reading) -> tuple[Block, ...]:
+        labels = [n for n, s in model.local.items() if s.classified]
+        late = [n for n in labels if model.local[n].plates]
+        blocks = faithful_blocks(
+            [n for n in model.local if n not in labels],
+            [n for n in labels if n not in late],
+            late,
+            model.parents,
+            joint=lambda name: self.joint and name not in self.families,
+            known=[n for n in model.shared if n in self.given_sites],
+        )
+        return blocks if self.conditioning == "structured" else tuple(Block(b.sites) for b in blocks)
+
+    def _head(self, block: Block) -> nn.Module:
+        features = int(self.encoder.size) + sum(self.given_sites[n].width for n in block.given)  # type: ignore[arg-type]
+        size = sum(self.sites[n].width for n in block.sites)
+        if block.sites[0] in self.families:
+            return _family(block.sites[0], self.families[block.sites[0]])(features, size)
+        return nn.Linear(features, size) if self.sites[block.sites[0]].classified else self.family(features, size)
 
     # -- the program -----------------------------------------------------------------------------------------
 
     def forward(self, *args: Tensor, **fields: Tensor) -> dict[str, Tensor]:
         """Draw every latent of the model for the rows of a batch; returns the draws by site name."""
-        if not self.ready:
-            raise UserError(
-                f"{type(self).__name__} has not seen data yet: give it some, {type(self).__name__}(model, data)"
-            )
-        fields = dict(zip(self.program.arguments, args, strict=False)) | fields
-        rows = len(next(iter(fields.values())))
-        values = {s.name: pyro.sample(s.name, self.shared[s.name]()) for s in self.globals}
-        features = [self.encoder(fields)]
-        with pyro.plate(self.plate, rows, dim=self.dim):
-            for site in self.sites:
-                value = pyro.sample(site.name, self._posterior(site, concatenate(features)))
-                values[site.name] = value
-                features.append(site.features(value))
+        fields = self._fields(args, fields)
+        row = self._encoded(fields)
+        entered: dict[str, Any] = {}
+        values = self.shared(entered)
+        with pyro.plate(self.plate, len(next(iter(fields.values()))), dim=self.dim):
+            for block, head in zip(self.blocks, self.heads, strict=True):
+                values |= self._draw(block, head(self._features(row, block, values)), entered)
         return values
 
-    def _posterior(self, site: Site, features: Tensor) -> dist.Distribution:
-        head = self.heads[site.name](features)
-        if site.discrete is None:
-            return constrain(head, site.support, site.event_shape)
-        logits = head.squeeze(-1) if site.discrete is dist.Bernoulli else head
-        return site.discrete(logits=logits)
+    def log_prob(self, values: Mapping[str, Tensor], **fields: Tensor) -> Tensor:
+        """log q(z | x) of given values of all latents of the rows, in nats, [B] (of those in plates, summed).
+
+        Args:
+            values: by site name, the latents of the rows, and those shared by all rows that they depend on.
+            **fields: the observed fields of the rows.
+
+        Raises:
+            NoInverse: for a family whose density of values that it did not draw cannot be had.
+        """
+        row = self._encoded(self._fields((), fields))
+        total = row.new_zeros(())
+        for block, head in zip(self.blocks, self.heads, strict=True):
+            total = total + self._log_density(block, head(self._features(row, block, values)), values)
+        return total
+
+    def _fields(self, args: Sequence[Tensor], fields: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not self.ready:
+            name = type(self).__name__
+            raise UserError(f"{name} has not seen data yet: give it some, {name}(model, data)")
+        return dict(zip(self.program.arguments, args, strict=False)) | fields
+
+    def _encoded(self, fields: Mapping[str, Tensor]) -> Tensor:
+        """Features with the rows at the data plate's dim, [B, 1 ..., F]."""
+        features = self.encoder(fields)
+        return features.reshape(features.shape[:1] + (1,) * (-1 - self.dim) + features.shape[1:])
+
+    def _features(self, row: Tensor, block: Block, values: Mapping[str, Tensor]) -> Tensor:
+        return concatenate([row, *(self.given_sites[n].features(values[n]) for n in block.given)])
+
+    def _draw(self, block: Block, head: Any, entered: dict[str, Any]) -> dict[str, Tensor]:
+        site = self.sites[block.sites[0]]
+        if not site.classified and (len(block.sites) > 1 or (site.plates and not is_normal(head))):
+            return sample_together(block.name, head, [self.sites[n] for n in block.sites], entered)
+        posterior = site.classifier(head) if site.classified else site.constrained(head)
+        with site.inside(entered):
+            return {site.name: pyro.sample(site.name, posterior)}
+
+    def _log_density(self, block: Block, head: Any, values: Mapping[str, Tensor]) -> Tensor:
+        sites = [self.sites[n] for n in block.sites]
+        if sites[0].classified:
+            log_q = sites[0].classifier(head).log_prob(values[sites[0].name])
+            return sites[0].gathered(log_q.unsqueeze(-1)).sum(-1).reshape(-1)
+        parts = [site.vector(values[site.name]) for site in sites]
+        log_q = head.log_prob(concatenate([vector for vector, _ in parts]))
+        return (log_q - sum(stretch for _, stretch in parts)).reshape(-1)
 
 
-class _GlobalNormal(nn.Module):
-    """A mean-field normal on the unconstrained space of a global latent."""
-
-    def __init__(self, site: Site) -> None:
-        super().__init__()
-        self.site = site
-        self.loc = nn.Parameter(torch.zeros(site.size))
-        self.raw_scale = nn.Parameter(torch.full((site.size,), -2.0))
-
-    def forward(self) -> dist.Distribution:
-        base = dist.Normal(self.loc, F.softplus(self.raw_scale)).to_event(1)
-        return constrain(base, self.site.support, self.site.event_shape)
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """An option of a family, of the type of its default; counts are at least 1."""
+    if isinstance(default, float) and isinstance(value, int):
+        value = float(value)
+    if type(value) is not type(default):
+        raise UserError(f"{name} must be of type {type(default).__name__}, got {value!r}")
+    if not isinstance(value, bool | str) and not (value >= 1 if isinstance(value, int) else value > 0):
+        raise UserError(f"{name} must be {'at least 1' if isinstance(value, int) else 'positive'}, got {value}")
+    return value
 
 
-def constrain(base: Any, support: Any, event_shape: torch.Size) -> dist.Distribution:
-    """A distribution over R^d carried to a site's support and event shape; a plain normal where that suffices."""
-    if isinstance(base, dist.Independent) and isinstance(base.base_dist, dist.Normal) and _is_real(support):
-        normal = base.base_dist
-        shape = normal.batch_shape[:-1] + event_shape
-        return dist.Normal(normal.loc.reshape(shape), normal.scale.reshape(shape)).to_event(len(event_shape))
-    transform = _bijection(support)
-    unconstrained = transform.inverse_shape(event_shape)
-    transforms: list[Any] = []
-    if tuple(unconstrained) != tuple(base.event_shape):
-        transforms.append(ReshapeTransform(base.event_shape, unconstrained))
-    if not _is_real(support):
-        transforms.append(transform)
-    return dist.TransformedDistribution(base, transforms) if transforms else base
-
-
-def _bijection(support: Any) -> Any:
-    """biject_to, without the "+ 0" that torch puts after exp for positive values and that hides their support."""
-    inner = support
-    while isinstance(inner, constraints.independent):
-        inner = inner.base_constraint
-    if getattr(inner, "lower_bound", None) == 0 and not hasattr(inner, "upper_bound"):
-        exp = ExpTransform()
-        return IndependentTransform(exp, support.event_dim) if support.event_dim else exp
-    return biject_to(support)
-
-
-def _is_real(support: Any) -> bool:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
-
-
-def _site(name: str, site: Mapping[str, Any]) -> Site:
-    fn = site["fn"]
-    if len(frames(site)) > 1:
-        plates = ", ".join(f.name for f in frames(site))
-        raise UserError(
-            f"latent site {name!r} is in several plates ({plates}): write it with .to_event() inside the data "
-            "plate alone, or write this guide by hand"
-        )
-    while isinstance(fn, dist.MaskedDistribution):
-        fn = fn.base_dist
-    if can_enumerate(fn):
-        kind = next((k for k in (dist.Categorical, dist.OneHotCategorical, dist.Bernoulli) if isinstance(fn, k)), None)
-        if kind is None:
-            raise UserError(
-                f"latent site {name!r} is {type(fn).__name__}: of the discrete latents a generated guide has "
-                "classifiers for Categorical, OneHotCategorical and Bernoulli; write this guide by hand"
-            )
-        size = 1 if kind is dist.Bernoulli else fn.enumerate_support(expand=False).shape[0]
-        return Site(name, fn.event_shape, fn.support, kind, size)
-    if getattr(fn.support, "is_discrete", False):
-        raise UserError(
-            f"latent site {name!r} is {type(fn).__name__}, whose support is infinite: write this guide by hand"
-        )
-    unconstrained = biject_to(fn.support).inverse_shape(fn.event_shape)
-    return Site(name, fn.event_shape, fn.support, None, math.prod(unconstrained))
+def _family(name: str, value: Any) -> Callable[[int, int], nn.Module]:
+    """The family that a user named for a site: a guide class, one with options, or a callable."""
+    if isinstance(value, type) and issubclass(value, GeneratedGuide):
+        value = value()
+    if isinstance(value, GeneratedGuide):
+        return value.family
+    if callable(value):
+        return value
+    raise UserError(
+        f"the family of {name!r} must be a guide class, one with options such as IAF(flows=2), or a callable from "
+        f"(features, size) to a module, got {type(value).__name__}"
+    )

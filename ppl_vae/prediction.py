@@ -49,6 +49,7 @@ def encode(guide: Callable[..., Any], batch: Batch, *, draws: int = 32, seed: in
         for _ in range(draws):
             trace = poutine.trace(Holes(None, batch=batch)(program)).get_trace(**batch)
             sites = {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
+            sites = {n: s for n, s in sites.items() if not s["infer"].get("is_auxiliary")}
             for name, site in sites.items():
                 mean = _posterior_mean(site)
                 sums[name] = sums[name] + mean / draws if name in sums else mean / draws

@@ -24,8 +24,9 @@ class Structure:
     `holes` says what happens at observed sites with missing entries (see `ppl_vae.missing`). `summed_guide`
     and `summed_model` are the discrete latents summed out (under the guide's classifier, or in the model
     alone), `scored` those drawn without a reparameterised sampler, `absent` the sites of fields that the data
-    does not have, `global_latents` those outside the data plate, `inner_subsample` the plates inside a row
-    that are subsampled. Without `broadcasts`, particles are run one by one.
+    does not have, `auxiliary` the guide's own sites, which the model does not have, `global_latents` those outside
+    the data plate, `inner_subsample` the plates inside a row that are subsampled. Without `broadcasts`, particles are
+    run one by one.
     """
 
     plate: str
@@ -38,6 +39,7 @@ class Structure:
     summed_model: frozenset[str] = frozenset()
     scored: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
+    auxiliary: frozenset[str] = frozenset()
     global_latents: frozenset[str] = frozenset()
     inner_subsample: frozenset[str] = frozenset()
     rows_total: int | None = None

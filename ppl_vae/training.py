@@ -75,6 +75,7 @@ class _Settings:
     weight_decay: float
     patience: int | None
     seed: int
+    label_weight: float = 0.0
 
 
 def fit(
@@ -88,6 +89,7 @@ def fit(
     lr: float = 1e-3,
     weight_decay: float = 0.0,
     beta: float | Schedule = 1.0,
+    label_weight: float = 0.0,
     patience: int | None = 40,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -113,6 +115,10 @@ def fit(
             `weight` matrices of networks only; 0 is plain Adam.
         beta: weight of the KL part: a number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits,
             Capacity); it shapes what is maximised, never what is reported.
+        label_weight: weight of log q(y | x) of every row whose label was observed, for a model with a label that is
+            latent in some rows (M2): the classifier's own loss, which the bound alone gives no gradient for these
+            rows (Kingma et al. 2014, arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It shapes
+            what is maximised, never what is reported.
         patience: epochs without a better validation bound after which training stops; None for never.
             Without a validation split there is no early stopping.
         seed: of batches and draws. The state of the global generators is left alone.
@@ -136,7 +142,7 @@ def fit(
         >>> len(result.history)
         1
     """
-    settings = _Settings(epochs, batch_size, lr, weight_decay, patience, seed)
+    settings = _Settings(epochs, batch_size, lr, weight_decay, patience, seed, label_weight)
     _check_numbers(settings)
     bound = ELBO() if bound is None else bound
     train, validation = _splits(data)
@@ -157,7 +163,7 @@ def fit(
         parameters = [p for p in pair.parameters() if p.requires_grad]
         make = optimizer or (lambda _: _adam(pair, settings))
         trained: Any = make(parameters) if parameters else _NoOptimizer()
-        step = make_step(pair, structure, bound, trained, len(train), as_schedule(beta))
+        step = make_step(pair, structure, bound, trained, len(train), as_schedule(beta), label_weight)
         torch.manual_seed(seed)  # here, so that draws depend on no check made before
         loop = _Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch)
         if checkpoint is not None:
@@ -204,6 +210,8 @@ def _check_numbers(settings: _Settings) -> None:
         raise UserError(f"lr must be positive, got {settings.lr!r}")
     if not (isinstance(settings.weight_decay, int | float) and 0 <= settings.weight_decay < math.inf):
         raise UserError(f"weight_decay must not be negative, got {settings.weight_decay!r}")
+    if not (isinstance(settings.label_weight, int | float) and 0 <= settings.label_weight < math.inf):
+        raise UserError(f"label_weight must not be negative, got {settings.label_weight!r}")
     if settings.patience is not None and settings.patience < 1:
         raise UserError(f"patience must be at least 1, or None to never stop early, got {settings.patience!r}")
 

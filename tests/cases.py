@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyro
@@ -16,10 +17,25 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ppl_vae import guides
 from ppl_vae.bounds import CIWAE, CUBO, ELBO, IWAE, MIWAE, PIWAE, TVO, Renyi
 from ppl_vae.data import Field
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.guides import MeanField
+from ppl_vae.guides import (
+    CNF,
+    IAF,
+    MAF,
+    NAF,
+    Coupling,
+    FullRank,
+    Householder,
+    LowRank,
+    MeanField,
+    Planar,
+    Radial,
+    Spline,
+    Sylvester,
+)
 from ppl_vae.likelihoods import Bernoulli, Categorical, Normal, Poisson
 from ppl_vae.models import VAE
 from ppl_vae.priors import (
@@ -467,7 +483,27 @@ MODELS: dict[str, Callable[[Any], Any]] = {
 
 # -- guides: name -> class, run over programs with latents of every kind -------------------------------------------
 
-GUIDES: dict[str, type[GeneratedGuide]] = {"MeanField": MeanField}
+GUIDES: dict[str, Callable[..., GeneratedGuide]] = {
+    "MeanField": MeanField,
+    "MeanField, independent": partial(MeanField, conditioning="independent"),
+    "LowRank": LowRank,
+    "FullRank": FullRank,
+    "Householder": Householder,
+    "Planar": partial(Planar, flows=2),
+    "Radial": partial(Radial, flows=2),
+    "Sylvester, householder": partial(Sylvester, flows=2),
+    "Sylvester, orthogonal": partial(Sylvester, flows=2, basis="orthogonal", rank=2),
+    "Sylvester, triangular": partial(Sylvester, flows=2, basis="triangular"),
+    "IAF": partial(IAF, flows=2, width=8),
+    "MAF": partial(MAF, flows=2, width=8),
+    "Coupling": partial(Coupling, flows=2, width=8),
+    "Spline": partial(Spline, bins=4, width=8),
+    "Spline, coupling": partial(Spline, bins=4, width=8, coupling=True),
+    "NAF": partial(NAF, flows=1, width=8, signal=4),
+    "CNF": partial(CNF, width=8, tolerance=1e-6),
+    "Mixture": partial(guides.Mixture, components=2),
+}
+WITHOUT_INVERSE = {n for n in GUIDES if n.startswith(("Planar", "Radial", "Sylvester"))}
 
 
 def of_latent(prior: Callable[[], Any], mean: Callable[[Tensor], Tensor]) -> Program:
@@ -512,6 +548,78 @@ def with_globals(x=None):
         pyro.sample("x", dist.Normal(z.unsqueeze(-1) * loading, scale.unsqueeze(-1)).to_event(1), obs=x)
 
 
+def measured(mean: Tensor, x: Tensor) -> None:
+    """Three measurements around a number."""
+    pyro.sample("x", dist.Normal(mean.unsqueeze(-1).expand(*mean.shape, 3), 1.0).to_event(1), obs=x)
+
+
+def label_then_two(x=None):
+    with pyro.plate("data", len(x)):
+        y = pyro.sample("y", dist.Categorical(torch.tensor([0.3, 0.7])))
+        scale = pyro.sample("scale", dist.Gamma(2.0 + y, 1.0))
+        shift = pyro.sample("shift", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        measured(scale.log() + shift.sum(-1), x)
+
+
+def latent_then_label(x=None):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        y = pyro.sample("y", dist.Categorical(logits=torch.stack([z, torch.zeros_like(z), -z], -1)))
+        w = pyro.sample("w", dist.Dirichlet(torch.ones(3)))
+        measured(z + y + w[..., 0], x)
+
+
+def within_rows(x=None):
+    """A latent for each row and one for each of its measurements."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("measurement", 3, dim=-2):
+            u = pyro.sample("u", dist.Gamma(2.0, 1.0))
+            flag = pyro.sample("flag", dist.Bernoulli(0.2))
+            pyro.sample("x", dist.Normal(z + u.log(), 1.0 + flag), obs=x.T)
+
+
+def flags_within_rows(x=None):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("measurement", 3, dim=-2):
+            flag = pyro.sample("flag", dist.Bernoulli(0.2))
+            pyro.sample("x", dist.Normal(z, 0.5 + 2.0 * flag), obs=x.T)
+
+
+def alike_measurements(x=None):
+    with pyro.plate("data", len(x), dim=-2):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("measurement", 3, dim=-1):
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+
+def items(x=None):
+    """Each measurement has a difficulty of its own, shared by all rows."""
+    item = pyro.plate("item", 3, dim=-2)
+    with item:
+        difficulty = pyro.sample("difficulty", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with item:
+            pyro.sample("x", dist.Normal(z - difficulty, 1.0), obs=x.T)
+
+
+def two_fields(x=None, count=None):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        measured(z.sum(-1), x)
+        pyro.sample("count", dist.Poisson(z[..., 0].exp()), obs=count)
+
+
+def fields_of(model: Program, rows: int = 6) -> dict[str, Tensor]:
+    """Rows of every field that a program of the table observes."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(rows, 3, generator=generator, dtype=torch.float32).to(torch.get_default_dtype())
+    count = torch.arange(rows).to(x.dtype) % 4
+    return {"x": x} | ({"count": count} if model is two_fields else {})
+
+
 PROGRAMS: dict[str, Program] = {
     "real": of_latent(lambda: dist.Normal(0.0, 1.0), lambda z: z),
     "vector": of_latent(lambda: dist.Normal(torch.zeros(2), 1.0).to_event(1), lambda z: z.sum(-1)),
@@ -526,4 +634,17 @@ PROGRAMS: dict[str, Program] = {
     "label and style": label_and_style,
     "one-hot label and flag": one_hot_label,
     "shared by all rows": with_globals,
+    "ordered": of_latent(
+        lambda: dist.TransformedDistribution(
+            dist.Normal(torch.zeros(3), 1.0).to_event(1), dist.transforms.OrderedTransform()
+        ),
+        lambda z: z[..., 1],
+    ),
+    "label, then two": label_then_two,
+    "latent, then label": latent_then_label,
+    "within rows": within_rows,
+    "flags within rows": flags_within_rows,
+    "alike measurements": alike_measurements,
+    "items": items,
+    "two fields": two_fields,
 }

@@ -159,6 +159,7 @@ def _fit(
                 lr=ask.lr,
                 weight_decay=decay,
                 beta=ask.schedule(),
+                label_weight=ask.label_weight,
                 patience=ask.patience or None,
                 seed=ask.seed,
                 device=device,

@@ -117,7 +117,7 @@ def sample(
 def _observed(run: Run) -> tuple[Field, str]:
     """The field that the model generates, and the site that observes it: x where there is one."""
     from ppl_vae.analysis import analyse
-    from ppl_vae.generated import example
+    from ppl_vae.data.example import example
 
     batch = {name: value.to(run.pair.device) for name, value in example(run.schema, None).items()}
     sites = analyse(run.pair, batch).observed

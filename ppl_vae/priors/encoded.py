@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_vae.data import Field, Split, as_split
 from ppl_vae.errors import ProgramError, UserError
-from ppl_vae.networks import NormalHead
+from ppl_vae.posteriors import DiagonalNormal
 from ppl_vae.priors.base import Prior
 from ppl_vae.structure import is_shapes_only
 
@@ -28,7 +28,7 @@ class EncodedPrior(Prior):
     """
 
     zero: Tensor
-    head: NormalHead | None
+    head: DiagonalNormal | None
     networks: tuple[Callable[..., Any], Callable[..., Any] | None] | None
 
     def __init__(self, site: str = "z") -> None:
@@ -50,7 +50,7 @@ class EncodedPrior(Prior):
         come from a head of the prior's own on the same features.
         """
         theirs = guide.normal_head(self.site)
-        self.head = None if theirs is not None else NormalHead(int(guide.encoder.size), self.latent_dim)
+        self.head = None if theirs is not None else DiagonalNormal(int(guide.encoder.size), self.latent_dim)
         self._use((guide.encoder, theirs or self.head), fields, train)
 
     def encode_with(self, encoder: Callable[[Mapping[str, Tensor]], Any], data: Any) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.flows import FlowDistribution, zuko_flows
+from ppl_vae.flows import Flow, zuko
 from ppl_vae.priors.base import Prior, at_least_one
 
 __all__ = ["CouplingFlowPrior", "FlowPrior", "SplineFlowPrior"]
@@ -33,9 +34,10 @@ class _Flow(Prior):
     def make(self, size: int) -> nn.Module:
         """A flow of zuko over R^size."""
 
-    def forward(self, condition: Tensor | None = None) -> FlowDistribution:
+    def forward(self, condition: Tensor | None = None) -> Flow:
         """The flow's density."""
-        return FlowDistribution(self.flow().transform, self.zero)
+        base = dist.Normal(self.zero, torch.ones_like(self.zero)).to_event(1)
+        return Flow(base, [self.flow().transform.inv])
 
 
 class FlowPrior(_Flow):
@@ -61,7 +63,7 @@ class FlowPrior(_Flow):
 
     def make(self, size: int) -> nn.Module:
         """zuko's MAF."""
-        return zuko_flows().MAF(size, transforms=self.transforms, hidden_features=self.hidden)
+        return zuko.flows.MAF(size, transforms=self.transforms, hidden_features=self.hidden)
 
 
 class SplineFlowPrior(_Flow):
@@ -93,7 +95,7 @@ class SplineFlowPrior(_Flow):
 
     def make(self, size: int) -> nn.Module:
         """zuko's NSF."""
-        return zuko_flows().NSF(size, transforms=self.transforms, hidden_features=self.hidden, bins=self.bins)
+        return zuko.flows.NSF(size, transforms=self.transforms, hidden_features=self.hidden, bins=self.bins)
 
 
 class CouplingFlowPrior(_Flow):
@@ -122,4 +124,4 @@ class CouplingFlowPrior(_Flow):
 
     def make(self, size: int) -> nn.Module:
         """zuko's NICE, whose layers scale as well as shift unless told otherwise."""
-        return zuko_flows().NICE(size, transforms=self.transforms, hidden_features=self.hidden)
+        return zuko.flows.NICE(size, transforms=self.transforms, hidden_features=self.hidden)

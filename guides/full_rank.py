@@ -1,0 +1,56 @@
+"""The full-rank guide: a normal with any covariance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.generated import GeneratedGuide
+from ppl_vae.posteriors import Parts, positive
+
+__all__ = ["FullRank"]
+
+
+class FullRank(GeneratedGuide):
+    """An amortized full-rank guide, q(z | x) = N(m(x), L(x) L(x)'), over all continuous latents jointly.
+
+    Shapes: features [..., F], z [..., d]. L [..., d, d], lower triangular.
+
+    Raises:
+        UserError: for a site that it cannot represent, by name.
+
+    Source: Titsias & Lazaro-Gredilla 2014, ICML; Kucukelbir et al. 2017, arXiv 1603.00788.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.models import VAE
+        >>> data = ppl_vae.load("digits")
+        >>> guide = FullRank(VAE(data, latent_dim=4))
+        >>> guide(x=data.test["x"][:5])["z"].shape
+        torch.Size([5, 4])
+    """
+
+    def family(self, features: int, size: int) -> nn.Module:
+        """Mean and Cholesky factor, linear in the features."""
+        return _FullNormal(features, size, self.init_scale)
+
+
+class _FullNormal(nn.Module):
+    def __init__(self, features: int, size: int, scale: float) -> None:
+        super().__init__()
+        self.parts = Parts(features, [(size,), (size,), (size * (size - 1) // 2,)], small=True)
+        self.size, self.scale = size, scale
+        self.register_buffer("below", torch.tril_indices(size, size, -1), persistent=False)
+
+    below: Tensor
+
+    def forward(self, features: Tensor) -> Any:
+        loc, raw, below = self.parts(features)
+        diagonal = positive(raw, self.scale)
+        lower = torch.diag_embed(diagonal)
+        # rows in units of their scale, so that a correlation does not depend on the unit of a latent
+        lower[..., self.below[0], self.below[1]] = below * diagonal[..., self.below[0]]
+        return dist.MultivariateNormal(loc, scale_tril=lower)

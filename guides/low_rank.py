@@ -1,0 +1,50 @@
+"""The low-rank guide: a normal whose covariance is a few directions plus a diagonal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from ppl_vae.generated import GeneratedGuide
+from ppl_vae.posteriors import Parts, positive
+
+__all__ = ["LowRank"]
+
+
+class LowRank(GeneratedGuide):
+    """An amortized low-rank guide, q(z | x) = N(m(x), V(x) V(x)' + diag s(x)^2), over all continuous latents jointly.
+
+    Shapes: features [..., F], z [..., d]. V [..., d, r] with r the smaller of `rank` and d.
+
+    Raises:
+        UserError: for a site that it cannot represent, by name.
+
+    Source: Ong, Nott & Smith 2018, arXiv 1701.03208 (the factor covariance).
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.models import VAE
+        >>> data = ppl_vae.load("digits")
+        >>> guide = LowRank(VAE(data, latent_dim=4))
+        >>> guide(x=data.test["x"][:5])["z"].shape
+        torch.Size([5, 4])
+    """
+
+    rank: int = 2
+
+    def family(self, features: int, size: int) -> nn.Module:
+        """Mean, directions and scales, linear in the features."""
+        return _LowRankNormal(features, size, min(self.rank, size), self.init_scale)
+
+
+class _LowRankNormal(nn.Module):
+    def __init__(self, features: int, size: int, rank: int, scale: float) -> None:
+        super().__init__()
+        self.parts = Parts(features, [(size,), (size,), (size, rank)], small=True)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Any:
+        loc, raw, directions = self.parts(features)
+        return dist.LowRankMultivariateNormal(loc, directions, positive(raw, self.scale).square())

@@ -1,0 +1,49 @@
+"""The planar-flow guide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro.distributions.transforms.planar import ConditionedPlanar
+from torch import Tensor, nn
+
+from ppl_vae.generated import GeneratedGuide
+from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts
+
+__all__ = ["Planar"]
+
+
+class Planar(GeneratedGuide):
+    """An amortized planar-flow guide: z <- z + u(x) tanh(w(x)' z + b(x)), `flows` times, from a diagonal normal.
+
+    Shapes: features [..., F], z [..., d].
+
+    Raises:
+        NoInverse: when log q of a value that it did not just draw is asked (STL, DReG on several sites).
+
+    Source: Rezende & Mohamed 2015, arXiv 1505.05770.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.models import VAE
+        >>> data = ppl_vae.load("digits")
+        >>> guide = Planar(VAE(data, latent_dim=4))
+        >>> guide(x=data.test["x"][:5])["z"].shape
+        torch.Size([5, 4])
+    """
+
+    flows: int = 8
+
+    def family(self, features: int, size: int) -> nn.Module:
+        """A diagonal normal and planar steps, all linear in the features."""
+        base = DiagonalNormal(features, size, self.init_scale)
+        return Flowing(base, [_Step(features, size) for _ in range(self.flows)])
+
+
+class _Step(nn.Module):
+    def __init__(self, features: int, size: int) -> None:
+        super().__init__()
+        self.parts = Parts(features, [(1,), (size,), (size,)])
+
+    def forward(self, features: Tensor) -> Any:
+        return ConditionedPlanar(self.parts(features))

@@ -1,0 +1,125 @@
+"""In which order a guide draws the latents of a model, and on which of them it conditions each.
+
+The posterior of a model does not have the model's own conditional independences: two causes of one observation
+become dependent once it is seen (explaining away). A guide that draws the latents in some order loses nothing if
+it conditions each on all earlier latents that it can still reach through later ones in the moral graph; on others
+it need not look (Webb et al. 2018, arXiv 1712.00287).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyro.infer.inspect import get_dependencies
+
+__all__ = ["Block", "dependencies", "faithful_blocks"]
+
+Parents = Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sites that are drawn together, and the earlier sites that their parameters depend on besides the row."""
+
+    sites: tuple[str, ...]
+    given: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the auxiliary site of a joint draw."""
+        return ",".join(self.sites)
+
+
+def dependencies(program: Callable[..., Any], batch: Mapping[str, Any], sites: Sequence[str]) -> Parents:
+    """The latents that each site of a model directly depends on, by Pyro's tracking of provenance.
+
+    Where the program uses operations that it cannot follow, every site is taken to depend on all earlier ones,
+    which conditions on more than needed but never on less.
+    """
+    try:
+        found: Any = get_dependencies(program, (), dict(batch))["prior_dependencies"]
+        return {name: frozenset(found[name]) - {name} for name in sites}
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError, IndexError, KeyError):
+        return {name: frozenset(sites[:i]) for i, name in enumerate(sites)}
+
+
+def faithful_blocks(
+    continuous: Sequence[str],
+    discrete: Sequence[str],
+    late: Sequence[str],
+    parents: Parents,
+    *,
+    joint: Callable[[str], bool],
+    known: Iterable[str] = (),
+) -> tuple[Block, ...]:
+    """The blocks of a guide, in the order in which they are drawn.
+
+    Labels come first, as soon as the continuous latents that they depend on are there, so that what follows is
+    conditioned on them: the posterior of a mixture is a mixture. Then all continuous latents that are ready, in
+    one block as far as `joint` says so. `late` sites (discrete ones inside inner plates, summed out there) come
+    last, since nothing outside their plate can look at them. `known` are latents drawn before (shared by all rows).
+    """
+    placed: list[str] = [*known]
+    blocks: list[Block] = []
+    waiting = {kind: list(names) for kind, names in (("label", discrete), ("free", continuous), ("late", late))}
+    latents = {*continuous, *discrete, *late}
+    tied = _moral(parents, latents | {*placed})
+    while any(waiting.values()):
+        kind, ready = _ready(waiting, parents, latents, placed)
+        waiting[kind] = [n for n in waiting[kind] if n not in ready]
+        together = [n for n in ready if kind == "free" and joint(n)]
+        groups = [together] if together else []
+        groups += [[n] for n in ready if n not in together]
+        for group in sorted(groups, key=lambda g: ready.index(g[0])):
+            given = _reached(group, [n for n in placed if n not in late], tied, {*placed})
+            blocks.append(Block(tuple(group), given))
+            placed += group
+    return tuple(blocks)
+
+
+def _ready(
+    waiting: Mapping[str, list[str]], parents: Parents, latents: set[str], placed: list[str]
+) -> tuple[str, list[str]]:
+    """The first kind of which some site has all its ancestors of other kinds placed, with these sites."""
+    for kind, names in waiting.items():
+        missing = latents - {*placed} - {*names}
+        ready = [n for n in names if not _ancestors(n, parents) & missing]
+        if ready:
+            return kind, ready
+    raise AssertionError("a directed graph without cycles always has a site that is ready")
+
+
+def _ancestors(name: str, parents: Parents) -> set[str]:
+    found: set[str] = set()
+    stack = list(parents.get(name, ()))
+    while stack:
+        parent = stack.pop()
+        if parent not in found:
+            found.add(parent)
+            stack += parents.get(parent, ())
+    return found
+
+
+def _moral(parents: Parents, latents: set[str]) -> dict[str, set[str]]:
+    """Which latents are tied once everything observed is seen: parents and children, and the parents of one child."""
+    tied: dict[str, set[str]] = {}
+    for child, above in parents.items():
+        family = {child, *above} & latents
+        for member in family:
+            tied.setdefault(member, set()).update(family - {member})
+    return tied
+
+
+def _reached(group: list[str], earlier: list[str], tied: Mapping[str, set[str]], placed: set[str]) -> tuple[str, ...]:
+    """The earlier sites that can be reached from a group through sites that are not yet placed."""
+    seen, stack, found = {*group}, [*group], set()
+    while stack:
+        for other in tied.get(stack.pop(), ()):
+            if other in placed:
+                found.add(other)
+            elif other not in seen:
+                seen.add(other)
+                stack.append(other)
+    return tuple(n for n in earlier if n in found)

@@ -1,0 +1,108 @@
+"""Read a model for a generated guide: one run of it, on a few rows, tells all that a guide has to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor, nn
+
+from ppl_vae.analysis import preserved_randomness
+from ppl_vae.contract import data_plate
+from ppl_vae.errors import UserError
+from ppl_vae.inversion import Parents, dependencies
+from ppl_vae.missing import Holes
+from ppl_vae.program import Program
+from ppl_vae.sites import Site, read_site
+from ppl_vae.structure import frames, sample_sites, shapes_only
+
+__all__ = ["Reading", "read_model"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A model's data plate, its latents inside (`local`) and outside of it (`shared`), and who depends on whom.
+
+    `observed` names the fields whose values the posterior depends on; `repeated` those among them whose leading
+    dimension is a plate of exchangeable measurements of a row.
+    """
+
+    plate: str
+    dim: int
+    local: dict[str, Site]
+    shared: dict[str, Site]
+    parents: Parents
+    observed: tuple[str, ...]
+    repeated: frozenset[str]
+
+
+def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
+    """Run a model on a few rows and read its latents.
+
+    Raises:
+        UserError: if there is nothing latent, or a site that a generated guide cannot draw, by name.
+    """
+    holes = Holes(None, batch=batch)
+    with preserved_randomness(), torch.no_grad(), shapes_only():
+        torch.manual_seed(0)
+        trace = poutine.trace(holes(program)).get_trace(**batch)
+        sites = sample_sites(trace)
+        frame = data_plate(sites)
+        dim = int(frame.dim or -1)
+        latent = {n: s for n, s in sites.items() if not s["is_observed"]}
+        if not latent:
+            raise UserError("the model has no latent site: there is nothing to infer, train it by maximum likelihood")
+        inside = {n for n, s in latent.items() if any(f.dim == dim for f in frames(s))}
+        local = {n: read_site(n, latent[n], dim) for n in latent if n in inside}
+        shared = {n: read_site(n, latent[n], dim) for n in latent if n not in inside}
+        parents = dependencies(holes(program), batch, [*sites])
+        fields = {n: v for n, v in batch.items() if n not in holes.found.keys() & latent.keys()}
+        asked = program.select(fields)
+        observed = tuple(n for n in fields if any(v is fields[n] for v in asked.values())) or tuple(fields)
+        repeated = frozenset() if any(s.plates for s in local.values()) else _repeated(program, batch, trace, dim)
+    return Reading(frame.name, dim, local, shared, parents, observed, repeated & {*observed})
+
+
+def _repeated(program: Program, batch: Mapping[str, Tensor], trace: Trace, dim: int) -> frozenset[str]:
+    """The fields whose measurements may be shuffled within a row without changing the row's probability.
+
+    A plate says that they are independent given the latents, not that they are alike: items of a test have
+    difficulties of their own. So the probability is compared, with parameters moved apart that start equal.
+    """
+    found = set()
+    for name, site in sample_sites(trace).items():
+        inner = [f for f in frames(site) if f.dim != dim]
+        if not site["is_observed"] or name not in batch or len(inner) != 1 or inner[0].size < 2:
+            continue
+        if batch[name].shape[1:] != (inner[0].size, *site["fn"].event_shape):
+            continue
+        shuffled = {**batch, name: batch[name].flip(1)}
+        with _scattered(program):
+            before, after = (_log_likelihood(program, b, trace, name, dim) for b in (batch, shuffled))
+        if torch.allclose(before, after, rtol=1e-4, atol=1e-4):
+            found.add(name)
+    return frozenset(found)
+
+
+def _log_likelihood(program: Program, batch: Mapping[str, Tensor], trace: Trace, name: str, dim: int) -> Tensor:
+    holes = Holes(None, batch=batch)
+    site = poutine.trace(poutine.replay(holes(program), trace=trace)).get_trace(**batch).nodes[name]
+    log_p = site["fn"].log_prob(site["value"]).movedim(dim, -1)
+    return log_p.reshape(-1, log_p.shape[-1]).sum(0)
+
+
+@contextmanager
+def _scattered(program: nn.Module) -> Iterator[None]:
+    """Parameters moved by a little noise for the time being."""
+    kept = [p.clone() for p in program.parameters()]
+    for parameter in program.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    try:
+        yield
+    finally:
+        for parameter, value in zip(program.parameters(), kept, strict=True):
+            parameter.copy_(value)
