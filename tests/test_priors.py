@@ -311,7 +311,7 @@ def test_pseudo_inputs_and_encoder_learn_through_the_prior(guide):
     model = VAE(rows_data := ppl_vae.load(rows(), test=0, validation=0), prior=VampPrior(6), latent_dim=2, hidden=(8,))
     made = guide(model, hidden=(8,))
     assert (made.normal_head("z") is None) == (guide is MAF)
-    assert hasattr(model.prior, "head") == (guide is MAF)
+    assert (model.prior.head is not None) == (guide is MAF)
     model.prior().log_prob(torch.randn(10, 2)).sum().backward()
     assert model.prior.pseudo["x"].raw.grad.abs().sum() > 0
     for name, parameter in made.encoder.named_parameters():
@@ -431,10 +431,12 @@ def test_a_guide_written_by_hand_is_introduced():
 
 def test_a_later_guide_takes_the_place_of_an_earlier_one():
     model, first = pair_of(lambda: VampPrior(6))
-    second = MeanField(model, hidden=(4,))
-    assert model.prior.networks[0] is second.encoder
-    assert ppl_vae.check(model, second, rows()) == []
-    del first
+    for later in (MAF(model, hidden=(4,)), MeanField(model, hidden=(4,))):
+        assert ppl_vae.check(model, MeanField(model, hidden=(4,)), rows()) == []
+        later.setup(model.data)
+        assert model.prior.networks[0] is later.encoder
+        assert ppl_vae.check(model, later, rows()) == []
+    assert model.prior.networks[0] is not first.encoder
 
 
 # -- exemplars -----------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class EncodedPrior(Prior):
     """
 
     zero: Tensor
+    head: DiagonalNormal | None
     networks: tuple[Callable[..., Any], Callable[..., Any] | None] | None
 
     def __init__(self, site: str = "z") -> None:
@@ -36,6 +37,7 @@ class EncodedPrior(Prior):
 
     def setup(self) -> None:
         """No networks yet."""
+        self.head = None
         self.register_buffer("zero", torch.zeros(self.latent_dim), persistent=False)
         object.__setattr__(self, "networks", None)
 
@@ -47,10 +49,9 @@ class EncodedPrior(Prior):
         A guide of another family has no log q of foreign values, or not from features alone: then the normals
         come from a head of the prior's own on the same features.
         """
-        head = guide.normal_head(self.site)
-        if head is None:
-            head = self.head = DiagonalNormal(int(guide.encoder.size), self.latent_dim)
-        self._use((guide.encoder, head), fields, train)
+        theirs = guide.normal_head(self.site)
+        self.head = None if theirs is not None else DiagonalNormal(int(guide.encoder.size), self.latent_dim)
+        self._use((guide.encoder, theirs or self.head), fields, train)
 
     def encode_with(self, encoder: Callable[[Mapping[str, Tensor]], Any], data: Any) -> None:
         """Take the encoder of a guide that was written by hand.
