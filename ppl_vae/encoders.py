@@ -195,7 +195,14 @@ class FieldEncoder(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Encode the fields that this encoder was built for."""
-        return self.layers(concatenate([self.inputs[_key(name)](batch[name]) for name in self.names]))
+        return self.layers(concatenate([self._input(name, batch) for name in self.names]))
+
+    def _input(self, name: str, batch: Mapping[str, Tensor]) -> Tensor:
+        layer = self.inputs[_key(name)]
+        if name not in batch and isinstance(layer, OneHotInput):  # rows without labels may come without the field
+            rows = next(iter(batch.values()))
+            return layer(rows.new_full(rows.shape[:1], -1, dtype=torch.long))
+        return layer(batch[name])
 
 
 class _OnField(nn.Module):
