@@ -228,7 +228,7 @@ def _file_rows(run: Run, words: DataWords) -> Any:
     if hasattr(source, "columns"):
         source = source.set_axis([str(c) for c in source.columns], axis=1)
         known = list(source.columns)
-        names = run.schema["x"].names if "x" in run.schema else ()
+        names = [n for f in run.schema if f.kind != "categorical" or f.shape for n in f.names]
         for name in [*names, *([words.label] if words.label else [])]:
             if name not in known:
                 raise unknown_name(f"column of {words.data}", name, known)

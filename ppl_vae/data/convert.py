@@ -31,12 +31,19 @@ def is_table(source: Any) -> bool:
     return pandas is not None and isinstance(source, pandas.DataFrame)
 
 
-def raw_fields(source: Any, label: str | None = None, columns: Sequence[str] | None = None) -> dict[str, Raw]:
+def raw_fields(
+    source: Any,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+    fields: Mapping[str, str | Sequence[str]] | None = None,
+) -> dict[str, Raw]:
     """The fields of a table, of a dict of arrays, or of one array (field x), not yet checked."""
     if isinstance(columns, str):
         columns = [columns]
     if is_table(source):
-        return _table_fields(source, label, columns)
+        return _table_fields(source, label, columns, fields)
+    if fields is not None:
+        raise UserError("fields= makes fields of the columns of a table, got arrays: pass a dict {'name': array}")
     if isinstance(source, Mapping):
         if not source:
             raise UserError("expected a dict of arrays by field name, got an empty dict: pass {'x': array}")
@@ -66,30 +73,41 @@ def _as_array(name: str, values: Any) -> np.ndarray | Tensor:
         ) from problem
 
 
-def _table_fields(frame: Any, label: str | None, columns: Sequence[str] | None) -> dict[str, Raw]:
+def _table_fields(
+    frame: Any, label: str | None, columns: Sequence[str] | None, fields: Mapping[str, str | Sequence[str]] | None
+) -> dict[str, Raw]:
     frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
     known = list(frame.columns)
     if len(set(known)) < len(known):
         twice = next(c for c in known if known.count(c) > 1)
         raise UserError(f"expected different column names, got {twice!r} twice: rename one of them")
-    for name in (*(columns or ()), *((label,) if label else ())):
+    if columns is not None and fields is not None:
+        raise UserError("columns= and fields= both say which columns are used: give one of them")
+    groups = {"x": [c for c in columns or known if c != label]} if fields is None else fields
+    used = [c for group in groups.values() for c in ([group] if isinstance(group, str) else group)]
+    for name in (*used, *((label,) if label else ())):
         if name not in known:
             raise unknown_name("column", name, known)
-    kept = [str(c) for c in (known if columns is None else columns) if c != label]
-    if not kept:
+    if not all(groups.values()) or not used:
         raise UserError("expected at least one column besides the label, got a table with none: check columns=")
-    for name in kept:
+    for name in used:
         if frame[name].dtype.kind not in "biuf":
             raise UserError(
                 f"column {name!r} expects numbers, got {frame[name].dtype}: make it numeric, name it as the"
                 f" label (label={name!r}; command line --label) or keep other columns with columns=[...]"
             )
-    fields = {"x": Raw(frame[kept].to_numpy(dtype="float64", na_value=np.nan), tuple(kept))}
+    found = {
+        name: Raw(
+            frame[group if isinstance(group, str) else list(group)].to_numpy(dtype="float64", na_value=np.nan),
+            (group,) if isinstance(group, str) else tuple(group),
+        )
+        for name, group in groups.items()
+    }
     if label is not None:
         column = frame[label]
         # None is the one missing mark that object arrays of any pandas version share
-        fields["y"] = Raw(column.astype(object).where(column.notna(), None).to_numpy(dtype=object))
-    return fields
+        found["y"] = Raw(column.astype(object).where(column.notna(), None).to_numpy(dtype=object))
+    return found
 
 
 def guess(name: str, raw: Raw, *, kind: str | None = None, label: bool = False) -> tuple[Field, Tensor]:
@@ -113,7 +131,7 @@ def guess(name: str, raw: Raw, *, kind: str | None = None, label: bool = False) 
         tuple(values.shape[1:]),
         cardinality=len(categories) or (max(top, 1) if top is not None else None),
         missing=len(observed) < values.numel(),
-        names=categories or raw.names,
+        names=categories or (() if kind == "categorical" and values.dim() == 1 else raw.names),
     )
     return field, _checked(field, values, "")
 

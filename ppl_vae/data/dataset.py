@@ -261,7 +261,7 @@ def _conform(split: Split, schema: Schema) -> Split:
 def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:
     """The schema's fields that are there; only labels may be absent."""
     for wanted in schema:
-        if wanted.name not in tensors and not (wanted.kind == "categorical" and wanted.shape == ()):
+        if wanted.name not in tensors and not _is_label(wanted):
             raise UserError(
                 f"expected field {wanted.name!r}, got only {', '.join(tensors)}: pass it"
                 " (all NaN or -1 if it is missing in every row)"
@@ -272,9 +272,15 @@ def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:
 def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
     if schema is None or not is_table(data):
         return raw_fields(data)
-    columns = (schema["x"].names or None) if "x" in schema else None
-    label = "y" if "y" in schema and "y" in data.columns and "y" not in (columns or ()) else None
-    return raw_fields(data, label=label, columns=columns)
+    named = {f.name: f.names if f.shape else f.names[0] for f in schema if f.names and not _is_label(f)}
+    used = {c for names in named.values() for c in ([names] if isinstance(names, str) else names)}
+    named |= {f.name: f.name for f in schema if _is_label(f) and f.name != "y" and f.name in {*data.columns} - used}
+    label = "y" if "y" in schema and "y" in data.columns and "y" not in used else None
+    return raw_fields(data, label=label, fields=named or None)
+
+
+def _is_label(field: Field) -> bool:
+    return field.kind == "categorical" and field.shape == ()
 
 
 def _on_one_device(raws: Mapping[str, Raw], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
