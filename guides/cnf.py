@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import nn
-from zuko.flows.continuous import FFJTransform
 
+from ppl_vae.flows import zuko
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, at_least_one
+from ppl_vae.posteriors import DiagonalNormal, Flowing
 
 __all__ = ["CNF"]
 
@@ -34,20 +31,12 @@ class CNF(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any] | None = None,
-        data: Any = None,
-        *,
-        width: int = 64,
-        tolerance: float = 1e-5,
-        **options: Any,
-    ) -> None:
-        (self.width,) = at_least_one(width=width)
-        self.tolerance = tolerance
-        super().__init__(model, data, **options)
+    width: int = 64
+    tolerance: float = 1e-5
 
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal and a field of velocities."""
-        step = FFJTransform(size, features, hidden_features=(self.width,) * 2, atol=self.tolerance, rtol=self.tolerance)
+        step = zuko.flows.continuous.FFJTransform(
+            size, features, hidden_features=(self.width,) * 2, atol=self.tolerance, rtol=self.tolerance
+        )
         return Flowing(DiagonalNormal(features, size, self.init_scale), [step])

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import nn
-from zuko.flows.coupling import GeneralCouplingTransform
 
+from ppl_vae.flows import zuko
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, at_least_one
+from ppl_vae.posteriors import DiagonalNormal, Flowing
 
 __all__ = ["Coupling"]
 
@@ -34,22 +31,13 @@ class Coupling(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any] | None = None,
-        data: Any = None,
-        *,
-        flows: int = 4,
-        width: int = 64,
-        **options: Any,
-    ) -> None:
-        self.flows, self.width = at_least_one(flows=flows, width=width)
-        super().__init__(model, data, **options)
+    flows: int = 4
+    width: int = 64
 
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal, then affine couplings whose halves alternate."""
         steps = [
-            GeneralCouplingTransform(
+            zuko.flows.coupling.GeneralCouplingTransform(
                 size, features, mask=torch.arange(size) % 2 == i % 2, hidden_features=(self.width,) * 2
             )
             for i in range(self.flows)

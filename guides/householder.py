@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from pyro.distributions.transforms.householder import ConditionedHouseholder
 from torch import Tensor, nn
 
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts, at_least_one
+from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts
 
 __all__ = ["Householder"]
 
 
 class Householder(GeneratedGuide):
-    """An amortized Householder guide: z = H_n(x) ... H_1(x) e, e ~ N(m(x), diag s(x)^2), H = I - 2 v v' / |v|^2.
+    """An amortized Householder guide: a diagonal normal turned by reflections I - 2 v(x) v(x)' / |v(x)|^2.
 
     Shapes: features [..., F], z [..., d].
     A normal whose covariance the reflections turn: `flows` >= d of them reach any covariance; log q is exact for any z.
@@ -34,11 +33,7 @@ class Householder(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self, model: Callable[..., Any] | None = None, data: Any = None, *, flows: int = 4, **options: Any
-    ) -> None:
-        (self.flows,) = at_least_one(flows=flows)
-        super().__init__(model, data, **options)
+    flows: int = 4
 
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal and the vectors of its reflections, all linear in the features."""

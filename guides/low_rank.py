@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import Parts, at_least_one, positive
+from ppl_vae.posteriors import Parts, positive
 
 __all__ = ["LowRank"]
 
@@ -33,11 +32,7 @@ class LowRank(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self, model: Callable[..., Any] | None = None, data: Any = None, *, rank: int = 2, **options: Any
-    ) -> None:
-        (self.rank,) = at_least_one(rank=rank)
-        super().__init__(model, data, **options)
+    rank: int = 2
 
     def family(self, features: int, size: int) -> nn.Module:
         """Mean, directions and scales, linear in the features."""

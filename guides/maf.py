@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import nn
-from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 
+from ppl_vae.flows import zuko
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, Inverse, alternating, at_least_one
+from ppl_vae.posteriors import DiagonalNormal, Flowing, Inverse, alternating
 
 __all__ = ["MAF"]
 
@@ -34,22 +31,17 @@ class MAF(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any] | None = None,
-        data: Any = None,
-        *,
-        flows: int = 3,
-        width: int = 64,
-        **options: Any,
-    ) -> None:
-        self.flows, self.width = at_least_one(flows=flows, width=width)
-        super().__init__(model, data, **options)
+    flows: int = 3
+    width: int = 64
 
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal, then the inverses of masked networks, in alternating order."""
         steps = [
-            Inverse(MaskedAutoregressiveTransform(size, features, order=order, hidden_features=(self.width,) * 2))
+            Inverse(
+                zuko.flows.autoregressive.MaskedAutoregressiveTransform(
+                    size, features, order=order, hidden_features=(self.width,) * 2
+                )
+            )
             for order in alternating(size, self.flows)
         ]
         return Flowing(DiagonalNormal(features, size, self.init_scale), steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import Parts, at_least_one, positive
+from ppl_vae.posteriors import Parts, positive
 
 __all__ = ["Mixture"]
 
@@ -34,11 +33,7 @@ class Mixture(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self, model: Callable[..., Any] | None = None, data: Any = None, *, components: int = 4, **options: Any
-    ) -> None:
-        (self.components,) = at_least_one(components=components)
-        super().__init__(model, data, **options)
+    components: int = 4
 
     def family(self, features: int, size: int) -> nn.Module:
         """Weights, means and scales of the components, linear in the features."""

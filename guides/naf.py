@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import nn
-from zuko.flows.autoregressive import MaskedAutoregressiveTransform
-from zuko.flows.neural import MNN
 
+from ppl_vae.flows import zuko
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, alternating, at_least_one
+from ppl_vae.posteriors import DiagonalNormal, Flowing, alternating
 
 __all__ = ["NAF"]
 
@@ -35,27 +31,18 @@ class NAF(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any] | None = None,
-        data: Any = None,
-        *,
-        flows: int = 2,
-        width: int = 64,
-        signal: int = 8,
-        **options: Any,
-    ) -> None:
-        self.flows, self.width, self.signal = at_least_one(flows=flows, width=width, signal=signal)
-        super().__init__(model, data, **options)
+    flows: int = 2
+    width: int = 64
+    signal: int = 8
 
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal, then monotone networks steered by masked ones."""
         steps = [
-            MaskedAutoregressiveTransform(
+            zuko.flows.autoregressive.MaskedAutoregressiveTransform(
                 size,
                 features,
                 order=order,
-                univariate=MNN(signal=self.signal, stack=size, hidden_features=(32, 32)),
+                univariate=zuko.flows.neural.MNN(signal=self.signal, stack=size, hidden_features=(32, 32)),
                 shapes=[(self.signal,)],
                 hidden_features=(self.width,) * 2,
             )

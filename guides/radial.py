@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from pyro.distributions.transforms.radial import ConditionedRadial
 from torch import Tensor, nn
 
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts, at_least_one
+from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts
 
 __all__ = ["Radial"]
 
@@ -33,11 +32,7 @@ class Radial(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self, model: Callable[..., Any] | None = None, data: Any = None, *, flows: int = 8, **options: Any
-    ) -> None:
-        (self.flows,) = at_least_one(flows=flows)
-        super().__init__(model, data, **options)
+    flows: int = 8
 
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal and radial steps, all linear in the features."""

@@ -14,7 +14,7 @@ from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.errors import UserError
 from ppl_vae.execution import isolated
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import at_least_one
+from ppl_vae.guides.mean_field import MeanField
 from ppl_vae.program import Pair
 from ppl_vae.recorded import Recorded
 from ppl_vae.weights import weigh
@@ -32,8 +32,9 @@ class Refined(Recorded, PyroModule):
     offsets held fixed.
 
     Args:
-        guide: a generated guide that has seen its data.
-        model: the model, if it is a function whose parameters were trained elsewhere; else the guide's own.
+        guide: a generated guide that has seen its data; without one, `MeanField(model, data)`.
+        model: the model, if there is no guide, or if it is a function whose parameters were trained elsewhere.
+        data: what `MeanField` needs if the model does not know its data.
         steps: gradient steps for each batch of rows.
         lr: Adam's step size at the start; it falls linearly to 0.
         particles: draws of each row in a step.
@@ -58,22 +59,28 @@ class Refined(Recorded, PyroModule):
 
     def __init__(
         self,
-        guide: GeneratedGuide,
+        guide: GeneratedGuide | None = None,
         model: Callable[..., Any] | None = None,
+        data: Any = None,
         *,
         steps: int = 50,
         lr: float = 0.05,
         particles: int = 16,
     ) -> None:
         super().__init__()
+        if guide is None and model is not None:
+            guide = MeanField(model, data)
         if not isinstance(guide, GeneratedGuide) or not guide.ready:
             raise UserError(
                 f"Refined takes a generated guide that has seen its data, got {type(guide).__name__}: make it from the "
                 "model, Refined(MeanField(model))"
             )
+        for name, count in (("steps", steps), ("particles", particles)):
+            if count < 1:
+                raise UserError(f"{name} must be at least 1, got {count}")
         if not lr > 0:
             raise UserError(f"lr must be positive, got {lr}")
-        self.steps, self.particles = at_least_one(steps=steps, particles=particles)
+        self.steps, self.particles = steps, particles
         self.lr = lr
         self.guide = guide
         object.__setattr__(self, "model", guide.program if model is None else model)  # not a part of the guide

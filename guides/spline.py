@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-from zuko.flows.autoregressive import MaskedAutoregressiveTransform
-from zuko.flows.coupling import GeneralCouplingTransform
-from zuko.transforms import MonotonicRQSTransform
 
+from ppl_vae.flows import zuko
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import Affine, Flowing, StandardBase, alternating, at_least_one
+from ppl_vae.posteriors import Affine, Flowing, StandardBase, alternating
 
 __all__ = ["Spline"]
 
@@ -38,33 +35,28 @@ class Spline(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any] | None = None,
-        data: Any = None,
-        *,
-        flows: int = 2,
-        bins: int = 8,
-        coupling: bool = False,
-        width: int = 64,
-        **options: Any,
-    ) -> None:
-        self.flows, self.bins, self.width = at_least_one(flows=flows, bins=bins, width=width)
-        self.coupling = coupling
-        super().__init__(model, data, **options)
+    flows: int = 2
+    bins: int = 8
+    coupling: bool = False
+    width: int = 64
 
     def family(self, features: int, size: int) -> nn.Module:
         """Standard normals through splines, then location and scale, linear in the features."""
         bins = self.bins
         spline: dict[str, Any] = {
-            "univariate": MonotonicRQSTransform,
+            "univariate": zuko.transforms.MonotonicRQSTransform,
             "shapes": [(bins,), (bins,), (bins - 1,)],
             "hidden_features": (self.width,) * 2,
         }
         if self.coupling:
             masks = [torch.arange(size) % 2 == i % 2 for i in range(self.flows)]
-            steps = [GeneralCouplingTransform(size, features, mask=mask, **spline) for mask in masks]
+            steps = [
+                zuko.flows.coupling.GeneralCouplingTransform(size, features, mask=mask, **spline) for mask in masks
+            ]
         else:
             orders = alternating(size, self.flows)
-            steps = [MaskedAutoregressiveTransform(size, features, order=order, **spline) for order in orders]
+            steps = [
+                zuko.flows.autoregressive.MaskedAutoregressiveTransform(size, features, order=order, **spline)
+                for order in orders
+            ]
         return Flowing(StandardBase(size), [*steps, Affine(features, size, self.init_scale)])

@@ -12,7 +12,7 @@ from torch.distributions import Transform, constraints
 
 from ppl_vae.errors import unknown_name
 from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts, at_least_one
+from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts
 
 __all__ = ["Sylvester"]
 
@@ -41,24 +41,14 @@ class Sylvester(GeneratedGuide):
         torch.Size([5, 4])
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any] | None = None,
-        data: Any = None,
-        *,
-        flows: int = 4,
-        basis: str = "householder",
-        rank: int = 8,
-        **options: Any,
-    ) -> None:
-        self.flows, self.rank = at_least_one(flows=flows, rank=rank)
-        if basis not in _BASES:
-            raise unknown_name("basis", basis, _BASES)
-        self.basis = basis
-        super().__init__(model, data, **options)
+    flows: int = 4
+    basis: str = "householder"
+    rank: int = 8
 
     def family(self, features: int, size: int) -> nn.Module:
         """A diagonal normal, then steps whose parts are linear in the features."""
+        if self.basis not in _BASES:
+            raise unknown_name("basis", self.basis, _BASES)
         make, width = _BASES[self.basis], min(self.rank, size) if self.basis == "orthogonal" else size
         steps = [_Step(make(features, size, width, i), features, width) for i in range(self.flows)]
         return Flowing(DiagonalNormal(features, size, self.init_scale), steps)

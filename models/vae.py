@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyro
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.likelihoods import Likelihood, default_likelihood
-from ppl_vae.networks import MLP
+from ppl_vae.decoding import chosen, how_many, network, observe, parts_of
+from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.recorded import Recorded
 
@@ -22,18 +21,20 @@ class VAE(Recorded, PyroModule):
     """A latent-variable model with a neural decoder: z ~ p(z), x ~ p(x | f(z)), one z for each row.
 
     log p(x) = log of the integral of p(x | z) p(z) over z in R^d, in nats. Shapes: z [..., d], x [..., *S].
-    Called with rows it conditions on them; called with `n` it simulates that many.
+    Called with rows it conditions on them; called with `n` it simulates that many. Of a table with columns of
+    several types every column is a site, p(x | z) is their product, and simulated rows are a dict by column.
 
     Args:
-        data: the data set (or its schema) whose field `x` is modelled.
+        data: the data set (or its schema) whose field `x` is modelled; all fields but the label `y` if it has no x.
         prior: p(z); the standard normal by default.
-        likelihood: p(x | z); by default the one that fits the field's kind.
+        likelihood: p(x | z); by default the one that fits the field's kind, and `Columns()` if there is no x.
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
         activation: of the hidden layers, see `ppl_vae.networks.MLP`.
 
     Raises:
-        UserError: if the field is missing, or the likelihood is no distribution over it.
+        UserError: if the field is missing, the likelihood is no distribution over it, or a column has a name that
+            the model needs.
 
     Source: Kingma & Welling 2014, arXiv 1312.6114.
 
@@ -42,6 +43,9 @@ class VAE(Recorded, PyroModule):
         >>> model = VAE(ppl_vae.load("digits"), latent_dim=4)
         >>> model(n=3).shape
         torch.Size([3, 8, 8])
+        >>> table = {"height": [1.8, 1.6, 1.7], "left-handed": [0, 1, 0]}
+        >>> sorted(VAE(ppl_vae.load(table, test=0, validation=0), latent_dim=2)(n=4))
+        ['height', 'left-handed']
     """
 
     def __init__(
@@ -49,25 +53,24 @@ class VAE(Recorded, PyroModule):
         data: Data | Schema,
         *,
         prior: Prior | None = None,
-        likelihood: Likelihood | None = None,
+        likelihood: Likelihood | Columns | None = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
     ) -> None:
         super().__init__()
         self.data = data  # a generated guide reads it
-        self.schema = data if isinstance(data, Schema) else data.schema
-        field = self.schema["x"]
-        rows = None if isinstance(data, Schema) else data.train["x"]
+        self.schema, _ = parts_of(data)
         self.prior = (prior or StandardNormal()).build(latent_dim)
-        self.likelihood = (likelihood or default_likelihood(field)).build(field, rows)
-        self.decoder = MLP(latent_dim, hidden, field.size * self.likelihood.width, activation)
-        if rows is not None:
-            with torch.no_grad():
-                self.decoder.last.bias.copy_(self.likelihood.initial_bias(rows))
+        self.likelihood = chosen(likelihood, data, taken=("z",))
+        self.observes = tuple(field.name for field in self.likelihood.fields)
+        if isinstance(self.likelihood, Columns):
+            self.recorded["likelihood"] = self.likelihood  # as it was chosen from the rows
+        self.decoder = network(self.likelihood, latent_dim, hidden, activation, data)
 
-    def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
-        """Observe rows x, or simulate n rows."""
-        with pyro.plate("data", n if x is None else len(x)):
+    def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
+        """Observe rows x (or columns by name), or simulate n rows."""
+        rows = columns if x is None else {"x": x, **columns}
+        with pyro.plate("data", how_many(rows, n)):
             z = pyro.sample("z", self.prior())
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return observe(self.likelihood, self.decoder(z), rows)

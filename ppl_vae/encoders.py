@@ -182,10 +182,10 @@ class FieldEncoder(nn.Module):
     ) -> None:
         super().__init__()
         repeated = frozenset(repeated)
-        kinds = {f.name: _input(f, f.name in repeated, convolutions) for f in fields}
-        self.inputs = nn.ModuleDict({_key(f.name): kinds[f.name](f, train) for f in fields})
         self.names = tuple(f.name for f in fields)
-        width = sum(int(layer.size) for layer in self.inputs.values())  # type: ignore[arg-type, misc]
+        # a list: torch forbids dots and the names of its own attributes in a ModuleDict, and a column may have either
+        self.inputs = nn.ModuleList([_input(f, f.name in repeated, convolutions)(f, train) for f in fields])
+        width = sum(int(layer.size) for layer in self.inputs)  # type: ignore[arg-type, misc]
         self.size = hidden[-1] if hidden else width
         layers: list[nn.Module] = []
         for size in hidden:
@@ -197,8 +197,12 @@ class FieldEncoder(nn.Module):
         """Encode the fields that this encoder was built for."""
         return self.layers(concatenate([self._input(name, batch) for name in self.names]))
 
+    def input_of(self, name: str) -> nn.Module:
+        """The input layer of a field."""
+        return self.inputs[self.names.index(name)]
+
     def _input(self, name: str, batch: Mapping[str, Tensor]) -> Tensor:
-        layer = self.inputs[_key(name)]
+        layer = self.input_of(name)
         if name not in batch and isinstance(layer, OneHotInput):  # rows without labels may come without the field
             rows = next(iter(batch.values()))
             return layer(rows.new_full(rows.shape[:1], -1, dtype=torch.long))
@@ -273,7 +277,3 @@ def _channels(shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
     if len(shape) == 2:
         return 1, shape
     return (shape[0], shape[1:]) if shape[0] <= 4 else (shape[-1], shape[:-1])
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")  # torch forbids dots in module names

@@ -20,6 +20,7 @@ from ppl_vae.execution import run
 from ppl_vae.factors import Factors
 from ppl_vae.program import Pair
 from ppl_vae.structure import Structure, sample_sites
+from ppl_vae.support import check_support
 from ppl_vae.weights import LogWeights, concatenate
 
 __all__ = ["Evaluation", "evaluate"]
@@ -128,6 +129,7 @@ def evaluate(
         with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(seed)
             structure = analyse(pair, _some_rows(split))
+            check_support(pair, structure.holes, structure.latents, split)
             _refuse_global(structure)
             cell = _floats_per_cell(pair, structure, split)
             rows = max(1, min(len(split), 500, floats_at_once // cell))

@@ -20,6 +20,7 @@ from torch.distributions import kl_divergence
 
 from ppl_vae.errors import UserError
 from ppl_vae.execution import Run
+from ppl_vae.missing import can_enumerate
 from ppl_vae.structure import frames, sample_sites
 
 __all__ = ["Factor", "Factors", "Parts"]
@@ -43,6 +44,7 @@ class Parts(NamedTuple):
     log_global: Tensor | None
     score: Tensor | None
     by_site: dict[str, Tensor]
+    labels: dict[str, Tensor]
 
 
 class Factors:
@@ -58,6 +60,7 @@ class Factors:
         self.scores = {name: site for name, site in scores.items() if name not in skip}
         self.kl = self._analytic_kl() if analytic_kl else {}
         self.score: list[tuple[str, Tensor]] = []
+        self.labels: dict[str, Tensor] = {}
         # sites that are pieces of one draw of the guide have one rate together: theirs alone mean nothing
         self.drawn_as = {name: site["infer"].get("joint", name) for name, site in self.guide_sites.items()}
         self.factors = [f for name, site in self.model_sites.items() for f in self._of_model(name, site)]
@@ -88,6 +91,8 @@ class Factors:
             return []
         site = self.guide_sites[name]
         log_q = self._log_prob(site)
+        if name in self.run.observed:
+            self._note_label(name, site)
         if name in self.scores:  # leave out the gradient through q's parameters at a fixed draw
             score = self._score(name)
             log_q = log_q - (score - score.detach())
@@ -97,6 +102,15 @@ class Factors:
             self.score.append((name, log_q))
         part = "global" if name in self.structure.global_latents else "guide"
         return [Factor(part, name, site, -log_q)]
+
+    def _note_label(self, name: str, site: dict[str, Any]) -> None:
+        """log q of the labels that were observed: what a classifier is trained on, and no part of any bound."""
+        if not can_enumerate(site["fn"]):
+            return
+        value, seen = self.run.observed[name]
+        log_q = site["fn"].log_prob(torch.where(value < 0, torch.zeros_like(value), value))
+        if log_q.dim() <= self.structure.nesting + (self.particles > 1):  # else it depends on another label's values
+            self.labels[name] = torch.where(seen, log_q, torch.zeros_like(log_q))
 
     def _score(self, name: str) -> Tensor:
         try:
@@ -196,6 +210,7 @@ class Factors:
             log_global=sums.get("global"),
             score=torch.stack(score).sum(0) if score else None,
             by_site=by_site,
+            labels={name: self._reduce("guide", name, log_q) for name, log_q in self.labels.items()},
         )
 
     def _over_values(self, log_q: Tensor) -> Tensor:

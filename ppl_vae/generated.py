@@ -7,6 +7,7 @@ each from features of the row and of the latents drawn before it on which its po
 
 from __future__ import annotations
 
+import inspect
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -21,7 +22,7 @@ from ppl_vae.encoders import FieldEncoder, adapted
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.inversion import Block, faithful_blocks
 from ppl_vae.networks import concatenate
-from ppl_vae.posteriors import is_normal
+from ppl_vae.posteriors import DiagonalNormal, is_normal
 from ppl_vae.program import Program
 from ppl_vae.reading import Reading, read_model
 from ppl_vae.recorded import Recorded
@@ -64,6 +65,17 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
     joint: ClassVar[bool] = True
     """Whether one distribution covers all continuous latents of a row together."""
 
+    options: ClassVar[dict[str, Any]] = {}
+    """The family's own options with their defaults: what a subclass declares as `flows: int = 3`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: vars(cls)[name] for name in vars(cls).get("__annotations__", {}) if name in vars(cls)}
+        cls.options = cls.options | own
+        inherited = list(inspect.signature(GeneratedGuide.__init__).parameters.values())[1:]
+        named = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in cls.options.items()]
+        cls.__signature__ = inspect.Signature([*inherited[:-1], *named, inherited[-1]])
+
     def __init__(
         self,
         model: Callable[..., Any] | None = None,
@@ -79,6 +91,8 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         **sites: Any,
     ) -> None:
         super().__init__()
+        for name, default in self.options.items():
+            setattr(self, name, _checked(name, sites.pop(name, default), default))
         if conditioning not in ("structured", "independent"):
             raise unknown_name("conditioning", conditioning, ("structured", "independent"))
         if not init_scale > 0:
@@ -121,7 +135,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         model = read_model(self.program, batch)
         for name in self.families:
             if name not in model.local:
-                options = ["encoder", "hidden", "init_scale", "conditioning", "shared_rank", *model.local]
+                options = [*inspect.signature(type(self)).parameters, *model.local]
                 raise unknown_name("latent site or option", name, options)
         self.plate, self.dim, self.sites = model.plate, model.dim, model.local
         fields = [schema[name] for name in model.observed]
@@ -134,6 +148,17 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         self.blocks = self._blocks(model)
         self.heads = nn.ModuleList([self._head(block) for block in self.blocks])
         self.shared = SharedPosterior([*model.shared.values()], self.shared_rank)
+        for part in self.program.modules():
+            attach = getattr(part, "attach", None)  # of a prior that is made of the guide's encoder
+            if callable(attach):
+                attach(self, fields, split)
+
+    def normal_head(self, name: str) -> nn.Module | None:
+        """The module from encoder features [..., F] to a site's normal over R^d, if that is what it is; else None."""
+        for block, head in zip(self.blocks, self.heads, strict=True):
+            if block.sites == (name,) and not block.given and isinstance(head, DiagonalNormal):
+                return head if self.sites[name].is_real and not self.sites[name].plates else None
+        return None
 
     def _blocks(self, model: Reading) -> tuple[Block, ...]:
         labels = [n for n, s in model.local.items() if s.classified]
@@ -214,6 +239,17 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         parts = [site.vector(values[site.name]) for site in sites]
         log_q = head.log_prob(concatenate([vector for vector, _ in parts]))
         return (log_q - sum(stretch for _, stretch in parts)).reshape(-1)
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """An option of a family, of the type of its default; counts are at least 1."""
+    if isinstance(default, float) and isinstance(value, int):
+        value = float(value)
+    if type(value) is not type(default):
+        raise UserError(f"{name} must be of type {type(default).__name__}, got {value!r}")
+    if not isinstance(value, bool | str) and not (value >= 1 if isinstance(value, int) else value > 0):
+        raise UserError(f"{name} must be {'at least 1' if isinstance(value, int) else 'positive'}, got {value}")
+    return value
 
 
 def _family(name: str, value: Any) -> Callable[[int, int], nn.Module]:

@@ -3,7 +3,8 @@
 `Holes` is a wrapper around a program. It looks at the observed sites only and does one of two things there:
 *entries*: entries that are missing contribute 0 to the log-probability, with finite gradients;
 *held*: a site that is observed in some rows and latent in others (a label) becomes a latent site; the rows
-in which it was observed are kept in `observed`, and the weights hold the site at these values.
+in which it was observed are kept in `observed`, and the weights hold the site at these values. A site whose value
+nothing depends on may say so, `infer={"leaf": True}`: then it is never a label.
 """
 
 from __future__ import annotations
@@ -72,18 +73,20 @@ class Holes(Messenger):
             return
         if not isinstance(value, Tensor):
             return
-        action = self._look(name, fn, value) if self.plan is None else self.plan.get(name)
+        action = self._look(msg, name, fn, value) if self.plan is None else self.plan.get(name)
         if action == "held":
             self._release(msg, name, fn, value)
         elif action == "entries":
             msg["fn"], msg["value"] = _skip_entries(name, fn, value)
 
-    def _look(self, name: str, fn: Any, value: Tensor) -> str | None:
+    def _look(self, msg: Message, name: str, fn: Any, value: Tensor) -> str | None:
         action = None
         if name in self.sampled:
             action = "held"
         elif not isinstance(fn, dist.Unit) and bool(is_missing(fn, value).any()):
-            action = "held" if can_enumerate(fn) and _is_label(fn) else "entries"
+            # On a leaf nothing depends, so summing it out would add log 1.
+            label = can_enumerate(fn) and _is_label(fn) and not msg["infer"].get("leaf")
+            action = "held" if label else "entries"
         if action:
             self.found[name] = action
         return action

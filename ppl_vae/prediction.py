@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -13,13 +13,13 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.analysis import preserved_randomness
-from ppl_vae.data import Schema
+from ppl_vae.data import Field, Schema
 from ppl_vae.data.example import blank
 from ppl_vae.missing import Holes
 from ppl_vae.program import Batch, Pair, Program
 from ppl_vae.structure import sample_sites
 
-__all__ = ["decode", "encode", "expected_value", "simulate"]
+__all__ = ["decode", "decode_columns", "encode", "expected_value", "simulate"]
 
 
 def expected_value(fn: Any) -> Tensor:
@@ -85,26 +85,55 @@ def decode(
     `batch` gives as many rows as there are latents: fields that the model conditions on are taken from it, the
     observed field itself is not looked at.
     """
+    fn = _given(model, latents, batch)[field]["fn"]
+    return fn.sample() if draw else expected_value(fn)
+
+
+def decode_columns(
+    model: Callable[..., Any],
+    latents: Mapping[str, Tensor],
+    batch: Batch,
+    columns: Sequence[Field],
+    *,
+    draw: bool = False,
+) -> Tensor:
+    """`decode` for several fields with one value a row, [row, column]; of categories without an order the likeliest."""
+    sites = _given(model, latents, batch)
+    fns = [sites[column.name]["fn"] for column in columns]
+    values = [fn.sample() if draw else _typical(fn, column) for fn, column in zip(fns, columns, strict=True)]
+    return torch.stack([value.to(torch.get_default_dtype()) for value in values], dim=-1)
+
+
+def _typical(fn: Any, field: Field | None) -> Tensor:
+    """The expected value; of a single category without an order, whose codes have no mean, the likeliest."""
+    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
+        fn = fn.base_dist
+    nominal = field is not None and field.kind == "categorical" and field.shape == () and not field.ordered
+    return fn.probs.argmax(-1) if nominal and isinstance(fn, dist.Categorical) else expected_value(fn)
+
+
+def _given(model: Callable[..., Any], latents: Mapping[str, Tensor], batch: Batch) -> dict[str, dict[str, Any]]:
+    """The sites of a model whose latents are these."""
     trace = Trace()
     for name, value in latents.items():
         trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
     program = model if isinstance(model, Program) else Program(model, "model")
     with torch.no_grad(), pyro.validation_enabled(False):
-        sites = sample_sites(poutine.trace(poutine.replay(program, trace=trace)).get_trace(**batch))
-    fn = sites[field]["fn"]
-    return fn.sample() if draw else expected_value(fn)
+        return sample_sites(poutine.trace(poutine.replay(program, trace=trace)).get_trace(**batch))
 
 
-def simulate(
-    pair: Pair, schema: Schema, n: int, *, seed: int = 0, draw: bool = True, field: str = "x"
-) -> dict[str, Tensor]:
-    """n rows from the model: the latents by site name and `field`, drawn or as its mean given the latents."""
-    labels = {f.name for f in schema if f.kind == "categorical" and f.shape == () and f.name != field}
+def simulate(pair: Pair, schema: Schema, n: int, *, seed: int = 0, draw: bool = True) -> dict[str, Tensor]:
+    """n rows from the model: latents and observed fields by site name, fields drawn or as means given the latents."""
+    labels = {f.name for f in schema if f.kind == "categorical" and f.shape == ()}
     batch = {f.name: blank(f, n).to(pair.device) for f in schema if f.name not in labels}
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        sites = sample_sites(poutine.trace(pair.model).get_trace(**batch))
-        found = {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
-        fn = sites[field]["fn"]
-        found[field] = fn.sample() if draw else expected_value(fn)
+        sites = sample_sites(poutine.trace(poutine.uncondition(pair.model)).get_trace(**batch))
+    found, fields = {}, {f.name: f for f in schema}
+    for name, site in sites.items():
+        if isinstance(site["fn"], dist.Delta | dist.Unit):
+            continue
+        field, observed = fields.get(name), site["infer"].get("was_observed", False)
+        mean = not draw and (field is not None or observed)
+        found[name] = _typical(site["fn"], field) if mean else site["value"]
     return found

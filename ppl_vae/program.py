@@ -99,7 +99,10 @@ def _make_local(module: nn.Module) -> None:
 
 
 def _arguments(program: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
-    """Argument names of a program with whether each is required; and whether it takes any name."""
+    """Argument names of a program with whether each is required; and whether it takes any name.
+
+    A module with `**fields` may say in its attribute `observes` which names these are.
+    """
     target = program.forward if isinstance(program, nn.Module) else program
     found: dict[str, bool] = {}
     takes_any = False
@@ -108,6 +111,9 @@ def _arguments(program: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
             takes_any = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             found[parameter.name] = parameter.default is parameter.empty
+    names: Any = getattr(program, "observes", None)
+    if takes_any and names is not None:
+        return found | dict.fromkeys(names, False), False
     return found, takes_any
 
 

@@ -18,7 +18,7 @@ from ppl_vae.inversion import Parents, ancestors, dependencies
 from ppl_vae.missing import Holes
 from ppl_vae.program import Program
 from ppl_vae.sites import Site, read_site
-from ppl_vae.structure import frames, sample_sites
+from ppl_vae.structure import frames, sample_sites, shapes_only
 
 __all__ = ["Reading", "read_model"]
 
@@ -48,7 +48,7 @@ def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
         UserError: if there is nothing latent, or a site that a generated guide cannot draw, by name.
     """
     holes = Holes(None, batch=batch)
-    with preserved_randomness(), torch.no_grad():
+    with preserved_randomness(), torch.no_grad(), shapes_only():
         torch.manual_seed(0)
         trace = poutine.trace(holes(program)).get_trace(**batch)
         sites = sample_sites(trace)

@@ -179,8 +179,9 @@ def _prior(model: Any, view: View) -> str:
 def _likelihood(model: Any, view: View) -> str:
     _, sites = draw_pair(view.pair, {n: v[:4] for n, v in view.batch.items()})
     own = getattr(model, "likelihood", None)
+    known = {} if own is None else getattr(own, "named", {view.site: own})  # `Columns` has one for each site
     kinds = [
-        f"{n}: {type(own).__name__ if own is not None and n == view.site else _kind(s['fn'])}"
+        f"{n}: {type(known[n]).__name__ if n in known else _kind(s['fn'])}"
         for n, s in sites.items()
         if s["is_observed"] and type(s["fn"]).__name__ != "Unit"
     ]

@@ -55,6 +55,8 @@ def describe(value: Any, known: Mapping[int, str] | None = None) -> Any:
         return [describe(v, known) for v in value]
     if isinstance(value, Mapping):
         return {str(k): describe(v, known) for k, v in value.items()}
+    if isinstance(value, type) and _home(value) is not None:
+        return {"class": value.__name__, "of": _home(value)}
     home = _home(type(value))
     if home is not None:
         recorded = getattr(value, "recorded", None) or {}
@@ -87,6 +89,8 @@ def rebuild(spec: Any, known: Mapping[str, Any]) -> Any:
         raise UserError(
             f"{spec['foreign']} is not a class of ppl_vae, and code is never run from a run folder: pass the object"
         )
+    if spec.keys() == {"class", "of"}:
+        return lookup(spec["of"], spec["class"])
     for home in HOMES:
         if home in spec and "arguments" in spec:
             return lookup(home, spec[home])(**rebuild_arguments(spec["arguments"], known))

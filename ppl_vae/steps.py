@@ -35,8 +35,16 @@ class BoundStep:
     """A step with a bound of this package."""
 
     def __init__(
-        self, pair: Pair, structure: Structure, bound: Bound, optimizer: Any, rows: int, beta: Schedule
+        self,
+        pair: Pair,
+        structure: Structure,
+        bound: Bound,
+        optimizer: Any,
+        rows: int,
+        beta: Schedule,
+        label_weight: float = 0.0,
     ) -> None:
+        self.label_weight = label_weight
         self.pair, self.structure, self.bound, self.beta = pair, structure, bound, beta
         self.optimizer, self.rows = optimizer, structure.rows_total or rows
         # The parts of a weight that was summed over discrete values have no rate of their own.
@@ -52,6 +60,8 @@ class BoundStep:
             objective = self.beta.objective(self.bound, weights, epoch) + shared
         else:
             objective = self.bound.surrogate(weights, beta).mean() + shared
+        if self.label_weight:
+            objective = objective + self.label_weight * sum(log_q.mean() for log_q in weights.labels.values())
         if objective.requires_grad:
             (-objective).backward()
             self.optimizer.step()
@@ -151,9 +161,17 @@ class _Adapter(pyro.optim.PyroOptim):
 
 
 def make_step(
-    pair: Pair, structure: Structure, bound: Any, optimizer: Any, rows: int, beta: Schedule
+    pair: Pair,
+    structure: Structure,
+    bound: Any,
+    optimizer: Any,
+    rows: int,
+    beta: Schedule,
+    label_weight: float = 0.0,
 ) -> BoundStep | PyroStep:
     """The step for a bound; `rows` is N, the number of training rows, `beta` the weight of the KL part."""
+    if label_weight:
+        _check_labels(structure, bound)
     if isinstance(bound, Bound):
         bound.refuse(structure)
         if bound.is_upper:
@@ -161,7 +179,20 @@ def make_step(
                 f"{type(bound).__name__} is an upper bound and trains nothing: train with a lower bound, and "
                 "compare with it afterwards"
             )
-        return BoundStep(pair, structure, bound, optimizer, rows, beta)
+        return BoundStep(pair, structure, bound, optimizer, rows, beta, label_weight)
     if isinstance(bound, pyro.infer.ELBO):
         return PyroStep(pair, structure, bound, optimizer, rows, beta)
     raise UserError(f"bound must be a bound of ppl_vae.bounds or one of Pyro's ELBOs, got {type(bound).__name__}")
+
+
+def _check_labels(structure: Structure, bound: Any) -> None:
+    labelled = [n for n, what in structure.holes.items() if what == "held" and n in structure.latents]
+    if not labelled or not isinstance(bound, Bound):
+        raise UserError(
+            "label_weight weighs log q(y | x) of observed labels, but "
+            + (
+                f"{type(bound).__name__} is Pyro's own: use a bound of ppl_vae.bounds"
+                if labelled
+                else "no latent of the guide is observed in any row: give the data labels, -1 where there is none"
+            )
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +12,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 
-__all__ = ["Structure", "frames", "sample_sites"]
+__all__ = ["Structure", "frames", "is_shapes_only", "sample_sites", "shapes_only"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,27 @@ def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:
 def frames(site: Mapping[str, Any]) -> list[CondIndepStackFrame]:
     """The vectorised plates around a site, outermost last."""
     return [f for f in site["cond_indep_stack"] if f.vectorized]
+
+
+_SHAPES_ONLY = ContextVar("shapes_only", default=False)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """A program that runs in here is read for its sites, shapes and supports: a part that waits for others may guess.
+
+    Example:
+        >>> with shapes_only():
+        ...     is_shapes_only()
+        True
+    """
+    token = _SHAPES_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _SHAPES_ONLY.reset(token)
+
+
+def is_shapes_only() -> bool:
+    """Whether the values that a program draws now are not going to be used."""
+    return _SHAPES_ONLY.get()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -61,36 +62,32 @@ def _check(field: str, site: str, fn: Any, split: Split) -> None:
     if field in split.draws:
         value = value.round()  # stored are grey levels; what a model sees are draws of 0 and 1
     missing = is_missing(fn, value)
-    good = base.support.check(value) if _is_static(base.support) else torch.isfinite(value)
+    support = _static(base.support)
+    good = torch.isfinite(value) if support is None else support.check(value)
     bad = ~good & ~missing
     if not bool(bad.any()):
         return
     where = [int(i) for i in bad.nonzero()[0]]
     found = value[tuple(where)].item()
-    fitting = ", ".join(_fitting(value[~missing]))
+    from ppl_vae.likelihoods import fitting  # only for the message, which most runs never need
+
+    names = ", ".join(fitting(split.schema[field], value))
     entry = f", entry {tuple(where[1:])}" if len(where) > 1 else ""
     raise ProgramError(
         site,
         f"field {field!r}, {split.name} row {where[0]}{entry}: value {found:g} is outside the support of "
         f"{type(base).__name__} at site {site!r}",
-        f"likelihoods that fit these values are {fitting}",
+        f"likelihoods that fit these values are {names}",
     )
 
 
-def _is_static(support: Any) -> bool:
-    """Bounds that are numbers, or one number for all entries, and so hold for every row."""
-    bounds = [v for v in vars(support).values() if isinstance(v, Tensor)]
-    return all(b.numel() == 1 for b in bounds)
-
-
-def _fitting(value: Tensor) -> list[str]:
-    from ppl_vae import likelihoods
-    from ppl_vae.data import Field
-
-    kinds = ["real"]
-    if bool((value >= 0).all()) and bool((value == value.round()).all()):
-        kinds = ["count", "real"]
-    if bool(((value == 0) | (value == 1)).all()):
-        kinds = ["binary"]
-    names = [n for kind in kinds for n in likelihoods.fitting(Field("x", kind, (), 2))]
-    return list(dict.fromkeys(names))
+def _static(support: Any) -> Any:
+    """The support with bounds that are numbers, if it is the same for every row and entry; else None."""
+    found = copy.copy(support)
+    for name, bound in vars(support).items():
+        if isinstance(bound, Tensor):
+            first = bound.flatten()[0]
+            if not bool((bound == first).all()):
+                return None
+            setattr(found, name, first)
+    return found

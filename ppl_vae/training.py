@@ -75,6 +75,7 @@ class _Settings:
     weight_decay: float
     patience: int | None
     seed: int
+    label_weight: float = 0.0
 
 
 def fit(
@@ -88,6 +89,7 @@ def fit(
     lr: float | Schedule = 1e-3,
     weight_decay: float = 0.0,
     beta: float | Schedule = 1.0,
+    label_weight: float = 0.0,
     patience: int | None = 40,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -109,10 +111,14 @@ def fit(
         epochs: passes over the training rows, at most.
         batch_size: rows per step, B.
         lr: Adam's learning rate: a number, or a schedule such as `ppl_vae.schedules.Cosine`.
-        weight_decay: AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), on matrices
-            only; 0 is plain Adam.
+        weight_decay: AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), on the
+            `weight` matrices of networks only; 0 is plain Adam.
         beta: weight of the KL part: a number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits,
             Capacity); it shapes what is maximised, never what is reported.
+        label_weight: weight of log q(y | x) of every row whose label was observed, for a model with a label that is
+            latent in some rows (M2): the classifier's own loss, which the bound alone gives no gradient for these
+            rows (Kingma et al. 2014, arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It shapes
+            what is maximised, never what is reported.
         patience: epochs without a better validation bound after which training stops; None for never.
             Without a validation split there is no early stopping.
         seed: of batches and draws. The state of the global generators is left alone.
@@ -136,7 +142,7 @@ def fit(
         >>> len(result.history)
         1
     """
-    settings = _Settings(epochs, batch_size, lr, weight_decay, patience, seed)
+    settings = _Settings(epochs, batch_size, lr, weight_decay, patience, seed, label_weight)
     _check_numbers(settings)
     bound = ELBO() if bound is None else bound
     train, validation = _splits(data)
@@ -155,9 +161,9 @@ def fit(
         if validation is not None:
             check_support(pair, structure.holes, structure.latents, validation)
         parameters = [p for p in pair.parameters() if p.requires_grad]
-        make = optimizer or (lambda ps: _adam(ps, settings))
+        make = optimizer or (lambda _: _adam(pair, settings))
         trained: Any = make(parameters) if parameters else _NoOptimizer()
-        step = make_step(pair, structure, bound, trained, len(train), as_schedule(beta))
+        step = make_step(pair, structure, bound, trained, len(train), as_schedule(beta), label_weight)
         torch.manual_seed(seed)  # here, so that draws depend on no check made before
         loop = _Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch)
         if checkpoint is not None:
@@ -204,16 +210,24 @@ def _check_numbers(settings: _Settings) -> None:
         raise UserError(f"lr must be positive, got {settings.lr!r}")
     if not (isinstance(settings.weight_decay, int | float) and 0 <= settings.weight_decay < math.inf):
         raise UserError(f"weight_decay must not be negative, got {settings.weight_decay!r}")
+    if not (isinstance(settings.label_weight, int | float) and 0 <= settings.label_weight < math.inf):
+        raise UserError(f"label_weight must not be negative, got {settings.label_weight!r}")
     if settings.patience is not None and settings.patience < 1:
         raise UserError(f"patience must be at least 1, or None to never stop early, got {settings.patience!r}")
 
 
-def _adam(parameters: list[Any], settings: _Settings) -> torch.optim.Optimizer:
-    """Adam; with weight decay on matrices: biases and scales have no reason to be near 0."""
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+def _adam(pair: Pair, settings: _Settings) -> torch.optim.Optimizer:
+    """Adam; with weight decay on the matrices of networks, which torch names `weight`.
+
+    Biases, scales, the means of a mixture and pseudo-inputs have no reason to be near 0.
+    """
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": settings.weight_decay},
+        {"params": [], "weight_decay": 0.0},
     ]
+    for name, parameter in pair.named_parameters():
+        if parameter.requires_grad:
+            groups[not (name.endswith("weight") and parameter.dim() > 1)]["params"].append(parameter)
     lr = settings.lr(0.0) if callable(settings.lr) else settings.lr
     return torch.optim.AdamW([g for g in groups if g["params"]], lr, fused=True)
 

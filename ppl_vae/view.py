@@ -12,7 +12,7 @@ from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.errors import UserError
 from ppl_vae.latents import Latents, Sites, continuous_latents, draw_pair
-from ppl_vae.prediction import decode, encode
+from ppl_vae.prediction import decode, decode_columns, encode
 from ppl_vae.program import Batch, Pair
 
 __all__ = ["View", "held_out", "look"]
@@ -33,8 +33,9 @@ class View:
         numbers: which rows of the split they are.
         schema: what the fields of the rows are.
         batch: the rows, by field name, on the device of the pair.
-        site: the observed site that is drawn.
-        field: what its values are.
+        columns: the fields that are drawn side by side, if the rows are those of a table; else empty.
+        site: the observed site that is drawn; the first of the columns.
+        field: what its values are; of columns, the whole row.
         values: its values in the rows, [row, *S], missing entries NaN.
         label: the field that names the rows' classes, if there is one.
         latents: the continuous latents of the rows, in the order of the model.
@@ -49,6 +50,7 @@ class View:
     numbers: list[int]
     schema: Schema
     batch: Batch
+    columns: tuple[Field, ...]
     site: str
     field: Field
     values: Tensor
@@ -107,9 +109,9 @@ class View:
 
     def _given(self, rows: list[int], *, labels: bool = True) -> Batch:
         """The fields that the model is given: of single values those that it needs, or that all rows have."""
-        wanted = {}
+        wanted, drawn = {}, {self.field.name, *(column.name for column in self.columns)}
         for name, values in self.batch.items():
-            needed = name == self.field.name or self.pair.model.arguments.get(name, False)
+            needed = name in drawn or self.pair.model.arguments.get(name, False)
             known = labels and name in self.schema and not bool(_missing(self.schema[name], values).any())
             if needed or known or values.dim() > 1:
                 wanted[name] = values[rows]
@@ -121,12 +123,17 @@ class View:
         with preserved_randomness():
             torch.manual_seed(self.seed if seed is None else seed)
             try:
-                found = decode(self.pair.model, latents, batch, self.site, draw=draw)
+                found = self._decode(latents, batch, draw=draw)
             except (NotImplementedError, AttributeError):  # no closed-form mean: the mean of some draws
-                many = [decode(self.pair.model, latents, batch, self.site, draw=True) for _ in range(DRAWS)]
+                many = [self._decode(latents, batch, draw=True) for _ in range(DRAWS)]
                 found = torch.stack([one.float() for one in many]).mean(0)
         rows = len(next(iter(batch.values())))
         return found.detach().cpu().float().reshape(rows, *self.field.shape)
+
+    def _decode(self, latents: Mapping[str, Tensor], batch: Batch, *, draw: bool) -> Tensor:
+        if self.columns:
+            return decode_columns(self.pair.model, latents, batch, self.columns, draw=draw)
+        return decode(self.pair.model, latents, batch, self.site, draw=draw)
 
 
 def held_out(data: Data | Split) -> Split:
@@ -157,16 +164,17 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
     if shared:
         means = encode(pair.guide, batch, seed=seed)
         held |= {n: means[n] for n in shared}
-    site, field, values = _drawn(model, batch, split.schema)
+    columns, site, field, values = _drawn(model, batch, split.schema)
     return View(
         pair=pair,
         split="training" if split.name == "train" else "data" if split.name == "rows" else split.name,
         numbers=numbers.tolist(),
         schema=split.schema,
         batch=batch,
+        columns=columns,
         site=site,
         field=field,
-        values=_with_gaps(field, values),
+        values=values,
         label=_label(split.schema, field),
         latents=latents,
         held=held,
@@ -176,13 +184,17 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
     )
 
 
-def _drawn(model: Sites, batch: Batch, schema: Schema) -> tuple[str, Field, Tensor]:
-    """The observed site to draw: a picture if there is one, else the largest; and the field that it shows."""
+def _drawn(model: Sites, batch: Batch, schema: Schema) -> tuple[tuple[Field, ...], str, Field, Tensor]:
+    """The observed site to draw: a picture if there is one, else the largest; and the field that it shows.
+
+    Of a table with a site for each column all columns, side by side.
+    """
     found = []
     for name, site in model.items():
         if not site["is_observed"] or type(site["fn"]).__name__ in ("Unit", "Delta"):
             continue
-        field = next((f for f in schema if _shows(site["value"], batch[f.name], f)), None)
+        namesake_first = sorted(schema, key=lambda f: f.name != name)  # two columns may hold the same values
+        field = next((f for f in namesake_first if _shows(site["value"], batch[f.name], f)), None)
         if field is not None:
             found.append((name, field, batch[field.name]))
         elif len(site["value"]):
@@ -191,7 +203,12 @@ def _drawn(model: Sites, batch: Batch, schema: Schema) -> tuple[str, Field, Tens
             found.append((name, Field(name, "real", shape), site["value"]))
     if not found:
         raise UserError("the model observes nothing that could be drawn: give a sample statement obs=x")
-    return max(found, key=lambda f: (f[1].is_image, f[1].size, f[0] == "x"))
+    name, field, values = max(found, key=lambda f: (f[1].is_image, f[1].size, f[0] == "x"))
+    columns = tuple(f for n, f, _ in found if n == f.name) if field.shape == () and name != "x" else ()
+    if len(columns) < 2:
+        return (), name, field, _with_gaps(field, values)
+    row = Field("row", "real", (len(columns),), names=tuple(c.name for c in columns))
+    return columns, columns[0].name, row, torch.stack([_with_gaps(c, batch[c.name]) for c in columns], dim=-1)
 
 
 def _shows(value: Tensor, stored: Tensor, field: Field) -> bool:

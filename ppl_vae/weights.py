@@ -30,7 +30,8 @@ class LogWeights:
     log w = log p(x | z) + log p(z) - log q(z | x), each [particle, row]. Global latents (outside the data
     plate) are kept apart in `log_global` [particle]: log p - log q of all of them. `score` is log q of the
     sites that have no reparameterised draw, from which a bound makes their gradient. `by_site` is the rate of
-    every latent site, `path` the handle by which a bound scales gradients through the draws.
+    every latent site, `labels` log q of the labels that were observed (0 in rows without one; no part of any bound),
+    `path` the handle by which a bound scales gradients through the draws.
 
     With discrete latents summed out, "expectation" gives each part as its expectation under the guide's
     classifier; "marginal" gives log of the sum over the discrete values, whose parts belong together: they
@@ -43,6 +44,7 @@ class LogWeights:
     log_global: Float[Tensor, " particle"] | None = None
     score: Float[Tensor, "particle row"] | None = None
     by_site: Mapping[str, Float[Tensor, "particle row"]] = field(default_factory=dict)
+    labels: Mapping[str, Float[Tensor, "particle row"]] = field(default_factory=dict)
     path: PathScale | None = None
 
     @property
@@ -104,7 +106,8 @@ def concatenate(parts: Sequence[LogWeights]) -> LogWeights:
 
     names = ("log_likelihood", "log_prior", "log_guide", "log_global", "score")
     by_site = {s: torch.cat([p.by_site[s] for p in parts]) for s in parts[0].by_site}
-    return LogWeights(**{n: join(n) for n in names}, by_site=by_site, path=parts[0].path)
+    labels = {s: torch.cat([p.labels[s] for p in parts]) for s in parts[0].labels}
+    return LogWeights(**{n: join(n) for n in names}, by_site=by_site, labels=labels, path=parts[0].path)
 
 
 def log_weights(

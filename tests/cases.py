@@ -17,6 +17,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ppl_vae import guides
 from ppl_vae.bounds import CIWAE, CUBO, ELBO, IWAE, MIWAE, PIWAE, TVO, Renyi
 from ppl_vae.data import Field
 from ppl_vae.generated import GeneratedGuide
@@ -30,14 +31,41 @@ from ppl_vae.guides import (
     Householder,
     LowRank,
     MeanField,
-    Mixture,
     Planar,
     Radial,
     Spline,
     Sylvester,
 )
-from ppl_vae.likelihoods import Bernoulli, Categorical, Normal, Poisson
-from ppl_vae.models import VAE
+from ppl_vae.likelihoods import (
+    Bernoulli,
+    Beta,
+    Binomial,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretisedLogistic,
+    Laplace,
+    LogNormal,
+    NegativeBinomial,
+    Normal,
+    Ordinal,
+    Poisson,
+    StudentT,
+    ZeroInflatedNegativeBinomial,
+    ZeroInflatedPoisson,
+)
+from ppl_vae.models import GMVAE, VAE, Hierarchical
+from ppl_vae.priors import (
+    CouplingFlowPrior,
+    Diagonal,
+    Exemplar,
+    FlowPrior,
+    LabelConditional,
+    Mixture,
+    Prior,
+    SplineFlowPrior,
+    StandardNormal,
+    VampPrior,
+)
 
 F64 = torch.float64
 Program = Callable[..., Any]
@@ -444,14 +472,50 @@ LIKELIHOODS: dict[str, tuple[Any, Field]] = {
     "Categorical of bits": (Categorical(), Field("x", "binary", (3,))),
     "Normal, learned scale": (Normal(), Field("x", "real", (3,))),
     "Normal, fixed scale": (Normal(scale=0.3), Field("x", "positive", (2,))),
+    "Normal, per-row scale": (Normal(per_row=True), Field("x", "real", (3,))),
+    "Normal of counts": (Normal(), Field("x", "count", (), 9)),
+    "Laplace": (Laplace(), Field("x", "real", (2, 2))),
+    "Laplace, per-row scale": (Laplace(per_row=True), Field("x", "real", (3,))),
+    "StudentT": (StudentT(), Field("x", "real", (3,))),
+    "StudentT, fixed df": (StudentT(df=4.0, per_row=True), Field("x", "real", ())),
+    "LogNormal": (LogNormal(), Field("x", "positive", (3,))),
+    "LogNormal, per-row scale": (LogNormal(per_row=True), Field("x", "real", ())),
+    "ContinuousBernoulli": (ContinuousBernoulli(), Field("x", "unit", (2, 3))),
+    "Beta": (Beta(), Field("x", "unit", (3,))),
+    "Ordinal": (Ordinal(), Field("x", "categorical", (3,), 5)),
+    "Ordinal of two": (Ordinal(), Field("x", "count", (), 2)),
+    "Binomial": (Binomial(), Field("x", "count", (3,), 9)),
+    "Binomial of levels": (Binomial(12), Field("x", "categorical", (2, 2), 9)),
     "Poisson": (Poisson(), Field("x", "count", (3,), 9)),
+    "NegativeBinomial": (NegativeBinomial(), Field("x", "count", (3,), 9)),
+    "ZeroInflatedPoisson": (ZeroInflatedPoisson(), Field("x", "count", (3,), 9)),
+    "ZeroInflatedNegativeBinomial": (ZeroInflatedNegativeBinomial(), Field("x", "count", (), 9)),
+    "DiscretisedLogistic": (DiscretisedLogistic(), Field("x", "categorical", (2, 2), 17)),
+    "DiscretisedLogistic, mixture of bytes": (DiscretisedLogistic(3), Field("x", "count", (2, 2), 256)),
 }
+
+# -- priors: name -> constructor; those that are p(z | y) by themselves ---------------------------------------------
+
+PRIORS: dict[str, Callable[[], Prior]] = {
+    "StandardNormal": StandardNormal,
+    "Diagonal": Diagonal,
+    "Mixture": lambda: Mixture(4),
+    "VampPrior": lambda: VampPrior(6),
+    "Exemplar": lambda: Exemplar(10),
+    "FlowPrior": lambda: FlowPrior(2, (8,)),
+    "SplineFlowPrior": lambda: SplineFlowPrior(2, (8,), bins=4),
+    "CouplingFlowPrior": lambda: CouplingFlowPrior(2, (8,)),
+}
+CONDITIONAL_PRIORS: dict[str, Callable[[], Prior]] = {"LabelConditional": lambda: LabelConditional(3)}
 
 # -- models: name -> constructor from a data set -----------------------------------------------------------------
 
 MODELS: dict[str, Callable[[Any], Any]] = {
     "VAE": lambda data: VAE(data, latent_dim=3, hidden=(8,)),
     "VAE, no hidden layer": lambda data: VAE(data, latent_dim=2, hidden=()),
+    "Hierarchical": lambda data: Hierarchical(data, latent_dims=(3, 2), hidden=(8,)),
+    "Hierarchical, three layers": lambda data: Hierarchical(data, latent_dims=(3, 2, 1), hidden=(8,)),
+    "GMVAE": lambda data: GMVAE(data, clusters=3, latent_dim=3, hidden=(8,)),
     "VAE, tanh": lambda data: VAE(data, latent_dim=3, hidden=(8, 8), activation="tanh"),
 }
 
@@ -475,7 +539,7 @@ GUIDES: dict[str, Callable[..., GeneratedGuide]] = {
     "Spline, coupling": partial(Spline, bins=4, width=8, coupling=True),
     "NAF": partial(NAF, flows=1, width=8, signal=4),
     "CNF": partial(CNF, width=8, tolerance=1e-6),
-    "Mixture": partial(Mixture, components=2),
+    "Mixture": partial(guides.Mixture, components=2),
 }
 WITHOUT_INVERSE = {n for n in GUIDES if n.startswith(("Planar", "Radial", "Sylvester"))}
 

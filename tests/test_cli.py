@@ -75,6 +75,7 @@ def folder(tmp_path, monkeypatch):
     lines = [[*map(str, row), "up" if row[0] > 0 else "down"] for row in rows]
     text = "\n".join(",".join(line) for line in [["a", "b", "c", "way"], *lines])
     Path("t.csv").write_text(text + "\n")
+    Path("words.csv").write_text("a,b\n" + "".join(f"1,word {i}\n" for i in range(30)))
     np.save("t.npy", rows)
     Path("own.py").write_text(OWN)
     return tmp_path
@@ -251,6 +252,14 @@ def test_fit_with_every_part_named(folder, capsys):
     assert json.loads(Path("runs/t-vae-mean_field-2/run.json").read_text())["settings"]["weight_decay"] == 0
 
 
+@pytest.mark.parametrize("prior", ["mixture", "vamp_prior", "flow_prior", "exemplar"])
+def test_a_learned_prior_is_fitted_saved_and_evaluated(prior, folder, capsys):
+    out = json.loads(said(capsys, "fit", "--data", "t.npy", "--prior", prior, "--no-report", "--json", *QUICK))
+    numbers = out["evaluation"]["test"]
+    again = json.loads(said(capsys, "evaluate", out["run"], "--particles", 10, "--json"))["evaluation"]
+    assert again == pytest.approx(numbers, rel=1e-4)
+
+
 def test_all_rows_of_a_file_are_encoded_in_its_order(folder, capsys):
     said(
         capsys,
@@ -382,7 +391,7 @@ def test_a_changed_file_is_warned_of(folder, capsys):
         ("fit own.py:model --latent-dim 3 --data t.npy", "--latent-dim was given"),
         ("fit own.py:broken --data t.npy", "(line"),
         ("fit --data gone.csv", "found nothing at gone.csv"),
-        ("fit --data t.csv", "--label"),
+        ("fit --data words.csv", "--label"),
         ("fit --data t.csv --label wey", "did you mean 'way'"),
         ("fit --data t.csv --columns a,d", "unknown column 'd'"),
         ("fit --resume --out nowhere", "nothing to continue"),

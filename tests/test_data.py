@@ -143,7 +143,8 @@ def test_table(tmp_path):
     assert load(frame, columns=["b"], label="kind").schema.names == ("x", "y")
     assert load(pd.DataFrame({"a": [True, False] * 5})).schema["x"].kind == "binary"
     nullable = pd.DataFrame({"a": pd.array([1, None] * 5, dtype="Int64"), "b": [0.5] * 10})
-    assert load(nullable, missing="allow").schema["x"].missing
+    assert load(nullable[["a"]], missing="allow").schema["x"].missing
+    assert load(nullable, missing="allow").schema.names == ("a", "b")  # numbers of two types
     frame["kind"] = frame["kind"].astype("category")
     assert load(frame, label="kind").schema["y"].names == ("cat", "dog")
 
@@ -277,7 +278,7 @@ def mixed() -> pd.DataFrame:
     return pd.DataFrame({**columns, "smoker": [0, 1, 1, None], "ward": [2, 0, 1, 1], "kind": ["a", None, "b", "a"]})
 
 
-FIELDS = {"body": ["height", "weight"], "visits": "visits", "smoker": "smoker", "ward": "ward"}
+FIELDS = {"body": ["height", "weight"], "visits": "visits", "smokes": "smoker", "ward": "ward"}
 
 
 def test_columns_become_the_fields_that_a_model_names(tmp_path):
@@ -287,8 +288,8 @@ def test_columns_become_the_fields_that_a_model_names(tmp_path):
     kinds = {f.name: (f.kind, f.shape, f.names) for f in data.schema}
     assert kinds == {
         "body": ("real", (2,), ("height", "weight")),
-        "visits": ("count", (), ("visits",)),
-        "smoker": ("binary", (), ("smoker",)),
+        "visits": ("count", (), ()),
+        "smokes": ("binary", (), ("smoker",)),
         "ward": ("categorical", (), ()),
         "y": ("categorical", (), ("a", "b")),
     }

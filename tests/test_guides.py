@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -60,7 +63,7 @@ def test_draws_are_in_the_support_and_the_pair_is_clean(guide, model):
     guided = poutine.trace(made).get_trace(**fields)
     truth = sample_sites(poutine.trace(poutine.replay(model, guided)).get_trace(**fields))
     for name, site in posterior_sites(made, fields).items():
-        assert name in made.sites or site["infer"].get("is_auxiliary") or name in made.shared.names
+        assert name in made.sites or site["infer"].get("is_auxiliary") or name in made.shared.sites
         assert torch.isfinite(site["fn"].log_prob(site["value"])).all()
         if name in truth:
             assert truth[name]["fn"].support.check(site["value"]).all()
@@ -130,7 +133,7 @@ def test_missing_entries_reach_the_encoder_as_a_mask(guide):
     data = ppl_vae.load(x, missing="allow", test=0, validation=0)
     model = PROGRAMS["vector"]
     made = guide(model, data, hidden=(8,))
-    assert made.encoder.inputs["x"].size == 6
+    assert made.encoder.input_of("x").size == 6
     result = ppl_vae.fit(model, made, data, epochs=3, batch_size=5)
     assert all(math.isfinite(r["train"]) for r in result.history)
     assert all(torch.isfinite(p).all() for p in made.parameters())
@@ -238,8 +241,13 @@ def test_latents_shared_by_all_rows_may_have_a_covariance():
     model = PROGRAMS["shared by all rows"]
     made = MeanField(model, rows(), hidden=(4,), shared_rank=2)
     assert ppl_vae.check(model, made, rows()) == []
-    draws = torch.stack([torch.cat([v.reshape(-1) for v in made.shared({}).values()]) for _ in range(4)])
-    assert draws.shape == (4, 4)
+    with torch.no_grad():
+        made.shared.factor.copy_(torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.0, 0.5], [0.0, 0.0]]))
+        draws = torch.stack([made.shared({})["scale"].log() for _ in range(4000)])
+        alone = made.shared["scale"].base_dist
+    assert draws.std() == pytest.approx(float(alone.stddev), rel=0.05)
+    with pytest.raises(UserError, match="unknown latent shared by all rows 'scal': did you mean 'scale'"):
+        made.shared["scal"]
     result = ppl_vae.fit(model, made, rows(20), epochs=2, batch_size=5)
     assert math.isfinite(result.history[-1]["train"])
 
@@ -255,11 +263,11 @@ def test_the_encoder_fits_the_shape_of_the_fields():
             pyro.sample("x", dist.Normal(mean, 1.0).to_event(2), obs=x)
 
     made = MeanField(picture, torch.randn(10, 16, 16))
-    assert isinstance(made.encoder.inputs["x"], ConvolutionalInput)
+    assert isinstance(made.encoder.input_of("x"), ConvolutionalInput)
     assert ppl_vae.check(picture, made, torch.randn(10, 16, 16)) == []
-    assert isinstance(MeanField(alike_measurements, rows()).encoder.inputs["x"], SetInput)
-    assert isinstance(MeanField(items, rows()).encoder.inputs["x"], StandardisedInput)  # difficulties differ
-    assert isinstance(MeanField(within_rows, rows()).encoder.inputs["x"], StandardisedInput)  # latents differ
+    assert isinstance(MeanField(alike_measurements, rows()).encoder.input_of("x"), SetInput)
+    assert isinstance(MeanField(items, rows()).encoder.input_of("x"), StandardisedInput)  # difficulties differ
+    assert isinstance(MeanField(within_rows, rows()).encoder.input_of("x"), StandardisedInput)  # latents differ
 
 
 def test_measurements_with_parameters_of_their_own_are_not_taken_to_be_alike():
@@ -270,7 +278,7 @@ def test_measurements_with_parameters_of_their_own_are_not_taken_to_be_alike():
             with pyro.plate("item", 3, dim=-2):
                 pyro.sample("x", dist.Normal(z + easy, 1.0), obs=x.T)
 
-    assert isinstance(MeanField(skills, rows()).encoder.inputs["x"], StandardisedInput)
+    assert isinstance(MeanField(skills, rows()).encoder.input_of("x"), StandardisedInput)
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 20), (16, 20, 3), (16, 20)])
@@ -319,3 +327,58 @@ def test_refining_works_inside_every_bound_and_leaves_generators_alone():
     assert ppl_vae.check(label_then_two, refined, x) == []
     for bound in (ELBO(3), IWAE(3)):
         assert math.isfinite(float(bound.loss(label_then_two, refined, x=x)))
+
+
+# -- joint draws in the engine -----------------------------------------------------------------------------------
+
+
+def test_a_joint_draw_has_one_rate():
+    x = rows()
+    w = log_weights(two_layers, FullRank(two_layers, x, hidden=(4,)), x, particles=5)
+    assert w.by_site.keys() == {"top,z"}
+    torch.testing.assert_close(w.by_site["top,z"], w.rate)
+    one_by_one = log_weights(two_layers, MeanField(two_layers, x, hidden=(4,)), x, particles=5)
+    assert one_by_one.by_site.keys() == {"top", "z"}
+
+
+def test_pyros_elbo_of_a_joint_draw_is_ours_and_its_mean_field_elbo_is_refused():
+    x = rows()
+    made = FullRank(label_then_two, x, hidden=(4,))
+    ours = ELBO(2000).loss(label_then_two, made, x=x)
+    pyros = pyro.infer.TraceEnum_ELBO(2000, vectorize_particles=True, max_plate_nesting=1)
+    marked = pyro.infer.config_enumerate(made)
+    assert float(ours) == pytest.approx(pyros.loss(label_then_two, marked, x=x), rel=0.02)
+    with pytest.raises(UserError, match=r"draws top,z together.*use --bound elbo"):
+        ppl_vae.fit(
+            two_layers, FullRank(two_layers, x, hidden=(4,)), x, bound=pyro.infer.TraceMeanField_ELBO(), epochs=1
+        )
+
+
+def test_particles_of_a_summed_label_are_compared_with_each_on_its_own():
+    """A guide that mixes its particles is found out, also where a label is summed out before it."""
+
+    def mixing(x=None):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(torch.ones(len(x), 2)))
+            z = pyro.sample("z", dist.Normal(1.0 * y + x.mean(), 1.0))
+            pyro.sample("w", dist.Normal(z.mean(), 1.0))
+
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(torch.ones(2)))
+            z = pyro.sample("z", dist.Normal(1.0 * y, 1.0))
+            w = pyro.sample("w", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal((z + w).unsqueeze(-1).expand(*z.shape, 3), 1.0).to_event(1), obs=x)
+
+    findings = ppl_vae.check(model, mixing, rows())
+    assert any("do not broadcast over particles" in f.problem for f in findings)
+
+
+def test_the_family_of_the_contributing_page_works():
+    page = Path(__file__).resolve().parent.parent / "CONTRIBUTING.md"
+    block = next(b for b in re.findall(r"   ```python\n(.*?)   ```", page.read_text(), re.S) if "class Student" in b)
+    space = {"__name__": "student"}
+    exec(compile(textwrap.dedent(block), "CONTRIBUTING.md", "exec"), space)
+    for model in (label_then_two, within_rows, PROGRAMS["simplex"]):
+        made = space["Student"](model, rows(), hidden=(4,))
+        assert ppl_vae.check(model, made, rows()) == []

@@ -17,6 +17,7 @@ from ppl_vae import UserError
 from ppl_vae.bounds import CUBO, ELBO, IWAE, MIWAE, TVO
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
+from ppl_vae.priors import Mixture
 from ppl_vae.schedules import Capacity, Cosine, Cyclical, FreeBits, WarmUp
 
 
@@ -118,11 +119,11 @@ def test_global_latents_train_to_the_posterior_whatever_the_batch(size):
     """The mean's posterior is normal with a known precision: N/B wrong would make it 7/2 too narrow or wide."""
     guide = MeanField(hierarchy, XH.float(), hidden=(16,))
     ppl_vae.fit(hierarchy, guide, XH.float(), ELBO(8), epochs=200 * size, batch_size=size, lr=0.02)
-    fn = guide.shared["mean"]()
+    fn = guide.shared["mean"]
     precision = 1 / 4 + len(XH) / 1.25
     assert fn.mean.item() == pytest.approx(float(XH.sum() / 1.25 / precision), abs=0.15)
-    # Mean-field across mean and z's: the optimum's precision is that of mean given z.
-    assert fn.stddev.item() == pytest.approx((1 / 4 + len(XH)) ** -0.5, rel=0.15)
+    # The rows' own latents are conditioned on the mean, so that its posterior is the exact one.
+    assert fn.stddev.item() == pytest.approx(float(precision) ** -0.5, rel=0.15)
     assert hierarchy_evidence(XH) < 0
 
 
@@ -240,3 +241,70 @@ def test_a_saved_run_opens_with_the_same_numbers(digits, tmp_path):
 def test_impossible_settings_are_refused(digits, options, message):
     with pytest.raises(UserError, match=message):
         ppl_vae.fit(*small(digits), digits, **{"epochs": 1} | options)
+
+
+# -- labels ------------------------------------------------------------------------------------------------------
+
+
+def labelled():
+    def model(x=None, y=None):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(torch.ones(3)), obs=y)
+            pyro.sample("x", dist.Normal(1.0 * y, 1.0), obs=x)
+
+    return model, {"x": torch.randn(40), "y": torch.arange(40) % 4 - 1}
+
+
+def test_the_label_weight_adds_the_classifier_of_labelled_rows_and_changes_no_bound():
+    from ppl_vae.analysis import analyse
+    from ppl_vae.bounds import ELBO
+    from ppl_vae.program import Pair
+    from ppl_vae.steps import make_step
+
+    model, batch = labelled()
+    torch.manual_seed(0)
+    guide = MeanField(model, {"x": batch["x"]}, hidden=(4,))
+    pair = Pair(model, guide)
+    structure = analyse(pair, batch)
+    frozen = torch.optim.SGD(pair.parameters(), lr=0.0)
+    gradients, bounds = [], []
+    for weight in (0.0, 5.0):
+        step = make_step(pair, structure, ELBO(), frozen, 40, lambda epoch: 1.0, weight)
+        bounds.append(step(batch, 0.0).bound)
+        gradients.append([p.grad.clone() for p in guide.parameters()])
+    assert torch.equal(*bounds)
+    logits = guide.heads[0](guide.encoder(batch)).log_softmax(-1)
+    seen = batch["y"] >= 0
+    loss = 5.0 * logits[seen].gather(-1, batch["y"][seen].unsqueeze(-1)).sum() / 40
+    for plain, more, extra in zip(*gradients, torch.autograd.grad(loss, list(guide.parameters())), strict=True):
+        torch.testing.assert_close(plain - more, extra, atol=1e-5, rtol=1e-4)
+
+
+def test_a_label_weight_without_labels_is_refused():
+    model, batch = labelled()
+    x = {"x": batch["x"]}
+    with pytest.raises(UserError, match=r"no latent of the guide is observed in any row.*-1 where there is none"):
+        ppl_vae.fit(model, MeanField(model, x), x, epochs=1, label_weight=1.0)
+    with pytest.raises(UserError, match="label_weight must not be negative"):
+        ppl_vae.fit(model, MeanField(model, x), x, epochs=1, label_weight=-1.0)
+
+
+def test_weight_decay_is_on_the_matrices_of_networks_alone(digits):
+    model = VAE(digits, prior=Mixture(3), latent_dim=2, hidden=(8,))
+    groups = {}
+
+    original = torch.optim.AdamW
+
+    class Spy(original):
+        def __init__(self, given, *args, **options):
+            for group in given:
+                groups.update({id(p): group["weight_decay"] for p in group["params"]})
+            super().__init__(given, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Spy)
+        ppl_vae.fit(model, guide := MeanField(model, hidden=(8,)), digits, epochs=1, weight_decay=0.5)
+    decays = {n for part in (model, guide) for n, p in part.named_parameters() if groups[id(p)]}
+    every = {n for part in (model, guide) for n, p in part.named_parameters() if p.dim() > 1}
+    assert every - decays == {"prior.loc", "prior.log_scale"}
+    assert all(n.endswith("weight") for n in decays)

@@ -338,5 +338,5 @@ def test_held_out_rows_do_not_influence_training():
     assert_same(other[0], start)
     assert other[2][: len(history)] == history
     torch.testing.assert_close(model.likelihood.shift, data.train["x"].mean(0))
-    torch.testing.assert_close(guide.encoder.inputs["x"].mean, data.train["x"].mean(0))
+    torch.testing.assert_close(guide.encoder.input_of("x").mean, data.train["x"].mean(0))
     torch.testing.assert_close(model.likelihood.unit, data.train["x"].std(0, correction=0))

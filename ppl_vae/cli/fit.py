@@ -64,6 +64,9 @@ def fit(
         ),
     ] = None,
     beta: Annotated[float | None, typer.Option(help="The KL weight after that.", show_default="1")] = None,
+    label_weight: Annotated[
+        float, typer.Option(help="Weight of the classifier's log q(y | x), of models with a label that may be missing.")
+    ] = 0.0,
     patience: Annotated[
         int, typer.Option(help="Epochs without a better validation bound before stopping; 0 for never.")
     ] = 40,
@@ -123,6 +126,7 @@ class Request:
     weight_decay: float | None
     warm_up: float | None
     beta: float | None
+    label_weight: float
     patience: int
     latent_dim: int | None
     hidden: str | None
@@ -141,7 +145,7 @@ class Request:
         o.check_whole("--seed", self.seed, 0)
         o.check_whole("--patience", self.patience, 0)
         o.check_number("--lr", self.lr, positive=True)
-        for name in ("weight_decay", "warm_up", "beta"):
+        for name in ("weight_decay", "warm_up", "beta", "label_weight"):
             o.check_number(f"--{name.replace('_', '-')}", getattr(self, name))
         o.check_choice("--lr-schedule", self.lr_schedule, ("constant", "cosine"))
         o.check_choice("--missing", self.missing, ("refuse", "allow"))

@@ -161,6 +161,7 @@ def _fit(
                 lr=Cosine(ask.lr, ask.epochs) if ask.lr_schedule == "cosine" else ask.lr,
                 weight_decay=decay,
                 beta=ask.schedule(),
+                label_weight=ask.label_weight,
                 patience=ask.patience or None,
                 seed=ask.seed,
                 device=device,

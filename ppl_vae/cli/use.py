@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,38 +101,53 @@ def sample(
     opened = open_words(run, model, guide, device)
     from ppl_vae.prediction import simulate
 
-    field, site = _observed(opened)
-    drawn = simulate(opened.pair, opened.schema, n, seed=seed, draw=not mean, field=site)
-    x = drawn[site]
+    fields = _observed(opened)
+    drawn = simulate(opened.pair, opened.schema, n, seed=seed, draw=not mean)
     if out is not None and out.suffix.lower() == ".png":
-        written = [_picture(opened, field, x, out)]
+        written = [_picture(opened, fields, drawn, out)]
     else:
-        flat = x.reshape(n, -1)
-        names = column_names(site, flat.shape[1], field.names)
-        written = [write_rows(out or run / "samples.npz", drawn, dict(zip(names, flat.T.tolist(), strict=True)))]
-        if out is None and field.is_image:
-            written.append(_picture(opened, field, x, run / "figures" / "samples.png"))
+        table = {name: column for site, field in fields.items() for name, column in _table(site, field, drawn).items()}
+        written = [write_rows(out or run / "samples.npz", drawn, table)]
+        if out is None and any(field.is_image for field in fields.values()):
+            written.append(_picture(opened, fields, drawn, run / "figures" / "samples.png"))
     typer.echo(f"{n} rows written to {' and '.join(map(str, written))}")
 
 
-def _observed(run: Run) -> tuple[Field, str]:
-    """The field that the model generates, and the site that observes it: x where there is one."""
+def _observed(run: Run) -> dict[str, Field]:
+    """The fields that the model generates, by the site that observes them: x where there is one."""
     from ppl_vae.analysis import analyse
     from ppl_vae.data.example import example
 
     batch = {name: value.to(run.pair.device) for name, value in example(run.schema, None).items()}
     sites = analyse(run.pair, batch).observed
-    site = "x" if "x" in sites else next((s for s in sites if s in run.schema), sites[0] if sites else "x")
-    return run.schema[site if site in run.schema else "x"], site
+    if "x" in sites:
+        return {"x": run.schema["x"]}
+    return {s: run.schema[s] for s in sites if s in run.schema} or {sites[0] if sites else "x": run.schema["x"]}
 
 
-def _picture(run: Run, field: Field, x: Tensor, out: Path) -> Path:
+def _table(site: str, field: Field, drawn: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+    """The values of a field by column: of a single category its name, unless it is a mean."""
+    x = drawn[site]
+    if field.shape == () and field.kind == "categorical" and field.names and not x.is_floating_point():
+        return {site: [field.names[i] for i in x.tolist()]}
+    flat = x.reshape(len(x), -1)
+    names = [site] if field.shape == () and site != "x" else column_names(site, flat.shape[1], field.names)
+    return dict(zip(names, flat.T.tolist(), strict=True))
+
+
+def _picture(run: Run, fields: Mapping[str, Field], drawn: Mapping[str, Tensor], out: Path) -> Path:
+    import torch
+
     from ppl_vae import plots
 
-    if field.is_image:
-        return plots.save(plots.samples(x[:256]), out)
-    rows = run.data().train[field.name]
-    return plots.save(plots.table_samples(rows.reshape(len(rows), -1), x.reshape(len(x), -1)), out)
+    picture = next((site for site, field in fields.items() if field.is_image), None)
+    if picture is not None:
+        return plots.save(plots.samples(drawn[picture][:256]), out)
+    train = run.data().train
+    rows = torch.cat([train[field.name].reshape(len(train), -1).float() for field in fields.values()], dim=-1)
+    made = torch.cat([drawn[site].reshape(len(drawn[site]), -1).float() for site in fields], dim=-1)
+    names = None if len(fields) == 1 else [name for s, f in fields.items() for name in _table(s, f, drawn)]
+    return plots.save(plots.table_samples(rows, made, names=names), out)
 
 
 def encode(

@@ -37,7 +37,9 @@ def load(
 
     Args:
         source: a name (`ppl_vae.data.names`); a path (.npz .npy .csv .parquet); an array `[row, ...]`, tensor
-            or DataFrame (field x); a dict of arrays by field name; `Data` is returned as it is.
+            or DataFrame; a dict of arrays by field name; `Data` is returned as it is. A DataFrame whose columns are
+            all bool, all integers or all floats is one field x; of any other every column is a field of its own,
+            strings being categories.
         seed: of the split of arrays and files; named sets have one fixed split, whatever the seed.
         binarise: grey levels of x in [0, 1] to 0 and 1: "dynamic" draws train anew at every use, "static"
             once, "none" keeps them. Validation and test are drawn once, with numpy seed 777. The default is
@@ -47,9 +49,10 @@ def load(
         missing: "refuse" or "allow" NaN entries and labels -1 or None.
         test, validation: share (float) or number (int) of rows, 0.2 and 0.1 unless given; 0 for none.
         root: folder in which to look for the two MNISTs, or into which to download; also PPL_VAE_DATA.
+        kinds: kind by field name where the guess is wrong (`positive` is never guessed); naming a column of a
+            DataFrame makes every column a field.
         fields: columns of a table by field name, for a model that observes several fields: a list makes a
-            vector of every row, a name alone one number. Without it all columns are field x.
-        kinds: kind by field name where the guess is wrong (`positive` is never guessed).
+            vector of every row, a name alone one number.
 
     Raises:
         UserError: whatever is wrong with the rows or options, in one line with the remedy.

@@ -18,11 +18,20 @@ __all__ = ["Raw", "convert", "guess", "is_table", "raw_fields", "refuse_missing"
 ALLOW = "pass missing='allow' (command line: --missing allow), or drop such rows"
 
 
+Columns = Mapping[str, str | Sequence[str]]
+"""Columns of a table by field name: a list makes a vector of every row, a name alone one number."""
+
+
 class Raw(NamedTuple):
-    """One field as it came: values with rows first, and the column names if it was a table."""
+    """One field as it came: values with rows first, and the column names if it was a table.
+
+    A column of strings brings its categories, in their order if they have one.
+    """
 
     values: np.ndarray | Tensor
     names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    ordered: bool = False
 
 
 def is_table(source: Any) -> bool:
@@ -35,13 +44,19 @@ def raw_fields(
     source: Any,
     label: str | None = None,
     columns: Sequence[str] | None = None,
-    fields: Mapping[str, str | Sequence[str]] | None = None,
+    *,
+    apart: bool | None = None,
+    fields: Columns | None = None,
 ) -> dict[str, Raw]:
-    """The fields of a table, of a dict of arrays, or of one array (field x), not yet checked."""
+    """The fields of a table, of a dict of arrays, or of one array (field x), not yet checked.
+
+    A table is one field x if its columns are numbers of one type, else one field a column; `apart` decides otherwise,
+    and `fields` names the columns of every field.
+    """
     if isinstance(columns, str):
         columns = [columns]
     if is_table(source):
-        return _table_fields(source, label, columns, fields)
+        return _table_fields(source, label, columns, apart, fields)
     if fields is not None:
         raise UserError("fields= makes fields of the columns of a table, got arrays: pass a dict {'name': array}")
     if isinstance(source, Mapping):
@@ -74,7 +89,11 @@ def _as_array(name: str, values: Any) -> np.ndarray | Tensor:
 
 
 def _table_fields(
-    frame: Any, label: str | None, columns: Sequence[str] | None, fields: Mapping[str, str | Sequence[str]] | None
+    frame: Any,
+    label: str | None,
+    columns: Sequence[str] | None,
+    apart: bool | None,
+    fields: Columns | None,
 ) -> dict[str, Raw]:
     frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
     known = list(frame.columns)
@@ -83,25 +102,24 @@ def _table_fields(
         raise UserError(f"expected different column names, got {twice!r} twice: rename one of them")
     if columns is not None and fields is not None:
         raise UserError("columns= and fields= both say which columns are used: give one of them")
-    groups = {"x": [c for c in columns or known if c != label]} if fields is None else fields
-    used = [c for group in groups.values() for c in ([group] if isinstance(group, str) else group)]
+    groups = (
+        [[str(c) for c in (known if columns is None else columns) if c != label]]
+        if fields is None
+        else [*fields.values()]
+    )
+    used = [c for group in groups for c in ([group] if isinstance(group, str) else group)]
     for name in (*used, *((label,) if label else ())):
         if name not in known:
             raise unknown_name("column", name, known)
-    if not all(groups.values()) or not used:
+    if not used or not all(groups):
         raise UserError("expected at least one column besides the label, got a table with none: check columns=")
-    for name in used:
-        if frame[name].dtype.kind not in "biuf":
-            raise UserError(
-                f"column {name!r} expects numbers, got {frame[name].dtype}: make it numeric, name it as the"
-                f" label (label={name!r}; command line --label) or keep other columns with columns=[...]"
-            )
+    if fields is None:
+        fields = _layout(frame, used, apart)
     found = {
-        name: Raw(
-            frame[group if isinstance(group, str) else list(group)].to_numpy(dtype="float64", na_value=np.nan),
-            (group,) if isinstance(group, str) else tuple(group),
-        )
-        for name, group in groups.items()
+        name: _column(group, frame[group])._replace(names=(group,) if group != name else ())
+        if isinstance(group, str)
+        else _matrix(frame, list(group))
+        for name, group in fields.items()
     }
     if label is not None:
         column = frame[label]
@@ -110,13 +128,63 @@ def _table_fields(
     return found
 
 
+def _layout(frame: Any, kept: list[str], apart: bool | None) -> Columns:
+    """Which columns are which field, where nobody said it."""
+    types = {frame[name].dtype.kind.replace("u", "i") for name in kept}
+    if types <= set("bif") and (len(types) == 1 if apart is None else not apart):
+        return {"x": kept}
+    for name in {"x", "y"} & {*kept}:
+        what = "the label" if name == "y" else "a whole row"
+        raise UserError(f"column {name!r} has the name of {what}: rename it" + ", or label='y'" * (name == "y"))
+    return {name: name for name in kept}
+
+
+def _matrix(frame: Any, columns: list[str]) -> Raw:
+    """Columns of numbers as a vector for every row."""
+    for name in columns:
+        if frame[name].dtype.kind not in "biuf":
+            raise UserError(
+                f"column {name!r} expects numbers, got {frame[name].dtype}: make it a field of its own, or numeric"
+            )
+    return Raw(frame[columns].to_numpy(dtype="float64", na_value=np.nan), tuple(columns))
+
+
+MANY = 20
+"""From so many rows on, a column of strings that are all different holds no categories."""
+
+
+def _column(name: str, column: Any) -> Raw:
+    """A column of a table on its own: numbers as floats, strings with their categories."""
+    if column.dtype.kind in "biuf":
+        return Raw(column.to_numpy(dtype="float64", na_value=np.nan))
+    present = column.dropna()
+    if len(present) and all(isinstance(v, (bool, np.bool_)) for v in present):
+        return Raw(column.astype(object).where(column.notna(), np.nan).to_numpy(dtype="float64"))
+    remedy = f"make it numeric, name it as the label (label={name!r}; command line --label)"
+    if not all(isinstance(v, str) for v in present):
+        raise UserError(
+            f"column {name!r} expects numbers, bools or strings, got {column.dtype}: {remedy}, make it strings, or"
+            " keep other columns with columns=[...]"
+        )
+    declared = getattr(column.dtype, "categories", None)
+    if declared is None and len(present) >= MANY and present.nunique() == len(present):
+        raise UserError(
+            f"column {name!r} expects categories, got a different string in every row: {remedy}, or keep other columns"
+            " with columns=[...] (command line --columns)"
+        )
+    categories = sorted(set(present)) if declared is None else list(declared)
+    values = column.astype(object).where(column.notna(), None).to_numpy(dtype=object)
+    return Raw(values, (), tuple(map(str, categories)), bool(getattr(column.dtype, "ordered", False)))
+
+
 def guess(name: str, raw: Raw, *, kind: str | None = None, label: bool = False) -> tuple[Field, Tensor]:
     """The field that these values suggest and its checked tensor `[row, *shape]`; `kind` overrides the guess.
 
     Bool, or only 0 and 1: binary. Whole numbers from 0: count, or categorical if this is a label.
     Within [0, 1]: unit. Else real. Positive is never guessed.
     """
-    values, categories = _numeric(name, raw.values, label or kind == "categorical")
+    label = label or bool(raw.categories)
+    values, categories = _numeric(name, raw.values, label or kind == "categorical", raw.categories)
     _refuse_infinite(name, raw.names, values)
     if categories and kind not in (None, "categorical"):
         raise UserError(f"field {name!r} of kind {kind} expects numbers, got strings: its kind must be categorical")
@@ -132,6 +200,7 @@ def guess(name: str, raw: Raw, *, kind: str | None = None, label: bool = False) 
         cardinality=len(categories) or (max(top, 1) if top is not None else None),
         missing=len(observed) < values.numel(),
         names=categories or (() if kind == "categorical" and values.dim() == 1 else raw.names),
+        ordered=raw.ordered,
     )
     return field, _checked(field, values, "")
 

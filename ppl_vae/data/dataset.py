@@ -14,7 +14,7 @@ from ppl_vae.data.convert import Raw, convert, guess, is_table, raw_fields
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["SPLITS", "Data", "Split", "as_split", "assemble", "count_rows"]
+__all__ = ["SPLITS", "Data", "Split", "as_split", "assemble", "columns_of", "count_rows"]
 
 SPLITS = ("train", "validation", "test")
 
@@ -195,8 +195,8 @@ def as_split(data: Any, split: str = "test", schema: Schema | None = None) -> Sp
         split: which split of a `Data`.
         schema: convert to these fields and check against them. A label (categorical, shape `()`) may be
             absent; a `Split` loses fields that are not in the schema; of a DataFrame the columns named in the
-            schema's x are taken, and column y as the label. Without a schema the fields are guessed as `load`
-            guesses them, and missing entries are kept.
+            schema (its x, or its fields) are taken, and column y as the label. Without a schema the fields are
+            guessed as `load` guesses them, and missing entries are kept.
 
     Raises:
         UserError: absent split, unknown or absent field, wrong shape, values outside a field's kind.
@@ -272,11 +272,21 @@ def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:
 def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
     if schema is None or not is_table(data):
         return raw_fields(data)
-    named = {f.name: f.names if f.shape else f.names[0] for f in schema if f.names and not _is_label(f)}
-    used = {c for names in named.values() for c in ([names] if isinstance(names, str) else names)}
-    named |= {f.name: f.name for f in schema if _is_label(f) and f.name != "y" and f.name in {*data.columns} - used}
-    label = "y" if "y" in schema and "y" in data.columns and "y" not in used else None
-    return raw_fields(data, label=label, fields=named or None)
+    there = {str(c) for c in data.columns}
+    fields = {f.name: columns_of(f) for f in schema if f.name != "y"}
+    fields = {name: c for name, c in fields.items() if not isinstance(c, str) or c in there}
+    used = {c for columns in fields.values() for c in ([columns] if isinstance(columns, str) else columns)}
+    label = "y" if "y" in schema and "y" in there - used else None
+    if "x" in fields and not fields["x"]:  # x came as an array, whose columns have no names
+        return raw_fields(data, label=label, apart=False)
+    return raw_fields(data, label=label, fields=fields)
+
+
+def columns_of(field: Field) -> str | tuple[str, ...]:
+    """The column of a table that this field is, or those that it is made of."""
+    if field.shape:
+        return field.names
+    return field.names[0] if field.names and field.kind != "categorical" else field.name
 
 
 def _is_label(field: Field) -> bool:

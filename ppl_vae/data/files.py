@@ -68,8 +68,10 @@ class Options:
 
 def from_arrays(source: Any, options: Options, name: str = "array", origin: dict[str, Any] | None = None) -> Data:
     """A data set from an array, tensor, DataFrame or dict of arrays; see `load` for the rules."""
-    raws = raw_fields(source, options.label, options.columns, options.fields)
     kinds = options.kinds or {}
+    # A kind for a single column says that the columns are fields of their own.
+    apart = True if set(kinds) - {"x", "y"} else None
+    raws = raw_fields(source, options.label, options.columns, apart=apart, fields=options.fields)
     for key in kinds:
         if key not in raws:
             raise unknown_name("field", key, raws)

@@ -27,6 +27,7 @@ class Field:
         cardinality: number of categories; for a count the largest value seen plus 1.
         missing: whether some entry is missing (NaN in floats, -1 in categories).
         names: column names of a table, or category names of a label; may be empty.
+        ordered: whether categories come in an order, as of a rating.
 
     Raises:
         UserError: unknown kind, negative shape, or a categorical field without cardinality.
@@ -43,6 +44,7 @@ class Field:
     cardinality: int | None = None
     missing: bool = False
     names: tuple[str, ...] = ()
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

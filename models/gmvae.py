@@ -1,0 +1,81 @@
+"""A VAE whose latent space is a mixture: clusters as a discrete latent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.data import Data, Schema
+from ppl_vae.decoding import chosen, how_many, network, observe, parts_of
+from ppl_vae.likelihoods import Columns, Likelihood
+from ppl_vae.priors import LabelConditional
+from ppl_vae.recorded import Recorded
+
+__all__ = ["GMVAE"]
+
+
+class GMVAE(Recorded, PyroModule):
+    """Clusters in latent space: c ~ Categorical(w), z ~ N(m_c, diag s_c^2), x ~ p(x | f(z)).
+
+    Shapes: c [...], z [..., d], x [..., *S]. The cluster of a row is summed out exactly, in the guide under its
+    classifier q(c | x); z is then drawn given c. The same as a VAE with a learned mixture prior, but with the
+    cluster as a site of its own, so that rows can be assigned to clusters.
+
+    Args:
+        data: the data set (or its schema) whose field `x`, or whose columns, are modelled.
+        clusters: number of clusters K.
+        likelihood: p(x | z); by default the one that fits.
+        latent_dim: d.
+        hidden: widths of the decoder's hidden layers.
+        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+
+    Raises:
+        UserError: for a count below 1, or a likelihood that is no distribution over the data.
+
+    Source: Jiang et al. 2017, arXiv 1611.05148; Dilokthanakul et al. 2016, arXiv 1611.02648.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.guides import MeanField
+        >>> model = GMVAE(ppl_vae.load("digits"), clusters=5, latent_dim=4)
+        >>> model(n=3).shape
+        torch.Size([3, 8, 8])
+        >>> [(block.sites, block.given) for block in MeanField(model).blocks]
+        [(('cluster',), ()), (('z',), ('cluster',))]
+    """
+
+    def __init__(
+        self,
+        data: Data | Schema,
+        *,
+        clusters: int = 10,
+        likelihood: Likelihood | Columns | None = None,
+        latent_dim: int = 16,
+        hidden: Sequence[int] = (256,),
+        activation: str = "gated",
+    ) -> None:
+        super().__init__()
+        self.data = data  # a generated guide reads it
+        self.schema, _ = parts_of(data)
+        self.prior = LabelConditional(clusters).build(latent_dim)
+        with torch.no_grad():  # equal clusters would stay equal
+            self.prior.loc.normal_()
+        self.logits = nn.Parameter(torch.zeros(clusters))
+        self.likelihood = chosen(likelihood, data, taken=("z", "cluster"))
+        self.observes = tuple(field.name for field in self.likelihood.fields)
+        if isinstance(self.likelihood, Columns):
+            self.recorded["likelihood"] = self.likelihood  # as it was chosen from the rows
+        self.decoder = network(self.likelihood, latent_dim, hidden, activation, data)
+
+    def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
+        """Observe rows x (or columns by name), or simulate n rows."""
+        rows = columns if x is None else {"x": x, **columns}
+        with pyro.plate("data", how_many(rows, n)):
+            cluster = pyro.sample("cluster", dist.Categorical(logits=self.logits))
+            z = pyro.sample("z", self.prior(cluster))
+            return observe(self.likelihood, self.decoder(z), rows)
