@@ -54,3 +54,18 @@ def test_rows_without_the_field_of_a_label_are_rows_without_a_label():
     assert guide.encoder.names == ("x", "y")
     with_field = guide.encoder({"x": x, "y": torch.full((6,), -1)})
     torch.testing.assert_close(guide.encoder({"x": x}), with_field)
+
+
+def test_what_a_label_says_may_depend_on_the_row():
+    """With one linear map of features and label, the draws of two labels would differ by the same in every row."""
+    y = torch.tensor([0, 1, 2, -1, -1, 0])
+    guide = MeanField(labelled, {"x": torch.linspace(-3, 3, 6), "y": y}, hidden=(8,))
+    x = torch.linspace(-2, 2, 5)
+    row = guide.encoder({"x": x})
+    means = [
+        guide.heads[1](guide.mixers[1](guide._features(row, guide.blocks[1], {"y": torch.full((5,), k)}))).mean
+        for k in (0, 1)
+    ]
+    assert float((means[0] - means[1]).detach().std()) > 1e-3
+    plain = MeanField(labelled, {"x": torch.linspace(-3, 3, 6), "y": y}, hidden=())
+    assert isinstance(plain.mixers[1], torch.nn.Identity)
