@@ -195,12 +195,18 @@ class FieldEncoder(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Encode the fields that this encoder was built for."""
-        parts = [layer(batch[name]) for name, layer in zip(self.names, self.inputs, strict=True)]
-        return self.layers(concatenate(parts))
+        return self.layers(concatenate([self._input(name, batch) for name in self.names]))
 
     def input_of(self, name: str) -> nn.Module:
         """The input layer of a field."""
         return self.inputs[self.names.index(name)]
+
+    def _input(self, name: str, batch: Mapping[str, Tensor]) -> Tensor:
+        layer = self.input_of(name)
+        if name not in batch and isinstance(layer, OneHotInput):  # rows without labels may come without the field
+            rows = next(iter(batch.values()))
+            return layer(rows.new_full(rows.shape[:1], -1, dtype=torch.long))
+        return layer(batch[name])
 
 
 class _OnField(nn.Module):

@@ -21,7 +21,7 @@ from ppl_vae.data.example import example
 from ppl_vae.encoders import FieldEncoder, adapted
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.inversion import Block, faithful_blocks
-from ppl_vae.networks import concatenate
+from ppl_vae.networks import concatenate, hidden_layer
 from ppl_vae.posteriors import DiagonalNormal, is_normal
 from ppl_vae.program import Program
 from ppl_vae.reading import Reading, read_model
@@ -46,7 +46,8 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         model: the generative program. A model of this package knows its data; for any other callable give
             `data`, or let `ppl_vae.fit` do so. Without a model this is a family for one site of another guide.
         data: a data set, a split, a dict of arrays, one array (field `x`), or a schema.
-        hidden: widths of the encoder's hidden layers.
+        hidden: widths of the encoder's hidden layers; where a latent is conditioned on others, these and the row go
+            through one more layer of the last width.
         activation: of the hidden layers, see `ppl_vae.networks.MLP`.
         encoder: any module from the dict of observed fields, or from the only one, to features [B, F]; by default
             a `ppl_vae.encoders.FieldEncoder`.
@@ -146,6 +147,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         few = sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
         self.given_sites = {**model.local, **(model.shared if few else {})}
         self.blocks = self._blocks(model)
+        self.mixers = nn.ModuleList([self._mixer(block) for block in self.blocks])
         self.heads = nn.ModuleList([self._head(block) for block in self.blocks])
         self.shared = SharedPosterior([*model.shared.values()], self.shared_rank)
         for part in self.program.modules():
@@ -173,8 +175,20 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         )
         return blocks if self.conditioning == "structured" else tuple(Block(b.sites) for b in blocks)
 
+    def _width(self, block: Block) -> int:
+        return int(self.encoder.size) + sum(self.given_sites[n].width for n in block.given)  # type: ignore[arg-type]
+
+    def _mixes(self, block: Block) -> bool:
+        return bool(block.given and self.hidden)
+
+    def _mixer(self, block: Block) -> nn.Module:
+        """What a label or another latent says depends on the row; a head that is linear in both only adds them up."""
+        if not self._mixes(block):
+            return nn.Identity()
+        return nn.Sequential(*hidden_layer(self._width(block), self.hidden[-1], self.activation))
+
     def _head(self, block: Block) -> nn.Module:
-        features = int(self.encoder.size) + sum(self.given_sites[n].width for n in block.given)  # type: ignore[arg-type]
+        features = self._width(block) if not self._mixes(block) else self.hidden[-1]
         size = sum(self.sites[n].width for n in block.sites)
         if block.sites[0] in self.families:
             return _family(block.sites[0], self.families[block.sites[0]])(features, size)
@@ -189,8 +203,8 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         entered: dict[str, Any] = {}
         values = self.shared(entered)
         with pyro.plate(self.plate, len(next(iter(fields.values()))), dim=self.dim):
-            for block, head in zip(self.blocks, self.heads, strict=True):
-                values |= self._draw(block, head(self._features(row, block, values)), entered)
+            for block, mixer, head in zip(self.blocks, self.mixers, self.heads, strict=True):
+                values |= self._draw(block, head(mixer(self._features(row, block, values))), entered)
         return values
 
     def log_prob(self, values: Mapping[str, Tensor], **fields: Tensor) -> Tensor:
@@ -205,8 +219,8 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         """
         row = self._encoded(self._fields((), fields))
         total = row.new_zeros(())
-        for block, head in zip(self.blocks, self.heads, strict=True):
-            total = total + self._log_density(block, head(self._features(row, block, values)), values)
+        for block, mixer, head in zip(self.blocks, self.mixers, self.heads, strict=True):
+            total = total + self._log_density(block, head(mixer(self._features(row, block, values))), values)
         return total
 
     def _fields(self, args: Sequence[Tensor], fields: dict[str, Tensor]) -> dict[str, Tensor]:

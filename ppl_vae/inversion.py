@@ -14,7 +14,7 @@ from typing import Any
 
 from pyro.infer.inspect import get_dependencies
 
-__all__ = ["Block", "dependencies", "faithful_blocks"]
+__all__ = ["Block", "ancestors", "dependencies", "faithful_blocks"]
 
 Parents = Mapping[str, frozenset[str]]
 
@@ -85,13 +85,14 @@ def _ready(
     """The first kind of which some site has all its ancestors of other kinds placed, with these sites."""
     for kind, names in waiting.items():
         missing = latents - {*placed} - {*names}
-        ready = [n for n in names if not _ancestors(n, parents) & missing]
+        ready = [n for n in names if not ancestors(n, parents) & missing]
         if ready:
             return kind, ready
     raise AssertionError("a directed graph without cycles always has a site that is ready")
 
 
-def _ancestors(name: str, parents: Parents) -> set[str]:
+def ancestors(name: str, parents: Parents) -> set[str]:
+    """The sites that a site depends on, directly or through others."""
     found: set[str] = set()
     stack = list(parents.get(name, ()))
     while stack:

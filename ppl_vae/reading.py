@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ppl_vae.analysis import preserved_randomness
 from ppl_vae.contract import data_plate
 from ppl_vae.errors import UserError
-from ppl_vae.inversion import Parents, dependencies
+from ppl_vae.inversion import Parents, ancestors, dependencies
 from ppl_vae.missing import Holes
 from ppl_vae.program import Program
 from ppl_vae.sites import Site, read_site
@@ -27,8 +27,9 @@ __all__ = ["Reading", "read_model"]
 class Reading:
     """A model's data plate, its latents inside (`local`) and outside of it (`shared`), and who depends on whom.
 
-    `observed` names the fields whose values the posterior depends on; `repeated` those among them whose leading
-    dimension is a plate of exchangeable measurements of a row.
+    `observed` names the fields that the posterior is read from; a label that is known in some rows is one of them
+    only if it is drawn after other latents, which have to see it there. `repeated` names those whose leading dimension
+    is a plate of exchangeable measurements of a row.
     """
 
     plate: str
@@ -60,7 +61,9 @@ def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
         local = {n: read_site(n, latent[n], dim) for n in latent if n in inside}
         shared = {n: read_site(n, latent[n], dim) for n in latent if n not in inside}
         parents = dependencies(holes(program), batch, [*sites])
-        fields = {n: v for n, v in batch.items() if n not in holes.found.keys() & latent.keys()}
+        known = holes.found.keys() & latent.keys()
+        first = {n for n in known if not (n in local and local[n].plates) and not ancestors(n, parents) & latent.keys()}
+        fields = {n: v for n, v in batch.items() if n not in first}
         asked = program.select(fields)
         observed = tuple(n for n in fields if any(v is fields[n] for v in asked.values())) or tuple(fields)
         repeated = frozenset() if any(s.plates for s in local.values()) else _repeated(program, batch, trace, dim)

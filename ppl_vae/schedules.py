@@ -1,10 +1,11 @@
-"""The weight of the KL part as a function of the epoch: warm-up, cycles, free bits, capacity.
+"""The weight of the KL part as a function of the epoch (warm-up, cycles, free bits, capacity), and the learning rate.
 
 They shape what is maximised. What is reported is always the bound itself, unweighted.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from ppl_vae.bounds.base import Bound
     from ppl_vae.weights import LogWeights
 
-__all__ = ["Capacity", "Cyclical", "FreeBits", "Schedule", "WarmUp", "as_schedule"]
+__all__ = ["Capacity", "Cosine", "Cyclical", "FreeBits", "Schedule", "WarmUp", "as_schedule"]
 
 Schedule = Callable[[float], float]
-"""From the epoch, a float that grows within it (0 at the start of the first), to beta."""
+"""From the epoch, a float that grows within it (0 at the start of the first), to beta or the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,29 @@ class Cyclical:
         if epoch >= self.epochs * self.cycles:
             return self.beta
         return self.beta * min(1.0, 2 * (epoch % self.epochs) / self.epochs)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """A learning rate that falls from `lr` to 0 over `epochs`, like a cosine: what is left of the noise is averaged.
+
+    Source: Loshchilov & Hutter 2017, arXiv 1608.03983.
+
+    Example:
+        >>> [round(Cosine(0.01, epochs=10)(epoch), 4) for epoch in (0, 5, 10)]
+        [0.01, 0.005, 0.0]
+    """
+
+    lr: float
+    epochs: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.lr < math.inf and self.epochs > 0):
+            raise UserError(f"Cosine: lr and epochs must be positive, got {self.lr} and {self.epochs}")
+
+    def __call__(self, epoch: float) -> float:
+        """The learning rate at this epoch."""
+        return 0.5 * self.lr * (1 + math.cos(math.pi * min(1.0, epoch / self.epochs)))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import torch
@@ -71,7 +71,7 @@ class Result:
 class _Settings:
     epochs: int
     batch_size: int
-    lr: float
+    lr: float | Schedule
     weight_decay: float
     patience: int | None
     seed: int
@@ -86,7 +86,7 @@ def fit(
     *,
     epochs: int = 300,
     batch_size: int = 64,
-    lr: float = 1e-3,
+    lr: float | Schedule = 1e-3,
     weight_decay: float = 0.0,
     beta: float | Schedule = 1.0,
     label_weight: float = 0.0,
@@ -110,7 +110,7 @@ def fit(
         bound: `ELBO()` by default; any bound of `ppl_vae.bounds`, or one of Pyro's own.
         epochs: passes over the training rows, at most.
         batch_size: rows per step, B.
-        lr: Adam's learning rate.
+        lr: Adam's learning rate: a number, or a schedule such as `ppl_vae.schedules.Cosine`.
         weight_decay: AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), on the
             `weight` matrices of networks only; 0 is plain Adam.
         beta: weight of the KL part: a number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits,
@@ -206,7 +206,7 @@ def _check_numbers(settings: _Settings) -> None:
         value = getattr(settings, name)
         if not isinstance(value, int) or value < 1:
             raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if not (isinstance(settings.lr, int | float) and 0 < settings.lr < math.inf):
+    if not callable(settings.lr) and not (isinstance(settings.lr, int | float) and 0 < settings.lr < math.inf):
         raise UserError(f"lr must be positive, got {settings.lr!r}")
     if not (isinstance(settings.weight_decay, int | float) and 0 <= settings.weight_decay < math.inf):
         raise UserError(f"weight_decay must not be negative, got {settings.weight_decay!r}")
@@ -228,7 +228,8 @@ def _adam(pair: Pair, settings: _Settings) -> torch.optim.Optimizer:
     for name, parameter in pair.named_parameters():
         if parameter.requires_grad:
             groups[not (name.endswith("weight") and parameter.dim() > 1)]["params"].append(parameter)
-    return torch.optim.AdamW([g for g in groups if g["params"]], settings.lr, fused=True)
+    lr = settings.lr(0.0) if callable(settings.lr) else settings.lr
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr, fused=True)
 
 
 def _splits(data: Any) -> tuple[Split, Split | None]:
@@ -239,6 +240,8 @@ def _splits(data: Any) -> tuple[Split, Split | None]:
 
 class _NoOptimizer:
     """For programs without parameters."""
+
+    param_groups: ClassVar[list[dict[str, Any]]] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing to keep."""
@@ -312,6 +315,7 @@ class _Loop:
         outcomes, sizes = [], []
         for i, index in enumerate(batches):
             batch = self.train.batch(index, self.generator)
+            self._set_lr(epoch - 1 + i / len(batches))
             outcomes.append(self.step(batch, epoch - 1 + i / len(batches)))
             sizes.append(len(index))
         values = torch.stack([o.objective for o in outcomes])
@@ -325,6 +329,11 @@ class _Loop:
         if self.validation is not None:
             record["validation"] = self._validate(self.validation)
         return record | {"seconds": round(time.perf_counter() - start, 4)}
+
+    def _set_lr(self, epoch: float) -> None:
+        if callable(self.settings.lr):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.lr(epoch)
 
     def _batches(self) -> list[Tensor]:
         if self.step.structure.rows_total:  # the model draws its own rows out of all
@@ -384,4 +393,5 @@ def _mean(outcomes: list[Outcome], sizes: list[int], name: str) -> Record:
 
 def vars_of(settings: _Settings, beta: float | Schedule) -> dict[str, Any]:
     """The settings of a run as plain values, for its run.json."""
-    return settings.__dict__ | {"beta": beta if isinstance(beta, int | float) else repr(beta)}
+    scheduled = {"lr": settings.lr, "beta": beta}
+    return settings.__dict__ | {n: v if isinstance(v, int | float) else repr(v) for n, v in scheduled.items()}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.distributions import constraints
 
-from ppl_vae.data import Data, Field, Schema, Split, load, rebuild
+from ppl_vae.data import Data, Field, Schema, Split, as_split, load, rebuild
 from ppl_vae.data.schema import KINDS
 from ppl_vae.errors import UserError
 
@@ -271,6 +271,47 @@ def test_fixed_draws_are_seed_777():
     assert not static.train.draws
     assert set(static.train["x"].unique().tolist()) == {0.0, 1.0}
     assert load(grey, binarise="none").schema == plain.schema
+
+
+def mixed() -> pd.DataFrame:
+    columns = {"height": [1.5, 1.6, 1.7, None], "weight": [50.5, 60.5, 70.5, 80.5], "visits": [0, 3, None, 1]}
+    return pd.DataFrame({**columns, "smoker": [0, 1, 1, None], "ward": [2, 0, 1, 1], "kind": ["a", None, "b", "a"]})
+
+
+FIELDS = {"body": ["height", "weight"], "visits": "visits", "smokes": "smoker", "ward": "ward"}
+
+
+def test_columns_become_the_fields_that_a_model_names(tmp_path):
+    mixed().to_csv(tmp_path / "mixed.csv", index=False)
+    options = {"fields": FIELDS, "label": "kind", "missing": "allow", "kinds": {"ward": "categorical"}}
+    data = load(tmp_path / "mixed.csv", **options, test=0, validation=0)
+    kinds = {f.name: (f.kind, f.shape, f.names) for f in data.schema}
+    assert kinds == {
+        "body": ("real", (2,), ("height", "weight")),
+        "visits": ("count", (), ()),
+        "smokes": ("binary", (), ("smoker",)),
+        "ward": ("categorical", (), ()),
+        "y": ("categorical", (), ("a", "b")),
+    }
+    assert data.train["visits"].isnan().sum() == 1
+    again = rebuild(json.loads(json.dumps(data.source)))
+    assert again.schema == data.schema
+    assert torch.equal(again.train["visits"].nan_to_num(-1), data.train["visits"].nan_to_num(-1))
+    rows = as_split(mixed().rename(columns={"kind": "y"}), schema=data.schema)
+    assert rows["ward"].tolist() == [2, 0, 1, 1]
+    assert rows["body"].shape == (4, 2)
+    assert rows["y"].tolist() == [0, -1, 1, 0]
+
+
+def test_fields_that_a_table_does_not_have_are_refused():
+    with pytest.raises(UserError, match="unknown column 'wieght': did you mean 'weight'"):
+        load(mixed(), fields={"body": ["height", "wieght"]})
+    with pytest.raises(UserError, match="columns= and fields= both"):
+        load(mixed(), fields=FIELDS, columns=["height"])
+    with pytest.raises(UserError, match="fields= makes fields of the columns of a table, got arrays"):
+        load({"x": torch.zeros(3)}, fields={"x": "a"})
+    with pytest.raises(UserError, match="at least one column"):
+        load(mixed(), fields={"body": []})
 
 
 def test_binarisation_keeps_missing_entries():

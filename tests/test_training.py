@@ -18,7 +18,7 @@ from ppl_vae.bounds import CUBO, ELBO, IWAE, MIWAE, TVO
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 from ppl_vae.priors import Mixture
-from ppl_vae.schedules import Capacity, Cyclical, FreeBits, WarmUp
+from ppl_vae.schedules import Capacity, Cosine, Cyclical, FreeBits, WarmUp
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,31 @@ def test_capacity_holds_the_rate(digits):
     model, guide = small(digits)
     history = ppl_vae.fit(model, guide, digits, beta=Capacity(50.0, 6.0, 5), epochs=30, patience=None).history
     assert history[-1]["rate"] == pytest.approx(6.0, abs=0.5)
+
+
+def test_a_falling_learning_rate_ends_at_rest_and_resumes(digits, tmp_path):
+    made, seen = [], []
+
+    def optimizer(parameters):
+        made.append(torch.optim.Adam(parameters))
+        return made[-1]
+
+    def run(**options):
+        model = VAE(digits, latent_dim=2, hidden=(8,))
+        guide = MeanField(model, hidden=(8,))
+        return ppl_vae.fit(model, guide, digits, lr=Cosine(0.01, epochs=4), batch_size=500, **options)
+
+    run(epochs=5, optimizer=optimizer, on_epoch=lambda _: seen.append(made[-1].param_groups[0]["lr"]))
+    assert seen == [Cosine(0.01, 4)(epoch + 0.5) for epoch in range(5)]  # two steps an epoch: the second one's
+    assert seen[-1] == 0
+    torch.manual_seed(1)
+    whole = run(epochs=4)
+    torch.manual_seed(1)
+    run(epochs=2, checkpoint=tmp_path)
+    torch.manual_seed(1)
+    resumed = run(epochs=4, checkpoint=tmp_path, resume=True)
+    assert resumed.history[-1]["train"] == whole.history[-1]["train"]
+    assert whole.settings["lr"] == "Cosine(lr=0.01, epochs=4)"
 
 
 def test_early_stopping_keeps_the_best_weights(digits):

@@ -33,6 +33,7 @@ def fit(
     data: Annotated[str, typer.Option(help="A data set, or a .npz .npy .csv .parquet file.")] = "digits",
     label: o.Label = None,
     columns: o.Columns = None,
+    field: o.Fields = None,
     missing: o.Missing = "refuse",
     binarise: Annotated[
         str | None,
@@ -45,6 +46,9 @@ def fit(
     epochs: Annotated[int, typer.Option(help="Passes over the training rows, at most.")] = 300,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 64,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 1e-3,
+    lr_schedule: Annotated[
+        str, typer.Option(metavar="constant|cosine", help="cosine lets it fall to 0 over the epochs.")
+    ] = "constant",
     weight_decay: Annotated[
         float | None,
         typer.Option(
@@ -112,11 +116,13 @@ class Request:
     data: str
     label: str | None
     columns: str | None
+    field: list[str] | None
     missing: str
     binarise: str | None
     epochs: int
     batch_size: int
     lr: float
+    lr_schedule: str
     weight_decay: float | None
     warm_up: float | None
     beta: float | None
@@ -141,10 +147,13 @@ class Request:
         o.check_number("--lr", self.lr, positive=True)
         for name in ("weight_decay", "warm_up", "beta", "label_weight"):
             o.check_number(f"--{name.replace('_', '-')}", getattr(self, name))
+        o.check_choice("--lr-schedule", self.lr_schedule, ("constant", "cosine"))
         o.check_choice("--missing", self.missing, ("refuse", "allow"))
         if self.binarise is not None:
             o.check_choice("--binarise", self.binarise, ("dynamic", "static", "none"))
         o.split_words("--columns", self.columns)
+        if o.field_columns(self.field) and self.columns:
+            raise UserError("--columns and --field both say which columns are used: give one of them")
         o.whole_numbers("--hidden", self.hidden)
         ProgramWords(self.model, self.guide).check()
         for kind in ("priors", "likelihoods"):

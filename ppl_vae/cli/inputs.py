@@ -223,13 +223,15 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
 
 def _file_rows(run: Run, words: DataWords) -> Any:
     """The arrays or the table of a file, in its order, with fields named as the schema names them."""
+    from ppl_vae.data.dataset import columns_of
+
     source = _read(Path(words.data or "").expanduser())
     label = words.label or run.info["data"]["source"].get("options", {}).get("label")
     if hasattr(source, "columns"):
         source = source.set_axis([str(c) for c in source.columns], axis=1)
         known = list(source.columns)
-        fields = [n for n in run.schema.names if n != "y"]
-        names = run.schema["x"].names if "x" in run.schema else fields
+        groups = [columns_of(f) for f in run.schema if f.name != "y"]
+        names = [n for group in groups for n in ([group] if isinstance(group, str) else group)]
         for name in [*names, *([words.label] if words.label else [])]:
             if name not in known:
                 raise unknown_name(f"column of {words.data}", name, known)

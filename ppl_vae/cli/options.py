@@ -13,6 +13,7 @@ from ppl_vae.errors import UserError, unknown_name
 __all__ = [
     "Columns",
     "Device",
+    "Fields",
     "Json",
     "Label",
     "Missing",
@@ -24,6 +25,7 @@ __all__ = [
     "check_choice",
     "check_number",
     "check_whole",
+    "field_columns",
     "split_words",
     "whole_numbers",
 ]
@@ -39,6 +41,15 @@ Label = Annotated[
     typer.Option(metavar="COLUMN", help="The column (or array of an .npz) with the label."),
 ]
 Columns = Annotated[str | None, typer.Option(metavar="A,B", help="Use only these columns of a table.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        metavar="NAME=A,B",
+        help="Columns of a table that are a field of the model; NAME alone is the column of that name. Repeat it.",
+        show_default="all columns are x",
+    ),
+]
 Missing = Annotated[str, typer.Option(metavar="refuse|allow", help="What to do with NaN entries of a file.")]
 SplitName = Annotated[
     str | None,
@@ -90,6 +101,25 @@ def split_words(option: str, text: str | None) -> list[str] | None:
     if not all(words):
         raise UserError(f"{option} expects names with commas between them, got {text!r}")
     return words
+
+
+def field_columns(texts: list[str] | None) -> dict[str, str | list[str]] | None:
+    """The columns of each field of "NAME=A,B", or of "NAME" alone; one column is a name, several are a list.
+
+    Example:
+        >>> field_columns(["size=height,weight", "visits"])
+        {'size': ['height', 'weight'], 'visits': 'visits'}
+    """
+    if not texts:
+        return None
+    found: dict[str, str | list[str]] = {}
+    for text in texts:
+        name, equals, columns = (part.strip() for part in text.partition("="))
+        words = split_words("--field", columns if equals else name) or []
+        if not name.isidentifier() or name in found:
+            raise UserError(f"--field expects NAME=A,B with a different NAME each time, got {text!r}")
+        found[name] = words[0] if len(words) == 1 else words
+    return found
 
 
 def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:

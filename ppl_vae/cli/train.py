@@ -92,7 +92,7 @@ def train(ask: Request) -> None:
     started = time.monotonic()
     device = pick_device(ask.device)
     words = DataWords(ask.data, ask.label, o.split_words("--columns", ask.columns), ask.missing)
-    data = words.load(binarise=ask.binarise)
+    data = words.load(binarise=ask.binarise, fields=o.field_columns(ask.field))
     pyro.set_rng_seed(ask.seed)
     model, guide = build(ProgramWords(ask.model, ask.guide), data, ask.program_options())
     bound = make_bound(ask.bound, ask.particles)
@@ -126,9 +126,10 @@ def _headline(ask: Request, model: Program, guide: Program, data: Data, bound: A
         weight = f"KL weight 0 to {schedule.beta:g} over {schedule.epochs:g} epochs"
     else:
         weight = f"KL weight {schedule:g}"
+    rate = "" if ask.lr_schedule == "constant" else f" ({ask.lr_schedule})"
     return (
         f"{model.name} with {guide.name} on {data.name} ({', '.join(rows)} rows): {type(bound).__name__}, "
-        f"{particles} particle{'s' * (particles != 1)}; {weight}; lr {ask.lr:g}, weight decay {decay:g}; "
+        f"{particles} particle{'s' * (particles != 1)}; {weight}; lr {ask.lr:g}{rate}, weight decay {decay:g}; "
         f"batches of {ask.batch_size}; seed {ask.seed}; on {device}"
     )
 
@@ -146,6 +147,7 @@ def _fit(
 ) -> Result:
     import ppl_vae
     from ppl_vae.progress import Display
+    from ppl_vae.schedules import Cosine
 
     try:
         with Display(ask.epochs, headline) as display:
@@ -156,7 +158,7 @@ def _fit(
                 bound,
                 epochs=ask.epochs,
                 batch_size=ask.batch_size,
-                lr=ask.lr,
+                lr=Cosine(ask.lr, ask.epochs) if ask.lr_schedule == "cosine" else ask.lr,
                 weight_decay=decay,
                 beta=ask.schedule(),
                 label_weight=ask.label_weight,

@@ -29,6 +29,7 @@ def load(
     validation: float | None = None,
     root: str | Path | None = None,
     kinds: Mapping[str, str] | None = None,
+    fields: Mapping[str, str | Sequence[str]] | None = None,
 ) -> Data:
     """Rows to train, validate and test on, with a schema: from a name, a file, an array or a table.
 
@@ -50,6 +51,8 @@ def load(
         root: folder in which to look for the two MNISTs, or into which to download; also PPL_VAE_DATA.
         kinds: kind by field name where the guess is wrong (`positive` is never guessed); naming a column of a
             DataFrame makes every column a field.
+        fields: columns of a table by field name, for a model that observes several fields: a list makes a
+            vector of every row, a name alone one number.
 
     Raises:
         UserError: whatever is wrong with the rows or options, in one line with the remedy.
@@ -63,7 +66,7 @@ def load(
     """
     if isinstance(source, Data):
         return source
-    options = Options(seed, binarise, label, columns, missing, test, validation, kinds)
+    options = Options(seed, binarise, label, columns, missing, test, validation, kinds, fields)
     if isinstance(source, str) and source in NAMES:
         return read(source, options, root)
     if isinstance(source, (str, Path)):

@@ -18,6 +18,10 @@ __all__ = ["Raw", "convert", "guess", "is_table", "raw_fields", "refuse_missing"
 ALLOW = "pass missing='allow' (command line: --missing allow), or drop such rows"
 
 
+Columns = Mapping[str, str | Sequence[str]]
+"""Columns of a table by field name: a list makes a vector of every row, a name alone one number."""
+
+
 class Raw(NamedTuple):
     """One field as it came: values with rows first, and the column names if it was a table.
 
@@ -37,16 +41,24 @@ def is_table(source: Any) -> bool:
 
 
 def raw_fields(
-    source: Any, label: str | None = None, columns: Sequence[str] | None = None, *, apart: bool | None = None
+    source: Any,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    apart: bool | None = None,
+    fields: Columns | None = None,
 ) -> dict[str, Raw]:
     """The fields of a table, of a dict of arrays, or of one array (field x), not yet checked.
 
-    A table is one field x if its columns are numbers of one type, else one field a column; `apart` decides otherwise.
+    A table is one field x if its columns are numbers of one type, else one field a column; `apart` decides otherwise,
+    and `fields` names the columns of every field.
     """
     if isinstance(columns, str):
         columns = [columns]
     if is_table(source):
-        return _table_fields(source, label, columns, apart)
+        return _table_fields(source, label, columns, apart, fields)
+    if fields is not None:
+        raise UserError("fields= makes fields of the columns of a table, got arrays: pass a dict {'name': array}")
     if isinstance(source, Mapping):
         if not source:
             raise UserError("expected a dict of arrays by field name, got an empty dict: pass {'x': array}")
@@ -76,31 +88,65 @@ def _as_array(name: str, values: Any) -> np.ndarray | Tensor:
         ) from problem
 
 
-def _table_fields(frame: Any, label: str | None, columns: Sequence[str] | None, apart: bool | None) -> dict[str, Raw]:
+def _table_fields(
+    frame: Any,
+    label: str | None,
+    columns: Sequence[str] | None,
+    apart: bool | None,
+    fields: Columns | None,
+) -> dict[str, Raw]:
     frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
     known = list(frame.columns)
     if len(set(known)) < len(known):
         twice = next(c for c in known if known.count(c) > 1)
         raise UserError(f"expected different column names, got {twice!r} twice: rename one of them")
-    for name in (*(columns or ()), *((label,) if label else ())):
+    if columns is not None and fields is not None:
+        raise UserError("columns= and fields= both say which columns are used: give one of them")
+    groups = (
+        [[str(c) for c in (known if columns is None else columns) if c != label]]
+        if fields is None
+        else [*fields.values()]
+    )
+    used = [c for group in groups for c in ([group] if isinstance(group, str) else group)]
+    for name in (*used, *((label,) if label else ())):
         if name not in known:
             raise unknown_name("column", name, known)
-    kept = [str(c) for c in (known if columns is None else columns) if c != label]
-    if not kept:
+    if not used or not all(groups):
         raise UserError("expected at least one column besides the label, got a table with none: check columns=")
-    types = {frame[name].dtype.kind.replace("u", "i") for name in kept}
-    if types <= set("bif") and (len(types) == 1 if apart is None else not apart):
-        fields = {"x": Raw(frame[kept].to_numpy(dtype="float64", na_value=np.nan), tuple(kept))}
-    else:
-        fields = {name: _column(name, frame[name]) for name in kept}
-        for name in {"x", "y"} & fields.keys():
-            what = "the label" if name == "y" else "a whole row"
-            raise UserError(f"column {name!r} has the name of {what}: rename it" + ", or label='y'" * (name == "y"))
+    if fields is None:
+        fields = _layout(frame, used, apart)
+    found = {
+        name: _column(group, frame[group])._replace(names=(group,) if group != name else ())
+        if isinstance(group, str)
+        else _matrix(frame, list(group))
+        for name, group in fields.items()
+    }
     if label is not None:
         column = frame[label]
         # None is the one missing mark that object arrays of any pandas version share
-        fields["y"] = Raw(column.astype(object).where(column.notna(), None).to_numpy(dtype=object))
-    return fields
+        found["y"] = Raw(column.astype(object).where(column.notna(), None).to_numpy(dtype=object))
+    return found
+
+
+def _layout(frame: Any, kept: list[str], apart: bool | None) -> Columns:
+    """Which columns are which field, where nobody said it."""
+    types = {frame[name].dtype.kind.replace("u", "i") for name in kept}
+    if types <= set("bif") and (len(types) == 1 if apart is None else not apart):
+        return {"x": kept}
+    for name in {"x", "y"} & {*kept}:
+        what = "the label" if name == "y" else "a whole row"
+        raise UserError(f"column {name!r} has the name of {what}: rename it" + ", or label='y'" * (name == "y"))
+    return {name: name for name in kept}
+
+
+def _matrix(frame: Any, columns: list[str]) -> Raw:
+    """Columns of numbers as a vector for every row."""
+    for name in columns:
+        if frame[name].dtype.kind not in "biuf":
+            raise UserError(
+                f"column {name!r} expects numbers, got {frame[name].dtype}: make it a field of its own, or numeric"
+            )
+    return Raw(frame[columns].to_numpy(dtype="float64", na_value=np.nan), tuple(columns))
 
 
 MANY = 20
@@ -153,7 +199,7 @@ def guess(name: str, raw: Raw, *, kind: str | None = None, label: bool = False) 
         tuple(values.shape[1:]),
         cardinality=len(categories) or (max(top, 1) if top is not None else None),
         missing=len(observed) < values.numel(),
-        names=categories or raw.names,
+        names=categories or (() if kind == "categorical" and values.dim() == 1 else raw.names),
         ordered=raw.ordered,
     )
     return field, _checked(field, values, "")

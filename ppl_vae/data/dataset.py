@@ -14,7 +14,7 @@ from ppl_vae.data.convert import Raw, convert, guess, is_table, raw_fields
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["SPLITS", "Data", "Split", "as_split", "assemble", "count_rows"]
+__all__ = ["SPLITS", "Data", "Split", "as_split", "assemble", "columns_of", "count_rows"]
 
 SPLITS = ("train", "validation", "test")
 
@@ -261,7 +261,7 @@ def _conform(split: Split, schema: Schema) -> Split:
 def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:
     """The schema's fields that are there; only labels may be absent."""
     for wanted in schema:
-        if wanted.name not in tensors and not (wanted.kind == "categorical" and wanted.shape == ()):
+        if wanted.name not in tensors and not _is_label(wanted):
             raise UserError(
                 f"expected field {wanted.name!r}, got only {', '.join(tensors)}: pass it"
                 " (all NaN or -1 if it is missing in every row)"
@@ -272,11 +272,25 @@ def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:
 def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
     if schema is None or not is_table(data):
         return raw_fields(data)
-    there = [str(c) for c in data.columns]
-    apart = "x" not in schema
-    columns = [n for n in schema.names if n in there and n != "y"] if apart else (schema["x"].names or None)
-    label = "y" if "y" in schema and "y" in there and "y" not in (columns or ()) else None
-    return raw_fields(data, label=label, columns=columns, apart=apart)
+    there = {str(c) for c in data.columns}
+    fields = {f.name: columns_of(f) for f in schema if f.name != "y"}
+    fields = {name: c for name, c in fields.items() if not isinstance(c, str) or c in there}
+    used = {c for columns in fields.values() for c in ([columns] if isinstance(columns, str) else columns)}
+    label = "y" if "y" in schema and "y" in there - used else None
+    if "x" in fields and not fields["x"]:  # x came as an array, whose columns have no names
+        return raw_fields(data, label=label, apart=False)
+    return raw_fields(data, label=label, fields=fields)
+
+
+def columns_of(field: Field) -> str | tuple[str, ...]:
+    """The column of a table that this field is, or those that it is made of."""
+    if field.shape:
+        return field.names
+    return field.names[0] if field.names and field.kind != "categorical" else field.name
+
+
+def _is_label(field: Field) -> bool:
+    return field.kind == "categorical" and field.shape == ()
 
 
 def _on_one_device(raws: Mapping[str, Raw], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ class Options:
     test: float | None = None
     validation: float | None = None
     kinds: Mapping[str, str] | None = None
+    fields: Mapping[str, str | Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, numbers.Integral) or self.seed < 0:
@@ -60,6 +61,8 @@ class Options:
         json = {name: value for name, value in asdict(self).items() if value != getattr(Options, name)}
         if self.columns is not None:
             json["columns"] = list(self.columns)
+        if self.fields is not None:
+            json["fields"] = {n: c if isinstance(c, str) else list(c) for n, c in self.fields.items()}
         return {**json, "seed": int(self.seed)}
 
 
@@ -67,7 +70,8 @@ def from_arrays(source: Any, options: Options, name: str = "array", origin: dict
     """A data set from an array, tensor, DataFrame or dict of arrays; see `load` for the rules."""
     kinds = options.kinds or {}
     # A kind for a single column says that the columns are fields of their own.
-    raws = raw_fields(source, options.label, options.columns, apart=True if set(kinds) - {"x", "y"} else None)
+    apart = True if set(kinds) - {"x", "y"} else None
+    raws = raw_fields(source, options.label, options.columns, apart=apart, fields=options.fields)
     for key in kinds:
         if key not in raws:
             raise unknown_name("field", key, raws)

@@ -60,7 +60,7 @@ _IDX = {
 
 def read(name: str, options: Options, root: str | Path | None = None) -> Data:
     """A named data set; its split is fixed, so options that would change it are refused."""
-    for option in ("label", "columns", "kinds", "test", "validation"):
+    for option in ("label", "columns", "fields", "kinds", "test", "validation"):
         if getattr(options, option) is not None:
             raise UserError(f"data set {name!r} has fixed fields and splits, got {option}=: leave it out")
     source: dict[str, Any] = {"name": name, **options.to_json()}
