@@ -107,7 +107,7 @@ def find(kind: str, name: str) -> Entry:
         'mean_field'
         >>> find("models", "vea")
         Traceback (most recent call last):
-        ppl_vae.errors.UserError: unknown model 'vea': did you mean 'vae'? (known: vae)
+        ppl_vae.errors.UserError: unknown model 'vea': did you mean 'vae'...
     """
     entries = table(kind)
     for known, entry in entries.items():

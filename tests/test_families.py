@@ -197,7 +197,11 @@ def test_mean_field_reaches_its_closed_form_optimum():
     assert abs(gap - best) < 0.01
 
 
-@pytest.mark.parametrize("name", [n for n in GUIDES if n not in ("MeanField, independent", "Mixture", "CNF")])
+QUICK = ("MeanField", "LowRank", "FullRank", "Householder", "Planar", "Radial", "Sylvester, householder", "Coupling")
+CORRELATED = [n for n in GUIDES if n not in ("MeanField, independent", "Mixture", "CNF")]
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CORRELATED])
 def test_the_posterior_of_a_hierarchy_can_be_learned(name):
     """x ~ N(b, 1), b ~ N(a, 1), a ~ N(0, 1): the gap to the exact evidence closes, dependence included."""
 
