@@ -336,16 +336,16 @@ def against_nuts(name: str, steps: int, draws: int, seed: int) -> None:
     refined = Refined(guide, steps=300, lr=0.02, particles=64)
     found = nuts(model, few, draws)
     for label, q in ((BEST[name].__name__, guide), (f"Refined({BEST[name].__name__})", refined)):
-        with torch.no_grad():
-            ours = [q(**few) for _ in range(draws)] if label == "" else drawn(model, q, few, draws)
+        ours = drawn(q, few, 4 * draws)
         for site in found:
             print(f"{name:16} {label:18} {site:8} {compared(ours[site], found[site])}", flush=True)
 
 
-def drawn(model: Any, guide: Any, fields: dict[str, Tensor], draws: int) -> dict[str, Tensor]:
-    """Draws of a guide, [draw, row, ...]."""
-    tiled = {n: v.repeat_interleave(draws, 0) for n, v in fields.items()}
-    return {n: v.reshape(-1, draws, *v.shape[1:]).transpose(0, 1) for n, v in guide(**tiled).items()}
+@torch.no_grad()
+def drawn(guide: Any, fields: dict[str, Tensor], draws: int) -> dict[str, Tensor]:
+    """Draws of a guide, [draw, row, ...]: a plate to the left of its own."""
+    with pyro.plate("draws", draws, dim=-2):
+        return guide(**fields)
 
 
 def compared(ours: Tensor, theirs: Tensor) -> str:

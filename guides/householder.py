@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pyro.distributions.transforms.householder import ConditionedHouseholder
 from torch import Tensor, nn
 
@@ -44,7 +45,9 @@ class Householder(GeneratedGuide):
 class _Reflections(nn.Module):
     def __init__(self, features: int, size: int, flows: int) -> None:
         super().__init__()
-        self.parts = Parts(features, [(flows, size)])
+        self.parts = Parts(features, [(flows, size)], small=True)
+        # only directions count, and where a vector is near 0 its direction turns wildly from row to row
+        self.start = nn.Parameter(torch.randn(flows, size))
 
     def forward(self, features: Tensor) -> Any:
-        return ConditionedHouseholder(*self.parts(features))
+        return ConditionedHouseholder(self.parts(features)[0] + self.start)

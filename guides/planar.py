@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from pyro.distributions.transforms.planar import ConditionedPlanar
+import torch
 from torch import Tensor, nn
+from torch.distributions import Transform, constraints
+from torch.nn import functional as F
 
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts
@@ -46,4 +49,31 @@ class _Step(nn.Module):
         self.parts = Parts(features, [(1,), (size,), (size,)])
 
     def forward(self, features: Tensor) -> Any:
-        return ConditionedPlanar(self.parts(features))
+        bias, w, u = self.parts(features)
+        return _PlanarTransform(bias, w, u)
+
+
+class _PlanarTransform(Transform):
+    """z -> z + u tanh(w'z + b), with u changed along w so that w'u > -1: then the map is one to one.
+
+    w'u becomes softplus(w'u + log(e - 1)) - 1, which is 0 at 0, so that u stays bounded where w vanishes. (The usual
+    softplus(w'u) - 1 is not, and u would then be about -0.3 w / |w|^2.)
+    """
+
+    domain = codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, bias: Tensor, w: Tensor, u: Tensor) -> None:
+        super().__init__()
+        inner = (w * u).sum(-1, keepdim=True)
+        wanted = (1 - 1e-4) * (F.softplus(inner + math.log(math.expm1(1.0))) - 1)  # log det stays finite
+        squared = w.square().sum(-1, keepdim=True).clamp(min=torch.finfo(w.dtype).tiny)
+        self.bias, self.w, self.u, self.slope = bias, w, u + (wanted - inner) * w / squared, wanted
+
+    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The map and log |det|, where det = 1 + tanh' w'u."""
+        h = ((self.w * z).sum(-1, keepdim=True) + self.bias).tanh()
+        return z + self.u * h, torch.log1p((1 - h.square()) * self.slope).squeeze(-1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        raise NotImplementedError

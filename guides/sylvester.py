@@ -93,10 +93,11 @@ class _Reflections(nn.Module):
 
     def __init__(self, features: int, size: int, width: int, step: int) -> None:
         super().__init__()
-        self.parts = Parts(features, [(min(size, 8), 1, size)])
+        self.parts = Parts(features, [(min(size, 8), 1, size)], small=True)
+        self.start = nn.Parameter(torch.randn(min(size, 8), 1, size))  # as in the Householder guide
 
     def forward(self, features: Tensor) -> Tensor:
-        (vectors,) = self.parts(features)
+        vectors = self.parts(features)[0] + self.start
         identity = torch.eye(vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)
         return ConditionedHouseholder(vectors.movedim(-3, -2))(identity)
 
