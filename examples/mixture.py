@@ -54,7 +54,7 @@ def numbers(values):
     return {f"{n} {i or ''}": v for n, vs in values.items() for i, v in enumerate(vs.flatten().tolist())}
 
 
-def main(epochs=60):
+def main(epochs=150):
     simulate().to_csv("mixture.csv", index=False)
     data = ppl_vae.load("mixture.csv", label="kind", missing="allow", test=0, validation=0)
     model = Model()
