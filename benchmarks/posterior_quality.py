@@ -29,52 +29,25 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ppl_vae import log_weights
+from ppl_vae import guides, log_weights
 from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO
-from ppl_vae.guides import (
-    CNF,
-    IAF,
-    MAF,
-    NAF,
-    Coupling,
-    FullRank,
-    Householder,
-    LowRank,
-    MeanField,
-    Mixture,
-    Planar,
-    Radial,
-    Refined,
-    Spline,
-    Sylvester,
-)
+from ppl_vae.generated import GeneratedGuide
+from ppl_vae.guides import FullRank, Refined, Spline
 from ppl_vae.prediction import encode
 from ppl_vae.program import Pair
 from ppl_vae.schedules import Cosine
 
 ROWS, PARTICLES, DRAWS = 16, 32, 8000
 
-FAMILIES: dict[str, Callable[..., Any]] = {
-    "MeanField": MeanField,
-    "Refined(MeanField)": MeanField,
-    "LowRank": LowRank,
-    "FullRank": FullRank,
-    "Householder": Householder,
-    "Planar": Planar,
-    "Radial": Radial,
-    "Sylvester, householder": Sylvester,
-    "Sylvester, orthogonal": partial(Sylvester, basis="orthogonal"),
-    "Sylvester, triangular": partial(Sylvester, basis="triangular"),
-    "Coupling": Coupling,
-    "IAF": IAF,
-    "MAF": MAF,
-    "Spline": Spline,
-    "Spline, coupling": partial(Spline, coupling=True),
-    "NAF": NAF,
-    "CNF": CNF,
-    "Mixture": Mixture,
+VARIANTS: dict[str, Callable[..., Any]] = {
+    "Refined(MeanField)": guides.MeanField,
+    "Sylvester, orthogonal": partial(guides.Sylvester, basis="orthogonal"),
+    "Sylvester, triangular": partial(guides.Sylvester, basis="triangular"),
+    "Spline, coupling": partial(guides.Spline, coupling=True),
 }
+EVERY = {name: getattr(guides, name) for name in guides.__all__}
+FAMILIES = {name: cls for name, cls in EVERY.items() if issubclass(cls, GeneratedGuide)} | VARIANTS
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Refined(Recorded, PyroModule):
         self.lr = lr
         self.guide = guide
         object.__setattr__(self, "model", guide.program if model is None else model)  # not a part of the guide
-        self._last: tuple[tuple[Any, ...], dict[str, Tensor], list[Tensor]] | None = None
+        self._last: tuple[list[Tensor], list[Tensor]] | None = None
 
     def forward(self, **fields: Tensor) -> dict[str, Tensor]:
         """Refine the guide for these rows, then draw every latent from it."""
@@ -97,17 +97,13 @@ class Refined(Recorded, PyroModule):
 
     def _offsets(self, fields: dict[str, Tensor]) -> list[Tensor]:
         pair = Pair(self.model, self.guide)
+        # values are compared: fused optimizers change parameters without telling torch's version counter
         state = [*fields.values(), *pair.parameters()]
-        key = tuple((id(t), t._version) for t in state)
-        if self._last is None or self._last[0] != key:
+        if self._last is None or not _same(self._last[0], state):
             with isolated(), preserved_randomness(), torch.enable_grad():
                 torch.manual_seed(0)
-                self._last = (
-                    key,
-                    fields,
-                    self._refine(pair, fields),
-                )  # the fields are kept: their ids must not be reused
-        return self._last[2]
+                self._last = [t.detach().clone() for t in state], self._refine(pair, fields)
+        return self._last[1]
 
     def _refine(self, pair: Pair, fields: Mapping[str, Tensor]) -> list[Tensor]:
         layers = self._layers()
@@ -127,6 +123,13 @@ class Refined(Recorded, PyroModule):
                 offset.grad = gradient
             optimizer.step()
         return offsets
+
+
+def _same(before: list[Tensor], now: list[Tensor]) -> bool:
+    """Whether two lists of tensors have the same values, missing entries included."""
+    return len(before) == len(now) and all(
+        a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in zip(before, now, strict=True)
+    )
 
 
 @contextmanager

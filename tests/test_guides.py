@@ -316,6 +316,17 @@ def test_refining_closes_the_gap_that_the_encoder_leaves():
     torch.testing.assert_close(elbo, best, atol=0.03, rtol=0)
 
 
+def test_a_guide_that_was_trained_on_is_refined_anew():
+    """A fused optimizer changes parameters without raising their version."""
+    x = rows()
+    made = MeanField(PROGRAMS["vector"], x, hidden=(4,))
+    refined = Refined(made, steps=5, particles=2)
+    first = refined._offsets({"x": x})
+    assert refined._offsets({"x": x}) is first
+    ppl_vae.fit(PROGRAMS["vector"], made, x, epochs=2)
+    assert refined._offsets({"x": x}) is not first
+
+
 def test_refining_works_inside_every_bound_and_leaves_generators_alone():
     x = rows()
     made = MeanField(label_then_two, x, hidden=(4,))
