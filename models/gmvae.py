@@ -7,19 +7,17 @@ from collections.abc import Sequence
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import chosen, how_many, network, observe, parts_of
+from ppl_vae.decoding import RowModel, rows_of
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.priors import LabelConditional
-from ppl_vae.recorded import Recorded
 
 __all__ = ["GMVAE"]
 
 
-class GMVAE(Recorded, PyroModule):
+class GMVAE(RowModel):
     """Clusters in latent space: c ~ Categorical(w), z ~ N(m_c, diag s_c^2), x ~ p(x | f(z)).
 
     Shapes: c [...], z [..., d], x [..., *S]. The cluster of a row is summed out exactly, in the guide under its
@@ -59,23 +57,17 @@ class GMVAE(Recorded, PyroModule):
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
     ) -> None:
-        super().__init__()
-        self.data = data  # a generated guide reads it
-        self.schema, _ = parts_of(data)
+        super().__init__(data)
         self.prior = LabelConditional(clusters).build(latent_dim)
         with torch.no_grad():  # equal clusters would stay equal
             self.prior.loc.normal_()
         self.logits = nn.Parameter(torch.zeros(clusters))
-        self.likelihood = chosen(likelihood, data, taken=("z", "cluster"))
-        self.observes = tuple(field.name for field in self.likelihood.fields)
-        if isinstance(self.likelihood, Columns):
-            self.recorded["likelihood"] = self.likelihood  # as it was chosen from the rows
-        self.decoder = network(self.likelihood, latent_dim, hidden, activation, data)
+        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z", "cluster"))
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
         """Observe rows x (or columns by name), or simulate n rows."""
-        rows = columns if x is None else {"x": x, **columns}
-        with pyro.plate("data", how_many(rows, n)):
+        given = rows_of(x=x, **columns)
+        with self.rows(given, n):
             cluster = pyro.sample("cluster", dist.Categorical(logits=self.logits))
             z = pyro.sample("z", self.prior(cluster))
-            return observe(self.likelihood, self.decoder(z), rows)
+            return self.observe(z, given)

@@ -6,22 +6,20 @@ from collections.abc import Sequence
 
 import pyro
 import pyro.distributions as dist
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import chosen, how_many, network, observe, parts_of
+from ppl_vae.decoding import RowModel, rows_of
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.networks import MLP
 from ppl_vae.posteriors import positive
 from ppl_vae.priors import Prior, StandardNormal
-from ppl_vae.recorded import Recorded
 
 __all__ = ["Hierarchical"]
 
 
-class Hierarchical(Recorded, PyroModule):
+class Hierarchical(RowModel):
     """A ladder of latent layers: z_L ~ p(z), z_l ~ N(m_l(z_{l+1}), diag s_l(z_{l+1})^2), x ~ p(x | z_1).
 
     Shapes: z_l [..., d_l], x [..., *S]. The sites are `z1` (next to the data) to `zL`. A mean-field guide draws them
@@ -60,29 +58,23 @@ class Hierarchical(Recorded, PyroModule):
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
     ) -> None:
-        super().__init__()
+        super().__init__(data)
         if len(latent_dims) < 2 or min(latent_dims) < 1:
             raise UserError(
                 f"latent_dims must be at least two numbers of at least 1, got {tuple(latent_dims)}: see VAE"
             )
-        self.data = data  # a generated guide reads it
-        self.schema, _ = parts_of(data)
         self.names = tuple(f"z{i + 1}" for i in range(len(latent_dims)))
         self.prior = (prior or StandardNormal()).build(latent_dims[-1])
         below = zip(latent_dims[1:], latent_dims, strict=False)
         self.steps = nn.ModuleList([MLP(above, hidden, 2 * here, activation) for above, here in below])
-        self.likelihood = chosen(likelihood, data, taken=self.names)
-        self.observes = tuple(field.name for field in self.likelihood.fields)
-        if isinstance(self.likelihood, Columns):
-            self.recorded["likelihood"] = self.likelihood  # as it was chosen from the rows
-        self.decoder = network(self.likelihood, latent_dims[0], hidden, activation, data)
+        self.decodes(latent_dims[0], likelihood, hidden, activation, taken=self.names)
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
         """Observe rows x (or columns by name), or simulate n rows."""
-        rows = columns if x is None else {"x": x, **columns}
-        with pyro.plate("data", how_many(rows, n)):
+        given = rows_of(x=x, **columns)
+        with self.rows(given, n):
             z = pyro.sample(self.names[-1], self.prior())
             for name, step in zip(self.names[-2::-1], reversed(self.steps), strict=True):
                 loc, raw = step(z).chunk(2, dim=-1)
                 z = pyro.sample(name, dist.Normal(loc, positive(raw)).to_event(1))
-            return observe(self.likelihood, self.decoder(z), rows)
+            return self.observe(z, given)

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyro
-from pyro.nn import PyroModule
 from torch import Tensor
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import chosen, how_many, network, observe, parts_of
+from ppl_vae.decoding import RowModel, rows_of
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.priors import Prior, StandardNormal
-from ppl_vae.recorded import Recorded
 
 __all__ = ["VAE"]
 
 
-class VAE(Recorded, PyroModule):
+class VAE(RowModel):
     """A latent-variable model with a neural decoder: z ~ p(z), x ~ p(x | f(z)), one z for each row.
 
     log p(x) = log of the integral of p(x | z) p(z) over z in R^d, in nats. Shapes: z [..., d], x [..., *S].
@@ -58,19 +56,13 @@ class VAE(Recorded, PyroModule):
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
     ) -> None:
-        super().__init__()
-        self.data = data  # a generated guide reads it
-        self.schema, _ = parts_of(data)
+        super().__init__(data)
         self.prior = (prior or StandardNormal()).build(latent_dim)
-        self.likelihood = chosen(likelihood, data, taken=("z",))
-        self.observes = tuple(field.name for field in self.likelihood.fields)
-        if isinstance(self.likelihood, Columns):
-            self.recorded["likelihood"] = self.likelihood  # as it was chosen from the rows
-        self.decoder = network(self.likelihood, latent_dim, hidden, activation, data)
+        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z",))
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
         """Observe rows x (or columns by name), or simulate n rows."""
-        rows = columns if x is None else {"x": x, **columns}
-        with pyro.plate("data", how_many(rows, n)):
+        given = rows_of(x=x, **columns)
+        with self.rows(given, n):
             z = pyro.sample("z", self.prior())
-            return observe(self.likelihood, self.decoder(z), rows)
+            return self.observe(z, given)

@@ -1,11 +1,13 @@
-"""The likelihood side that models share: which one, its network, and its sample statements."""
+"""What models of a data set share: they keep it, decode latents to its rows, and observe or simulate them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pyro
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor
 
 from ppl_vae.data import Data, Schema
@@ -13,54 +15,81 @@ from ppl_vae.data.dataset import Split
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
 from ppl_vae.networks import MLP
+from ppl_vae.recorded import Recorded
 
-__all__ = ["chosen", "how_many", "network", "observe", "parts_of"]
-
-
-def parts_of(data: Data | Schema) -> tuple[Schema, Split | None]:
-    """The schema of what a model was given, and the training rows if it has any."""
-    return (data, None) if isinstance(data, Schema) else (data.schema, data.train)
+__all__ = ["RowModel", "rows_of"]
 
 
-def chosen(
-    likelihood: Likelihood | Columns | None, data: Data | Schema, taken: Collection[str]
-) -> Likelihood | Columns:
-    """The likelihood of a data set: of field `x`, or of every column if there is none.
+class RowModel(Recorded, PyroModule):
+    """A generative model of the rows of a data set: a subclass says `decodes(...)` and writes its sample statements.
 
-    Raises:
-        UserError: for a column with a name that the model has `taken` for a site or an argument.
+    Args:
+        data: the data set (or its schema); a generated guide reads it as `model.data`.
     """
-    schema, train = parts_of(data)
-    default = default_likelihood(schema["x"]) if "x" in schema else Columns()
-    built = (likelihood or default).of(schema, train)
-    for field in built.fields if isinstance(built, Columns) else ():
-        if field.name in {"n", "data", "self", *taken}:
-            raise UserError(f"column {field.name!r} has the name of a site or argument of the model: rename it")
-    return built
+
+    likelihood: Likelihood | Columns
+    decoder: MLP
+    observes: tuple[str, ...]
+
+    def __init__(self, data: Data | Schema) -> None:
+        super().__init__()
+        self.data = data
+        self.schema: Schema = data if isinstance(data, Schema) else data.schema
+
+    @property
+    def train_rows(self) -> Split | None:
+        """The training rows, where the model was given any."""
+        return None if isinstance(self.data, Schema) else self.data.train
+
+    def decodes(
+        self,
+        inputs: int,
+        likelihood: Likelihood | Columns | None,
+        hidden: Sequence[int],
+        activation: str,
+        *,
+        taken: Collection[str],
+        also: Sequence[str] = (),
+    ) -> None:
+        """Choose the likelihood and make the network from [..., inputs] to its features.
+
+        By default the likelihood fits field `x`, or every column if there is no x. The network starts at the marginals
+        of the training rows. `taken` are the names of the model's own sites; `also` the further fields it asks for.
+
+        Raises:
+            UserError: for a column with a name that the model has taken for a site or an argument.
+        """
+        default = default_likelihood(self.schema["x"]) if "x" in self.schema else Columns()
+        self.likelihood = (likelihood or default).of(self.schema, self.train_rows)
+        for field in self.likelihood.fields if isinstance(self.likelihood, Columns) else ():
+            if field.name in {"n", "data", "self", *taken}:
+                raise UserError(f"column {field.name!r} has the name of a site or argument of the model: rename it")
+        self.observes = (*(field.name for field in self.likelihood.fields), *also)
+        if isinstance(self.likelihood, Columns):
+            self.recorded["likelihood"] = self.likelihood  # as it was chosen from the rows
+        self.decoder = MLP(inputs, hidden, self.likelihood.size, activation)
+        if self.train_rows is not None:
+            with torch.no_grad():
+                self.decoder.last.bias.copy_(self.likelihood.bias(self.train_rows))
+
+    def rows(self, given: Mapping[str, Tensor], n: int) -> Any:
+        """The data plate: as wide as the rows that are given, else `n`."""
+        return pyro.plate("data", len(next(iter(given.values()))) if given else n)
+
+    def observe(self, latents: Tensor, given: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        """The statements of p(x | latents), observed where rows are given; their values, by column if several."""
+        found = {
+            name: pyro.sample(name, fn, obs=given.get(name), infer={"leaf": True})
+            for name, fn in self.likelihood.sites(self.decoder(latents)).items()
+        }
+        return found if isinstance(self.likelihood, Columns) else found["x"]
 
 
-def network(
-    likelihood: Likelihood | Columns, inputs: int, hidden: Sequence[int], activation: str, data: Data | Schema
-) -> MLP:
-    """The network from latents to the likelihood's features, which starts at the marginals of the training rows."""
-    made, (_, train) = MLP(inputs, hidden, likelihood.size, activation), parts_of(data)
-    if train is not None:
-        with torch.no_grad():
-            made.last.bias.copy_(likelihood.bias(train))
-    return made
+def rows_of(**fields: Tensor | None) -> dict[str, Tensor]:
+    """The fields that were given.
 
-
-def observe(
-    likelihood: Likelihood | Columns, features: Tensor, rows: Mapping[str, Tensor]
-) -> Tensor | dict[str, Tensor]:
-    """The sample statements of p(x | features), observed where there are rows; what they give, by column if several."""
-    found = {
-        name: pyro.sample(name, fn, obs=rows.get(name), infer={"leaf": True})
-        for name, fn in likelihood.sites(features).items()
-    }
-    return found if isinstance(likelihood, Columns) else found["x"]
-
-
-def how_many(rows: Mapping[str, Tensor], n: int) -> int:
-    """The number of rows that came, or that are to be simulated."""
-    return len(next(iter(rows.values()))) if rows else n
+    Example:
+        >>> sorted(rows_of(x=torch.zeros(2), y=None))
+        ['x']
+    """
+    return {name: value for name, value in fields.items() if value is not None}
