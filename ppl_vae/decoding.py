@@ -10,14 +10,14 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ppl_vae.data import Data, Schema
+from ppl_vae.data import Data, Field, Schema
 from ppl_vae.data.dataset import Split
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
 from ppl_vae.networks import MLP
 from ppl_vae.recorded import Recorded
 
-__all__ = ["RowModel", "rows_of"]
+__all__ = ["RowModel", "label_of", "rows_of"]
 
 
 class RowModel(Recorded, PyroModule):
@@ -93,3 +93,17 @@ def rows_of(**fields: Tensor | None) -> dict[str, Tensor]:
         ['x']
     """
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def label_of(schema: Schema, model: str) -> Field:
+    """The field y of a model with a label.
+
+    Raises:
+        UserError: if there is none, or it is no single category.
+    """
+    if "y" in schema and schema["y"].kind == "categorical" and schema["y"].shape == ():
+        return schema["y"]
+    raise UserError(
+        f"{model} needs a label y with categories, got {', '.join(map(str, schema))}: name its column "
+        "(label='species'; command line --label), -1 or empty where there is none"
+    )

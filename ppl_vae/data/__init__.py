@@ -8,6 +8,7 @@ from typing import Any
 
 from ppl_vae.data.dataset import Data, Split, as_split
 from ppl_vae.data.files import EXTENSIONS, Options, from_arrays, from_path
+from ppl_vae.data.labels import hide_labels
 from ppl_vae.data.named import NAMES, read
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
@@ -30,6 +31,7 @@ def load(
     root: str | Path | None = None,
     kinds: Mapping[str, str] | None = None,
     fields: Mapping[str, str | Sequence[str]] | None = None,
+    labels: int | None = None,
 ) -> Data:
     """Rows to train, validate and test on, with a schema: from a name, a file, an array or a table.
 
@@ -53,6 +55,8 @@ def load(
             DataFrame makes every column a field.
         fields: columns of a table by field name, for a model that observes several fields: a list makes a
             vector of every row, a name alone one number.
+        labels: keep y in only so many training rows, as many of each category, drawn by the seed; all others,
+            and those of validation and test, are -1 for every program and kept in `split.hidden` for scoring.
 
     Raises:
         UserError: whatever is wrong with the rows or options, in one line with the remedy.
@@ -63,10 +67,20 @@ def load(
         (1000, 350, 447, (8, 8))
         >>> load({"x": [[0.5], [1.5], [2.5]], "y": ["a", "b", "a"]}).schema["y"].names
         ('a', 'b')
+        >>> few = load("digits", labels=50)
+        >>> (few.train["y"] >= 0).sum().item(), (few.test["y"] >= 0).sum().item(), few.test.truth("y")[:3].tolist()
+        (50, 0, [9, 5, 2])
     """
     if isinstance(source, Data):
+        if labels is not None:
+            raise UserError(f"labels={labels} expects a name, a file or arrays, got a data set that is loaded already")
         return source
-    options = Options(seed, binarise, label, columns, missing, test, validation, kinds, fields)
+    options = Options(seed, binarise, label, columns, missing, test, validation, kinds, fields, labels)
+    data = _read(source, options, root)
+    return data if labels is None else hide_labels(data, labels, seed)
+
+
+def _read(source: Any, options: Options, root: str | Path | None) -> Data:
     if isinstance(source, str) and source in NAMES:
         return read(source, options, root)
     if isinstance(source, (str, Path)):

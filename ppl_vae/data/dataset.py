@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Split:
         fields: stored tensors `[row, *field.shape]` by field name; missing is NaN, or -1 in categories.
         draws: fields whose stored values are grey levels in [0, 1], the probabilities from which `batch`
             draws new 0s and 1s at EVERY use (dynamic binarisation).
+        hidden: true values of entries that are missing in `fields` on purpose (`load(..., labels=100)`), by field
+            name: to score what a pair says about them. They are never in a batch.
 
     Raises:
         UserError: no rows, fields of different lengths or devices, or fields that the schema does not have.
@@ -61,16 +63,18 @@ class Split:
     name: str
     fields: dict[str, Tensor]
     draws: frozenset[str] = frozenset()
+    hidden: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", dict(self.fields))
         object.__setattr__(self, "draws", frozenset(self.draws))
-        for name in (*self.fields, *self.draws):
+        object.__setattr__(self, "hidden", dict(self.hidden))
+        for name in (*self.fields, *self.draws, *self.hidden):
             self.schema[name]
         for name in self.schema.names:
             if name not in self.fields:
                 raise UserError(f"split {self.name!r} expects field {name!r} of its schema: pass its tensor")
-        count_rows(self.fields)
+        count_rows({**self.fields, **{f"hidden {name}": values for name, values in self.hidden.items()}})
         devices = {name: values.device for name, values in self.fields.items()}
         if len(set(devices.values())) > 1:
             raise UserError(f"expected all fields on one device, got {_listed(devices)}: move them with .to(device)")
@@ -93,7 +97,15 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """The same rows on another device."""
-        return replace(self, fields={name: values.to(device) for name, values in self.fields.items()})
+        return self._each(lambda values: values.to(device))
+
+    def truth(self, name: str) -> Tensor:
+        """The values of a field, those that were hidden on purpose included."""
+        return self.hidden[name] if name in self.hidden else self[name]
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
+        fields, hidden = ({name: change(v) for name, v in part.items()} for part in (self.fields, self.hidden))
+        return replace(self, fields=fields, hidden=hidden)
 
     def batch(self, index: Tensor | slice | None = None, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """These rows (all without an index) as a model receives them; fields in `draws` are drawn anew.
@@ -111,7 +123,7 @@ class Split:
     def rows(self, index: Tensor | slice) -> Split:
         """A split of only these rows, with the stored values."""
         index = index.to(self.device) if isinstance(index, Tensor) else index
-        return replace(self, fields={name: values[index] for name, values in self.fields.items()})
+        return self._each(lambda values: values[index])
 
     def select(self, names: Iterable[str]) -> Split:
         """A split of only these fields, in the order of the schema."""
@@ -121,7 +133,8 @@ class Split:
         if not wanted:
             raise UserError("select expects at least one field name, got none")
         schema = Schema(tuple(f for f in self.schema if f.name in wanted))
-        return Split(schema, self.name, {n: self.fields[n] for n in schema.names}, self.draws & wanted)
+        hidden = {n: v for n, v in self.hidden.items() if n in schema}
+        return Split(schema, self.name, {n: self.fields[n] for n in schema.names}, self.draws & wanted, hidden)
 
 
 def _draw(grey: Tensor, missing: bool, generator: torch.Generator | None) -> Tensor:
@@ -255,7 +268,7 @@ def _conform(split: Split, schema: Schema) -> Split:
         # what is stored in a drawn field is a probability, not a value of its kind
         target = replace(theirs, kind="unit") if ours.name in split.draws else theirs
         tensors[ours.name] = convert(target, Raw(split[ours.name]))
-    return Split(Schema(tuple(_present(schema, tensors))), split.name, tensors, split.draws)
+    return Split(Schema(tuple(_present(schema, tensors))), split.name, tensors, split.draws, split.hidden)
 
 
 def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:

@@ -42,6 +42,7 @@ class Options:
     validation: float | None = None
     kinds: Mapping[str, str] | None = None
     fields: Mapping[str, str | Sequence[str]] | None = None
+    labels: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, numbers.Integral) or self.seed < 0:
@@ -50,6 +51,8 @@ class Options:
             raise unknown_name("binarise", str(self.binarise), BINARISE)
         if self.missing not in ("refuse", "allow"):
             raise unknown_name("missing", str(self.missing), ("refuse", "allow"))
+        if self.labels is not None and (not isinstance(self.labels, numbers.Integral) or self.labels < 1):
+            raise UserError(f"labels expects the number of training rows that keep theirs, got {self.labels!r}")
         if isinstance(self.columns, str):
             object.__setattr__(self, "columns", [self.columns])
         for kind in (self.kinds or {}).values():

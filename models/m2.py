@@ -1,0 +1,79 @@
+"""The semi-supervised VAE with a label latent: y ~ p(y), z ~ p(z), x ~ p(x | y, z)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.data import Data, Schema
+from ppl_vae.decoding import RowModel, label_of, rows_of
+from ppl_vae.encoders import OneHotInput
+from ppl_vae.likelihoods import Columns, Likelihood
+from ppl_vae.networks import concatenate
+from ppl_vae.priors import Prior, StandardNormal
+
+__all__ = ["M2"]
+
+
+class M2(RowModel):
+    """A label and a style: y ~ Categorical(w), z ~ p(z) or p(z | y), x ~ p(x | f(y, z)), y present in some rows.
+
+    Rows with a label give log p(x, y), rows without (-1) log p(x) = log sum_y p(x, y): both kinds stand in one
+    minibatch, in one bound, y summed out exactly under the guide's classifier q(y | x) where it is missing. Rows with
+    a label teach q(y | x) nothing by the bound alone: `fit(label_weight=...)` adds the classifier's own loss. In nats.
+    Shapes: y [...], z [..., d], x [..., *S].
+
+    Args:
+        data: the data set (or its schema) with the label `y`, whose field `x`, or whose columns, are modelled.
+        prior: p(z), or p(z | y) with `LabelConditional`; the standard normal by default.
+        likelihood: p(x | y, z); by default the one that fits.
+        latent_dim: d.
+        hidden: widths of the decoder's hidden layers.
+        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+
+    Raises:
+        UserError: if the data has no label y, or the likelihood is no distribution over the rest.
+
+    Source: Kingma et al. 2014, arXiv 1406.5298.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.guides import MeanField
+        >>> data = ppl_vae.load("digits", labels=100)
+        >>> model = M2(data, latent_dim=4)
+        >>> model(y=torch.tensor([3, 3, 7])).shape
+        torch.Size([3, 8, 8])
+        >>> [(block.sites, block.given) for block in MeanField(model).blocks]
+        [(('y',), ()), (('z',), ('y',))]
+    """
+
+    def __init__(
+        self,
+        data: Data | Schema,
+        *,
+        prior: Prior | None = None,
+        likelihood: Likelihood | Columns | None = None,
+        latent_dim: int = 16,
+        hidden: Sequence[int] = (256,),
+        activation: str = "gated",
+    ) -> None:
+        super().__init__(data)
+        label = label_of(self.schema, "M2")
+        self.prior = (prior or StandardNormal()).build(latent_dim)
+        self.one_hot = OneHotInput(label)
+        self.logits = nn.Parameter(torch.zeros(self.one_hot.size))
+        self.decodes(latent_dim + self.one_hot.size, likelihood, hidden, activation, taken=("z", "y"))
+
+    def forward(
+        self, x: Tensor | None = None, y: Tensor | None = None, n: int = 1, **columns: Tensor
+    ) -> Tensor | dict[str, Tensor]:
+        """Observe rows x (or columns by name) and labels y where they are not -1, or simulate rows."""
+        given = rows_of(x=x, **columns)
+        with self.rows(given | rows_of(y=y), n):
+            y = pyro.sample("y", dist.Categorical(logits=self.logits), obs=y)
+            z = pyro.sample("z", self.prior(y))
+            return self.observe(concatenate([self.one_hot(y), z]), given)

@@ -1,0 +1,67 @@
+"""Few labels: hide those of most training rows, and of all validation and test rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data.dataset import SPLITS, Data, Split
+from ppl_vae.data.schema import Schema
+from ppl_vae.errors import UserError
+
+__all__ = ["hide_labels"]
+
+
+def hide_labels(data: Data, labels: int, seed: int = 0) -> Data:
+    """The same rows with the label y of `labels` training rows, as many of each category; everywhere else it is -1.
+
+    What was hidden is kept in `Split.hidden`, which no batch ever holds, so that predictions can be scored.
+
+    Raises:
+        UserError: if there is no label y, or fewer labelled rows than asked for.
+
+    Example:
+        >>> from ppl_vae.data import load
+        >>> few = hide_labels(load("digits"), 20, seed=1)
+        >>> few.train["y"][few.train["y"] >= 0].bincount().tolist()
+        [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+    """
+    if "y" not in data.schema or data.schema["y"].kind != "categorical" or data.schema["y"].shape:
+        raise UserError(
+            f"labels= keeps a number of the labels y, but data set {data.name!r} has fields "
+            f"{', '.join(data.schema.names)}: name the label column with label="
+        )
+    schema = Schema(tuple(replace(f, missing=True) if f.name == "y" else f for f in data.schema))
+    kept = {"train": _chosen(data.train["y"], data.schema["y"].cardinality or 1, labels, seed)}
+    splits = {
+        name: split and _hidden(split, schema, kept.get(name)) for name in SPLITS if (split := getattr(data, name))
+    }
+    return replace(data, schema=schema, **splits)
+
+
+def _hidden(split: Split, schema: Schema, kept: Tensor | None) -> Split:
+    y = split["y"]
+    shown = torch.full_like(y, -1)
+    if kept is not None:
+        shown[kept] = y[kept]
+    return Split(schema, split.name, {**split.fields, "y": shown}, split.draws, {**split.hidden, "y": y})
+
+
+def _chosen(y: Tensor, categories: int, labels: int, seed: int) -> Tensor:
+    """Random rows, equally many of each category; what is left over goes to random categories."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(y), generator=generator)
+    quota = torch.full((categories,), labels // categories)
+    quota[torch.randperm(categories, generator=generator)[: labels % categories]] += 1
+    found = []
+    for category, wanted in enumerate(quota.tolist()):
+        rows = order[y.cpu()[order] == category]
+        if len(rows) < wanted:
+            raise UserError(
+                f"labels={labels} asks for {wanted} training rows of category {category}, got {len(rows)}:"
+                " ask for fewer"
+            )
+        found.append(rows[:wanted])
+    return torch.cat(found).to(y.device)
