@@ -28,7 +28,7 @@ class OneHotInput(nn.Module):
         super().__init__()
         if field.cardinality is None:
             raise UserError(f"field {field.name!r} is categorical but has no cardinality")
-        self.size = field.cardinality
+        self.size, self.missing = field.cardinality, field.missing
 
     def forward(self, y: Tensor) -> Tensor:
         """Compare with every level: unlike F.one_hot this neither reads values nor refuses -1."""
@@ -86,7 +86,7 @@ class ConvolutionalInput(nn.Module):
 
     def __init__(self, field: Field, train: Split | None = None) -> None:
         super().__init__()
-        self.flat = StandardisedInput(field, train)
+        self.flat, self.missing = StandardisedInput(field, train), field.missing
         self.last = len(field.shape) == 3 and field.shape[0] > 4
         channels, self.picture = _channels(field.shape)
         self.planes = channels * (2 if field.missing else 1)
@@ -123,7 +123,7 @@ class SetInput(nn.Module):
 
     def __init__(self, field: Field, train: Split | None = None, width: int = 64) -> None:
         super().__init__()
-        self.shape = field.shape[1:]
+        self.shape, self.missing = field.shape[1:], field.missing
         each = math.prod(self.shape)
         mean, scale = torch.zeros(each), torch.ones(each)
         if train is not None:
@@ -200,6 +200,10 @@ class FieldEncoder(nn.Module):
     def input_of(self, name: str) -> nn.Module:
         """The input layer of a field."""
         return self.inputs[self.names.index(name)]
+
+    def sees_holes(self, name: str) -> bool:
+        """Whether a field had missing entries in the rows that this encoder was made for."""
+        return bool(self.input_of(name).missing)
 
     def _input(self, name: str, batch: Mapping[str, Tensor]) -> Tensor:
         layer = self.input_of(name)
