@@ -2,7 +2,8 @@
 
 from ppl_vae.models.gmvae import GMVAE
 from ppl_vae.models.hierarchical import Hierarchical
+from ppl_vae.models.m1m2 import M1M2
 from ppl_vae.models.m2 import M2
 from ppl_vae.models.vae import VAE
 
-__all__ = ["GMVAE", "M2", "VAE", "Hierarchical"]
+__all__ = ["GMVAE", "M1M2", "M2", "VAE", "Hierarchical"]

@@ -172,11 +172,14 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
             model.parents,
             joint=lambda name: self.joint and name not in self.families,
             known=[n for n in model.shared if n in self.given_sites],
+            order=model.order,
+            touching=model.touching if model.order else None,
         )
         return blocks if self.conditioning == "structured" else tuple(Block(b.sites) for b in blocks)
 
     def _width(self, block: Block) -> int:
-        return int(self.encoder.size) + sum(self.given_sites[n].width for n in block.given)  # type: ignore[arg-type]
+        row = int(self.encoder.size) if block.row else 0  # type: ignore[arg-type]
+        return row + sum(self.given_sites[n].width for n in block.given)
 
     def _mixes(self, block: Block) -> bool:
         return bool(block.given and self.hidden)
@@ -235,7 +238,8 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         return features.reshape(features.shape[:1] + (1,) * (-1 - self.dim) + features.shape[1:])
 
     def _features(self, row: Tensor, block: Block, values: Mapping[str, Tensor]) -> Tensor:
-        return concatenate([row, *(self.given_sites[n].features(values[n]) for n in block.given)])
+        given = [self.given_sites[n].features(values[n]) for n in block.given]
+        return concatenate([row, *given] if block.row else given)
 
     def _draw(self, block: Block, head: Any, entered: dict[str, Any]) -> dict[str, Tensor]:
         site = self.sites[block.sites[0]]

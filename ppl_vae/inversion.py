@@ -21,10 +21,14 @@ Parents = Mapping[str, frozenset[str]]
 
 @dataclass(frozen=True)
 class Block:
-    """Sites that are drawn together, and the earlier sites that their parameters depend on besides the row."""
+    """Sites that are drawn together, and the earlier sites that their parameters depend on.
+
+    They depend on the row too (`row`), unless earlier sites say all that it could tell.
+    """
 
     sites: tuple[str, ...]
     given: tuple[str, ...] = ()
+    row: bool = True
 
     @property
     def name(self) -> str:
@@ -53,6 +57,8 @@ def faithful_blocks(
     *,
     joint: Callable[[str], bool],
     known: Iterable[str] = (),
+    order: Sequence[str] = (),
+    touching: Iterable[str] | None = None,
 ) -> tuple[Block, ...]:
     """The blocks of a guide, in the order in which they are drawn.
 
@@ -60,23 +66,34 @@ def faithful_blocks(
     conditioned on them: the posterior of a mixture is a mixture. Then all continuous latents that are ready, in
     one block as far as `joint` says so. `late` sites (discrete ones inside inner plates, summed out there) come
     last, since nothing outside their plate can look at them. `known` are latents drawn before (shared by all rows).
+    A model may ask for another `order`. Latents that reach none of those `touching` the data need not see the row.
     """
     placed: list[str] = [*known]
     blocks: list[Block] = []
-    waiting = {kind: list(names) for kind, names in (("label", discrete), ("free", continuous), ("late", late))}
     latents = {*continuous, *discrete, *late}
     tied = _moral(parents, latents | {*placed})
+    waiting = {"label": list(discrete), "free": list(continuous), "late": list(late)}
+    asked = list(order)
     while any(waiting.values()):
-        kind, ready = _ready(waiting, parents, latents, placed)
+        kind, ready = _next(waiting, asked) if asked else _ready(waiting, parents, latents, placed)
         waiting[kind] = [n for n in waiting[kind] if n not in ready]
+        asked = [n for n in asked if n not in ready]
         together = [n for n in ready if kind == "free" and joint(n)]
         groups = [together] if together else []
         groups += [[n] for n in ready if n not in together]
         for group in sorted(groups, key=lambda g: ready.index(g[0])):
-            given = _reached(group, [n for n in placed if n not in late], tied, {*placed})
-            blocks.append(Block(tuple(group), given))
+            reached = _reached(group, tied, {*placed})
+            row = touching is None or bool({*touching} & (reached - {*placed}))
+            blocks.append(Block(tuple(group), tuple(n for n in placed if n in reached and n not in late), row))
             placed += group
     return tuple(blocks)
+
+
+def _next(waiting: Mapping[str, list[str]], asked: list[str]) -> tuple[str, list[str]]:
+    """The next sites of the order that was asked for, as many as are of one kind."""
+    kind = next(kind for kind, names in waiting.items() if asked[0] in names)
+    end = next((i for i, n in enumerate(asked) if n not in waiting[kind]), len(asked))
+    return kind, asked[:end]
 
 
 def _ready(
@@ -113,14 +130,12 @@ def _moral(parents: Parents, latents: set[str]) -> dict[str, set[str]]:
     return tied
 
 
-def _reached(group: list[str], earlier: list[str], tied: Mapping[str, set[str]], placed: set[str]) -> tuple[str, ...]:
-    """The earlier sites that can be reached from a group through sites that are not yet placed."""
-    seen, stack, found = {*group}, [*group], set()
+def _reached(group: list[str], tied: Mapping[str, set[str]], placed: set[str]) -> set[str]:
+    """A group with all sites that can be reached from it through sites that are not yet placed."""
+    seen, stack = {*group}, [*group]
     while stack:
         for other in tied.get(stack.pop(), ()):
-            if other in placed:
-                found.add(other)
-            elif other not in seen:
+            if other not in seen:
                 seen.add(other)
-                stack.append(other)
-    return tuple(n for n in earlier if n in found)
+                stack += [] if other in placed else [other]
+    return seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,7 +29,8 @@ class Reading:
 
     `observed` names the fields that the posterior is read from; a label that is known in some rows is one of them
     only if it is drawn after other latents, which have to see it there. `repeated` names those whose leading dimension
-    is a plate of exchangeable measurements of a row.
+    is a plate of exchangeable measurements of a row. `touching` are the latents next to the data: what is observed
+    depends on them directly, or they on it. In `order` the model wants its latents drawn, if it wants one.
     """
 
     plate: str
@@ -39,6 +40,8 @@ class Reading:
     parents: Parents
     observed: tuple[str, ...]
     repeated: frozenset[str]
+    touching: frozenset[str]
+    order: tuple[str, ...] = ()
 
 
 def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
@@ -67,7 +70,34 @@ def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
         asked = program.select(fields)
         observed = tuple(n for n in fields if any(v is fields[n] for v in asked.values())) or tuple(fields)
         repeated = frozenset() if any(s.plates for s in local.values()) else _repeated(program, batch, trace, dim)
-    return Reading(frame.name, dim, local, shared, parents, observed, repeated & {*observed})
+        touching = _touching(program, batch, trace, parents, latent.keys())
+        order = _order(program, [*local])
+    return Reading(frame.name, dim, local, shared, parents, observed, repeated & {*observed}, touching, order)
+
+
+def _order(program: Program, latents: Sequence[str]) -> tuple[str, ...]:
+    """The model's attribute `order`: all of its latents, or nothing."""
+    order = tuple(getattr(program.program, "order", ()))
+    if order and sorted(order) != sorted(latents):
+        raise UserError(f"the model's order must name each of its latents {', '.join(latents)} once, got {order}")
+    return order
+
+
+def _touching(
+    program: Program, batch: Mapping[str, Tensor], trace: Trace, parents: Parents, latents: Collection[str]
+) -> frozenset[str]:
+    """The latents next to the data: those that an observed site depends on, and those that depend on a field.
+
+    The latter are found by giving every row the fields of another: with the same latents, their density changes.
+    """
+    found = {above for site, all_above in parents.items() if site not in latents for above in all_above}
+    other = {name: value.roll(1, 0) for name, value in batch.items()}
+    again = poutine.trace(poutine.replay(Holes(None, batch=other)(program), trace=trace)).get_trace(**other)
+    for name in latents:
+        before, after = (t.nodes[name]["fn"].log_prob(trace.nodes[name]["value"]) for t in (trace, again))
+        if not torch.equal(before, after):
+            found.add(name)
+    return frozenset(found)
 
 
 def _repeated(program: Program, batch: Mapping[str, Tensor], trace: Trace, dim: int) -> frozenset[str]:

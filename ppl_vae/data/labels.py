@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,8 +36,8 @@ def hide_labels(data: Data, labels: int, seed: int = 0) -> Data:
         )
     schema = Schema(tuple(replace(f, missing=True) if f.name == "y" else f for f in data.schema))
     kept = {"train": _chosen(data.train["y"], data.schema["y"].cardinality or 1, labels, seed)}
-    splits = {
-        name: split and _hidden(split, schema, kept.get(name)) for name in SPLITS if (split := getattr(data, name))
+    splits: dict[str, Any] = {
+        name: _hidden(split, schema, kept.get(name)) for name in SPLITS if (split := getattr(data, name)) is not None
     }
     return replace(data, schema=schema, **splits)
 
