@@ -69,7 +69,7 @@ def load(
         ('a', 'b')
         >>> few = load("digits", labels=50)
         >>> (few.train["y"] >= 0).sum().item(), (few.test["y"] >= 0).sum().item(), few.test.truth("y")[:3].tolist()
-        (50, 0, [9, 5, 2])
+        (50, 0, [3, 4, 6])
     """
     if isinstance(source, Data):
         if labels is not None:
