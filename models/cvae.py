@@ -23,13 +23,13 @@ __all__ = ["CVAE"]
 
 
 class CVAE(RowModel):
-    """Rows under conditions: z ~ p(z) (or p(z | c)), x ~ p(x | f(z, c)), with c given, not modelled.
+    """Rows under conditions: z ~ p(z) (or p(z | c)), x ~ p(x | f(z, h(c))), with c given, not modelled.
 
     log p(x | c) = log of the integral of p(x | z, c) p(z) over z in R^d, in nats: every bound and evidence is
-    conditional. Shapes: z [..., d], x [..., *S]; c are the fields named in `given`, which enter the decoder as one-hot
-    vectors (labels) or standardised by the training rows (numbers). They are no sites but arguments: called with rows
-    the model conditions on x and c; called with c alone it draws one row for each; one value, `model(n=16, y=3)`,
-    stands for all n rows. A generated guide encodes x and c.
+    conditional. Shapes: z [..., d], x [..., *S]; c are the fields named in `given`, which enter the decoder through a
+    network h(c) of one-hot vectors (labels) and numbers standardised by the training rows. They are no sites but
+    arguments: called with rows the model conditions on x and c; called with c alone it draws one row for each; one
+    value, `model(n=16, y=3)`, stands for all n rows. A generated guide encodes x and c.
 
     A missing condition means "unknown": a zero vector in place of the one-hot, the mean and a mask in place of a
     number. The model learns it from training rows without the condition; if there were none, it is refused.
@@ -41,7 +41,7 @@ class CVAE(RowModel):
         learned_prior: let a network of the conditions give p(z | c) = N(m(c), diag s(c)^2).
         likelihood: p(x | z, c); by default the one that fits.
         latent_dim: d.
-        hidden: widths of the hidden layers of the decoder and of the learned prior.
+        hidden: widths of the hidden layers of the decoder, of h and of the learned prior.
         activation: of the hidden layers, see `ppl_vae.networks.MLP`.
 
     Raises:
@@ -75,7 +75,9 @@ class CVAE(RowModel):
         super().__init__(data)
         self.needs = (given,) if isinstance(given, str) else tuple(given)
         fields = self._conditions(prior, learned_prior)
-        self.condition = FieldEncoder(fields, self.train_rows, hidden=())
+        # Through a network of their own: beside z, the few entries of a one-hot vector would be learned last, and
+        # by then z would say what they say.
+        self.condition = FieldEncoder(fields, self.train_rows, hidden, activation)
         if learned_prior:
             network = FieldEncoder(fields, self.train_rows, hidden, activation)
             self.prior: Any = torch.nn.Sequential(network, DiagonalNormal(network.size, latent_dim))

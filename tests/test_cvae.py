@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,6 +10,7 @@ import torch
 from cases import F64
 
 import ppl_vae
+from ppl_vae.cli import main
 from ppl_vae.errors import UserError
 from ppl_vae.guides import IAF, FullRank, MeanField
 from ppl_vae.likelihoods import Normal
@@ -96,7 +98,8 @@ def test_an_unknown_condition_is_learned_from_rows_without_it_and_refused_if_the
     data = ppl_vae.load(rows(60, holes=True), missing="allow", test=0, validation=0)
     model = CVAE(data, given=("y", "dose"), latent_dim=1, hidden=(4,))
     assert model(n=2, y=-1, dose=torch.nan).isfinite().all()
-    assert (model.condition({"y": torch.tensor([-1]), "dose": torch.tensor([torch.nan])}) == 0).all()
+    plain = CVAE(data, given=("y", "dose"), latent_dim=1, hidden=())
+    assert (plain.condition({"y": torch.tensor([-1]), "dose": torch.tensor([torch.nan])}) == 0).all()
     ppl_vae.fit(model, MeanField(model, hidden=(4,)), data, epochs=1)
     with pytest.raises(UserError, match="this schema has no missing entries"):
         CVAE(digits, latent_dim=2, hidden=(8,))(n=2, y=-1)
@@ -129,3 +132,26 @@ def test_conditions_are_asked_for(digits):
     assert "Trace" not in str(error.value)
     with pytest.raises(UserError, match="conditions on field 'y'"):
         ppl_vae.predict(model, guide, digits.test)
+
+
+def test_the_command_line_gives_conditions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", "cvae", "--epochs", "1", "--hidden", "8", "--latent-dim", "2", "--evaluate-particles", "2"]
+    assert main([*fit, "--given", "y", "--out", "run"]) == 0
+    assert (tmp_path / "run" / "figures" / "conditional.png").is_file()
+    assert "Samples given y" in (tmp_path / "run" / "report.html").read_text()
+    assert main(["sample", "run", "-n", "5", "--given", "y=3,7"]) == 0
+    assert np.load("run/samples.npz")["y"].tolist() == [3, 7, 3, 7, 3]
+    assert main(["sample", "run", "-n", "4", "--out", "own.csv"]) == 0
+    lines = (tmp_path / "own.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["y", "0", "1", "2", "3"]  # of the first training rows
+    for words, said in (
+        (["y=12"], "unknown value of y '12'"),
+        (["z=1"], "unknown condition 'z'"),
+        (["y"], "NAME=VALUE"),
+    ):
+        capsys.readouterr()
+        assert main(["sample", "run", "--given", *words]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["fit", "--given", "y", "--out", "other"]) == 2
+    assert "--given was given, but vae does not take it" in capsys.readouterr().err
