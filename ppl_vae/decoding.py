@@ -30,6 +30,7 @@ class RowModel(Recorded, PyroModule):
     likelihood: Likelihood | Columns
     decoder: MLP
     observes: tuple[str, ...]
+    needs: tuple[str, ...] = ()
 
     def __init__(self, data: Data | Schema) -> None:
         super().__init__()
@@ -50,17 +51,20 @@ class RowModel(Recorded, PyroModule):
         *,
         taken: Collection[str],
         also: Sequence[str] = (),
+        without: Collection[str] = (),
     ) -> None:
         """Choose the likelihood and make the network from [..., inputs] to its features.
 
         By default the likelihood fits field `x`, or every column if there is no x. The network starts at the marginals
-        of the training rows. `taken` are the names of the model's own sites; `also` the further fields it asks for.
+        of the training rows. `taken` are the names of the model's own sites; `also` the further fields it asks for;
+        `without` fields that are no part of the row that is decoded.
 
         Raises:
             UserError: for a column with a name that the model has taken for a site or an argument.
         """
         default = default_likelihood(self.schema["x"]) if "x" in self.schema else Columns()
-        self.likelihood = (likelihood or default).of(self.schema, self.train_rows)
+        schema = Schema(tuple(field for field in self.schema if field.name not in without))
+        self.likelihood = (likelihood or default).of(schema, self.train_rows)
         for field in self.likelihood.fields if isinstance(self.likelihood, Columns) else ():
             if field.name in {"n", "data", "self", *taken}:
                 raise UserError(f"column {field.name!r} has the name of a site or argument of the model: rename it")

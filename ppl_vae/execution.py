@@ -48,10 +48,12 @@ def traced(program: Any, batch: Batch) -> Trace:
         return poutine.trace(program).get_trace(**batch)
     except (RuntimeError, ValueError, TypeError) as error:
         cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError):
-                raise cause from None
+        ours = None
+        while cause is not None:  # the innermost: Pyro raises the same class anew, with the shapes of its trace
+            ours = cause if isinstance(cause, UserError) else ours
             cause = cause.__cause__ or cause.__context__
+        if ours is not None:
+            raise ours from None
         raise
 
 

@@ -122,10 +122,21 @@ def _given(model: Callable[..., Any], latents: Mapping[str, Tensor], batch: Batc
         return sample_sites(poutine.trace(poutine.replay(program, trace=trace)).get_trace(**batch))
 
 
-def simulate(pair: Pair, schema: Schema, n: int, *, seed: int = 0, draw: bool = True) -> dict[str, Tensor]:
-    """n rows from the model: latents and observed fields by site name, fields drawn or as means given the latents."""
+def simulate(
+    pair: Pair,
+    schema: Schema,
+    n: int,
+    *,
+    seed: int = 0,
+    draw: bool = True,
+    given: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """n rows from the model: latents and observed fields by site name, fields drawn or as means given the latents.
+
+    `given` are the fields that a conditional model is given, [n, *S] each.
+    """
     labels = {f.name for f in schema if f.kind == "categorical" and f.shape == ()}
-    batch = {f.name: blank(f, n).to(pair.device) for f in schema if f.name not in labels}
+    batch = {f.name: blank(f, n).to(pair.device) for f in schema if f.name not in labels} | dict(given or {})
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         sites = sample_sites(poutine.trace(poutine.uncondition(pair.model)).get_trace(**batch))

@@ -200,24 +200,23 @@ class _Asked:
         Raises:
             UserError: naming the field, and the remedy.
         """
+        batches = self.batches(split.batch(slice(0, 4)))
+        guide = self._guide(batches[0])
+        if self.name in guide and not can_enumerate(guide[self.name]["fn"]):
+            raise UserError(f"{self.name!r} is a continuous latent: ask for its posterior mean, ppl-vae encode")
+        model = guide if self.name in guide else self._model(batches[1], guide)
+        if self.name not in model:
+            if self.name in self.pair.model.arguments:
+                raise UserError(f"the model conditions on field {self.name!r} and does not predict it: ask for another")
+            raise unknown_name("field or discrete latent", self.name, [n for n in model if n in batches[1]] or model)
         encoder = _encoder_of(self.pair.guide)
         if encoder is not None and self.name in encoder.names and not encoder.sees_holes(self.name):
             raise UserError(
                 f"the guide's encoder sees field {self.name!r} and has never seen it missing: train with rows that "
                 "miss it (-1 or NaN, load(..., missing='allow')), or with a guide that does not see it"
             )
-        batches = self.batches(split.batch(slice(0, 4)))
-        guide = self._guide(batches[0])
-        if self.name in guide:
-            if not can_enumerate(guide[self.name]["fn"]):
-                raise UserError(f"{self.name!r} is a continuous latent: ask for its posterior mean, ppl-vae encode")
-            return
-        model = self._model(batches[1], guide)
-        if self.name not in model:
-            if self.name in self.pair.model.arguments:
-                raise UserError(f"the model conditions on field {self.name!r} and does not predict it: ask for another")
-            raise unknown_name("field or discrete latent", self.name, [n for n in model if n in batches[1]] or model)
-        self._refuse_causes(batches[1], guide, model)
+        if self.name not in guide:
+            self._refuse_causes(batches[1], guide, model)
 
     def _refuse_causes(self, batch: Batch, guide: Mapping[str, Any], model: Mapping[str, Any]) -> None:
         """p(y | z) is what z says of y only if nothing observed depends on y itself."""

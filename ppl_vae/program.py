@@ -101,7 +101,8 @@ def _make_local(module: nn.Module) -> None:
 def _arguments(program: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
     """Argument names of a program with whether each is required; and whether it takes any name.
 
-    A module with `**fields` may say in its attribute `observes` which names these are.
+    A module with `**fields` may say in its attribute `observes` which names these are, and in `needs` which of them
+    it cannot do without.
     """
     target = program.forward if isinstance(program, nn.Module) else program
     found: dict[str, bool] = {}
@@ -113,7 +114,7 @@ def _arguments(program: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
             found[parameter.name] = parameter.default is parameter.empty
     names: Any = getattr(program, "observes", None)
     if takes_any and names is not None:
-        return found | dict.fromkeys(names, False), False
+        return found | dict.fromkeys(names, False) | dict.fromkeys(getattr(program, "needs", ()), True), False
     return found, takes_any
 
 

@@ -20,12 +20,15 @@ from ppl_vae.latents import ACTIVE, Latents
 from ppl_vae.report_words import number
 from ppl_vae.view import View
 
-__all__ = ["Album", "latent_space", "prior_samples", "reconstructions"]
+__all__ = ["Album", "latent_space", "prior_samples", "reconstructions", "under_conditions"]
 
 SPAN = 2.5
 STEPS = 11
 LINES = 64
-"""How many latents are moved, at most."""
+"""How many latents are moved, and how many conditions are shown, at most."""
+
+COLUMNS = 12
+"""Draws under every condition."""
 
 Picture = tuple[bytes, str, str]
 
@@ -107,6 +110,27 @@ def prior_samples(view: View, album: Album) -> Section:
     )
     beside = f"As many {view.split} rows for comparison: is every kind made, and as often?{_gaps(view)}"
     return Section(title, words, figures=(album.add("samples", made, said), album.add("data", real, beside)))
+
+
+def under_conditions(view: View, album: Album) -> list[Section]:
+    """The same latents under every category of a condition; nothing for a model without one, and of tables."""
+    label = next((f for f in view.conditions if f.shape == () and f.kind in ("categorical", "binary")), None)
+    if label is None or not _is_picture(view):
+        return []
+    names = list(label.names) or [str(code) for code in range(label.cardinality or 2)]
+    made = view.under(label, COLUMNS)[:LINES]
+    figure = plots.grid(made, names[: len(made)], limits=_limits(view), axis=label.name)
+    words = (
+        f"The model is given {label.name} and draws what {label.name} leaves open: a line is a value of "
+        f"{label.name}, and a column is one draw of z from the prior, the same in all lines."
+    )
+    if others := [f.name for f in view.conditions if f.name != label.name]:
+        words += f" The other conditions ({', '.join(others)}) are those of a {view.split} row, one for each column."
+    caption = (
+        f"Mean pictures. Every line should show its {label.name}, in many manners; what a column has in common "
+        "(slant, weight) is what z stands for. Lines that look alike: the model does not listen to its condition."
+    )
+    return [Section(f"Samples given {label.name}", words, figures=(album.add("conditional", figure, caption),))]
 
 
 def _is_picture(view: View) -> bool:

@@ -42,6 +42,7 @@ class View:
         held: draws of the guide's other latents: discrete ones of the rows, and those that all rows share.
         shared: names of the latents that all rows share.
         drawn: names of latents that the guide leaves to the model, which sums them out in training.
+        conditions: the fields that the model is given and does not observe.
         seed: of every draw.
     """
 
@@ -59,6 +60,7 @@ class View:
     held: Mapping[str, Tensor]
     shared: frozenset[str]
     drawn: tuple[str, ...]
+    conditions: tuple[Field, ...]
     seed: int
 
     def __len__(self) -> int:
@@ -106,6 +108,14 @@ class View:
         rows = [i % len(self) for i in range(n)]
         shared = {name: self.held[name] for name in self.shared}
         return self._run(shared, self._given(rows, labels=False), draw=draw)
+
+    def under(self, condition: Field, n: int) -> Tensor:
+        """E[x | z, c] for n draws of z, the same under every category of a condition, [category, n, *S]."""
+        rows = [i % len(self) for i in range(n)]
+        shared, given = {name: self.held[name] for name in self.shared}, self._given(rows, labels=False)
+        now = given[condition.name]
+        codes = range(condition.cardinality or 2)
+        return torch.stack([self._run(shared, {**given, condition.name: torch.full_like(now, c)}) for c in codes])
 
     def _given(self, rows: list[int], *, labels: bool = True) -> Batch:
         """The fields that the model is given: of single values those that it needs, or that all rows have."""
@@ -180,6 +190,7 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
         held=held,
         shared=shared,
         drawn=tuple(n for n, s in model.items() if not s["is_observed"] and n not in guide),
+        conditions=tuple(f for f in split.schema if pair.model.arguments.get(f.name) and f.name not in model),
         seed=seed,
     )
 

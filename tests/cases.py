@@ -53,7 +53,7 @@ from ppl_vae.likelihoods import (
     ZeroInflatedNegativeBinomial,
     ZeroInflatedPoisson,
 )
-from ppl_vae.models import GMVAE, VAE, Hierarchical
+from ppl_vae.models import CVAE, GMVAE, VAE, Hierarchical
 from ppl_vae.priors import (
     CouplingFlowPrior,
     Diagonal,
@@ -517,7 +517,16 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "Hierarchical, three layers": lambda data: Hierarchical(data, latent_dims=(3, 2, 1), hidden=(8,)),
     "GMVAE": lambda data: GMVAE(data, clusters=3, latent_dim=3, hidden=(8,)),
     "VAE, tanh": lambda data: VAE(data, latent_dim=3, hidden=(8, 8), activation="tanh"),
+    "CVAE": lambda data: CVAE(data, latent_dim=3, hidden=(8,)),
+    "CVAE, learned prior": lambda data: CVAE(data, latent_dim=3, hidden=(8,), learned_prior=True),
+    "CVAE, LabelConditional": lambda data: CVAE(data, latent_dim=3, hidden=(8,), prior=LabelConditional(10)),
 }
+
+
+def conditions(model: Any, data: Any, n: int) -> dict[str, Tensor]:
+    """What a conditional model has to be given for n rows to be simulated: the conditions of rows of the data."""
+    return {name: data.test[name][:n] for name in getattr(model, "needs", ())}
+
 
 # -- guides: name -> class, run over programs with latents of every kind -------------------------------------------
 

@@ -77,6 +77,10 @@ def fit(
         str | None,
         typer.Option(metavar="N,N", help="Widths of hidden layers, of both networks.", show_default="256 for vae"),
     ] = None,
+    given: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="The fields that a conditional model is given.", show_default="y for cvae"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers; the split of a file is fixed.")] = 0,
     device: o.Device = "auto",
     evaluate_particles: Annotated[int, typer.Option(help="Draws per row of the final evaluation.")] = 1000,
@@ -130,6 +134,7 @@ class Request:
     patience: int
     latent_dim: int | None
     hidden: str | None
+    given: str | None
     seed: int
     device: str
     evaluate_particles: int
@@ -155,6 +160,7 @@ class Request:
         if o.field_columns(self.field) and self.columns:
             raise UserError("--columns and --field both say which columns are used: give one of them")
         o.whole_numbers("--hidden", self.hidden)
+        o.split_words("--given", self.given)
         ProgramWords(self.model, self.guide).check()
         for kind in ("priors", "likelihoods"):
             word = getattr(self, kind.removesuffix("s"))
@@ -183,6 +189,7 @@ class Request:
                 entry = catalog.find(f"{kind}s", word)
                 found[kind] = catalog.construct(entry.load(), {}, {}, f"{kind} {entry.name}")[0]
         found |= {"latent_dim": self.latent_dim, "hidden": o.whole_numbers("--hidden", self.hidden)}
+        found |= {"given": o.split_words("--given", self.given)}
         return {name: value for name, value in found.items() if value is not None}
 
     def schedule(self) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.cli.conditions import conditions_of, given_words
 from ppl_vae.cli.inputs import DataWords, open_words, rows_of
 from ppl_vae.cli.output import (
     as_json as plain,
@@ -82,6 +83,14 @@ def sample(
     n: Annotated[int, typer.Option("-n", help="How many rows.")] = 64,
     seed: o.Seed = 0,
     mean: Annotated[bool, typer.Option("--mean", help="The mean of x given the latents, no draw.")] = False,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=A,B",
+            help="Conditions of a conditional model, in turn over the rows. Repeat it.",
+            show_default="those of training rows",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -98,31 +107,39 @@ def sample(
     o.check_whole("-n", n, 1)
     o.check_whole("--seed", seed, 0)
     check_target(out, (".npz", ".csv", ".png"))
+    values = given_words(given)
     opened = open_words(run, model, guide, device)
     from ppl_vae.prediction import simulate
 
-    fields = _observed(opened)
-    drawn = simulate(opened.pair, opened.schema, n, seed=seed, draw=not mean)
+    fields, wanted = _observed(opened)
+    under = conditions_of(opened, wanted, values, n)
+    drawn = simulate(opened.pair, opened.schema, n, seed=seed, draw=not mean, given=under)
     if out is not None and out.suffix.lower() == ".png":
         written = [_picture(opened, fields, drawn, out)]
     else:
-        table = {name: column for site, field in fields.items() for name, column in _table(site, field, drawn).items()}
-        written = [write_rows(out or run / "samples.npz", drawn, table)]
+        shown = {name: opened.schema[name] for name in under} | fields
+        arrays = drawn | under
+        table = {name: column for site, field in shown.items() for name, column in _table(site, field, arrays).items()}
+        written = [write_rows(out or run / "samples.npz", arrays, table)]
         if out is None and any(field.is_image for field in fields.values()):
             written.append(_picture(opened, fields, drawn, run / "figures" / "samples.png"))
     typer.echo(f"{n} rows written to {' and '.join(map(str, written))}")
 
 
-def _observed(run: Run) -> dict[str, Field]:
-    """The fields that the model generates, by the site that observes them: x where there is one."""
+def _observed(run: Run) -> tuple[dict[str, Field], tuple[str, ...]]:
+    """The fields that the model generates, by site (x where there is one), and the names of those it is given."""
     from ppl_vae.analysis import analyse
     from ppl_vae.data.example import example
 
     batch = {name: value.to(run.pair.device) for name, value in example(run.schema, None).items()}
-    sites = analyse(run.pair, batch).observed
+    structure = analyse(run.pair, batch)
+    sites, model = structure.observed, run.pair.model
+    known = {*sites, *structure.latents, *structure.summed_model}
+    wanted = tuple(n for n, needed in model.arguments.items() if needed and n in run.schema and n not in known)
     if "x" in sites:
-        return {"x": run.schema["x"]}
-    return {s: run.schema[s] for s in sites if s in run.schema} or {sites[0] if sites else "x": run.schema["x"]}
+        return {"x": run.schema["x"]}, wanted
+    fields = {s: run.schema[s] for s in sites if s in run.schema} or {sites[0] if sites else "x": run.schema["x"]}
+    return fields, wanted
 
 
 def _table(site: str, field: Field, drawn: Mapping[str, Tensor]) -> dict[str, list[Any]]:
