@@ -23,7 +23,7 @@ from ppl_vae.prediction import expected_value
 from ppl_vae.program import Batch, Pair, Program
 from ppl_vae.structure import frames, sample_sites
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "label_scores", "predict"]
 
 ROWS_AT_ONCE = 2000
 """How many rows are predicted in one pass: enough to be fast, few enough for a small machine."""
@@ -135,6 +135,27 @@ def predict(
     finally:
         pair.train(was_training)
     return _joined(parts)
+
+
+def label_scores(
+    model: Callable[..., Any], guide: Callable[..., Any], split: Split, field: str = "y"
+) -> dict[str, float | int]:
+    """How often the likeliest label is the true one, also where it was hidden on purpose, and its standard error.
+
+    Nothing where no label is known, or the pair says nothing about it.
+    """
+    if field not in split.schema or split.schema[field].kind != "categorical" or split.schema[field].shape:
+        return {}
+    truth = split.truth(field).cpu()
+    try:
+        found = predict(model, guide, split, field).labels.cpu()
+    except UserError:
+        return {}
+    right = (found == truth)[truth >= 0].double()
+    if len(right) < 2:
+        return {}
+    error = float(right.std()) / len(right) ** 0.5
+    return {"accuracy": float(right.mean()), "accuracy_se": error, "labelled_rows": len(right)}
 
 
 def _rows(data: Any, field: str, schema: Schema | None) -> tuple[Split, Split | None]:

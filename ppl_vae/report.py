@@ -11,6 +11,7 @@ from ppl_vae.atomic import write
 from ppl_vae.data import Data, Split
 from ppl_vae.html import Section, render
 from ppl_vae.report_figures import Album, latent_space, prior_samples, reconstructions, under_conditions
+from ppl_vae.report_labels import labels_and_clusters
 from ppl_vae.report_words import data_name, headline, name_of, number, what_was_trained
 from ppl_vae.runs import Run
 from ppl_vae.view import MOST, View, look
@@ -68,6 +69,7 @@ def write_report(
             reconstructions(view, album),
             prior_samples(view, album),
             *under_conditions(view, album),
+            *labels_and_clusters(view, album),
             *latent_space(view, album),
         ]
     finally:

@@ -20,7 +20,17 @@ from ppl_vae.latents import ACTIVE, Latents
 from ppl_vae.report_words import number
 from ppl_vae.view import View
 
-__all__ = ["Album", "latent_space", "prior_samples", "reconstructions", "under_conditions"]
+__all__ = [
+    "Album",
+    "columns_of",
+    "is_picture",
+    "latent_space",
+    "limits_of",
+    "prior_samples",
+    "reconstructions",
+    "spread_of",
+    "under_conditions",
+]
 
 SPAN = 2.5
 STEPS = 11
@@ -59,9 +69,9 @@ def reconstructions(view: View, album: Album) -> Section:
     )
     if view.drawn:
         words += f" The guide leaves {', '.join(view.drawn)} open; the model draws it from p(z)."
-    if not _is_picture(view):
+    if not is_picture(view):
         mean = view.reconstruct(list(range(len(view))))
-        figure = plots.table_reconstructions(_flat(view.values), _flat(mean), names=_columns(view))
+        figure = plots.table_reconstructions(_flat(view.values), _flat(mean), names=columns_of(view))
         caption = (
             "A point is a row. On the line, the latents keep this column. A flat cloud: they do not, and the "
             "model falls back on the column's average."
@@ -75,7 +85,7 @@ def reconstructions(view: View, album: Album) -> Section:
         view.values[rows],
         view.reconstruct(rows),
         labels=[names[row] or "?" for row in rows] if labels else None,
-        limits=_limits(view),
+        limits=limits_of(view),
     )
     caption = (
         f"{len(rows)} {view.split} rows picked at random{', sorted by class' if labels else ''}: above the "
@@ -92,16 +102,16 @@ def prior_samples(view: View, album: Album) -> Section:
         "No row is encoded here: latents z are drawn from the prior p(z), and the model makes something of "
         "them. This is what it has learned to be possible."
     )
-    if not _is_picture(view):
+    if not is_picture(view):
         draws = view.prior(max(500, len(view)), draw=True)
-        figure = plots.table_samples(_flat(view.values), _flat(draws), names=_columns(view))
+        figure = plots.table_samples(_flat(view.values), _flat(draws), names=columns_of(view))
         caption = (
             f"Grey: the {len(view):,} {view.split} rows. Blue line: {len(draws):,} rows drawn from the "
             "model, z from p(z) and x from p(x|z). The two should cover each other: where only the line is, "
             "the model invents; where only grey is, it misses rows."
         )
         return Section(title, words, figures=(album.add("samples", figure, caption),))
-    rows, limits = list(range(min(64, len(view)))), _limits(view)
+    rows, limits = list(range(min(64, len(view)))), limits_of(view)
     made = plots.samples(view.prior(len(rows)), limits=limits, title="model: E[x|z] for z from the prior")
     real = plots.samples(view.values[rows], limits=limits, title=f"data: {view.split} rows")
     said = (
@@ -115,11 +125,11 @@ def prior_samples(view: View, album: Album) -> Section:
 def under_conditions(view: View, album: Album) -> list[Section]:
     """The same latents under every category of a condition; nothing for a model without one, and of tables."""
     label = next((f for f in view.conditions if f.shape == () and f.kind in ("categorical", "binary")), None)
-    if label is None or not _is_picture(view):
+    if label is None or not is_picture(view):
         return []
     names = list(label.names) or [str(code) for code in range(label.cardinality or 2)]
     made = view.under(label, COLUMNS)[:LINES]
-    figure = plots.grid(made, names[: len(made)], limits=_limits(view), axis=label.name)
+    figure = plots.grid(made, names[: len(made)], limits=limits_of(view), axis=label.name)
     words = (
         f"The model is given {label.name} and draws what {label.name} leaves open: a line is a value of "
         f"{label.name}, and a column is one draw of z from the prior, the same in all lines."
@@ -133,12 +143,13 @@ def under_conditions(view: View, album: Album) -> list[Section]:
     return [Section(f"Samples given {label.name}", words, figures=(album.add("conditional", figure, caption),))]
 
 
-def _is_picture(view: View) -> bool:
+def is_picture(view: View) -> bool:
+    """Whether a row is drawn as a picture."""
     shape = view.field.shape
     return len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
 
 
-def _limits(view: View) -> tuple[float, float] | None:
+def limits_of(view: View) -> tuple[float, float] | None:
     """Black and white: the range of the field's kind, so that pictures compare; else that of the rows."""
     kind, top = view.field.kind, view.field.cardinality
     if kind in ("categorical", "count") and top is not None:
@@ -153,7 +164,8 @@ def _flat(values: Tensor) -> Tensor:
     return values.reshape(len(values), -1)
 
 
-def _columns(view: View) -> list[str]:
+def columns_of(view: View) -> list[str]:
+    """What the entries of a row are called."""
     field = view.field
     if len(field.names) == field.size and field.kind != "categorical":
         return list(field.names)
@@ -179,7 +191,7 @@ def latent_space(view: View, album: Album) -> list[Section]:
     # Of several sites the one nearest to the prior that can be moved and is used.
     first = max(view.latents, key=lambda site: (site.real, bool(site.ranked)))
     sections = [_traversal(view, first, album), _rates(view, album)]
-    if _is_picture(view) and len(view) > 1:
+    if is_picture(view) and len(view) > 1:
         sections.append(_interpolation(view, first, album))
     return [*sections, _map(view, first, album)]
 
@@ -205,9 +217,9 @@ def _traversal(view: View, latents: Latents, album: Album) -> Section:
     unit = "nats" if latents.exact else "activity"
     titles = [f"{latents.site}{i}  {latents.information[i]:.2f} {unit}" for i in shown]
     axis = f"value of {latents.site}" if standard else "prior sd from its mean"
-    if not _is_picture(view):
+    if not is_picture(view):
         return Section(title, words, figures=_table_traversals(view, made, steps, titles, axis, album))
-    figure = plots.traversal(made, steps, titles, limits=_limits(view), axis=axis)
+    figure = plots.traversal(made, steps, titles, limits=limits_of(view), axis=axis)
     measure = "its KL to the prior per row" if latents.exact else "the variance of its posterior mean over rows"
     caption = (
         "Follow a line from left to right: what changes is what this latent stands for, perhaps slant, "
@@ -220,7 +232,7 @@ def _traversal(view: View, latents: Latents, album: Album) -> Section:
 def _table_traversals(
     view: View, made: Tensor, steps: Tensor, titles: Sequence[str], axis: str, album: Album
 ) -> tuple[Picture, ...]:
-    scale = _spread(_flat(view.values))
+    scale = spread_of(_flat(view.values))
     caption = (
         "A panel is a latent, a line is a column: where it rises or falls, the latent moves the mean of this "
         "column, in units of the column's standard deviation in the data. Lines that move together share a "
@@ -232,7 +244,7 @@ def _table_traversals(
         figure = plots.table_traversal(
             made[some].reshape(*made[some].shape[:2], -1),
             steps,
-            names=_columns(view),
+            names=columns_of(view),
             titles=titles[some],
             scale=scale,
             axis=axis,
@@ -243,7 +255,7 @@ def _table_traversals(
     return tuple(figures)
 
 
-def _spread(x: Tensor) -> Tensor:
+def spread_of(x: Tensor) -> Tensor:
     """The standard deviation of the entries of each column that are there; 0 where there are none."""
     seen = x.isfinite()
     count, filled = seen.sum(0).clamp(min=1), x.nan_to_num(0.0)
@@ -327,7 +339,7 @@ def _interpolation(view: View, latents: Latents, album: Album) -> Section:
         between.append(view.decode({latents.site: latents.shaped(z)}, left))
     images = torch.stack([view.values[left], *between, view.values[right]], 1)
     ends = [(view.class_of(a) or view.name(a), view.class_of(b) or view.name(b)) for a, b in pairs]
-    figure = plots.interpolation(images, limits=_limits(view), ends=ends)
+    figure = plots.interpolation(images, limits=limits_of(view), ends=ends)
     caption = (
         "Framed are the real rows; between them is E[x|z] along the straight line from the posterior mean of "
         "one to that of the other. Look for pictures on the way that could be rows themselves. A sudden "

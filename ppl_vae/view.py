@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,10 @@ from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.errors import UserError
 from ppl_vae.latents import Latents, Sites, continuous_latents, draw_pair
+from ppl_vae.missing import can_enumerate
 from ppl_vae.prediction import decode, decode_columns, encode
 from ppl_vae.program import Batch, Pair
+from ppl_vae.structure import frames
 
 __all__ = ["View", "held_out", "look"]
 
@@ -43,6 +45,8 @@ class View:
         shared: names of the latents that all rows share.
         drawn: names of latents that the guide leaves to the model, which sums them out in training.
         conditions: the fields that the model is given and does not observe.
+        classes: of discrete latents of single rows, the guide's probabilities [row, value].
+        truth: labels of the rows by field, those that were hidden on purpose included; -1 where not known.
         seed: of every draw.
     """
 
@@ -61,6 +65,8 @@ class View:
     shared: frozenset[str]
     drawn: tuple[str, ...]
     conditions: tuple[Field, ...]
+    classes: Mapping[str, Tensor]
+    truth: Mapping[str, Tensor]
     seed: int
 
     def __len__(self) -> int:
@@ -69,7 +75,7 @@ class View:
     @property
     def labels(self) -> Tensor | None:
         """The class of each row, -1 where it is not known."""
-        return None if self.label is None else self.batch[self.label.name].nan_to_num(-1).long().cpu()
+        return None if self.label is None else self.truth[self.label.name]
 
     def class_of(self, row: int) -> str | None:
         """The name of the class of a row, if it is known."""
@@ -103,11 +109,12 @@ class View:
             total = total + self.decode(drawn, rows, seed=seed) / DRAWS
         return total
 
-    def prior(self, n: int, *, draw: bool = False) -> Tensor:
-        """E[x | z] (or a draw of x) for n latents from the prior, [n, *S]."""
+    def prior(self, n: int, *, draw: bool = False, given: Mapping[str, int] | None = None) -> Tensor:
+        """E[x | z] (or a draw of x) for n latents from the prior, [n, *S], some of them `given`."""
         rows = [i % len(self) for i in range(n)]
-        shared = {name: self.held[name] for name in self.shared}
-        return self._run(shared, self._given(rows, labels=False), draw=draw)
+        held = {name: self.held[name] for name in self.shared}
+        held |= {name: torch.full((n,), value, device=self.pair.device) for name, value in (given or {}).items()}
+        return self._run(held, self._given(rows, labels=False), draw=draw)
 
     def under(self, condition: Field, n: int) -> Tensor:
         """E[x | z, c] for n draws of z, the same under every category of a condition, [category, n, *S]."""
@@ -190,6 +197,8 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
         held=held,
         shared=shared,
         drawn=tuple(n for n, s in model.items() if not s["is_observed"] and n not in guide),
+        classes=_classes(pair, batch, guide, known, structure.global_latents, seed),
+        truth={f.name: split.truth(f.name).nan_to_num(-1).long().cpu() for f in split.schema if _is_class(f)},
         conditions=tuple(f for f in split.schema if pair.model.arguments.get(f.name) and f.name not in model),
         seed=seed,
     )
@@ -240,5 +249,21 @@ def _with_gaps(field: Field, values: Tensor) -> Tensor:
 
 
 def _label(schema: Schema, drawn: Field) -> Field | None:
-    found = [f for f in schema if f.shape == () and f.kind in ("categorical", "binary") and f.name != drawn.name]
+    found = [f for f in schema if _is_class(f) and f.name != drawn.name]
     return next((f for f in found if f.name == "y"), found[0] if found else None)
+
+
+def _is_class(field: Field) -> bool:
+    return field.shape == () and field.kind in ("categorical", "binary")
+
+
+def _classes(
+    pair: Pair, batch: Batch, guide: Sites, known: Collection[str], shared: Collection[str], seed: int
+) -> dict[str, Tensor]:
+    """q(label | x) of the discrete latents of single rows that the guide draws, a label in the batch being hidden."""
+    sites = [n for n, s in guide.items() if n not in {*known, *shared} and not s["infer"].get("is_auxiliary")]
+    sites = [n for n in sites if can_enumerate(guide[n]["fn"]) and len(frames(guide[n])) == 1]
+    if not sites:
+        return {}
+    means = encode(pair.guide, batch, seed=seed)
+    return {n: means[n].detach().cpu().float() for n in sites if means[n].dim() == 2}

@@ -32,6 +32,7 @@ def fit(
     ] = None,
     data: Annotated[str, typer.Option(help="A data set, or a .npz .npy .csv .parquet file.")] = "digits",
     label: o.Label = None,
+    labels: o.Labels = None,
     columns: o.Columns = None,
     field: o.Fields = None,
     missing: o.Missing = "refuse",
@@ -119,6 +120,7 @@ class Request:
     particles: int | None
     data: str
     label: str | None
+    labels: int | None
     columns: str | None
     field: list[str] | None
     missing: str
@@ -145,7 +147,7 @@ class Request:
 
     def check(self) -> None:
         """Refuse what can be refused before anything is imported or read."""
-        for name in ("epochs", "batch_size", "particles", "latent_dim", "evaluate_particles"):
+        for name in ("epochs", "batch_size", "particles", "latent_dim", "evaluate_particles", "labels"):
             o.check_whole(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         o.check_whole("--seed", self.seed, 0)
         o.check_whole("--patience", self.patience, 0)

@@ -16,6 +16,7 @@ __all__ = [
     "Fields",
     "Json",
     "Label",
+    "Labels",
     "Missing",
     "OwnGuide",
     "OwnModel",
@@ -39,6 +40,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Label = Annotated[
     str | None,
     typer.Option(metavar="COLUMN", help="The column (or array of an .npz) with the label."),
+]
+Labels = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Keep only so many labels of training rows, and none of other rows: they are for scoring.",
+        show_default="all",
+    ),
 ]
 Columns = Annotated[str | None, typer.Option(metavar="A,B", help="Use only these columns of a table.")]
 Fields = Annotated[

@@ -67,6 +67,9 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     table.add_row("rate (KL)", _number(summary["rate"]))
     table.add_row("distortion", _number(summary["distortion"]))
     table.add_row(f"effective particles of {particles}", _number(summary["ess"], 1))
+    if "accuracy" in summary:
+        share, error = (100 * summary[key] for key in ("accuracy", "accuracy_se"))
+        table.add_row(f"label right, of {summary['labelled_rows']:,} rows, %", f"{_number(share)} ± {_number(error)}")
     return table
 
 

@@ -92,7 +92,7 @@ def train(ask: Request) -> None:
     started = time.monotonic()
     device = pick_device(ask.device)
     words = DataWords(ask.data, ask.label, o.split_words("--columns", ask.columns), ask.missing)
-    data = words.load(binarise=ask.binarise, fields=o.field_columns(ask.field))
+    data = words.load(binarise=ask.binarise, fields=o.field_columns(ask.field), labels=ask.labels)
     pyro.set_rng_seed(ask.seed)
     model, guide = build(ProgramWords(ask.model, ask.guide), data, ask.program_options())
     bound = make_bound(ask.bound, ask.particles)
@@ -179,6 +179,7 @@ def _fit(
 def _evaluate(ask: Request, result: Result, data: Data) -> tuple[str, dict[str, Any] | None]:
     """The held-out numbers; none for a pair that has no evidence per row, whose run is kept all the same."""
     import ppl_vae
+    from ppl_vae.predictive import label_scores
 
     split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
     try:
@@ -188,7 +189,7 @@ def _evaluate(ask: Request, result: Result, data: Data) -> tuple[str, dict[str, 
     except UserError as error:
         note(f"the run is saved, but not evaluated: {error}")
         return split, None
-    return split, found.summary() | {"seed": ask.seed}
+    return split, found.summary() | label_scores(result.model, result.guide, getattr(data, split)) | {"seed": ask.seed}
 
 
 def _report(result: Result, data: Data, summary: dict[str, Any] | None, out: Path, seed: int) -> Path | None:

@@ -67,9 +67,10 @@ def evaluate(
     opened = open_words(run, model, guide, device)
     rows, name = rows_of(opened, words, split)
     import ppl_vae
+    from ppl_vae.predictive import label_scores
 
     found = ppl_vae.evaluate(opened.model, opened.guide, rows, particles=particles, seed=seed)
-    summary = found.summary() | {"seed": seed}
+    summary = found.summary() | label_scores(opened.model, opened.guide, rows) | {"seed": seed}
     file = update_evaluation(run, name, summary)
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "evaluation": summary}), indent=2))
