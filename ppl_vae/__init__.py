@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ppl_vae.evaluation import evaluate as evaluate
     from ppl_vae.linter import Finding as Finding
     from ppl_vae.linter import check as check
+    from ppl_vae.reconstruction import Reconstruction as Reconstruction
+    from ppl_vae.reconstruction import reconstruct as reconstruct
     from ppl_vae.runs import open_run as open_run
     from ppl_vae.training import Result as Result
     from ppl_vae.training import fit as fit
@@ -30,6 +32,7 @@ _HOMES = {
     "Evaluation": "ppl_vae.evaluation",
     "Finding": "ppl_vae.linter",
     "LogWeights": "ppl_vae.weights",
+    "Reconstruction": "ppl_vae.reconstruction",
     "Result": "ppl_vae.training",
     "UserError": "ppl_vae.errors",
     "check": "ppl_vae.linter",
@@ -38,6 +41,7 @@ _HOMES = {
     "load": "ppl_vae.data",
     "log_weights": "ppl_vae.weights",
     "open_run": "ppl_vae.runs",
+    "reconstruct": "ppl_vae.reconstruction",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

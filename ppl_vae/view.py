@@ -42,6 +42,8 @@ class View:
         held: draws of the guide's other latents: discrete ones of the rows, and those that all rows share.
         shared: names of the latents that all rows share.
         drawn: names of latents that the guide leaves to the model, which sums them out in training.
+        points: names of latents that the guide draws from point masses, of which there is no evidence.
+        flat: whether such a latent has an improper prior: a deterministic autoencoder.
         seed: of every draw.
     """
 
@@ -59,6 +61,8 @@ class View:
     held: Mapping[str, Tensor]
     shared: frozenset[str]
     drawn: tuple[str, ...]
+    points: frozenset[str]
+    flat: bool
     seed: int
 
     def __len__(self) -> int:
@@ -180,6 +184,8 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
         held=held,
         shared=shared,
         drawn=tuple(n for n, s in model.items() if not s["is_observed"] and n not in guide),
+        points=structure.points - structure.global_latents,
+        flat=bool(structure.improper),
         seed=seed,
     )
 

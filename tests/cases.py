@@ -17,7 +17,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae import guides
+from ppl_vae import catalog, guides
 from ppl_vae.bounds import CIWAE, CUBO, ELBO, IWAE, MIWAE, PIWAE, TVO, Renyi
 from ppl_vae.data import Field
 from ppl_vae.generated import GeneratedGuide
@@ -53,7 +53,7 @@ from ppl_vae.likelihoods import (
     ZeroInflatedNegativeBinomial,
     ZeroInflatedPoisson,
 )
-from ppl_vae.models import GMVAE, VAE, Hierarchical
+from ppl_vae.models import GMVAE, VAE, AutoEncoder, Hierarchical
 from ppl_vae.priors import (
     CouplingFlowPrior,
     Diagonal,
@@ -516,8 +516,15 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "Hierarchical": lambda data: Hierarchical(data, latent_dims=(3, 2), hidden=(8,)),
     "Hierarchical, three layers": lambda data: Hierarchical(data, latent_dims=(3, 2, 1), hidden=(8,)),
     "GMVAE": lambda data: GMVAE(data, clusters=3, latent_dim=3, hidden=(8,)),
+    "AutoEncoder": lambda data: AutoEncoder(data, latent_dim=3, hidden=(8,)),
     "VAE, tanh": lambda data: VAE(data, latent_dim=3, hidden=(8, 8), activation="tanh"),
 }
+
+
+def own_guide(model: Any) -> GeneratedGuide:
+    """The guide that a model is trained with when none is named."""
+    return catalog.find("guides", catalog.default_guide(type(model).__name__)).load()(model, hidden=(8,))
+
 
 # -- guides: name -> class, run over programs with latents of every kind -------------------------------------------
 
