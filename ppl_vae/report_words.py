@@ -147,7 +147,7 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
             "The **guide** is a deterministic encoder, z = f(x), and the **model** makes a row of a code, x ~ p(x|z). "
             "Trained was that rows come back, log p(x|f(x)), less the penalties if there are any. "
             f"{NO_DENSITY + ' ' if view.flat else ''}"
-            + _kept(best, _validated(run)).replace("the best bound", "they bring rows back best")
+            + _kept(best, _validated(run)).replace("the best bound", "the best reconstruction")
         )
     return Section("What was trained", text, (("part", "in this run"), rows))
 

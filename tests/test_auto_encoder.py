@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from cases import F64, PROGRAMS, X, fields_of, linear_gaussian, t
+from cases import F64, PROGRAMS, X, fields_of, linear_gaussian, posterior_mean, t
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
-from torch.distributions import constraints
 
 import ppl_vae
 from ppl_vae import UserError, log_weights
@@ -26,9 +26,11 @@ from ppl_vae.errors import NoDensity
 from ppl_vae.guides import FullRank, MeanField, Point
 from ppl_vae.likelihoods import Normal
 from ppl_vae.models import VAE, AutoEncoder
-from ppl_vae.prediction import encode
+from ppl_vae.prediction import decode, encode
+from ppl_vae.priors.flat import Flat
 from ppl_vae.program import Pair
 from ppl_vae.report import write_report
+from ppl_vae.schedules import Cosine
 from ppl_vae.structure import sample_sites
 
 
@@ -52,35 +54,44 @@ def small(digits, **options):
 # -- what it is ----------------------------------------------------------------------------------------------
 
 
+def converge(model, guide, batch, steps=60):
+    """Train on all rows at once, to convergence."""
+    pair = Pair(model, guide)
+    structure = analyse(pair, batch)
+    optimizer = torch.optim.LBFGS([*pair.parameters()], line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        found = -ELBO().weigh(pair, structure, batch).log_weight.mean()
+        found.backward()
+        return found
+
+    for _ in range(steps):
+        optimizer.step(loss)
+
+
+def linear_map(model, guide, size):
+    """The matrix by which a linear autoencoder carries rows x to E[x | f(x)]."""
+    x = torch.cat([torch.zeros(1, size), torch.eye(size)])
+    made = decode(model, encode(guide.eval(), {"x": x}), {"x": x})
+    return (made[1:] - made[0]).T
+
+
 def test_a_linear_autoencoder_finds_the_principal_subspace_and_its_error(doubles):
     """Baldi & Hornik 1989: the global optimum of the squared error projects on the principal axes."""
     torch.manual_seed(0)
     x = torch.randn(60, 2) @ torch.randn(2, 5) * 2 + 0.3 * torch.randn(60, 5) + torch.arange(5.0)
     data = ppl_vae.load(x, test=0, validation=0)
     model = AutoEncoder(data, likelihood=Normal(scale=1.0), latent_dim=2, hidden=())
-    guide = Point(model, hidden=())
-    make = lambda parameters: torch.optim.LBFGS([*parameters])  # noqa: E731
-    optimizer, x = make([*model.parameters(), *guide.parameters()]), data.train["x"]
-    pair = Pair(model, guide)
-    structure = analyse(pair, {"x": x})
-
-    def loss():
-        optimizer.zero_grad()
-        found = -ELBO().weigh(pair, structure, {"x": x}).log_weight.sum()
-        found.backward()
-        return found
-
-    for _ in range(60):
-        optimizer.step(loss)
-    centred = x - x.mean(0)
-    _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
+    guide, x = Point(model, hidden=()), data.train["x"]
+    converge(model, guide, {"x": x})
+    _, sizes, axes = torch.linalg.svd(x - x.mean(0), full_matrices=False)
     best = sizes[2:].square().sum() / x.numel()
-    torch.testing.assert_close(ppl_vae.reconstruct(model, guide, {"x": x}).error["x"].mean(), best, rtol=1e-6, atol=0)
-    found = torch.linalg.qr(model.decoder.last.weight)[0]
-    torch.testing.assert_close(found @ found.T, axes[:2].T @ axes[:2], atol=1e-4, rtol=0)
+    found = ppl_vae.reconstruct(model, guide, {"x": x})
+    torch.testing.assert_close(found.error["x"].mean(), best, rtol=1e-6, atol=0)
+    torch.testing.assert_close(linear_map(model, guide, 5), axes[:2].T @ axes[:2], atol=1e-4, rtol=0)
     normaliser = 0.5 * 5 * math.log(2 * math.pi)
-    log_p = ppl_vae.reconstruct(model, guide, {"x": x}).log_likelihood
-    assert float(log_p.mean()) == pytest.approx(float(-0.5 * 5 * best - normaliser), rel=1e-6)
+    assert float(found.log_likelihood.mean()) == pytest.approx(float(-0.5 * 5 * best - normaliser), rel=1e-6)
 
 
 def test_the_history_is_of_reconstructions_and_validation_sees_neither_noise_nor_penalties(digits):
@@ -98,10 +109,8 @@ def test_a_point_under_a_proper_prior_is_the_mode_of_the_posterior():
     """A linear encoder of the linear-Gaussian model, trained, is its posterior mean, which is its mode."""
     guide = Point(linear_gaussian, {"x": X}, hidden=()).to(F64)
     assert [f.severity for f in ppl_vae.check(linear_gaussian, guide, X)] == ["warning"]
-    ppl_vae.fit(linear_gaussian, guide, X, epochs=3000, lr=0.03, batch_size=3, patience=None)
-    from cases import posterior_mean
-
-    torch.testing.assert_close(encode(guide, {"x": X})["z"], posterior_mean(X), atol=1e-3, rtol=0)
+    converge(linear_gaussian, guide, {"x": X}, steps=20)
+    torch.testing.assert_close(encode(guide, {"x": X})["z"], posterior_mean(X), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("model", PROGRAMS.values(), ids=PROGRAMS)
@@ -110,7 +119,10 @@ def test_a_point_is_drawn_for_latents_of_every_kind(model):
     fields = fields_of(model)
     guide = Point(model, fields, hidden=(8,), sparsity=0.1)
     findings = ppl_vae.check(model, guide, fields)
-    assert all(f.severity == "warning" and "is a point in the guide" in f.problem for f in findings)
+    assert all(f.severity == "warning" for f in findings)
+    assert sum("is a point in the guide" in f.problem for f in findings) == any(
+        site.classified is None for site in guide.sites.values()
+    )
     structure = analyse(Pair(model, guide), fields)
     guided = poutine.trace(guide).get_trace(**fields)
     truth = sample_sites(poutine.trace(poutine.replay(model, guided)).get_trace(**fields))
@@ -196,6 +208,30 @@ def test_corruption_hides_its_share_of_entries_and_puts_the_mean_there():
     torch.testing.assert_close(seen[there][changed], means[there][changed])
 
 
+def test_a_linear_denoising_autoencoder_is_the_regression_on_corrupted_rows(doubles):
+    """Reduced-rank regression of x on x': the risk of the trained map is the least there is, that of PCA is not."""
+    torch.manual_seed(0)
+    x = torch.randn(2000, 2) @ torch.randn(2, 6) + torch.randn(6) * torch.randn(2000, 6) * 0.5
+    data = ppl_vae.load(x - x.mean(0), test=0, validation=0)
+    model = AutoEncoder(data, likelihood=Normal(scale=1.0), latent_dim=2, hidden=())
+    guide = Point(model, hidden=(), corruption=0.4)
+    ppl_vae.fit(model, guide, data, epochs=60, batch_size=100, lr=Cosine(0.02, 60))
+    whole = torch.cov(data.train["x"].T, correction=0)
+    both = 0.6 * whole
+    corrupted = 0.36 * whole + 0.24 * whole.diagonal().diag()
+
+    def risk(a):
+        """E |x - A x'|^2."""
+        return float((whole - 2 * a @ both + a @ corrupted @ a.T).trace())
+
+    full = both @ torch.linalg.inv(corrupted)
+    axes = torch.linalg.eigh(full @ both)[1][:, -2:]
+    principal = torch.linalg.eigh(whole)[1][:, -2:]
+    best, plain = risk(axes @ axes.T @ full), risk(principal @ principal.T)
+    found = risk(linear_map(model, guide, 6))
+    assert best * (1 - 1e-9) < found < best + 0.02 * (plain - best)
+
+
 def trained(digits, seed=0, epochs=15, **options):
     torch.manual_seed(seed)
     model = AutoEncoder(digits, latent_dim=8, hidden=(64,))
@@ -204,10 +240,9 @@ def trained(digits, seed=0, epochs=15, **options):
     return model, guide.eval()
 
 
-def test_each_penalty_does_on_digits_what_it_says(digits):
-    """Smaller codes, flatter encoders, and less lost when pixels are missing, each against the plain autoencoder."""
-    plain, sparse = trained(digits), trained(digits, sparsity=1.0)
-    flat, denoising = trained(digits, contraction=1.0), trained(digits, corruption=0.4)
+def test_penalties_do_on_digits_what_they_say(digits):
+    """Smaller codes and flatter encoders than those of the plain autoencoder."""
+    plain, sparse, flat = trained(digits), trained(digits, sparsity=1.0), trained(digits, contraction=1.0)
     batch = digits.test.batch()
 
     def better(of, a, b):
@@ -224,19 +259,8 @@ def test_each_penalty_does_on_digits_what_it_says(digits):
         parts = [torch.autograd.grad(c.sum(), x, retain_graph=True)[0] for c in code.unbind(-1)]
         return torch.stack(parts).square().flatten(2).sum((0, 2))
 
-    hidden = torch.rand(batch["x"].shape, generator=torch.Generator().manual_seed(5)) < 0.4
-    holes = torch.where(hidden, digits.train["x"].float().mean(0), batch["x"].float())
-
-    def lost(model, guide):
-        """Of rows whose encoder misses pixels: minus log p of the whole row."""
-        with torch.no_grad():
-            drawn = poutine.trace(guide).get_trace(x=holes)
-            site = poutine.trace(poutine.replay(model, drawn)).get_trace(**batch).nodes["x"]
-            return -site["fn"].log_prob(site["value"])
-
     assert better(size, sparse, plain) > 4
     assert better(slope, flat, plain) > 4
-    assert better(lost, denoising, plain) > 4
 
 
 # -- that it never reports an evidence -------------------------------------------------------------------------
@@ -263,25 +287,27 @@ def test_a_prior_that_is_improper_needs_points(digits):
     for guide in (MeanField(model), FullRank(model)):
         findings = ppl_vae.check(model, guide, digits)
         assert [(f.site, f.severity) for f in findings] == [("z", "error")]
-        with pytest.raises(UserError, match=r"site 'z' has an improper prior .*: use a guide of points, Point\(model\)"):
+        with pytest.raises(
+            UserError, match=r"site 'z' has an improper prior .*: use a guide of points, Point\(model\)"
+        ):
             ppl_vae.fit(model, guide, digits, epochs=1)
 
 
 def test_points_and_improper_priors_of_other_programs_are_known_too():
-    """Pyro's own distributions in programs written by hand; a discrete point has a mass, and is none of these."""
+    """In programs written by hand, also through transforms; a discrete point has a mass, and is none of these."""
 
     def flat(x=None):
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.ImproperUniform(constraints.real, (), ()))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            z = pyro.sample("z", Flat().build(1)())
+            pyro.sample("x", dist.Normal(z[..., 0], 1.0), obs=x)
 
     def point(x=None):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Delta(x / 2))
+            pyro.sample("z", dist.Delta(x.unsqueeze(-1) / 2).to_event(1))
 
     def normal(x=None):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x / 2, 1.0))
+            pyro.sample("z", dist.Normal(x.unsqueeze(-1) / 2, 1.0).to_event(1))
 
     def proper(x=None):
         with pyro.plate("data", len(x)):
@@ -321,11 +347,9 @@ def test_bounds_that_need_several_particles_or_a_kl_are_refused(digits):
     with pytest.raises(UserError, match="whose penalties TraceMeanField_ELBO leaves out"):
         ppl_vae.fit(model, guide, digits, TraceMeanField_ELBO(), epochs=1)
     batch, pair = digits.test.batch(slice(0, 4)), Pair(model, guide)
-    plain, analytic = (
-        b.weigh(pair, analyse(pair, batch), batch).log_weight for b in (ELBO(), ELBO(analytic_kl=True))
-    )
+    plain, analytic = (b.weigh(pair, analyse(pair, batch), batch).log_weight for b in (ELBO(), ELBO(analytic_kl=True)))
     torch.testing.assert_close(plain, analytic)
-    torch.testing.assert_close(float(plain.sum()), -Trace_ELBO().loss(model, guide, **batch), rtol=1e-5, atol=0)
+    assert float(plain.detach().sum()) == pytest.approx(-Trace_ELBO().loss(model, guide, **batch), rel=1e-5)
 
 
 def test_options_out_of_range_are_refused(digits):
@@ -354,7 +378,7 @@ def test_a_run_is_reopened_and_its_report_speaks_of_no_bound(digits, tmp_path):
     again, first = (g.eval()(**batch)["z"] for g in (run.guide, guide))
     assert torch.equal(again, first)
     summary = ppl_vae.reconstruct(run.model, run.guide, digits).summary()
-    page = write_report(run, digits, summary).read_text()
+    page = re.sub(r'src="data:[^"]*"', "", write_report(run, digits, summary).read_text())
     assert "No evidence: a deterministic autoencoder is not a density." in page
     assert "Not samples: decoding N(0, I)" in page
     for word in ("ELBO, nats", "NLL", "Samples from the prior", "best bound", "nats per validation row"):
@@ -389,8 +413,9 @@ def test_reconstruction_of_a_density_is_its_distortion():
     data = ppl_vae.load(x, missing="allow", test=0, validation=0)
     model = VAE(data, latent_dim=2, hidden=(8,))
     guide = MeanField(model, hidden=(8,))
-    found = ppl_vae.reconstruct(model, guide, data.train, draws=400)
+    found = ppl_vae.reconstruct(model, guide, data.train, draws=100)
     exact = ppl_vae.evaluate(model, guide, data.train, particles=4000)
-    spread = ppl_vae.reconstruct(model, guide, data.train, draws=1).log_likelihood + exact.distortion
-    assert float((found.log_likelihood + exact.distortion).abs().max()) < 4 * float(spread.std()) * 400**-0.5 * 3
+    pair, batch = Pair(model, guide), data.train.batch()
+    spread = ELBO(400).weigh(pair, analyse(pair, batch), batch).log_likelihood.detach().std(0)
+    assert ((found.log_likelihood + exact.distortion).abs() < 4 * spread * (1 / 100 + 1 / 4000) ** 0.5).all()
     assert torch.isfinite(found.error["x"]).all()
