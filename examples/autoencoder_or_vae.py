@@ -4,12 +4,13 @@
 
 Both bring rows back; only one knows where its codes are. The last two columns are about rows made of draws of N(0, I):
 how far they are from the nearest real row (that of other real rows is printed below), and how often a classifier can
-tell them from real rows (0.5: not at all).
+tell them from real rows (0.5: not at all). The sparse one's do no worse than the VAE's: its penalty is the log density
+of a Laplace prior but for a constant, which keeps codes where N(0, I) looks. It still has no evidence.
 """
 
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
 
 import ppl_vae
@@ -46,10 +47,9 @@ def nearest(made, real):
 
 def told_apart(made, real):
     """Cross-validated accuracy of a classifier of made and real rows."""
-    features = torch.cat([made, real])
-    features = torch.cat([features, features.square()], 1) / 16
     labels = [0] * len(made) + [1] * len(real)
-    return cross_val_score(LogisticRegression(max_iter=2000, C=0.1), features.numpy(), labels, cv=5).mean()
+    forest = RandomForestClassifier(200, random_state=0)
+    return cross_val_score(forest, torch.cat([made, real]).numpy(), labels, cv=5).mean()
 
 
 def main(epochs=60):
