@@ -131,7 +131,7 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
         ("rows", _rows(data)),
         ("best epoch", f"epoch {best}; {epochs} epochs were run"),
         ("parameters", f"{sizes[0]:,} in the model, {sizes[1]:,} in the guide"),
-        ("optimisation", _optimisation(settings)),
+        ("optimisation", _optimisation(settings, "penalty" if view.points else "KL")),
         ("seed", f"{settings['seed']}" if "seed" in settings else None),
         ("versions", ", ".join(f"{k} {v}" for k, v in info.get("versions", {}).items()) or None),
     ]
@@ -246,12 +246,12 @@ def _rows(data: Data | Split) -> str:
     return ", ".join(f"{len(s):,} {n}" if s is not None else f"no {n} split" for n, s in parts)
 
 
-def _optimisation(settings: Mapping[str, Any]) -> str | None:
+def _optimisation(settings: Mapping[str, Any], weighed: str = "KL") -> str | None:
     words = {
         "batch_size": "batches of {} rows",
         "lr": "learning rate {}",
         "weight_decay": "weight decay {}",
-        "beta": "KL weight {}",
+        "beta": weighed + " weight {}",
         "patience": "patience {} epochs",
     }
     told = [word.format(settings[k]) for k, word in words.items() if settings.get(k) is not None]

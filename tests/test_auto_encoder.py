@@ -381,7 +381,7 @@ def test_a_run_is_reopened_and_its_report_speaks_of_no_bound(digits, tmp_path):
     page = re.sub(r'src="data:[^"]*"', "", write_report(run, digits, summary).read_text())
     assert "No evidence: a deterministic autoencoder is not a density." in page
     assert "Not samples: decoding N(0, I)" in page
-    for word in ("ELBO, nats", "NLL", "Samples from the prior", "best bound", "nats per validation row"):
+    for word in ("ELBO, nats", "NLL", "Samples from the prior", "best bound", "KL weight", "nats per validation row"):
         assert word not in page
 
 
