@@ -11,6 +11,7 @@ from ppl_vae.guides.mean_field import MeanField
 from ppl_vae.guides.mixture import Mixture
 from ppl_vae.guides.naf import NAF
 from ppl_vae.guides.planar import Planar
+from ppl_vae.guides.point import Point
 from ppl_vae.guides.radial import Radial
 from ppl_vae.guides.refined import Refined
 from ppl_vae.guides.spline import Spline
@@ -28,6 +29,7 @@ __all__ = [
     "MeanField",
     "Mixture",
     "Planar",
+    "Point",
     "Radial",
     "Refined",
     "Spline",

@@ -67,6 +67,7 @@ class M1M2(RowModel):
         super().__init__(data)
         features, style = latent_dims
         self.one_hot = OneHotInput(label_of(self.schema, "M1M2"))
+        self.loud = style**0.5  # as in M2
         self.logits = nn.Parameter(torch.zeros(self.one_hot.size))
         self.prior = (prior or StandardNormal()).build(style)
         self.features = MLP(style + self.one_hot.size, hidden, 2 * features, activation)
@@ -80,6 +81,6 @@ class M1M2(RowModel):
         with self.rows(given | rows_of(y=y), n):
             y = pyro.sample("y", dist.Categorical(logits=self.logits), obs=y)
             z2 = pyro.sample("z2", self.prior(y))
-            loc, raw = self.features(concatenate([self.one_hot(y), z2])).chunk(2, dim=-1)
+            loc, raw = self.features(concatenate([self.loud * self.one_hot(y), z2])).chunk(2, dim=-1)
             z1 = pyro.sample("z1", dist.Normal(loc, positive(raw)).to_event(1))
             return self.observe(z1, given)

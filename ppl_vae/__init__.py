@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ppl_vae.linter import check as check
     from ppl_vae.predictive import Prediction as Prediction
     from ppl_vae.predictive import predict as predict
+    from ppl_vae.reconstruction import Reconstruction as Reconstruction
+    from ppl_vae.reconstruction import reconstruct as reconstruct
     from ppl_vae.runs import open_run as open_run
     from ppl_vae.training import Result as Result
     from ppl_vae.training import fit as fit
@@ -33,6 +35,7 @@ _HOMES = {
     "Finding": "ppl_vae.linter",
     "LogWeights": "ppl_vae.weights",
     "Prediction": "ppl_vae.predictive",
+    "Reconstruction": "ppl_vae.reconstruction",
     "Result": "ppl_vae.training",
     "UserError": "ppl_vae.errors",
     "check": "ppl_vae.linter",
@@ -42,6 +45,7 @@ _HOMES = {
     "log_weights": "ppl_vae.weights",
     "open_run": "ppl_vae.runs",
     "predict": "ppl_vae.predictive",
+    "reconstruct": "ppl_vae.reconstruction",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

@@ -19,6 +19,7 @@ from torch import Tensor
 from ppl_vae import contract
 from ppl_vae.data import Split
 from ppl_vae.data.example import example
+from ppl_vae.density import is_improper, point_masses
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.execution import Run, run, traced
 from ppl_vae.factors import Factors
@@ -69,6 +70,7 @@ def analyse(pair: Programs, batch: Batch) -> Structure:
         contract.check_shapes("guide", seen.guide)
         contract.check_shapes("model", seen.model)
         contract.check_scales(seen.latents, seen.guide, seen.model)
+        contract.check_improper(structure)
         if structure.enumerates:
             _check_enumeration(pair, batch, structure)
         return replace(structure, broadcasts=_broadcasts(pair, batch, structure))
@@ -183,6 +185,8 @@ def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
         absent=frozenset(absent),
         auxiliary=frozenset(n for n in latents if guide[n]["infer"].get("is_auxiliary")),
         global_latents=frozenset(set(latents) - local),
+        points=point_masses(drawn, guide, model),
+        improper=frozenset(n for n in local if n in model and is_improper(model[n]["fn"])),
         inner_subsample=frozenset(f.name for f in plates if f.dim != frame.dim and f.full_size not in (None, f.size)),
         rows_total=frame.full_size if frame.full_size not in (None, frame.size) else None,
     )

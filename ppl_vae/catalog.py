@@ -31,6 +31,7 @@ __all__ = [
     "UserObject",
     "accepted",
     "construct",
+    "default_guide",
     "find",
     "is_file",
     "table",
@@ -114,6 +115,32 @@ def find(kind: str, name: str) -> Entry:
         if _plain(known) == _plain(name):
             return entry
     raise unknown_name("data set" if kind == "data" else kind.removesuffix("s"), name, entries)
+
+
+def default_guide(model: str) -> str:
+    """The guide for a model by name or `path/file.py:Name`: its class attribute `default_guide`, else mean_field.
+
+    Read from the source, so that nothing is imported and no file of a user is run.
+
+    Example:
+        >>> default_guide("vae"), default_guide("auto_encoder")
+        ('mean_field', 'point')
+    """
+    if is_file(model):
+        place, _, name = model.rpartition(":")
+        file = Path(place).expanduser()
+    else:
+        entry = find("models", model)
+        file, name = _sources("ppl_vae.models")[entry.module], entry.attribute
+    try:
+        node = _definitions(_parse(file)).get(name)
+    except (OSError, ValueError, SyntaxError):
+        return "mean_field"  # whoever runs the file says what is wrong with it
+    for line in getattr(node, "body", ()):
+        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id == "default_guide" for t in targets):
+            return str(ast.literal_eval(line.value))
+    return "mean_field"
 
 
 def _plain(name: str) -> str:

@@ -16,9 +16,10 @@ from torch.distributions import transforms
 
 from ppl_vae.errors import ProgramError
 from ppl_vae.missing import can_enumerate
-from ppl_vae.structure import frames
+from ppl_vae.structure import Structure, frames
 
 __all__ = [
+    "check_improper",
     "check_matching",
     "check_plates",
     "check_scales",
@@ -106,6 +107,8 @@ def check_supports(latents: list[str], guide: Sites, model: Sites) -> None:
 def _support(fn: Any) -> str | None:
     """A coarse name of a support; None where it is not known, or what is equal to it is a matter of taste."""
     support = fn.support
+    if isinstance(fn, dist.Delta):
+        return None  # Pyro says that all reals are in it, whatever its point is
     if isinstance(fn, dist.TransformedDistribution) and fn.transforms and _ends_affine(fn.transforms[-1]):
         return None  # torch takes the image of an affine map to be all of R, whatever it is applied to
     if getattr(support, "is_discrete", False):
@@ -209,6 +212,16 @@ def check_scales(latents: list[str], guide: Sites, model: Sites) -> None:
                 f"site {name!r} is scaled by {scales['model']:g} in the model and {scales['guide']:g} in the guide",
                 "scale it in both or in neither; for a KL weight use fit(beta=...), which weighs both",
             )
+
+
+def check_improper(structure: Structure) -> None:
+    """A latent of the rows with an improper prior is a point in the guide: else the bound is one of nothing."""
+    for name in sorted(structure.improper - structure.points):
+        raise ProgramError(
+            name,
+            f"site {name!r} has an improper prior in the model and a density in the guide: there is no p(x) to bound",
+            "use a guide of points, Point(model), or give the model a prior that integrates to one",
+        )
 
 
 def _own_scale(site: Mapping[str, Any]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ProgramError", "UserError", "unknown_name"]
+__all__ = ["NoDensity", "ProgramError", "UserError", "unknown_name"]
 
 
 class UserError(ValueError):
@@ -29,6 +29,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ":"
     return UserError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+
+
+class NoDensity(UserError):
+    """Asked for evidence or importance weights of a pair that has none: a point mass in the place of q(z | x)."""
 
 
 class ProgramError(UserError):

@@ -15,6 +15,7 @@ from torch import Tensor
 from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.bounds.iwae import log_mean_exp
 from ppl_vae.data import Split, as_split
+from ppl_vae.density import refuse_points
 from ppl_vae.errors import UserError
 from ppl_vae.execution import run
 from ppl_vae.factors import Factors
@@ -23,7 +24,7 @@ from ppl_vae.structure import Structure, sample_sites
 from ppl_vae.support import check_support
 from ppl_vae.weights import LogWeights, concatenate
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "refuse_global", "some_rows"]
 
 FLOATS_AT_ONCE = 2**24
 """How many numbers one pass may hold: 64 MB in float32, small enough for a laptop and its caches."""
@@ -102,6 +103,7 @@ def evaluate(
     Raises:
         UserError: for particles < 1, programs that break the contract, or latents shared by all rows, for which
             there is no evidence per row.
+        NoDensity: for a guide that draws a latent of the rows from a point mass, such as a deterministic autoencoder.
 
     Source: Burda et al. 2016, arXiv 1509.00519 (evidence by importance sampling).
 
@@ -128,9 +130,10 @@ def evaluate(
     try:
         with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(seed)
-            structure = analyse(pair, _some_rows(split))
+            structure = analyse(pair, some_rows(split))
             check_support(pair, structure.holes, structure.latents, split)
-            _refuse_global(structure)
+            refuse_global(structure)
+            refuse_points(structure, "evidence")
             cell = _floats_per_cell(pair, structure, split)
             rows = max(1, min(len(split), 500, floats_at_once // cell))
             at_once = max(1, min(particles, floats_at_once // (cell * rows)))
@@ -144,7 +147,8 @@ def evaluate(
     return Evaluation(**dict(zip(_COLUMNS, columns, strict=True)), particles=particles)
 
 
-def _refuse_global(structure: Structure) -> None:
+def refuse_global(structure: Structure) -> None:
+    """Raise for a pair of which nothing can be told row by row."""
     if structure.rows_total:
         raise UserError(
             f"plate {structure.plate!r} draws its own rows, so that values cannot be told row by row: size it by "
@@ -158,7 +162,7 @@ def _refuse_global(structure: Structure) -> None:
         )
 
 
-def _some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
+def some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
     """A few rows to read the pair on; where entries are missing anywhere, the first of these rows has some too."""
     batch = split.batch(slice(0, rows))
     for field in split.schema:

@@ -18,6 +18,7 @@ from pyro.ops.contract import contract_tensor_tree
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.density import is_point_mass
 from ppl_vae.errors import UserError
 from ppl_vae.execution import Run
 from ppl_vae.missing import can_enumerate
@@ -325,6 +326,8 @@ def _matches(site: dict[str, Any], value: Tensor) -> Tensor:
 
 
 def _kl_divergence(q: Any, p: Any) -> Tensor | None:
+    if is_point_mass(q):
+        return None  # Pyro's leaves out log_density, by which a point has its penalties
     try:
         return kl_divergence(q, p)
     except NotImplementedError:

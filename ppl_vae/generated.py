@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import pyro
+import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -243,7 +244,9 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
 
     def _draw(self, block: Block, head: Any, entered: dict[str, Any]) -> dict[str, Tensor]:
         site = self.sites[block.sites[0]]
-        if not site.classified and (len(block.sites) > 1 or (site.plates and not is_normal(head))):
+        if not site.classified and (
+            len(block.sites) > 1 or (site.plates and not is_normal(head) and not isinstance(head, dist.Delta))
+        ):
             return sample_together(block.name, head, [self.sites[n] for n in block.sites], entered)
         posterior = site.classifier(head) if site.classified else site.constrained(head)
         with site.inside(entered):
@@ -260,13 +263,16 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:
-    """An option of a family, of the type of its default; counts are at least 1."""
+    """An option of a family, of the type of its default; counts are at least 1, others positive (or 0)."""
     if isinstance(default, float) and isinstance(value, int):
         value = float(value)
     if type(value) is not type(default):
         raise UserError(f"{name} must be of type {type(default).__name__}, got {value!r}")
+    if isinstance(value, float) and value == default == 0:
+        return value
     if not isinstance(value, bool | str) and not (value >= 1 if isinstance(value, int) else value > 0):
-        raise UserError(f"{name} must be {'at least 1' if isinstance(value, int) else 'positive'}, got {value}")
+        least = "at least 1" if isinstance(value, int) else "positive" if default else "at least 0"
+        raise UserError(f"{name} must be {least}, got {value}")
     return value
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import constraints, kl_divergence
 
 from ppl_vae.analysis import analyse, preserved_randomness
+from ppl_vae.density import is_improper
 from ppl_vae.errors import UserError
 from ppl_vae.missing import Holes
 from ppl_vae.prediction import encode
@@ -39,9 +40,11 @@ class Latents:
         mean: posterior means, [row, latent].
         information: [latent], in nats if `exact`: see `information`.
         exact: whether it is the analytic KL to the prior, not the variance of the posterior mean.
-        centre: mean of the prior, [latent].
-        spread: standard deviation of the prior, [latent].
+        centre: mean of the prior, [latent]; of the rows' posterior means where the prior is improper.
+        spread: standard deviation of the prior, or of these, [latent].
         real: whether the support is all of R, so that any value may be tried.
+        proper: whether the prior is a distribution; else information is the variance of the posterior mean as a share
+            of that of the widest latent.
     """
 
     site: str
@@ -52,6 +55,7 @@ class Latents:
     centre: Tensor
     spread: Tensor
     real: bool
+    proper: bool = True
 
     @property
     def ranked(self) -> list[int]:
@@ -136,6 +140,10 @@ def continuous_latents(pair: Pair, batch: Batch, *, seed: int = 0) -> list[Laten
 
 def _latents(name: str, q: Any, p: Any, mean: Tensor) -> Latents:
     flat = mean.reshape(len(mean), -1)
+    if is_improper(p):
+        spread = flat.std(0, correction=0)
+        share = (spread / spread.max().clamp(min=1e-12)).square()
+        return Latents(name, mean.shape[1:], flat, share, False, flat.mean(0), spread, _is_real(p.support), False)
     centre, spread = _moments(p, flat)
     kl = _kl_per_dimension(q, p, flat.shape)
     activity = flat.var(0, correction=0) / spread.square().clamp(min=1e-12)

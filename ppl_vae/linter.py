@@ -104,7 +104,7 @@ def _errors(pair: Pair, batch: Batch, split: Split) -> Iterator[Finding]:
         lambda: contract.check_shapes("guide", seen.guide),
         lambda: contract.check_shapes("model", seen.model),
         lambda: contract.check_scales(seen.latents, seen.guide, seen.model),
-        lambda: read(pair, batch, seen),
+        lambda: contract.check_improper(read(pair, batch, seen)),
     ]
     said: set[str | None] = set()
     for run_check in checks:
@@ -148,6 +148,15 @@ def _warnings(pair: Pair, structure: Any, batch: Batch) -> Iterator[Finding]:
             f"site {sites} has no reparameterised sampler and too many values to sum out: its gradient is a "
             "score-function estimate, noisier than others",
             "use several particles, or a distribution with rsample",
+            "warning",
+        )
+    if points := structure.points - structure.improper:
+        sites = ", ".join(sorted(points))
+        yield Finding(
+            sites,
+            f"site {sites} is a point in the guide: what is trained is its most probable value, and no bound of the "
+            "evidence is to be had",
+            "use a guide with a density, such as MeanField(model), unless this is meant",
             "warning",
         )
     for name in _without_gradient(pair, structure, batch):

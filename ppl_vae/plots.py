@@ -68,7 +68,13 @@ __all__ = [
 ]
 
 
-def training_curve(history: Sequence[Mapping[str, Any]], *, best_epoch: int | None = None) -> Figure:
+def training_curve(
+    history: Sequence[Mapping[str, Any]],
+    *,
+    best_epoch: int | None = None,
+    axis: str = "bound (nats per row)",
+    rate: str = "rate, KL(q‖p)",
+) -> Figure:
     """The bound over epochs, and beside it distortion and rate where the history has them.
 
     Records hold `epoch`, `train` and, optionally, `validation`, `beta`, `rate`, `distortion` (nats per row).
@@ -88,12 +94,12 @@ def training_curve(history: Sequence[Mapping[str, Any]], *, best_epoch: int | No
     figure = Figure(figsize=(9.0 if parts else 6.0, 3.7), layout="constrained")
     grid = figure.add_gridspec(max(len(parts), 1), 2 if parts else 1, width_ratios=[1.6, 1] if parts else [1])
     style: dict[str, Any] = {"lw": 1.8, "marker": "o" if len(history) < 20 else None, "ms": 4}
-    bound = house_axes(figure.add_subplot(grid[:, 0]), "epoch", "bound (nats per row)")
+    bound = house_axes(figure.add_subplot(grid[:, 0]), "epoch", axis)
     for values, colour, label in ((train, BLUE, "training rows"), (validation, ORANGE, "validation rows")):
         if np.isfinite(values).any():
             bound.plot(epoch, values, color=colour, label=label, **style)
     readable_end(bound, np.stack([train, validation]))
-    words = {"distortion": "distortion, \N{MINUS SIGN}E log p(x|z)", "rate": "rate, KL(q‖p)"}
+    words = {"distortion": "distortion, \N{MINUS SIGN}E log p(x|z)", "rate": rate}
     for i, (name, values) in enumerate(parts):
         ax = house_axes(
             figure.add_subplot(grid[i, 1]),

@@ -15,11 +15,13 @@ from torch import Tensor
 from ppl_vae.analysis import preserved_randomness
 from ppl_vae.data import Field, Schema
 from ppl_vae.data.example import blank
+from ppl_vae.density import is_improper
+from ppl_vae.errors import NoDensity
 from ppl_vae.missing import Holes
 from ppl_vae.program import Batch, Pair, Program
 from ppl_vae.structure import sample_sites
 
-__all__ = ["decode", "decode_columns", "encode", "expected_value", "simulate"]
+__all__ = ["decode", "decode_columns", "encode", "expected_value", "simulate", "typical"]
 
 
 def expected_value(fn: Any) -> Tensor:
@@ -100,11 +102,11 @@ def decode_columns(
     """`decode` for several fields with one value a row, [row, column]; of categories without an order the likeliest."""
     sites = _given(model, latents, batch)
     fns = [sites[column.name]["fn"] for column in columns]
-    values = [fn.sample() if draw else _typical(fn, column) for fn, column in zip(fns, columns, strict=True)]
+    values = [fn.sample() if draw else typical(fn, column) for fn, column in zip(fns, columns, strict=True)]
     return torch.stack([value.to(torch.get_default_dtype()) for value in values], dim=-1)
 
 
-def _typical(fn: Any, field: Field | None) -> Tensor:
+def typical(fn: Any, field: Field | None) -> Tensor:
     """The expected value; of a single category without an order, whose codes have no mean, the likeliest."""
     while isinstance(fn, dist.Independent | dist.MaskedDistribution):
         fn = fn.base_dist
@@ -134,17 +136,25 @@ def simulate(
     """n rows from the model: latents and observed fields by site name, fields drawn or as means given the latents.
 
     `given` are the fields that a conditional model is given, [n, *S] each.
+
+    Raises:
+        NoDensity: for a model with an improper prior, from which nothing can be drawn.
     """
     labels = {f.name for f in schema if f.kind == "categorical" and f.shape == ()}
     batch = {f.name: blank(f, n).to(pair.device) for f in schema if f.name not in labels} | dict(given or {})
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         sites = sample_sites(poutine.trace(poutine.uncondition(pair.model)).get_trace(**batch))
+    if flat := [n for n, s in sites.items() if is_improper(s["fn"])]:
+        raise NoDensity(
+            f"no samples: the prior of site {', '.join(flat)} is improper, and nothing can be drawn from it: train a "
+            "VAE; the report of an autoencoder shows what decoding N(0, I) gives"
+        )
     found, fields = {}, {f.name: f for f in schema}
     for name, site in sites.items():
         if isinstance(site["fn"], dist.Delta | dist.Unit):
             continue
         field, observed = fields.get(name), site["infer"].get("was_observed", False)
         mean = not draw and (field is not None or observed)
-        found[name] = _typical(site["fn"], field) if mean else site["value"]
+        found[name] = typical(site["fn"], field) if mean else site["value"]
     return found

@@ -12,7 +12,7 @@ from ppl_vae.data import Data, Split
 from ppl_vae.html import Section, render
 from ppl_vae.report_figures import Album, latent_space, prior_samples, reconstructions, under_conditions
 from ppl_vae.report_labels import labels_and_clusters
-from ppl_vae.report_words import data_name, headline, name_of, number, what_was_trained
+from ppl_vae.report_words import data_name, headline, name_of, number, what_was_trained, without_evidence
 from ppl_vae.runs import Run
 from ppl_vae.view import MOST, View, look
 
@@ -65,7 +65,7 @@ def write_report(
         album = Album(run.path / "figures")
         sections = [
             what_was_trained(run, data, view),
-            _training(run, album),
+            _reconstruction_training(run, album) if view.points else _training(run, album),
             reconstructions(view, album),
             prior_samples(view, album),
             *under_conditions(view, album),
@@ -89,7 +89,7 @@ def _page(
     return render(
         f"{model} with {guide} on {data_name(run, data)}",
         f"Run {run.path.name}. {_where(view, data)}",
-        headline(run, evaluation),
+        headline(run, evaluation) if not view.points else without_evidence(evaluation, view),
         sections,
         f"Made by ppl-vae {metadata.version('ppl-vae')}. Rows and draws were chosen with seed {view.seed}. "
         "Every figure is also a file in the folder `figures` beside this page. 1 nat = 1.44 bits.",
@@ -128,3 +128,24 @@ def _training(run: Run, album: Album) -> Section:
         )
     figure = plots.training_curve(run.history, best_epoch=best or None)
     return Section("Training curve", text, figures=(album.add("training", figure, caption),))
+
+
+def _reconstruction_training(run: Run, album: Album) -> Section:
+    """The training curve of a pair that has no bound: how well rows came back, and what the penalties took."""
+    best = run.info.get("best", {}).get("epoch")
+    told = [r | {"train": -r["distortion"], "distortion": None} for r in run.history if r.get("distortion") is not None]
+    if not told:
+        return Section("Training curve", "This run has no history of its reconstructions.")
+    if all(not r["rate"] for r in told):  # no penalties
+        told = [r | {"rate": None} for r in told]
+    caption = (
+        "Higher is better; the dashed line marks the epoch whose weights were kept. This is no bound of log p(x): it "
+        "says how well rows come back from their codes, and a wider code makes it larger without end. "
+        "Training rows are those that the encoder saw, corrupted if it denoises; validation rows are whole."
+    )
+    if told[0]["rate"] is not None:
+        caption += " On the right is what the penalties take off, and the log p(z) of a proper prior."
+    figure = plots.training_curve(told, best_epoch=best or None, axis="log p(x|f(x)) (nats per row)", rate="penalties")
+    return Section(
+        "Training curve", "log p(x|f(x)) in nats per row.", figures=(album.add("training", figure, caption),)
+    )

@@ -97,6 +97,8 @@ def reconstructions(view: View, album: Album) -> Section:
 
 def prior_samples(view: View, album: Album) -> Section:
     """What the model makes of latents from the prior, beside data."""
+    if view.flat:
+        return _arbitrary(view, album)
     title = "Samples from the prior"
     words = (
         "No row is encoded here: latents z are drawn from the prior p(z), and the model makes something of "
@@ -120,6 +122,24 @@ def prior_samples(view: View, album: Album) -> Section:
     )
     beside = f"As many {view.split} rows for comparison: is every kind made, and as often?{_gaps(view)}"
     return Section(title, words, figures=(album.add("samples", made, said), album.add("data", real, beside)))
+
+
+def _arbitrary(view: View, album: Album) -> Section:
+    """What a decoder without a prior makes of N(0, I), which is not where its codes are."""
+    title = "Not samples: decoding N(0, I)"
+    words = (
+        "A deterministic autoencoder has no prior, so it has no samples. Here its decoder is given draws of N(0, I), "
+        "as one would a VAE's: nothing in its training has put the codes of rows there."
+    )
+    if not is_picture(view):
+        made = view.prior(max(500, len(view)), draw=True)
+        figure = plots.table_samples(_flat(view.values), _flat(made), names=columns_of(view))
+        caption = f"Grey: the {len(view):,} {view.split} rows. Blue line: what z ~ N(0, I) is decoded to. No samples."
+        return Section(title, words, figures=(album.add("decoded-normal", figure, caption),))
+    rows, limits = list(range(min(64, len(view)))), limits_of(view)
+    figure = plots.samples(view.prior(len(rows)), limits=limits, title="E[x|z] for z ~ N(0, I): no samples")
+    caption = f"{len(rows)} draws of N(0, I), decoded. Compare with the reconstructions, whose codes come from rows."
+    return Section(title, words, figures=(album.add("decoded-normal", figure, caption),))
 
 
 def under_conditions(view: View, album: Album) -> list[Section]:
@@ -190,7 +210,9 @@ def latent_space(view: View, album: Album) -> list[Section]:
         return [Section("Latent space", words)]
     # Of several sites the one nearest to the prior that can be moved and is used.
     first = max(view.latents, key=lambda site: (site.real, bool(site.ranked)))
-    sections = [_traversal(view, first, album), _rates(view, album)]
+    sections = [_traversal(view, first, album)]
+    if first.proper:
+        sections.append(_rates(view, album))
     if is_picture(view) and len(view) > 1:
         sections.append(_interpolation(view, first, album))
     return [*sections, _map(view, first, album)]
@@ -206,7 +228,8 @@ def _traversal(view: View, latents: Latents, album: Album) -> Section:
     row, shown = _typical(latents), ranked[:LINES]
     steps, made = _moved(view, latents, shown, row)
     standard = bool(((latents.centre.abs() < 1e-6) & ((latents.spread - 1).abs() < 1e-6)).all())
-    span = "(99 % of the prior lies within)" if standard else "standard deviations of its prior"
+    of = "its prior" if latents.proper else "the codes of these rows"
+    span = "(99 % of the prior lies within)" if standard and latents.proper else f"standard deviations of {of}"
     words = (
         f"{_count(latents)} Each is moved from {signed(-SPAN)} to {SPAN} {span}, while the others stay where "
         f"the guide puts {view.name(row)}, a row at the usual distance from the middle of the latent space. "
@@ -214,13 +237,14 @@ def _traversal(view: View, latents: Latents, album: Album) -> Section:
     )
     if len(ranked) > LINES:
         words += f" The first {LINES} are drawn."
-    unit = "nats" if latents.exact else "activity"
+    unit = "nats" if latents.exact else "activity" if latents.proper else "of the widest"
     titles = [f"{latents.site}{i}  {latents.information[i]:.2f} {unit}" for i in shown]
-    axis = f"value of {latents.site}" if standard else "prior sd from its mean"
+    axis = f"value of {latents.site}" if standard else f"{'prior' if latents.proper else 'code'} sd from its mean"
     if not is_picture(view):
         return Section(title, words, figures=_table_traversals(view, made, steps, titles, axis, album))
     figure = plots.traversal(made, steps, titles, limits=limits_of(view), axis=axis)
     measure = "its KL to the prior per row" if latents.exact else "the variance of its posterior mean over rows"
+    measure += "" if latents.proper else ", as a share of the widest latent's"
     caption = (
         "Follow a line from left to right: what changes is what this latent stands for, perhaps slant, "
         f"weight or a change of class. The number on the left is {measure}. A line in which nothing changes "
@@ -379,7 +403,9 @@ def _map(view: View, latents: Latents, album: Album) -> Section:
     words = f"Where the guide puts {len(view):,} {view.split} rows: the posterior mean of {latents.site}. {how}"
     caption = "A point is a row, and rows that are near each other are alike to the model. "
     if view.label is None:
-        caption += "Clouds apart from each other are groups of rows; one round cloud is what the prior asks for."
+        caption += "Clouds apart from each other are groups of rows" + (
+            "; one round cloud is what the prior asks for." if latents.proper else "."
+        )
     else:
         programs = (view.pair.model, view.pair.guide)
         unseen = not any(view.label.name in p.arguments for p in programs)

@@ -17,7 +17,9 @@ from ppl_vae.runs import Run
 from ppl_vae.specs import HOMES
 from ppl_vae.view import View
 
-__all__ = ["data_name", "headline", "name_of", "number", "what_was_trained"]
+__all__ = ["NO_DENSITY", "data_name", "headline", "name_of", "number", "what_was_trained", "without_evidence"]
+
+NO_DENSITY = "No evidence: a deterministic autoencoder is not a density."
 
 Card = tuple[str, str, str]
 
@@ -71,6 +73,24 @@ def headline(run: Run, evaluation: Mapping[str, float | int] | None) -> list[Car
     ]
 
 
+def without_evidence(evaluation: Mapping[str, float | int] | None, view: View) -> list[Card]:
+    """The cards of a pair whose guide draws points: that there is no evidence, and how well rows come back."""
+    why = (
+        f"{NO_DENSITY} It has no p(z), so nothing says how probable a row is."
+        if view.flat
+        else ("No evidence: the guide gives a point for each row, no density of latents, and so no bound.")
+    )
+    cards = [("Evidence", "none", why)]
+    if evaluation is None or "reconstruction_log_likelihood" not in evaluation:
+        return cards
+    words = "How well rows come back from their codes; no log p(x), and no bound of it. Higher is better. "
+    words += f"Mean ± standard error over {number(evaluation.get('rows'))} held-out rows."
+    cards.append(("log p(x|f(x)), nats", _with_error(evaluation, "reconstruction_log_likelihood"), words))
+    errors = [key for key in evaluation if key.startswith("error ") and not key.endswith("_se")]
+    said = "Squared difference between an entry and E[x|f(x)] (of a category: whether it is wrong), per row."
+    return cards + [(f"{key.capitalize()}", _with_error(evaluation, key), said) for key in errors[:2]]
+
+
 def _with_error(evaluation: Mapping[str, float | int], key: str) -> str:
     value, se = number(evaluation.get(key)), number(evaluation.get(f"{key}_se"))
     if value is None:
@@ -106,12 +126,12 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
         ("guide", guide),
         ("prior", _prior(run.model, view)),
         ("likelihood", _likelihood(run.model, view)),
-        ("bound", name_of(info.get("bound"), None)),
+        ("objective" if view.points else "bound", name_of(info.get("bound"), None)),
         ("data", f"{data_name(run, data)}: {'; '.join(_field(f) for f in run.schema)}"),
         ("rows", _rows(data)),
         ("best epoch", f"epoch {best}; {epochs} epochs were run"),
         ("parameters", f"{sizes[0]:,} in the model, {sizes[1]:,} in the guide"),
-        ("optimisation", _optimisation(settings)),
+        ("optimisation", _optimisation(settings, "penalty" if view.points else "KL")),
         ("seed", f"{settings['seed']}" if "seed" in settings else None),
         ("versions", ", ".join(f"{k} {v}" for k, v in info.get("versions", {}).items()) or None),
     ]
@@ -122,6 +142,13 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
         "lies below the log evidence log p(x) of the rows, becomes as large as it can. "
         f"{_kept(best, _validated(run))}"
     )
+    if view.points:
+        text = (
+            "The **guide** is a deterministic encoder, z = f(x), and the **model** makes a row of a code, x ~ p(x|z). "
+            "Trained was that rows come back, log p(x|f(x)), less the penalties if there are any. "
+            f"{NO_DENSITY + ' ' if view.flat else ''}"
+            + _kept(best, _validated(run)).replace("the best bound", "the best reconstruction")
+        )
     return Section("What was trained", text, (("part", "in this run"), rows))
 
 
@@ -219,12 +246,12 @@ def _rows(data: Data | Split) -> str:
     return ", ".join(f"{len(s):,} {n}" if s is not None else f"no {n} split" for n, s in parts)
 
 
-def _optimisation(settings: Mapping[str, Any]) -> str | None:
+def _optimisation(settings: Mapping[str, Any], weighed: str = "KL") -> str | None:
     words = {
         "batch_size": "batches of {} rows",
         "lr": "learning rate {}",
         "weight_decay": "weight decay {}",
-        "beta": "KL weight {}",
+        "beta": weighed + " weight {}",
         "patience": "patience {} epochs",
     }
     told = [word.format(settings[k]) for k, word in words.items() if settings.get(k) is not None]

@@ -105,8 +105,11 @@ class Site:
     def constrained(self, base: Any) -> dist.Distribution:
         """A distribution over a row's vector, carried to the support and the shape of this site.
 
-        Normals stay normals as far as the support allows; any other family must not be inside inner plates.
+        Normals stay normals as far as the support allows, points stay points; any other family must not be inside
+        inner plates.
         """
+        if isinstance(base, dist.Delta):
+            return self._point(base)
         if is_normal(base):
             loc, scale = (self._unflattened(self.spread(v)) for v in (base.base_dist.loc, base.base_dist.scale))
             shaped: Any = dist.Normal(loc, scale).to_event(len(self.unconstrained_shape))
@@ -118,6 +121,18 @@ class Site:
         if not self.is_real:
             transforms.append(_cached(self.bijection))
         return dist.TransformedDistribution(shaped, transforms) if transforms else shaped
+
+    def _point(self, base: Any) -> dist.Distribution:
+        """A point carried to the support; log |d value / d vector| is no part of it, since a point has no density.
+
+        What is trained is then the most probable value in the model's own coordinates, as by Pyro's AutoDelta. The
+        elements of inner plates share the vector's log_density.
+        """
+        free = self._unflattened(self.spread(base.v))
+        value = free if self.is_real else self.bijection(free)
+        batch = value.shape[: value.dim() - len(self.event_shape)]
+        each = base.log_density / math.prod(p.size for p in self.plates)
+        return dist.Delta(value, each.expand(batch), event_dim=len(self.event_shape))
 
     def unpacked(self, vector: Tensor) -> Unpacked:
         """The value of this site in a row's joint draw, as a distribution."""

@@ -101,6 +101,11 @@ class PyroStep:
                 f"the guide draws {', '.join(sorted(structure.auxiliary))} together, and {type(bound).__name__} leaves "
                 "the density of joint draws out: use --bound elbo, or trace_elbo"
             )
+        if structure.points and isinstance(bound, pyro.infer.TraceMeanField_ELBO):
+            raise UserError(
+                f"site {', '.join(sorted(structure.points))} is a point in the guide, whose penalties "
+                f"{type(bound).__name__} leaves out: use --bound elbo, or trace_elbo"
+            )
         model, guide = mark_summed(pair, structure)
         if not structure.enumerates and bound.max_plate_nesting == float("inf"):
             bound.max_plate_nesting = structure.nesting + (bound.vectorize_particles and bound.num_particles > 1)

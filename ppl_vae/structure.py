@@ -25,8 +25,9 @@ class Structure:
     and `summed_model` are the discrete latents summed out (under the guide's classifier, or in the model
     alone), `scored` those drawn without a reparameterised sampler, `absent` the sites of fields that the data
     does not have, `auxiliary` the guide's own sites, which the model does not have, `global_latents` those outside
-    the data plate, `inner_subsample` the plates inside a row that are subsampled. Without `broadcasts`, particles are
-    run one by one.
+    the data plate, `points` the continuous latents that the guide draws from point masses, `improper` those of rows
+    whose prior is improper, `inner_subsample` the plates inside a row that are subsampled. Without `broadcasts`,
+    particles are run one by one.
     """
 
     plate: str
@@ -41,6 +42,8 @@ class Structure:
     absent: frozenset[str] = frozenset()
     auxiliary: frozenset[str] = frozenset()
     global_latents: frozenset[str] = frozenset()
+    points: frozenset[str] = frozenset()
+    improper: frozenset[str] = frozenset()
     inner_subsample: frozenset[str] = frozenset()
     rows_total: int | None = None
     broadcasts: bool = True

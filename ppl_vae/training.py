@@ -48,6 +48,10 @@ class Result:
     History keys: `epoch`, `train` and `validation` (the unweighted bound, nats per row, higher is better),
     `objective` (what was maximised, with its KL weight `beta`), `rate`, `distortion`, `seconds`. `findings` are
     the linter's warnings, such as a site whose gradient is a score-function estimate.
+
+    Where the guide draws points (`Point`) none of these is a bound of anything: `train` is log p(x | f(x)) + log p(z)
+    minus the penalties, `rate` is what is taken off for them, `distortion` is -log p(x | f(x)), and `validation` is
+    the same as `train`, without noise or penalties, which are of training only.
     """
 
     model: Callable[..., Any]
@@ -283,6 +287,7 @@ class _Loop:
     def run(self) -> None:
         """Train until the epochs are over or patience is, then put the best weights back."""
         saved = time.monotonic()
+        self.pair.train()
         for epoch in range(len(self.history) + 1, self.settings.epochs + 1):
             if self._out_of_patience(epoch - 1):
                 break
@@ -344,12 +349,16 @@ class _Loop:
 
     def _validate(self, split: Split) -> float:
         """The bound on held-out rows, with the same draws at every epoch so that epochs can be compared."""
+        training = [module for module in self.pair.modules() if module.training]
+        self.pair.eval()  # noise and penalties are for training
         with preserved_randomness():
             torch.manual_seed(self.settings.seed)
             total = 0.0
             for start in range(0, len(split), 1000):
                 batch = split.batch(slice(start, start + 1000))
                 total += float(self.step.evaluate(batch).bound) * len(next(iter(batch.values())))
+        for module in training:
+            module.training = True
         return total / len(split)
 
     def _keep_best(self, record: Record) -> None:

@@ -47,6 +47,8 @@ class View:
         conditions: the fields that the model is given and does not observe.
         classes: of discrete latents of single rows, the guide's probabilities [row, value].
         truth: labels of the rows by field, those that were hidden on purpose included; -1 where not known.
+        points: names of latents that the guide draws from point masses, of which there is no evidence.
+        flat: whether such a latent has an improper prior: a deterministic autoencoder.
         seed: of every draw.
     """
 
@@ -67,6 +69,8 @@ class View:
     conditions: tuple[Field, ...]
     classes: Mapping[str, Tensor]
     truth: Mapping[str, Tensor]
+    points: frozenset[str]
+    flat: bool
     seed: int
 
     def __len__(self) -> int:
@@ -200,6 +204,8 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
         classes=_classes(pair, batch, guide, known, structure.global_latents, seed),
         truth={f.name: split.truth(f.name).nan_to_num(-1).long().cpu() for f in split.schema if _is_class(f)},
         conditions=tuple(f for f in split.schema if pair.model.arguments.get(f.name) and f.name not in model),
+        points=structure.points - structure.global_latents,
+        flat=bool(structure.improper),
         seed=seed,
     )
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.analysis import analyse
+from ppl_vae.density import refuse_points
 from ppl_vae.errors import UserError
 from ppl_vae.execution import run
 from ppl_vae.factors import Factors
@@ -148,6 +149,7 @@ def log_weights(
     pair = Pair(model, guide)
     fields = batch if isinstance(batch, dict) else as_split(batch).batch()
     structure = analyse(pair, fields)
+    refuse_points(structure, "importance weights")
     size = min(chunk or particles, particles)
     sizes = [size] * (particles // size) + ([particles % size] if particles % size else [])
     return concatenate([weigh(pair, structure, fields, k, discrete=discrete) for k in sizes])

@@ -17,7 +17,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae import guides
+from ppl_vae import catalog, guides
 from ppl_vae.bounds import CIWAE, CUBO, ELBO, IWAE, MIWAE, PIWAE, TVO, Renyi
 from ppl_vae.data import Field
 from ppl_vae.generated import GeneratedGuide
@@ -53,7 +53,7 @@ from ppl_vae.likelihoods import (
     ZeroInflatedNegativeBinomial,
     ZeroInflatedPoisson,
 )
-from ppl_vae.models import CVAE, GMVAE, VAE, Hierarchical
+from ppl_vae.models import CVAE, GMVAE, M1M2, M2, VAE, AutoEncoder, Hierarchical
 from ppl_vae.priors import (
     CouplingFlowPrior,
     Diagonal,
@@ -516,6 +516,10 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "Hierarchical": lambda data: Hierarchical(data, latent_dims=(3, 2), hidden=(8,)),
     "Hierarchical, three layers": lambda data: Hierarchical(data, latent_dims=(3, 2, 1), hidden=(8,)),
     "GMVAE": lambda data: GMVAE(data, clusters=3, latent_dim=3, hidden=(8,)),
+    "M2": lambda data: M2(data, latent_dim=3, hidden=(8,)),
+    "M2, LabelConditional": lambda data: M2(data, prior=LabelConditional(10), latent_dim=3, hidden=(8,)),
+    "M1M2": lambda data: M1M2(data, latent_dims=(3, 2), hidden=(8,)),
+    "AutoEncoder": lambda data: AutoEncoder(data, latent_dim=3, hidden=(8,)),
     "VAE, tanh": lambda data: VAE(data, latent_dim=3, hidden=(8, 8), activation="tanh"),
     "CVAE": lambda data: CVAE(data, latent_dim=3, hidden=(8,)),
     "CVAE, learned prior": lambda data: CVAE(data, latent_dim=3, hidden=(8,), learned_prior=True),
@@ -526,6 +530,11 @@ MODELS: dict[str, Callable[[Any], Any]] = {
 def conditions(model: Any, data: Any, n: int) -> dict[str, Tensor]:
     """What a conditional model has to be given for n rows to be simulated: the conditions of rows of the data."""
     return {name: data.test[name][:n] for name in getattr(model, "needs", ())}
+
+
+def own_guide(model: Any) -> GeneratedGuide:
+    """The guide that a model is trained with when none is named."""
+    return catalog.find("guides", catalog.default_guide(type(model).__name__)).load()(model, hidden=(8,))
 
 
 # -- guides: name -> class, run over programs with latents of every kind -------------------------------------------

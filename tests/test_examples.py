@@ -161,13 +161,27 @@ def test_an_example_recovers_what_it_simulated(name, tmp_path, monkeypatch, caps
     assert missed < len(off) / 2, f"training stopped {missed:.2f} nats below the best log evidence of all rows"
 
 
+@pytest.mark.slow
+def test_only_the_vae_has_an_evidence_and_knows_where_its_codes_are(capsys):
+    table = runpy.run_path(str(EXAMPLES / "autoencoder_or_vae.py"))["main"]()
+    assert "VAE" in capsys.readouterr().out
+    others = table.drop(index="VAE")
+    assert (others["NLL"] == "none").all()
+    assert float(table.loc["VAE", "NLL"]) > 0
+    plain = table.loc["AutoEncoder"]
+    assert plain["nearest row"] > table.loc["VAE", "nearest row"]
+    error = (2 * 0.25 / (2 * 447)) ** 0.5  # of the difference of two shares of as many rows, at most
+    assert plain["told apart"] - table.loc["VAE", "told apart"] > 2 * error
+    assert table.loc["AutoEncoder", "squared error"] < table.loc["VAE", "squared error"]
+
+
 def commands() -> list[str]:
     return re.findall(r"^ppl-vae fit .*$", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_every_example_has_a_command():
     assert {Path(shlex.split(c)[2].rpartition(":")[0]).stem for c in commands()} >= {*RECOVERED}
-    assert {f.stem for f in EXAMPLES.glob("*.py")} == {*RECOVERED, "my_guide"}
+    assert {f.stem for f in EXAMPLES.glob("*.py")} == {*RECOVERED, "my_guide", "autoencoder_or_vae"}
 
 
 @pytest.mark.parametrize("command", commands())

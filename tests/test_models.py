@@ -5,10 +5,9 @@ from __future__ import annotations
 import pyro
 import pytest
 import torch
-from cases import MODELS, conditions
+from cases import MODELS, conditions, own_guide
 
 import ppl_vae
-from ppl_vae.guides import MeanField
 
 by_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 
@@ -30,13 +29,13 @@ def test_a_model_simulates_what_it_observes(make, digits):
 @by_model
 def test_a_model_is_clean_with_a_generated_guide(make, digits):
     model = make(digits)
-    assert ppl_vae.check(model, MeanField(model, hidden=(8,)), digits) == []
+    assert ppl_vae.check(model, own_guide(model), digits) == []
 
 
 @by_model
 def test_a_model_is_rebuilt_from_its_run_folder(make, digits, tmp_path):
     model = make(digits)
-    result = ppl_vae.fit(model, MeanField(model, hidden=(8,)), digits, epochs=1)
+    result = ppl_vae.fit(model, own_guide(model), digits, epochs=1)
     run = ppl_vae.open_run(result.save(tmp_path / "run"))
     given = conditions(model, digits, 4)
     pyro.set_rng_seed(0)

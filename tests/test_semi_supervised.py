@@ -113,7 +113,7 @@ def decoded(model, mean, covariance):
 
 
 def one_hot_and(y, mean):
-    return torch.cat([torch.eye(3, dtype=F64)[y], mean])
+    return torch.cat([2**0.5 * torch.eye(3, dtype=F64)[y], mean])
 
 
 def m2_evidence(model, x):

@@ -101,6 +101,12 @@ class Bound(Recorded, PyroELBO):
                 f"{name} needs importance weights per row, but {sites} is outside the data plate and shared by "
                 "all rows: use ELBO, or put the latent inside the plate, or make it a parameter"
             )
+        drawn = set(structure.latents) - structure.summed_guide - structure.auxiliary
+        if self.particles > 1 and drawn and drawn <= structure.points:
+            raise UserError(
+                f"{name} with {self.particles} particles: site {', '.join(sorted(drawn))} is a point in the guide, the "
+                "same in each: use one particle, ELBO()"
+            )
         if structure.inner_subsample and not self.allows_global:
             plates = ", ".join(sorted(structure.inner_subsample))
             raise UserError(

@@ -21,7 +21,10 @@ __all__ = ["Request", "fit"]
 
 def fit(
     model: Annotated[str, typer.Argument(help="A model by name, or FILE.py:NAME.")] = "vae",
-    guide: Annotated[str, typer.Option(help="A guide by name, or FILE.py:NAME.")] = "mean_field",
+    guide: Annotated[
+        str | None,
+        typer.Option(help="A guide by name, or FILE.py:NAME.", show_default="mean_field; point for auto_encoder"),
+    ] = None,
     prior: Annotated[str | None, typer.Option(help="p(z), by name.", show_default="the model's own")] = None,
     likelihood: Annotated[
         str | None, typer.Option(help="p(x | z), by name.", show_default="what fits the data")
@@ -101,7 +104,7 @@ def fit(
     Evaluates them on held-out rows and writes a run folder with a report. Without any argument: a VAE with a
     mean-field guide on the handwritten digits that come with scikit-learn.
     """
-    request = Request(**locals())
+    request = Request(**locals() | {"guide": guide or catalog.default_guide(model)})
     request.check()
     from ppl_vae.cli.train import train
 
@@ -194,10 +197,11 @@ class Request:
         found |= {"given": o.split_words("--given", self.given)}
         return {name: value for name, value in found.items() if value is not None}
 
-    def schedule(self) -> Any:
-        """The KL weight."""
+    def schedule(self, *, points: bool = False) -> Any:
+        """The KL weight; where the guide draws points there is no KL, and only a warm-up that was asked for."""
         from ppl_vae.schedules import WarmUp
 
         beta = 1.0 if self.beta is None else self.beta
-        epochs = min(10.0, self.epochs / 5) if self.warm_up is None else self.warm_up
+        usual = 0.0 if points else min(10.0, self.epochs / 5)
+        epochs = usual if self.warm_up is None else self.warm_up
         return beta if self.is_pyro or epochs == 0 else WarmUp(epochs, beta)

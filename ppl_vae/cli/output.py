@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ppl_vae.atomic import write
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import NoDensity, UserError, unknown_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,6 +27,7 @@ __all__ = [
     "check_target",
     "column_names",
     "evaluation_table",
+    "judge",
     "note",
     "print_table",
     "read_evaluation",
@@ -53,10 +54,25 @@ def print_table(table: Table) -> None:
     (console if console.is_terminal else Console(width=200)).print(table)
 
 
+def judge(model: Any, guide: Any, rows: Any, particles: int, seed: int) -> dict[str, Any]:
+    """The held-out numbers of a pair: its evidence, or, with a line that says why, how well rows come back."""
+    import ppl_vae
+    from ppl_vae.predictive import label_scores
+
+    try:
+        found: Any = ppl_vae.evaluate(model, guide, rows, particles=particles, seed=seed)
+    except NoDensity as reason:
+        note(str(reason))
+        found = ppl_vae.reconstruct(model, guide, rows, seed=seed)
+    return found.summary() | label_scores(model, guide, rows) | {"seed": seed}
+
+
 def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     """The held-out numbers of a run, in nats per row."""
     from rich.table import Table
 
+    if "particles" not in summary:
+        return _reconstruction_table(title, summary)
     particles = f"{summary['particles']:,}"
     table = Table(title=title, caption="± standard error over rows", title_justify="left", caption_justify="left")
     table.add_column("nats per row")
@@ -70,6 +86,21 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     if "accuracy" in summary:
         share, error = (100 * summary[key] for key in ("accuracy", "accuracy_se"))
         table.add_row(f"label right, of {summary['labelled_rows']:,} rows, %", f"{_number(share)} ± {_number(error)}")
+    return table
+
+
+def _reconstruction_table(title: str, summary: Mapping[str, Any]) -> Table:
+    """The numbers of a pair that has no evidence."""
+    from rich.table import Table
+
+    caption = "no evidence: a guide of points is not a density; ± standard error over rows"
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("reconstruction")
+    table.add_column("", justify="right")
+    table.add_row("log p(x | f(x)), nats per row, no bound", _with_error(summary, "reconstruction_log_likelihood"))
+    for key in summary:
+        if key.startswith("error ") and not key.endswith("_se"):
+            table.add_row(f"squared {key}, per entry", _with_error(summary, key))
     return table
 
 

@@ -15,7 +15,7 @@ import typer
 from ppl_vae import catalog
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import DataWords, Program, ProgramWords, build, make_bound
-from ppl_vae.cli.output import Interrupted, as_json, evaluation_table, note, print_table, update_evaluation
+from ppl_vae.cli.output import Interrupted, as_json, evaluation_table, judge, note, print_table, update_evaluation
 from ppl_vae.errors import UserError
 
 if TYPE_CHECKING:
@@ -99,9 +99,10 @@ def train(ask: Request) -> None:
     decay = ask.weight_decay
     if decay is None:
         decay = 0.0 if ask.is_own else min(1.0, 1000 / len(data.train))
-    headline = _headline(ask, model, guide, data, bound, decay, str(device))
+    points = _has_points(model, guide, data)
+    headline = _headline(ask, model, guide, data, bound, decay, str(device), points)
     with _reserved(out):
-        result = _fit(ask, model.value, guide.value, data, bound, decay, device, out, headline)
+        result = _fit(ask, model.value, guide.value, data, bound, decay, device, out, headline, points)
         extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
         save_run(result, out, extra=extra, own_folder=True)
     for finding in result.findings:
@@ -116,16 +117,40 @@ def train(ask: Request) -> None:
     _finish(ask, result, split, summary, out, report, time.monotonic() - started)
 
 
-def _headline(ask: Request, model: Program, guide: Program, data: Data, bound: Any, decay: float, device: str) -> str:
+def _has_points(model: Program, guide: Program, data: Data) -> bool:
+    """Whether the guide draws points, so that what is trained is no bound."""
+    from ppl_vae.analysis import analyse, representative
+    from ppl_vae.program import Pair
+
+    pair = Pair(model.value, guide.value)
+    try:
+        structure = analyse(pair, representative(pair, data.train))
+    except UserError:
+        return False  # `fit` says what is wrong
+    return bool(structure.points - structure.global_latents)
+
+
+def _headline(
+    ask: Request,
+    model: Program,
+    guide: Program,
+    data: Data,
+    bound: Any,
+    decay: float,
+    device: str,
+    points: bool,
+) -> str:
     rows = [f"{len(s):,} {n}" for n in ("train", "validation", "test") if (s := getattr(data, n)) is not None]
     particles = getattr(bound, "particles", getattr(bound, "num_particles", 1))
-    schedule = ask.schedule()
+    schedule = ask.schedule(points=points)
     if ask.is_pyro:
         weight = "KL weight 1 (Pyro's own bounds have no warm-up)"
     elif callable(schedule):
         weight = f"KL weight 0 to {schedule.beta:g} over {schedule.epochs:g} epochs"
     else:
         weight = f"KL weight {schedule:g}"
+    if points:
+        weight = weight.replace("KL weight", "penalty weight") + "; no bound: the guide draws points"
     rate = "" if ask.lr_schedule == "constant" else f" ({ask.lr_schedule})"
     return (
         f"{model.name} with {guide.name} on {data.name} ({', '.join(rows)} rows): {type(bound).__name__}, "
@@ -144,13 +169,14 @@ def _fit(
     device: Any,
     out: Path,
     headline: str,
+    points: bool,
 ) -> Result:
     import ppl_vae
     from ppl_vae.progress import Display
     from ppl_vae.schedules import Cosine
 
     try:
-        with Display(ask.epochs, headline) as display:
+        with Display(ask.epochs, headline, points=points) as display:
             result = ppl_vae.fit(
                 model,
                 guide,
@@ -160,7 +186,7 @@ def _fit(
                 batch_size=ask.batch_size,
                 lr=Cosine(ask.lr, ask.epochs) if ask.lr_schedule == "cosine" else ask.lr,
                 weight_decay=decay,
-                beta=ask.schedule(),
+                beta=ask.schedule(points=points),
                 label_weight=ask.label_weight,
                 patience=ask.patience or None,
                 seed=ask.seed,
@@ -178,18 +204,12 @@ def _fit(
 
 def _evaluate(ask: Request, result: Result, data: Data) -> tuple[str, dict[str, Any] | None]:
     """The held-out numbers; none for a pair that has no evidence per row, whose run is kept all the same."""
-    import ppl_vae
-    from ppl_vae.predictive import label_scores
-
     split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
     try:
-        found = ppl_vae.evaluate(
-            result.model, result.guide, getattr(data, split), particles=ask.evaluate_particles, seed=ask.seed
-        )
+        return split, judge(result.model, result.guide, getattr(data, split), ask.evaluate_particles, ask.seed)
     except UserError as error:
         note(f"the run is saved, but not evaluated: {error}")
         return split, None
-    return split, found.summary() | label_scores(result.model, result.guide, getattr(data, split)) | {"seed": ask.seed}
 
 
 def _report(result: Result, data: Data, summary: dict[str, Any] | None, out: Path, seed: int) -> Path | None:
@@ -235,6 +255,9 @@ def _finish(
     typer.echo(f"run:    {out}")
     if report is not None:
         typer.echo(f"report: {report}")
+    if summary is not None and "particles" not in summary:  # it has no evidence to sharpen, and may have no samples
+        typer.echo(f"next:   ppl-vae encode {out}{more}")
+        return
     typer.echo(f"next:   ppl-vae evaluate {out} --particles 5000{more}")
     typer.echo(f"        ppl-vae sample {out} -n 64{more}")
     typer.echo(f"        ppl-vae encode {out}{more}")

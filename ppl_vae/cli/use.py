@@ -19,6 +19,7 @@ from ppl_vae.cli.output import (
     check_target,
     column_names,
     evaluation_table,
+    judge,
     print_table,
     read_evaluation,
     update_evaluation,
@@ -59,18 +60,15 @@ def evaluate(
 ) -> None:
     """Judge a run on held-out rows.
 
-    ELBO and importance-sampled evidence with their errors; also goes into RUN/evaluation.json.
+    ELBO and importance-sampled evidence with their errors, or, of a deterministic autoencoder, which has none, how
+    well rows come back; also goes into RUN/evaluation.json.
     """
     o.check_whole("--particles", particles, 1)
     o.check_whole("--seed", seed, 0)
     words = _words(data, label, columns, missing)
     opened = open_words(run, model, guide, device)
     rows, name = rows_of(opened, words, split)
-    import ppl_vae
-    from ppl_vae.predictive import label_scores
-
-    found = ppl_vae.evaluate(opened.model, opened.guide, rows, particles=particles, seed=seed)
-    summary = found.summary() | label_scores(opened.model, opened.guide, rows) | {"seed": seed}
+    summary = judge(opened.model, opened.guide, rows, particles, seed)
     file = update_evaluation(run, name, summary)
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "evaluation": summary}), indent=2))
