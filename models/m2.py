@@ -65,8 +65,8 @@ class M2(RowModel):
         label = label_of(self.schema, "M2")
         self.prior = (prior or StandardNormal()).build(latent_dim)
         self.one_hot = OneHotInput(label)
-        # A label's vector is as long as a style's usually is. Otherwise the decoder would learn to listen to it last, and
-        # by then z would say what it says.
+        # A label's vector is as long as a style's usually is: otherwise the decoder would learn to listen to it last,
+        # and by then z would say what it says.
         self.loud = latent_dim**0.5
         self.logits = nn.Parameter(torch.zeros(self.one_hot.size))
         self.decodes(latent_dim + self.one_hot.size, likelihood, hidden, activation, taken=("z", "y"))

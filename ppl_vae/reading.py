@@ -76,10 +76,11 @@ def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
 
 
 def _order(program: Program, latents: Sequence[str]) -> tuple[str, ...]:
-    """The model's attribute `order`: all of its latents, or nothing."""
-    order = tuple(getattr(program.program, "order", ()))
-    if order and sorted(order) != sorted(latents):
-        raise UserError(f"the model's order must name each of its latents {', '.join(latents)} once, got {order}")
+    """The model's attribute `order`, of those of its sites that are latent in this data."""
+    asked = tuple(getattr(program.program, "order", ()))
+    order = tuple(name for name in asked if name in latents)
+    if asked and sorted(order) != sorted(latents):
+        raise UserError(f"the model's order must name each of its latents {', '.join(latents)} once, got {asked}")
     return order
 
 

@@ -158,9 +158,11 @@ def test_the_evidence_is_that_of_the_row_with_the_label_it_has(make, options, ev
     assert (found.elbo < exact + 1e-9).all()
 
 
-@pytest.mark.parametrize("make", [M2, M1M2])
-def test_labelled_and_other_rows_stand_in_one_batch(make):
-    model, guide, rows = linear(make)
+@pytest.mark.parametrize(
+    ("make", "options"), [(M2, {"latent_dim": 2}), (M1M2, {"latent_dims": (2, 1)})], ids=["M2", "M1M2"]
+)
+def test_labelled_and_other_rows_stand_in_one_batch(make, options):
+    model, guide, rows = linear(make, **options)
     both = ppl_vae.evaluate(model, guide, rows, particles=4000, seed=0)
     for seen in (rows["y"] >= 0, rows["y"] < 0):
         alone = ppl_vae.evaluate(model, guide, rows.rows(seen.nonzero()[:, 0]), particles=4000, seed=1)
