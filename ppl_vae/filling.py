@@ -23,7 +23,7 @@ from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure, sample_sites
 from ppl_vae.support import Watch
 
-__all__ = ["Target", "filled_frame", "find_targets", "in_words"]
+__all__ = ["Target", "columns_with", "filled_frame", "find_targets", "in_words"]
 
 Sites = Mapping[str, dict[str, Any]]
 
@@ -172,13 +172,15 @@ torch.tensor([1]))
 
 
 def columns_with(schema: Schema, rows: Mapping[str, Tensor]) -> dict[str, tuple[Field, Tensor]]:
-    """The columns of a table that fields are, by column name: the field, and its values [row].
+    """The columns of a table that these fields are, by column name: the field, and its values [row].
 
     Raises:
         UserError: for pictures and other fields that are no columns.
     """
     found: dict[str, tuple[Field, Tensor]] = {}
     for field in schema:
+        if field.name not in rows:
+            continue
         values, names = rows[field.name], columns_of(field)
         if len(field.shape) > 1:
             raise UserError(
@@ -196,9 +198,7 @@ def filled_frame(schema: Schema, rows: Mapping[str, Tensor], mask: Mapping[str, 
     """Rows as a DataFrame; if they came as one, that one with its holes filled."""
     import pandas
 
-    imputed = Schema(tuple(f for f in schema if f.name in rows)) if rows else None
-    columns = columns_with(imputed, rows) if imputed else {}
-    holes = columns_with(imputed, mask) if imputed else {}
+    columns, holes = columns_with(schema, rows), columns_with(schema, mask)
     if source is None:
         return pandas.DataFrame({name: in_words(field, values) for name, (field, values) in columns.items()})
     frame = source.copy()

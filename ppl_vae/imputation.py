@@ -20,7 +20,7 @@ from ppl_vae.passes import FLOATS_AT_ONCE, Passes, passes
 from ppl_vae.program import Pair
 from ppl_vae.structure import Structure
 
-__all__ = ["Imputation", "impute"]
+__all__ = ["Imputation", "impute", "with_holes"]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,12 @@ def _rows(data: Any, schema: Schema | None) -> Split:
     """The rows, which may have holes in any field: also where the training rows had none."""
     if schema is None or getattr(data, "schema", None) == schema:
         return as_split(data, "test", schema)
-    return as_split(data, "test", Schema(tuple(replace(f, missing=True) for f in schema)))
+    return as_split(data, "test", with_holes(schema))
+
+
+def with_holes(schema: Schema) -> Schema:
+    """The same fields, in each of which entries may be missing."""
+    return Schema(tuple(replace(f, missing=True) for f in schema))
 
 
 def _refuse_blind(log_evidence: Tensor) -> None:
