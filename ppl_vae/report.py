@@ -11,6 +11,7 @@ from ppl_vae.atomic import write
 from ppl_vae.data import Data, Split
 from ppl_vae.html import Section, render
 from ppl_vae.report_figures import Album, latent_space, prior_samples, reconstructions
+from ppl_vae.report_imputation import imputed
 from ppl_vae.report_words import data_name, headline, name_of, number, what_was_trained
 from ppl_vae.runs import Run
 from ppl_vae.view import MOST, View, look
@@ -66,6 +67,7 @@ def write_report(
             what_was_trained(run, data, view),
             _training(run, album),
             reconstructions(view, album),
+            *imputed(view, album),
             prior_samples(view, album),
             *latent_space(view, album),
         ]

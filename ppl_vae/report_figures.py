@@ -20,7 +20,7 @@ from ppl_vae.latents import ACTIVE, Latents
 from ppl_vae.report_words import number
 from ppl_vae.view import View
 
-__all__ = ["Album", "latent_space", "prior_samples", "reconstructions"]
+__all__ = ["Album", "is_picture", "latent_space", "limits_of", "names_of", "prior_samples", "reconstructions"]
 
 SPAN = 2.5
 STEPS = 11
@@ -56,9 +56,9 @@ def reconstructions(view: View, album: Album) -> Section:
     )
     if view.drawn:
         words += f" The guide leaves {', '.join(view.drawn)} open; the model draws it from p(z)."
-    if not _is_picture(view):
+    if not is_picture(view):
         mean = view.reconstruct(list(range(len(view))))
-        figure = plots.table_reconstructions(_flat(view.values), _flat(mean), names=_columns(view))
+        figure = plots.table_reconstructions(_flat(view.values), _flat(mean), names=names_of(view))
         caption = (
             "A point is a row. On the line, the latents keep this column. A flat cloud: they do not, and the "
             "model falls back on the column's average."
@@ -72,7 +72,7 @@ def reconstructions(view: View, album: Album) -> Section:
         view.values[rows],
         view.reconstruct(rows),
         labels=[names[row] or "?" for row in rows] if labels else None,
-        limits=_limits(view),
+        limits=limits_of(view),
     )
     caption = (
         f"{len(rows)} {view.split} rows picked at random{', sorted by class' if labels else ''}: above the "
@@ -89,16 +89,16 @@ def prior_samples(view: View, album: Album) -> Section:
         "No row is encoded here: latents z are drawn from the prior p(z), and the model makes something of "
         "them. This is what it has learned to be possible."
     )
-    if not _is_picture(view):
+    if not is_picture(view):
         draws = view.prior(max(500, len(view)), draw=True)
-        figure = plots.table_samples(_flat(view.values), _flat(draws), names=_columns(view))
+        figure = plots.table_samples(_flat(view.values), _flat(draws), names=names_of(view))
         caption = (
             f"Grey: the {len(view):,} {view.split} rows. Blue line: {len(draws):,} rows drawn from the "
             "model, z from p(z) and x from p(x|z). The two should cover each other: where only the line is, "
             "the model invents; where only grey is, it misses rows."
         )
         return Section(title, words, figures=(album.add("samples", figure, caption),))
-    rows, limits = list(range(min(64, len(view)))), _limits(view)
+    rows, limits = list(range(min(64, len(view)))), limits_of(view)
     made = plots.samples(view.prior(len(rows)), limits=limits, title="model: E[x|z] for z from the prior")
     real = plots.samples(view.values[rows], limits=limits, title=f"data: {view.split} rows")
     said = (
@@ -109,12 +109,13 @@ def prior_samples(view: View, album: Album) -> Section:
     return Section(title, words, figures=(album.add("samples", made, said), album.add("data", real, beside)))
 
 
-def _is_picture(view: View) -> bool:
+def is_picture(view: View) -> bool:
+    """Whether a row is drawn as a picture."""
     shape = view.field.shape
     return len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
 
 
-def _limits(view: View) -> tuple[float, float] | None:
+def limits_of(view: View) -> tuple[float, float] | None:
     """Black and white: the range of the field's kind, so that pictures compare; else that of the rows."""
     kind, top = view.field.kind, view.field.cardinality
     if kind in ("categorical", "count") and top is not None:
@@ -129,7 +130,8 @@ def _flat(values: Tensor) -> Tensor:
     return values.reshape(len(values), -1)
 
 
-def _columns(view: View) -> list[str]:
+def names_of(view: View) -> list[str]:
+    """What the columns of a row are called."""
     field = view.field
     if len(field.names) == field.size and field.kind != "categorical":
         return list(field.names)
@@ -155,7 +157,7 @@ def latent_space(view: View, album: Album) -> list[Section]:
     # Of several sites the one nearest to the prior that can be moved and is used.
     first = max(view.latents, key=lambda site: (site.real, bool(site.ranked)))
     sections = [_traversal(view, first, album), _rates(view, album)]
-    if _is_picture(view) and len(view) > 1:
+    if is_picture(view) and len(view) > 1:
         sections.append(_interpolation(view, first, album))
     return [*sections, _map(view, first, album)]
 
@@ -181,9 +183,9 @@ def _traversal(view: View, latents: Latents, album: Album) -> Section:
     unit = "nats" if latents.exact else "activity"
     titles = [f"{latents.site}{i}  {latents.information[i]:.2f} {unit}" for i in shown]
     axis = f"value of {latents.site}" if standard else "prior sd from its mean"
-    if not _is_picture(view):
+    if not is_picture(view):
         return Section(title, words, figures=_table_traversals(view, made, steps, titles, axis, album))
-    figure = plots.traversal(made, steps, titles, limits=_limits(view), axis=axis)
+    figure = plots.traversal(made, steps, titles, limits=limits_of(view), axis=axis)
     measure = "its KL to the prior per row" if latents.exact else "the variance of its posterior mean over rows"
     caption = (
         "Follow a line from left to right: what changes is what this latent stands for, perhaps slant, "
@@ -208,7 +210,7 @@ def _table_traversals(
         figure = plots.table_traversal(
             made[some].reshape(*made[some].shape[:2], -1),
             steps,
-            names=_columns(view),
+            names=names_of(view),
             titles=titles[some],
             scale=scale,
             axis=axis,
@@ -303,7 +305,7 @@ def _interpolation(view: View, latents: Latents, album: Album) -> Section:
         between.append(view.decode({latents.site: latents.shaped(z)}, left))
     images = torch.stack([view.values[left], *between, view.values[right]], 1)
     ends = [(view.class_of(a) or view.name(a), view.class_of(b) or view.name(b)) for a, b in pairs]
-    figure = plots.interpolation(images, limits=_limits(view), ends=ends)
+    figure = plots.interpolation(images, limits=limits_of(view), ends=ends)
     caption = (
         "Framed are the real rows; between them is E[x|z] along the straight line from the posterior mean of "
         "one to that of the other. Look for pictures on the way that could be rows themselves. A sudden "
