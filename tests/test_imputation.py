@@ -351,7 +351,7 @@ def test_a_trained_pair_finds_the_missing_half_of_two_equal_columns():
     data = ppl_vae.load(holey, missing="allow", test=0, validation=0)
     model = VAE(data, latent_dim=1, hidden=(), likelihood=Normal())
     guide = MeanField(model, hidden=(16,))
-    ppl_vae.fit(model, guide, data, IWAE(5), epochs=150, lr=0.02)
+    ppl_vae.fit(model, guide, data, IWAE(5), epochs=150, lr=0.05, batch_size=400)
     found = impute(model, guide, holey, particles=300, draws=30)
     gap = found.mean["x"][:80, 1] - rows[:80, 1]
     assert float(gap.square().mean().sqrt()) < 0.15
