@@ -8,9 +8,9 @@ standardised by what is observed in them, and is judged by the root mean squared
 
 The VAE: in each of four folds a quarter of the rows is held out, one pair is trained on the others (IWAE bound, the
 MIWAE way) until the held-out bound no longer grows, and fills all rows; what is filled in is the average over the
-folds. Networks with a hidden layer and four latents, or linear ones with half as many latents as columns (factor analysis),
-are chosen between by the importance-sampled evidence of the rows that the first fold holds out. Neither choice looks
-at a removed entry.
+folds. Networks with a hidden layer and four latents, or linear ones with half as many latents as columns (factor
+analysis), are chosen between by the importance-sampled evidence of the rows that the first fold holds out. Neither
+choice looks at a removed entry.
 """
 
 from __future__ import annotations

@@ -67,24 +67,25 @@ def _complete(pair: Pair, batch: Batch, drawn: Run) -> Particles:
                 sizes[frame.dim] = frame.size
         latents[name] = value.expand(*sizes, *value.shape[value.dim() - event :])
     log_weight = parts.log_likelihood + parts.log_prior - parts.log_guide
-    sites = _replay(pair, structure, batch, latents) if structure.enumerates else factors.model_sites
+    sites = _replay(pair, structure, batch, latents, drawn.particles) if structure.enumerates else factors.model_sites
     return Particles(log_weight, latents, [sites])
 
 
-def replayed(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor]) -> list[Sites]:
+def replayed(
+    pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor], particles: int
+) -> list[Sites]:
     """The model's sites for given latents [particle, plates, *event]: one run for all particles, where that is allowed.
 
     Entries that are missing are skipped, as in training; rows in which a held site was observed keep its value.
     """
-    particles = len(next(iter(latents.values())))
-    each = (
-        [latents] if structure.broadcasts else [{n: v[k : k + 1] for n, v in latents.items()} for k in range(particles)]
-    )
-    return [_replay(pair, structure, batch, some) for some in each]
+    if structure.broadcasts:
+        return [_replay(pair, structure, batch, latents, particles)]
+    each = [{name: value[k : k + 1] for name, value in latents.items()} for k in range(particles)]
+    return [_replay(pair, structure, batch, one, 1) for one in each]
 
 
-def _replay(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor]) -> Sites:
-    trace, particles = Trace(), len(next(iter(latents.values())))
+def _replay(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor], particles: int) -> Sites:
+    trace = Trace()
     for name, value in latents.items():
         value = value if particles > 1 else value.squeeze(0)
         trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})

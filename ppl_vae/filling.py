@@ -58,9 +58,10 @@ class Target:
         if self.levels:
             return self._each(fn.probs, extra=1)
         try:
-            return self._each(expected_value(fn))
+            mean = expected_value(fn)
         except (NotImplementedError, AttributeError):  # no mean in closed form: a draw has the same expectation
-            return self._each(fn.sample())
+            mean = fn.sample()
+        return self._each(mean)
 
     def draw(self, sites: Sites) -> Tensor:
         """x ~ p(x | z) of every particle, [particle, row, ...]."""

@@ -133,11 +133,12 @@ def impute(
         parts = [_impute(pair, plan, batch, draws) for batch in plan.batches()]
     evidence = evidence_of(torch.cat([p.log_weight for p in parts], dim=-1))
     _refuse_blind(evidence.log_evidence)
-    masks = {f.name: missing_in(f.kind, split[f.name]) for f in split.schema if f.name in parts[0].mean}
+    mean = {n: torch.cat([p.mean[n] for p in parts]) for n in parts[0].mean}
+    kinds = {n: split.schema[n].kind for n in mean}
     return Imputation(
-        mean={n: torch.cat([p.mean[n] for p in parts]) for n in parts[0].mean},
+        mean=mean,
         draws={n: torch.cat([p.draws[n] for p in parts], dim=1) for n in parts[0].draws},
-        mask=masks,
+        mask={n: missing_in(k, split[n]) & ~missing_in(k, mean[n]) for n, k in kinds.items()},
         probabilities={n: torch.cat([p.probabilities[n] for p in parts]) for n in parts[0].probabilities},
         **evidence._asdict(),
         particles=particles,
@@ -186,19 +187,33 @@ def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int) -> _
         log_w.append(particles.log_weight)
         if targets and not bool(torch.isnan(particles.log_weight).any()):
             chosen.take(particles)
+    log_weight = torch.cat(log_w)
+    if chosen.total is None:
+        return _Part({}, {}, {}, log_weight)
     mean: dict[str, Tensor] = {}
     drawn: dict[str, Tensor] = {}
     probabilities: dict[str, Tensor] = {}
-    if chosen.latents:
-        made = replayed(pair, plan.structure, batch, chosen.picked())
-        for target in targets:
-            values = torch.cat([target.draw(sites) for sites in made])
-            drawn[target.name] = target.fill(drawn.get(target.name, batch[target.name]), values)
-            average = chosen.average[target]
-            mean[target.name] = target.fill(mean.get(target.name, batch[target.name]), target.summary(average))
-            if target.levels:
-                probabilities[target.name] = target.known(average)
-    return _Part(mean, drawn, probabilities, torch.cat(log_w))
+    values = _draw(pair, plan, batch, chosen)
+    for target in targets:
+        name, average = target.name, chosen.average[target]
+        drawn[name] = target.fill(drawn.get(name, batch[name]), values[target])
+        mean[name] = target.fill(mean.get(name, batch[name]), target.summary(average))
+        if target.levels:
+            probabilities[name] = target.known(average)
+    return _Part(mean, drawn, probabilities, log_weight)
+
+
+def _draw(pair: Pair, plan: Passes, batch: dict[str, Tensor], chosen: _Reservoir) -> dict[Target, Tensor]:
+    """x ~ p(x | z) for the chosen latents, [draw, row, ...], as many at once as particles are."""
+    latents = chosen.picked()
+    found: dict[Target, list[Tensor]] = {target: [] for target in chosen.targets}
+    for start in range(0, chosen.draws, plan.at_once):
+        count = min(plan.at_once, chosen.draws - start)
+        some = {name: value[start : start + count] for name, value in latents.items()}
+        for sites in replayed(pair, plan.structure, batch, some, count):
+            for target, parts in found.items():
+                parts.append(target.draw(sites))
+    return {target: torch.cat(parts) for target, parts in found.items()}
 
 
 class _Reservoir:

@@ -143,6 +143,35 @@ def test_a_row_without_any_entry_is_drawn_from_the_model():
     near((found.draws["x"][0, :-1] - OFFSET).square(), (W.T @ W).diagonal() + SIGMA**2)
 
 
+def test_a_pair_without_latents_draws_from_its_marginals():
+    def independent(x=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(OFFSET, SIGMA).to_event(1), obs=x)
+
+    found = impute(independent, lambda x=None: None, {"x": tiled(X_HOLES)}, particles=2, draws=3)
+    gone = torch.isnan(tiled(X_HOLES))
+    torch.testing.assert_close(found.mean["x"][gone], OFFSET.expand(len(gone), 4)[gone])
+    near(((found.draws["x"] - OFFSET) / SIGMA).square()[:, gone].flatten(), torch.ones((), dtype=F64))
+
+
+def test_a_site_may_observe_a_part_of_a_field():
+    def first_two(x=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), dtype=F64), 1.0))
+            pyro.sample("part", dist.Normal(z.unsqueeze(-1).expand(*z.shape, 2), SIGMA).to_event(1), obs=x[..., :2])
+            pyro.sample("third", dist.Normal(z, SIGMA), obs=x[..., 2])
+
+    def guide(x=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[..., :3].nanmean(-1).nan_to_num(), 0.8))
+
+    rows = t([[NAN, 0.5, NAN, NAN], [0.1, NAN, 0.3, 0.4]])
+    found = impute(first_two, guide, {"x": rows}, particles=20, draws=2)
+    filled = torch.tensor([[True, False, True, False], [False, True, False, False]])
+    assert torch.equal(found.mask["x"], filled)  # no site observes the last column
+    assert torch.equal(found.draws["x"].isnan(), (rows.isnan() & ~filled).expand(2, 2, 4))
+
+
 def test_the_same_seed_gives_the_same_rows_and_leaves_the_generators_alone():
     state = torch.get_rng_state()
     first, again, other = (
