@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ppl_vae.errors import UserError as UserError
     from ppl_vae.evaluation import Evaluation as Evaluation
     from ppl_vae.evaluation import evaluate as evaluate
+    from ppl_vae.imputation import Imputation as Imputation
+    from ppl_vae.imputation import impute as impute
     from ppl_vae.linter import Finding as Finding
     from ppl_vae.linter import check as check
     from ppl_vae.predictive import Prediction as Prediction
@@ -33,6 +35,7 @@ _HOMES = {
     "Data": "ppl_vae.data",
     "Evaluation": "ppl_vae.evaluation",
     "Finding": "ppl_vae.linter",
+    "Imputation": "ppl_vae.imputation",
     "LogWeights": "ppl_vae.weights",
     "Prediction": "ppl_vae.predictive",
     "Reconstruction": "ppl_vae.reconstruction",
@@ -41,6 +44,7 @@ _HOMES = {
     "check": "ppl_vae.linter",
     "evaluate": "ppl_vae.evaluation",
     "fit": "ppl_vae.training",
+    "impute": "ppl_vae.imputation",
     "load": "ppl_vae.data",
     "log_weights": "ppl_vae.weights",
     "open_run": "ppl_vae.runs",

@@ -66,11 +66,10 @@ class StandardisedInput(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Standardise; append the mask of what was observed if the field has holes."""
         x = x.reshape(x.shape[: x.dim() - len(self.shape)] + (-1,))
-        if not self.missing:
-            return (x - self.mean) / self.scale
         seen = x >= 0 if self.categorical else ~torch.isnan(x)
         standard = (torch.where(seen, x, self.mean) - self.mean) / self.scale
-        return torch.cat([standard, seen.to(standard.dtype)], dim=-1)
+        # Without holes in training there is no mask; rows with holes that come later are read at their mean.
+        return torch.cat([standard, seen.to(standard.dtype)], dim=-1) if self.missing else standard
 
 
 class ConvolutionalInput(nn.Module):

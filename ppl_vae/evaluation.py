@@ -5,29 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import pyro
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.bounds.iwae import log_mean_exp
-from ppl_vae.data import Split, as_split
-from ppl_vae.density import refuse_points
-from ppl_vae.errors import UserError
+from ppl_vae.data import as_split
 from ppl_vae.execution import run
 from ppl_vae.factors import Factors
+from ppl_vae.passes import FLOATS_AT_ONCE, Passes, passes
 from ppl_vae.program import Pair
-from ppl_vae.structure import Structure, sample_sites
-from ppl_vae.support import check_support
+from ppl_vae.structure import Structure
 from ppl_vae.weights import LogWeights, concatenate
 
-__all__ = ["Evaluation", "evaluate", "refuse_global", "some_rows"]
-
-FLOATS_AT_ONCE = 2**24
-"""How many numbers one pass may hold: 64 MB in float32, small enough for a laptop and its caches."""
+__all__ = ["Evaluation", "Evidence", "evaluate", "evidence_of"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +101,7 @@ def evaluate(
     Source: Burda et al. 2016, arXiv 1509.00519 (evidence by importance sampling).
 
     Example:
+        >>> import pyro
         >>> import pyro.distributions as dist
         >>> def model(x=None):
         ...     with pyro.plate("data", len(x)):
@@ -120,102 +114,50 @@ def evaluate(
         >>> [round(v, 3) for v in result.log_evidence.tolist()]
         [-1.266, -1.266, -1.266]
     """
-    if not isinstance(particles, int) or particles < 1:
-        raise UserError(f"particles must be a whole number of at least 1, got {particles!r}")
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None))
-    split = split.to(pair.device)
-    was_training = pair.training
-    pair.eval()
-    try:
-        with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-            torch.manual_seed(seed)
-            structure = analyse(pair, some_rows(split))
-            check_support(pair, structure.holes, structure.latents, split)
-            refuse_global(structure)
-            refuse_points(structure, "evidence")
-            cell = _floats_per_cell(pair, structure, split)
-            rows = max(1, min(len(split), 500, floats_at_once // cell))
-            at_once = max(1, min(particles, floats_at_once // (cell * rows)))
-            parts = [
-                _rows(pair, structure, split.batch(slice(start, start + rows)), particles, at_once)
-                for start in range(0, len(split), rows)
-            ]
-    finally:
-        pair.train(was_training)
+    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
+        parts = [_rows(pair, plan, batch) for batch in plan.batches()]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     return Evaluation(**dict(zip(_COLUMNS, columns, strict=True)), particles=particles)
 
 
-def refuse_global(structure: Structure) -> None:
-    """Raise for a pair of which nothing can be told row by row."""
-    if structure.rows_total:
-        raise UserError(
-            f"plate {structure.plate!r} draws its own rows, so that values cannot be told row by row: size it by "
-            f"the rows it is given, pyro.plate({structure.plate!r}, len(x))"
-        )
-    if structure.global_latents:
-        sites = ", ".join(sorted(structure.global_latents))
-        raise UserError(
-            f"{sites} is shared by all rows, so that there is no evidence per row: evaluate the bound of the "
-            "data set with ELBO, or make it a parameter"
-        )
-
-
-def some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
-    """A few rows to read the pair on; where entries are missing anywhere, the first of these rows has some too."""
-    batch = split.batch(slice(0, rows))
-    for field in split.schema:
-        values = split[field.name]
-        holes = torch.isnan(values) if values.is_floating_point() else values == -1
-        if bool(holes.any()):
-            batch[field.name] = batch[field.name].clone()
-            batch[field.name][0] = values[holes.flatten(1).any(1) if values.dim() > 1 else holes][0]
-    return batch
-
-
-def _floats_per_cell(pair: Pair, structure: Structure, split: Split) -> int:
-    """About how many numbers one particle of one row needs: the tensors of its distributions and their makings."""
-    batch = split.batch(slice(0, 2))
-    traces = run(pair, structure, batch)
-    found: dict[int, int] = {}
-    for trace in (traces.guide, traces.model):
-        for site in sample_sites(trace).values():
-            for tensor in [site["value"], *_tensors_in(site["fn"])]:
-                found[tensor.data_ptr()] = max(found.get(tensor.data_ptr(), 0), tensor.numel())
-    return 1 + 3 * sum(found.values()) // len(next(iter(batch.values())))
-
-
-def _tensors_in(fn: Any) -> list[Tensor]:
-    found = []
-    for value in vars(fn).values():
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, torch.distributions.Distribution):
-            found += _tensors_in(value)
-    return found
-
-
-def _rows(
-    pair: Pair, structure: Structure, batch: dict[str, Tensor], particles: int, at_once: int
-) -> tuple[Tensor, ...]:
+def _rows(pair: Pair, plan: Passes, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
     log_w: list[Tensor] = []
     elbo: Any = 0.0
     rate: Any = 0.0
     distortion: Any = 0.0
-    for start in range(0, particles, at_once):
-        k = min(at_once, particles - start)
-        expected, marginal = _both(pair, structure, batch, k)
+    for k in plan.sizes():
+        expected, marginal = _both(pair, plan.structure, batch, k)
         log_w.append(marginal.log_weight)
-        elbo = elbo + expected.log_weight.sum(0) / particles
-        rate = rate + expected.rate.sum(0) / particles
-        distortion = distortion - expected.log_likelihood.sum(0) / particles
-    weights = torch.cat(log_w)
-    total, squares = weights.logsumexp(0), (2 * weights).logsumexp(0)
+        elbo = elbo + expected.log_weight.sum(0) / plan.particles
+        rate = rate + expected.rate.sum(0) / plan.particles
+        distortion = distortion - expected.log_likelihood.sum(0) / plan.particles
+    evidence = evidence_of(torch.cat(log_w))
+    return tuple(torch.as_tensor(v) for v in (elbo, *evidence, rate, distortion))
+
+
+class Evidence(NamedTuple):
+    """log of the mean weight of every row, its Monte Carlo standard error, and the effective number of particles."""
+
+    log_evidence: Tensor
+    log_evidence_se: Tensor
+    ess: Tensor
+
+
+def evidence_of(log_weights: Tensor) -> Evidence:
+    """The evidence of rows from log weights [particle, row], in nats; the standard error is by the delta method.
+
+    Example:
+        >>> evidence_of(torch.zeros(5, 1)).ess
+        tensor([5.])
+    """
+    particles = len(log_weights)
+    total, squares = log_weights.logsumexp(0), (2 * log_weights).logsumexp(0)
     ess = (2 * total - squares).exp()
     relative_variance = (particles / ess - 1).clamp(min=0) / max(particles - 1, 1)
     se = relative_variance.sqrt() if particles > 1 else torch.full_like(total, math.nan)
-    return tuple(torch.as_tensor(v) for v in (elbo, log_mean_exp(weights), se, ess, rate, distortion))
+    return Evidence(log_mean_exp(log_weights), se, ess)
 
 
 def _both(pair: Pair, structure: Structure, batch: dict[str, Tensor], k: int) -> tuple[LogWeights, LogWeights]:

@@ -22,7 +22,7 @@ from ppl_vae.paths import Estimator, PathScale, detached, rescaled
 from ppl_vae.program import Batch, Programs
 from ppl_vae.structure import Structure
 
-__all__ = ["Run", "isolated", "mark_summed", "run", "traced"]
+__all__ = ["Run", "for_particles", "isolated", "mark_summed", "run", "traced"]
 
 PARTICLES = "_particles"
 
@@ -73,9 +73,9 @@ def run(
     """
     holes = Holes(structure.holes, (), batch), Holes(structure.holes, structure.latents)
     depth = structure.nesting + (particles > 1)
-    plain_guide = _for_particles(holes[0](pair.guide), structure, particles)
+    plain_guide = for_particles(holes[0](pair.guide), structure, particles)
     guide: Any = _Sum(structure.summed_guide)(plain_guide)
-    model: Any = _Sum(structure.summed_model)(_for_particles(holes[1](pair.model), structure, particles))
+    model: Any = _Sum(structure.summed_model)(for_particles(holes[1](pair.model), structure, particles))
     if structure.enumerates:
         guide = EnumMessenger(first_available_dim=-1 - depth)(guide)
         model = EnumMessenger()(model)
@@ -92,7 +92,7 @@ def run(
     return Run(structure, particles, density, model_trace, holes[1].observed, scores)
 
 
-def _for_particles(program: Any, structure: Structure, particles: int) -> Any:
+def for_particles(program: Any, structure: Structure, particles: int) -> Any:
     """All particles in one pass: a plate to the left of the program's own."""
     return pyro.plate(PARTICLES, particles, dim=-1 - structure.nesting)(program) if particles > 1 else program
 

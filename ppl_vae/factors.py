@@ -175,11 +175,7 @@ class Factors:
 
     def marginal(self, beta: float | Tensor = 1.0) -> Parts:
         """log of the sum over all discrete values of p / q, where q is the density of the drawn latents alone."""
-        self._name_dims()
-        summed = {self._symbol(self.guide_sites[n]) for n in self.structure.summed_guide}
-        summed |= {self._symbol(self.model_sites[n]) for n in self.structure.summed_model}
-        classifier = [f for f in self.factors if f.part == "guide" and f.name in self.structure.summed_guide]
-        self.factors = [f for f in self.factors if not any(f is c for c in classifier)]
+        summed = set(self._symbols_of_joint().values())
         terms = []
         for group, dims in self._components(summed):
             pure = all(f.part == "prior" for f in group)
@@ -190,6 +186,17 @@ class Factors:
             if not summed & set(self._pack(factor)._pyro_dims):  # type: ignore[attr-defined]
                 terms.append((factor.part, factor.name, factor.log))
         return self._collect((p, n, self._reduce(p, n, log)) for p, n, log in terms)
+
+    def _summed_site(self, name: str) -> dict[str, Any]:
+        return self.guide_sites[name] if name in self.structure.summed_guide else self.model_sites[name]
+
+    def _symbols_of_joint(self) -> dict[str, str]:
+        """The dims of p / q of the drawn latents alone, by summed site; the classifiers' factors are dropped."""
+        self._name_dims()
+        dropped = [f for f in self.factors if f.part == "guide" and f.name in self.structure.summed_guide]
+        self.factors = [f for f in self.factors if not any(f is d for d in dropped)]
+        names = self.structure.summed_guide | self.structure.summed_model
+        return {name: self._symbol(self._summed_site(name)) for name in sorted(names)}
 
     def _collect(self, terms: Iterable[tuple[str, str, Tensor]]) -> Parts:
         sums: dict[str, Tensor] = {}

@@ -16,8 +16,8 @@ from torch import Tensor
 from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.data import Field, Split, as_split
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation import refuse_global, some_rows
 from ppl_vae.latents import draw_pair
+from ppl_vae.passes import refuse_global, some_rows
 from ppl_vae.prediction import typical
 from ppl_vae.program import Batch, Pair
 from ppl_vae.support import check_support

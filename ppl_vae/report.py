@@ -11,6 +11,7 @@ from ppl_vae.atomic import write
 from ppl_vae.data import Data, Split
 from ppl_vae.html import Section, render
 from ppl_vae.report_figures import Album, latent_space, prior_samples, reconstructions, under_conditions
+from ppl_vae.report_imputation import imputed
 from ppl_vae.report_labels import labels_and_clusters
 from ppl_vae.report_words import data_name, headline, name_of, number, what_was_trained, without_evidence
 from ppl_vae.runs import Run
@@ -67,6 +68,7 @@ def write_report(
             what_was_trained(run, data, view),
             _reconstruction_training(run, album) if view.points else _training(run, album),
             reconstructions(view, album),
+            *imputed(view, album),
             prior_samples(view, album),
             *under_conditions(view, album),
             *labels_and_clusters(view, album),

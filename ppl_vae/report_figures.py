@@ -22,10 +22,10 @@ from ppl_vae.view import View
 
 __all__ = [
     "Album",
-    "columns_of",
     "is_picture",
     "latent_space",
     "limits_of",
+    "names_of",
     "prior_samples",
     "reconstructions",
     "spread_of",
@@ -71,7 +71,7 @@ def reconstructions(view: View, album: Album) -> Section:
         words += f" The guide leaves {', '.join(view.drawn)} open; the model draws it from p(z)."
     if not is_picture(view):
         mean = view.reconstruct(list(range(len(view))))
-        figure = plots.table_reconstructions(_flat(view.values), _flat(mean), names=columns_of(view))
+        figure = plots.table_reconstructions(_flat(view.values), _flat(mean), names=names_of(view))
         caption = (
             "A point is a row. On the line, the latents keep this column. A flat cloud: they do not, and the "
             "model falls back on the column's average."
@@ -106,7 +106,7 @@ def prior_samples(view: View, album: Album) -> Section:
     )
     if not is_picture(view):
         draws = view.prior(max(500, len(view)), draw=True)
-        figure = plots.table_samples(_flat(view.values), _flat(draws), names=columns_of(view))
+        figure = plots.table_samples(_flat(view.values), _flat(draws), names=names_of(view))
         caption = (
             f"Grey: the {len(view):,} {view.split} rows. Blue line: {len(draws):,} rows drawn from the "
             "model, z from p(z) and x from p(x|z). The two should cover each other: where only the line is, "
@@ -133,7 +133,7 @@ def _arbitrary(view: View, album: Album) -> Section:
     )
     if not is_picture(view):
         made = view.prior(max(500, len(view)), draw=True)
-        figure = plots.table_samples(_flat(view.values), _flat(made), names=columns_of(view))
+        figure = plots.table_samples(_flat(view.values), _flat(made), names=names_of(view))
         caption = f"Grey: the {len(view):,} {view.split} rows. Blue line: what z ~ N(0, I) is decoded to. No samples."
         return Section(title, words, figures=(album.add("decoded-normal", figure, caption),))
     rows, limits = list(range(min(64, len(view)))), limits_of(view)
@@ -184,7 +184,7 @@ def _flat(values: Tensor) -> Tensor:
     return values.reshape(len(values), -1)
 
 
-def columns_of(view: View) -> list[str]:
+def names_of(view: View) -> list[str]:
     """What the entries of a row are called."""
     field = view.field
     if len(field.names) == field.size and field.kind != "categorical":
@@ -268,7 +268,7 @@ def _table_traversals(
         figure = plots.table_traversal(
             made[some].reshape(*made[some].shape[:2], -1),
             steps,
-            names=columns_of(view),
+            names=names_of(view),
             titles=titles[some],
             scale=scale,
             axis=axis,

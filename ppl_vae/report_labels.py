@@ -8,7 +8,7 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.heatmap import heatmap
 from ppl_vae.html import Section
-from ppl_vae.report_figures import LINES, Album, Picture, columns_of, is_picture, limits_of, spread_of
+from ppl_vae.report_figures import LINES, Album, Picture, is_picture, limits_of, names_of, spread_of
 from ppl_vae.view import View
 
 __all__ = ["labels_and_clusters"]
@@ -83,7 +83,7 @@ def _exemplars(view: View, site: str, probs: Tensor, names: list[str], album: Al
         weight = torch.cat([probs, torch.ones(len(probs), 1)], 1).T  # the last line: all rows
         means = (weight @ (values.nan_to_num() * seen)) / (weight @ seen).clamp(min=1e-6)
         shifts = (means[:-1] - means[-1]) / torch.where(spread > 0, spread, 1.0)
-        figure = heatmap(shifts, names, columns_of(view), axes=("column", site), signs=True)
+        figure = heatmap(shifts, names, names_of(view), axes=("column", site), signs=True)
         caption = (
             f"The mean of every column over the rows of each value of {site}, weighted by q({site} | x), in standard "
             "deviations from the mean of all rows: blue is below, orange is above."

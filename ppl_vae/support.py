@@ -19,7 +19,7 @@ from ppl_vae.errors import ProgramError
 from ppl_vae.missing import Holes, is_missing
 from ppl_vae.program import Programs
 
-__all__ = ["check_support"]
+__all__ = ["Watch", "check_support"]
 
 
 def check_support(pair: Programs, holes: Mapping[str, str], latents: Iterable[str], *splits: Split | None) -> None:
@@ -30,7 +30,7 @@ def check_support(pair: Programs, holes: Mapping[str, str], latents: Iterable[st
     """
     known = [s for s in splits if s is not None]
     batch = representative(pair, known[0])
-    watch = _Watch()
+    watch = Watch()
     with torch.no_grad():
         poutine.trace(Holes(holes, latents, batch)(watch(pair.model))).get_trace(**batch)
     for name, (fn, value) in watch.seen.items():
@@ -40,7 +40,7 @@ def check_support(pair: Programs, holes: Mapping[str, str], latents: Iterable[st
                 _check(field, name, fn, split)
 
 
-class _Watch(Messenger):
+class Watch(Messenger):
     """Note the distribution and the value of every observed site, before holes are treated."""
 
     def __init__(self) -> None:

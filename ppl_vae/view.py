@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.data import Data, Field, Schema, Split, as_split
+from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError
 from ppl_vae.latents import Latents, Sites, continuous_latents, draw_pair
 from ppl_vae.missing import can_enumerate
@@ -133,7 +134,7 @@ class View:
         wanted, drawn = {}, {self.field.name, *(column.name for column in self.columns)}
         for name, values in self.batch.items():
             needed = name in drawn or self.pair.model.arguments.get(name, False)
-            known = labels and name in self.schema and not bool(_missing(self.schema[name], values).any())
+            known = labels and name in self.schema and not bool(missing_in(self.schema[name].kind, values).any())
             if needed or known or values.dim() > 1:
                 wanted[name] = values[rows]
         return wanted or {name: values[rows] for name, values in self.batch.items()}
@@ -241,17 +242,12 @@ def _shows(value: Tensor, stored: Tensor, field: Field) -> bool:
     """Whether a site's value is a field, but for its shape and its missing entries."""
     if value.numel() != stored.numel():
         return False
-    there = ~_missing(field, stored).reshape(-1)
+    there = ~missing_in(field.kind, stored).reshape(-1)
     return bool((value.reshape(-1)[there] == stored.reshape(-1)[there]).all())
 
 
-def _missing(field: Field, values: Tensor) -> Tensor:
-    gone = torch.isnan(values) if values.is_floating_point() else torch.zeros_like(values, dtype=torch.bool)
-    return gone | (values == -1) if field.kind == "categorical" else gone
-
-
 def _with_gaps(field: Field, values: Tensor) -> Tensor:
-    return values.detach().float().masked_fill(_missing(field, values), torch.nan).cpu()
+    return values.detach().float().masked_fill(missing_in(field.kind, values), torch.nan).cpu()
 
 
 def _label(schema: Schema, drawn: Field) -> Field | None:

@@ -1,4 +1,4 @@
-"""The command line, `ppl-vae`: fit, evaluate, sample, encode, report, list.
+"""The command line, `ppl-vae`: fit, evaluate, sample, encode, impute, report, list.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once. Bad input is one line
 on stderr and exit status 2, whatever part of the package found it.
@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ppl_vae.cli.fit import fit
+from ppl_vae.cli.impute import impute
 from ppl_vae.cli.listing import list_names
 from ppl_vae.cli.output import Interrupted
 from ppl_vae.cli.use import encode, evaluate, report, sample
@@ -33,6 +34,7 @@ app.command("fit")(fit)
 app.command("evaluate")(evaluate)
 app.command("sample")(sample)
 app.command("encode")(encode)
+app.command("impute")(impute)
 app.command("report")(report)
 app.command("list")(list_names)
 

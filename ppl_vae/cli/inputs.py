@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from ppl_vae.data import Data, Schema, Split
     from ppl_vae.runs import Run
 
-__all__ = ["DataWords", "Program", "ProgramWords", "build", "make_bound", "open_words", "rows_of"]
+__all__ = [
+    "DataWords",
+    "Program",
+    "ProgramWords",
+    "build",
+    "file_rows",
+    "make_bound",
+    "open_words",
+    "read_source",
+    "rows_of",
+]
 
 SPLITS = ("train", "validation", "test")
 
@@ -218,31 +228,35 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
         return as_split(run.data() if same else words.load(), chosen, run.schema), name
     if split is not None:
         raise UserError("of a file all rows are taken: leave --split out, or --data for the run's own")
-    return as_split(_file_rows(run, words), schema=run.schema), Path(words.data).name
+    path = Path(words.data or "").expanduser()
+    label = words.label or run.info["data"]["source"].get("options", {}).get("label")
+    rows = file_rows(run, read_source(path), str(words.data), label, asked=words.label is not None)
+    return as_split(rows, schema=run.schema), path.name
 
 
-def _file_rows(run: Run, words: DataWords) -> Any:
-    """The arrays or the table of a file, in its order, with fields named as the schema names them."""
+def file_rows(run: Run, source: Any, name: str, label: str | None, *, asked: bool = False) -> Any:
+    """The arrays or the table of a file, in its order, with fields named as the schema names them.
+
+    A `label` that was `asked` for has to be there.
+    """
     from ppl_vae.data.dataset import columns_of
 
-    source = _read(Path(words.data or "").expanduser())
-    label = words.label or run.info["data"]["source"].get("options", {}).get("label")
     if hasattr(source, "columns"):
         source = source.set_axis([str(c) for c in source.columns], axis=1)
         known = list(source.columns)
         groups = [columns_of(f) for f in run.schema if f.name != "y"]
         names = [n for group in groups for n in ([group] if isinstance(group, str) else group)]
-        for name in [*names, *([words.label] if words.label else [])]:
-            if name not in known:
-                raise unknown_name(f"column of {words.data}", name, known)
+        for column in [*names, *([label] if label and asked else [])]:
+            if column not in known:
+                raise unknown_name(f"column of {name}", column, known)
         return source.rename(columns={label: "y"}) if label in known else source
     if isinstance(source, Mapping):
-        renamed = {("y" if name == label else name): value for name, value in source.items()}
-        return {name: value for name, value in renamed.items() if name in run.schema} or renamed
+        renamed = {("y" if field == label else field): value for field, value in source.items()}
+        return {field: value for field, value in renamed.items() if field in run.schema} or renamed
     return source
 
 
-def _read(path: Path) -> Any:
+def read_source(path: Path) -> Any:
     """What is in a file, unchecked; `as_split` checks it against the schema of the run."""
     from io import BytesIO
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ppl_vae.data.schema import KINDS, Field
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["Raw", "convert", "guess", "is_table", "raw_fields", "refuse_missing"]
+__all__ = ["Raw", "convert", "guess", "is_table", "missing_in", "raw_fields", "refuse_missing"]
 
 ALLOW = "pass missing='allow' (command line: --missing allow), or drop such rows"
 
@@ -189,7 +189,7 @@ def guess(name: str, raw: Raw, *, kind: str | None = None, label: bool = False) 
     if categories and kind not in (None, "categorical"):
         raise UserError(f"field {name!r} of kind {kind} expects numbers, got strings: its kind must be categorical")
     kind = kind or _guess_kind(values, label)
-    observed = values[~_missing(kind, values)]
+    observed = values[~missing_in(kind, values)]
     if not len(observed):
         raise UserError(f"field {name!r} expects some observed entry, got only missing ones: drop the field")
     top = int(observed.max()) + 1 if kind in ("categorical", "count") else None
@@ -223,7 +223,7 @@ def convert(field: Field, raw: Raw) -> Tensor:
 
 def refuse_missing(field: Field, tensor: Tensor, remedy: str = ALLOW) -> None:
     """Raise a UserError that names the first missing entry of this tensor, if there is one."""
-    missing = _missing(field.kind, tensor)
+    missing = missing_in(field.kind, tensor)
     if missing.any():
         mark = "-1 or no label" if field.kind == "categorical" else "NaN"
         raise UserError(
@@ -282,7 +282,7 @@ def _codes(name: str, values: np.ndarray, categories: tuple[str, ...]) -> tuple[
 
 
 def _guess_kind(values: Tensor, label: bool) -> str:
-    seen = values[~_missing("real", values)]
+    seen = values[~missing_in("real", values)]
     finite = seen[torch.isfinite(seen)] if seen.is_floating_point() else seen
     if label and _whole(finite).all() and (finite >= -1).all():
         return "categorical"
@@ -292,7 +292,8 @@ def _guess_kind(values: Tensor, label: bool) -> str:
     return "real"
 
 
-def _missing(kind: str, values: Tensor) -> Tensor:
+def missing_in(kind: str, values: Tensor) -> Tensor:
+    """Which entries of a field of this kind are missing: NaN, and -1 of categories."""
     gone = torch.isnan(values) if values.is_floating_point() else torch.zeros_like(values, dtype=torch.bool)
     return gone | (values == -1) if kind == "categorical" else gone
 
@@ -326,7 +327,7 @@ def _refuse_infinite(name: str, names: tuple[str, ...], values: Tensor) -> None:
 
 def _checked(field: Field, values: Tensor, remedy: str) -> Tensor:
     """The tensor to keep: int64 for categories, else float32 (float64 if it came as such a tensor)."""
-    missing = _missing(field.kind, values)
+    missing = missing_in(field.kind, values)
     wrong = ~(_within(field.kind, values, field.cardinality) | missing)
     if wrong.any():
         fits = [kind for kind in KINDS if (_within(kind, values) | missing).all()]

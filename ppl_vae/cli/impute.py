@@ -1,0 +1,187 @@
+"""`ppl-vae impute`: a table with holes in, the same table without holes out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppl_vae.cli import options as o
+from ppl_vae.cli.inputs import file_rows, open_words, read_source
+from ppl_vae.cli.output import array_bytes, check_target
+from ppl_vae.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ppl_vae.imputation import Imputation
+    from ppl_vae.runs import Run
+
+__all__ = ["impute"]
+
+TABLES, ARRAYS = (".csv", ".parquet"), (".npz", ".npy")
+
+
+def impute(
+    run: o.RunFolder,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A table or arrays with holes.", show_default="the run's own file"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A .csv or .parquet of a table, an .npz of arrays.",
+            show_default="RUN/imputed, with the ending of the data",
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(help="Write so many completed tables too, one below the other, to OUT-draws.")
+    ] = 0,
+    particles: Annotated[int, typer.Option(help="Proposals per row.")] = 1000,
+    label: o.Label = None,
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.Device = "auto",
+) -> None:
+    """Fill the holes of a table.
+
+    Every missing entry gets its mean given what was observed in its row (the likeliest category); all else stays.
+    """
+    for option, number, least in (("--draws", draws, 0), ("--particles", particles, 1), ("--seed", seed, 0)):
+        o.check_whole(option, number, least)
+    check_target(out, (*TABLES, ".npz"))
+    opened = open_words(run, model, guide, device)
+    path = _path(opened, data)
+    is_table = path.suffix.lower() in TABLES
+    out = out or run / f"imputed{path.suffix.lower() if is_table else '.npz'}"
+    beside = out.with_stem(f"{out.stem}-draws")
+    check_target(out, TABLES if is_table else (".npz",))
+    if draws and is_table:
+        check_target(beside, TABLES)
+    label = label or opened.info["data"]["source"].get("options", {}).get("label")
+    source = read_source(path)
+    if draws and is_table and "draw" in source.columns:
+        raise UserError("column 'draw' has the name of the column that numbers the draws: rename it")
+    found = _imputed(opened, file_rows(opened, source, str(path), label), draws, particles, seed)
+    if is_table:
+        table = _Table(path, source, found, {"y": label} if label else {})
+        written = [table.write(out, None)] + ([table.write(beside, range(draws))] if draws else [])
+    else:
+        written = [_write_arrays(out, source, found, draws)]
+    typer.echo(f"{_said(found)} in {path.name}; written to {' and '.join(map(str, written))}")
+
+
+def _path(run: Run, data: str | None) -> Path:
+    own = run.info["data"]["source"].get("path")
+    if data is None and own is None:
+        raise UserError("the data of this run were no file: name the table with holes, --data FILE")
+    return Path(data or own).expanduser()
+
+
+def _imputed(run: Run, rows: Any, draws: int, particles: int, seed: int) -> Imputation:
+    import ppl_vae
+    from ppl_vae.data import as_split
+    from ppl_vae.data.convert import is_table
+    from ppl_vae.imputation import with_holes
+
+    pair = run.pair
+    if "y" not in pair.model.arguments and "y" not in pair.guide.arguments:  # a label that the pair does not look at
+        if is_table(rows):
+            rows = rows.drop(columns="y", errors="ignore")
+        elif isinstance(rows, Mapping):
+            rows = {name: values for name, values in rows.items() if name != "y"}
+    split = as_split(rows, schema=with_holes(run.schema))
+    return ppl_vae.impute(run.model, run.guide, split, draws=max(draws, 1), particles=particles, seed=seed)
+
+
+def _said(found: Imputation) -> str:
+    count = sum(int(mask.sum()) for mask in found.mask.values())
+    if not count:
+        return "no missing entries"
+    import torch
+
+    holey = torch.stack([mask.flatten(1).any(1) if mask.dim() > 1 else mask for mask in found.mask.values()]).any(0)
+    ess = found.ess[holey]
+    return (
+        f"{count:,} missing entries of {int(holey.sum()):,} rows imputed (effective particles: median "
+        f"{float(ess.median()):,.0f}, least {float(ess.min()):,.0f} of {found.particles:,})"
+    )
+
+
+def _write_arrays(out: Path, source: Any, found: Imputation, draws: int) -> Path:
+    """The arrays as they came, with their holes filled, and [draw, row, ...] beside them."""
+    import torch
+
+    from ppl_vae.atomic import write
+
+    came = source if isinstance(source, Mapping) else {"x": source}
+    arrays: dict[str, Tensor] = {name: found.mean.get(name, torch.as_tensor(value)) for name, value in came.items()}
+    if draws:
+        arrays |= {f"{name}_draws": values for name, values in found.draws.items()}
+    return write(out, array_bytes(arrays))
+
+
+class _Table:
+    """A table from a file, and what was found for its holes; cells that are not filled stay as they are spelled."""
+
+    def __init__(self, path: Path, frame: Any, found: Imputation, names: Mapping[str, str]) -> None:
+        import pandas
+
+        self.found, self.names, self.frame = found, names, frame.astype(object)
+        if path.suffix.lower() == ".csv":
+            self.frame = pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+        self.parsed = frame
+
+    def write(self, out: Path, draws: range | None) -> Path:
+        """The table with means, or with each of some draws, one below the other after a first column `draw`."""
+        import pandas
+
+        from ppl_vae.atomic import write
+
+        if draws is None:
+            table = self._filled(self.found.mean)
+        else:
+            tables = [self._filled({n: v[d] for n, v in self.found.draws.items()}) for d in draws]
+            table = pandas.concat([t.assign(draw=d)[["draw", *t.columns]] for d, t in zip(draws, tables, strict=True)])
+        content = io.BytesIO()
+        if out.suffix.lower() == ".csv":
+            table.to_csv(content, index=False, lineterminator="\n")
+        else:
+            table.infer_objects().to_parquet(content, index=False)
+        return write(out, content.getvalue())
+
+    def _filled(self, rows: Mapping[str, Tensor]) -> Any:
+        from ppl_vae.filling import columns_with
+
+        table = self.frame.copy()
+        holes = columns_with(self.found.schema, self.found.mask)
+        for name, (field, values) in columns_with(self.found.schema, rows).items():
+            name, gaps = self._column(name), holes[name][1].tolist()
+            table[name] = _spelled(field, values, gaps, table[name].tolist())
+        return table
+
+    def _column(self, name: str) -> str:
+        """The column of a field's part; the columns of an array that was trained without names are taken in order."""
+        name = self.names.get(name, name)
+        return name if name in self.frame.columns else str(self.frame.columns[int(name.rpartition("_")[2])])
+
+
+def _spelled(field: Any, values: Tensor, gaps: list[bool], cells: list[Any]) -> list[Any]:
+    """Cells with their gaps filled: a level or whole number as other cells of the column spell it."""
+    from ppl_vae.filling import in_words
+
+    words = in_words(field, values)
+    if not any(gaps):
+        return cells
+    known = {}
+    if field.kind in ("binary", "count", "categorical"):
+        known = {word: cell for word, cell, gap in zip(words, cells, gaps, strict=True) if not gap}
+        if known and all(isinstance(cell, str) and cell.endswith(".0") for cell in known.values()):
+            known |= {word: f"{word}.0" for word in words if word not in known}
+    return [known.get(word, word) if gap else cell for word, cell, gap in zip(words, cells, gaps, strict=True)]
