@@ -1,8 +1,9 @@
 """Generative models p(z) p(x | z), one per file."""
 
 from ppl_vae.models.cvae import CVAE
+from ppl_vae.models.gaussian_mixture import GaussianMixture
 from ppl_vae.models.gmvae import GMVAE
 from ppl_vae.models.hierarchical import Hierarchical
 from ppl_vae.models.vae import VAE
 
-__all__ = ["CVAE", "GMVAE", "VAE", "Hierarchical"]
+__all__ = ["CVAE", "GMVAE", "VAE", "GaussianMixture", "Hierarchical"]
