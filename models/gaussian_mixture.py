@@ -59,7 +59,7 @@ class GaussianMixture(RowModel):
     shift: Tensor
     unit: Tensor
 
-    def __init__(self, data: Data | Schema, *, components: int = 10, covariance: Covariance = "full") -> None:
+    def __init__(self, data: Data | Schema, *, components: int = 5, covariance: Covariance = "full") -> None:
         super().__init__(data)
         if covariance not in ("full", "diagonal"):
             raise unknown_name("covariance", covariance, ("full", "diagonal"))

@@ -53,7 +53,7 @@ from ppl_vae.likelihoods import (
     ZeroInflatedNegativeBinomial,
     ZeroInflatedPoisson,
 )
-from ppl_vae.models import CVAE, GMVAE, VAE, Hierarchical
+from ppl_vae.models import CVAE, GMVAE, VAE, Hierarchical, InformationBottleneck, Regression
 from ppl_vae.priors import (
     CouplingFlowPrior,
     Diagonal,
@@ -517,15 +517,20 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "Hierarchical, three layers": lambda data: Hierarchical(data, latent_dims=(3, 2, 1), hidden=(8,)),
     "GMVAE": lambda data: GMVAE(data, clusters=3, latent_dim=3, hidden=(8,)),
     "VAE, tanh": lambda data: VAE(data, latent_dim=3, hidden=(8, 8), activation="tanh"),
+    "InformationBottleneck": lambda data: InformationBottleneck(data, latent_dim=3),
+    "Regression": lambda data: Regression(data, latent_dim=3, hidden=(8,)),
     "CVAE": lambda data: CVAE(data, latent_dim=3, hidden=(8,)),
     "CVAE, learned prior": lambda data: CVAE(data, latent_dim=3, hidden=(8,), learned_prior=True),
     "CVAE, LabelConditional": lambda data: CVAE(data, latent_dim=3, hidden=(8,), prior=LabelConditional(10)),
 }
 
 
-def conditions(model: Any, data: Any, n: int) -> dict[str, Tensor]:
-    """What a conditional model has to be given for n rows to be simulated: the conditions of rows of the data."""
-    return {name: data.test[name][:n] for name in getattr(model, "needs", ())}
+def simulated(model: Any, data: Any, n: int) -> dict[str, Tensor]:
+    """n rows of a model by field name; a conditional model is given the conditions of the first test rows."""
+    made = model(n=n, **{name: data.test[name][:n] for name in getattr(model, "needs", ())})
+    if isinstance(made, dict):
+        return made
+    return {next(f.name for f in data.schema if f.shape == made.shape[1:]): made}
 
 
 # -- guides: name -> class, run over programs with latents of every kind -------------------------------------------
