@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ppl_vae.analysis import preserved_randomness
 from ppl_vae.contract import data_plate
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.inversion import Parents, ancestors, dependencies
 from ppl_vae.missing import Holes
 from ppl_vae.program import Program
@@ -28,9 +28,10 @@ class Reading:
     """A model's data plate, its latents inside (`local`) and outside of it (`shared`), and who depends on whom.
 
     `observed` names the fields that the posterior is read from; a label that is known in some rows is one of them
-    only if it is drawn after other latents, which have to see it there. `repeated` names those whose leading dimension
-    is a plate of exchangeable measurements of a row. `touching` are the latents next to the data: what is observed
-    depends on them directly, or they on it. In `order` the model wants its latents drawn, if it wants one.
+    only if it is drawn after other latents, which have to see it there. A model may name these fields itself, in its
+    attribute `encodes`, be they observed or not. `repeated` names those whose leading dimension is a plate of
+    exchangeable measurements of a row. `touching` are the latents next to the data: what is observed depends on them
+    directly, or they on it. In `order` the model wants its latents drawn, if it wants one.
     """
 
     plate: str
@@ -69,6 +70,7 @@ def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
         fields = {n: v for n, v in batch.items() if n not in first}
         asked = program.select(fields)
         observed = tuple(n for n in fields if any(v is fields[n] for v in asked.values())) or tuple(fields)
+        observed = _encoded(program, batch) or observed
         repeated = frozenset() if any(s.plates for s in local.values()) else _repeated(program, batch, trace, dim)
         touching = _touching(program, batch, trace, parents, latent.keys())
         order = _order(program, [*local])
@@ -99,6 +101,15 @@ def _touching(
         if not torch.equal(before, after):
             found.add(name)
     return frozenset(found)
+
+
+def _encoded(program: Program, batch: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The fields that a model says its guide reads, if it says so."""
+    names = tuple(getattr(program.program, "encodes", ()))
+    for name in names:
+        if name not in batch:
+            raise unknown_name("field of the model's `encodes`", name, batch)
+    return names
 
 
 def _repeated(program: Program, batch: Mapping[str, Tensor], trace: Trace, dim: int) -> frozenset[str]:

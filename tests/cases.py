@@ -53,7 +53,18 @@ from ppl_vae.likelihoods import (
     ZeroInflatedNegativeBinomial,
     ZeroInflatedPoisson,
 )
-from ppl_vae.models import CVAE, GMVAE, M1M2, M2, VAE, AutoEncoder, Hierarchical
+from ppl_vae.models import (
+    CVAE,
+    GMVAE,
+    M1,
+    M1M2,
+    M2,
+    VAE,
+    AutoEncoder,
+    Hierarchical,
+    InformationBottleneck,
+    Regression,
+)
 from ppl_vae.priors import (
     CouplingFlowPrior,
     Diagonal,
@@ -518,18 +529,24 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "GMVAE": lambda data: GMVAE(data, clusters=3, latent_dim=3, hidden=(8,)),
     "M2": lambda data: M2(data, latent_dim=3, hidden=(8,)),
     "M2, LabelConditional": lambda data: M2(data, prior=LabelConditional(10), latent_dim=3, hidden=(8,)),
+    "M1": lambda data: M1(data, latent_dim=3, hidden=(8,)),
     "M1M2": lambda data: M1M2(data, latent_dims=(3, 2), hidden=(8,)),
     "AutoEncoder": lambda data: AutoEncoder(data, latent_dim=3, hidden=(8,)),
     "VAE, tanh": lambda data: VAE(data, latent_dim=3, hidden=(8, 8), activation="tanh"),
+    "InformationBottleneck": lambda data: InformationBottleneck(data, latent_dim=3),
+    "Regression": lambda data: Regression(data, latent_dim=3, hidden=(8,)),
     "CVAE": lambda data: CVAE(data, latent_dim=3, hidden=(8,)),
     "CVAE, learned prior": lambda data: CVAE(data, latent_dim=3, hidden=(8,), learned_prior=True),
     "CVAE, LabelConditional": lambda data: CVAE(data, latent_dim=3, hidden=(8,), prior=LabelConditional(10)),
 }
 
 
-def conditions(model: Any, data: Any, n: int) -> dict[str, Tensor]:
-    """What a conditional model has to be given for n rows to be simulated: the conditions of rows of the data."""
-    return {name: data.test[name][:n] for name in getattr(model, "needs", ())}
+def simulated(model: Any, data: Any, n: int) -> dict[str, Tensor]:
+    """n rows of a model by field name; a conditional model is given the conditions of the first test rows."""
+    made = model(n=n, **{name: data.test[name][:n] for name in getattr(model, "needs", ())})
+    if isinstance(made, dict):
+        return made
+    return {next(f.name for f in data.schema if f.shape == made.shape[1:]): made}
 
 
 def own_guide(model: Any) -> GeneratedGuide:

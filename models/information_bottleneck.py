@@ -1,0 +1,86 @@
+"""A classifier or regression through a bottleneck: x -> z -> y."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+from torch import Tensor
+
+from ppl_vae.data import Data, Schema
+from ppl_vae.decoding import RowModel, rows_of
+from ppl_vae.errors import UserError
+from ppl_vae.likelihoods import Likelihood
+from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.response import Response
+
+__all__ = ["InformationBottleneck"]
+
+
+class InformationBottleneck(RowModel):
+    """The deep variational information bottleneck: z ~ r(z), y ~ p(y | f(z)), with a guide q(z | x) that sees x alone.
+
+    `fit(..., beta=b)` maximises E_q[log p(y | z)] - b KL(q(z | x) || r(z)), nats per row. On average over rows the KL
+    (the rate) is an upper bound of I(x; z), and H(y) minus the distortion a lower bound of I(z; y). x is not modelled:
+    the guide reads it, the model only counts its rows. So at b = 1 this is an ELBO of log p(y) with x as side
+    information, which the prior alone can reach, and the importance-sampled NLL is that of y without x. The numbers to
+    read are rate, distortion, and `ppl_vae.predict`: p(y | x) = E_q(z | x) p(y | z). A small b (0.001 to 0.1) makes a
+    classifier; towards b = 1 it forgets x. Shapes: z [..., d], y [..., *S].
+
+    With b far from 1 train without a validation split (`fit(model, guide, data.train, ...)`), since early stopping
+    judges by the ELBO. `Refined` guides would see y through the bound: do not predict with them.
+
+    Args:
+        data: the data set (or its schema); the guide reads all its fields but the response.
+        response: the name of the field that is predicted.
+        prior: r(z); the standard normal by default.
+        likelihood: p(y | z); by default the one that fits.
+        latent_dim: d.
+        hidden: widths of the network from z to y; none by default, as in the source: a linear map.
+        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+
+    Raises:
+        UserError: if there is no such field, or no other one.
+
+    Source: Alemi et al. 2017, arXiv 1612.00410.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.guides import MeanField
+        >>> data = ppl_vae.load("digits")
+        >>> model = InformationBottleneck(data, latent_dim=8)
+        >>> guide = MeanField(model)
+        >>> guide.encoder.names, model(n=3).shape
+        (('x',), torch.Size([3]))
+        >>> result = ppl_vae.fit(model, guide, data.train, beta=0.01, epochs=1)
+        >>> ppl_vae.predict(model, guide, data.test).probs.shape
+        torch.Size([447, 10])
+    """
+
+    def __init__(
+        self,
+        data: Data | Schema,
+        *,
+        response: str = "y",
+        prior: Prior | None = None,
+        likelihood: Likelihood | None = None,
+        latent_dim: int = 16,
+        hidden: Sequence[int] = (),
+        activation: str = "gated",
+    ) -> None:
+        super().__init__(data)
+        self.encodes = tuple(name for name in self.schema.names if name != response)
+        field = self.schema[response]
+        if not self.encodes:
+            raise UserError(f"the data have only field {response!r}: a bottleneck needs others to predict it from")
+        self.observes = (response, *self.encodes)
+        self.prior = (prior or StandardNormal()).build(latent_dim)
+        self.response = Response(field, self.train_rows, latent_dim, hidden, activation, likelihood)
+        self.recorded["likelihood"] = self.response.likelihood  # as it was chosen from the rows
+
+    def forward(self, n: int = 1, **fields: Tensor) -> Tensor:
+        """Observe the response of rows, or simulate it; all other fields only say how many rows there are."""
+        given = rows_of(**fields)
+        with self.rows(given, n):
+            z = pyro.sample("z", self.prior())
+            return self.response.observe(z, given.get(self.response.name))

@@ -1,0 +1,92 @@
+"""Rows and a response that share latents: z -> x, z -> y."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+from torch import Tensor
+
+from ppl_vae.data import Data, Schema
+from ppl_vae.decoding import RowModel, rows_of
+from ppl_vae.likelihoods import Columns, Likelihood
+from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.response import Response
+
+__all__ = ["Regression"]
+
+
+class Regression(RowModel):
+    """A latent-variable regression: z ~ p(z), x ~ p(x | f(z)), y ~ p(y | g(z)), so that y is predicted through z.
+
+    log p(x, y) = log of the integral of p(x | z) p(y | z) p(z), in nats. Shapes: z [..., d], x [..., *S], y [..., *R].
+    Rows whose y is missing are skipped at y alone and still teach x: semi-supervised by construction. y may be a
+    number, a count or a category; linear networks (`hidden=()`) and normals are supervised principal components.
+    `ppl_vae.predict(model, guide, data)` is p(y | x), averaged over q(z | x).
+
+    What the guide sees: if every training row has its y, a generated guide sees x alone, since at prediction there is
+    no y. Then the predictive mean is right, but its deviation too small, as q is fitted to posteriors that know y: in
+    the linear-normal case s^2 + v s^2 / (v + s^2) instead of s^2 + v, with s^2 = var(y | z) and v = var(E[y | z] | x).
+    If some training rows miss y (hide a share of them, NaN or -1, and load with missing="allow"), the guide sees y
+    where it is, learns both posteriors, and the deviation is right. `sees_response` decides otherwise.
+
+    Args:
+        data: the data set (or its schema); all fields but the response are modelled as a VAE models them.
+        response: the name of y.
+        prior: p(z); the standard normal by default.
+        likelihood: p(x | z); by default the one that fits.
+        response_likelihood: p(y | z); by default the one that fits.
+        latent_dim: d.
+        hidden: widths of the hidden layers of both networks.
+        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        sees_response: whether a generated guide sees y; by default if some training rows miss it.
+
+    Raises:
+        UserError: if there is no such field, or no other one.
+
+    Source: Yu, Yu, Tresp, Kriegel & Wu 2006, KDD (supervised probabilistic principal components).
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.guides import MeanField
+        >>> from sklearn.datasets import load_diabetes
+        >>> x, y = load_diabetes(return_X_y=True)
+        >>> data = ppl_vae.load({"x": x, "y": y}, kinds={"y": "real"})
+        >>> model = Regression(data, latent_dim=4)
+        >>> result = ppl_vae.fit(model, MeanField(model), data, epochs=1)
+        >>> found = ppl_vae.predict(model, result.guide, data.test)
+        >>> found.mean.shape, found.sd.shape
+        (torch.Size([88]), torch.Size([88]))
+    """
+
+    def __init__(
+        self,
+        data: Data | Schema,
+        *,
+        response: str = "y",
+        prior: Prior | None = None,
+        likelihood: Likelihood | Columns | None = None,
+        response_likelihood: Likelihood | None = None,
+        latent_dim: int = 16,
+        hidden: Sequence[int] = (256,),
+        activation: str = "gated",
+        sees_response: bool | None = None,
+    ) -> None:
+        super().__init__(data)
+        field = self.schema[response]
+        self.prior = (prior or StandardNormal()).build(latent_dim)
+        taken = ("z", response)
+        self.decodes(latent_dim, likelihood, hidden, activation, taken=taken, also=(response,), without=(response,))
+        self.response = Response(field, self.train_rows, latent_dim, hidden, activation, response_likelihood)
+        self.recorded["response_likelihood"] = self.response.likelihood  # as it was chosen from the rows
+        sees = field.missing if sees_response is None else sees_response
+        self.encodes = tuple(name for name in self.observes if sees or name != response)
+
+    def forward(self, x: Tensor | None = None, n: int = 1, **fields: Tensor) -> dict[str, Tensor]:
+        """Observe rows and their response, or simulate n of them; returns the fields by name."""
+        given = rows_of(x=x, **fields)
+        with self.rows(given, n):
+            z = pyro.sample("z", self.prior())
+            rows = self.observe(z, given)
+            y = self.response.observe(z, given.get(self.response.name))
+        return {**(rows if isinstance(rows, dict) else {"x": rows}), self.response.name: y}
