@@ -34,6 +34,7 @@ def fit(
     label: o.Label = None,
     columns: o.Columns = None,
     field: o.Fields = None,
+    kind: o.Kinds = None,
     missing: o.Missing = "refuse",
     binarise: Annotated[
         str | None,
@@ -121,6 +122,7 @@ class Request:
     label: str | None
     columns: str | None
     field: list[str] | None
+    kind: list[str] | None
     missing: str
     binarise: str | None
     epochs: int
@@ -157,6 +159,7 @@ class Request:
         if self.binarise is not None:
             o.check_choice("--binarise", self.binarise, ("dynamic", "static", "none"))
         o.split_words("--columns", self.columns)
+        o.kind_words(self.kind)
         if o.field_columns(self.field) and self.columns:
             raise UserError("--columns and --field both say which columns are used: give one of them")
         o.whole_numbers("--hidden", self.hidden)
