@@ -21,6 +21,9 @@ from ppl_vae.priors import LabelConditional, Prior, StandardNormal
 
 __all__ = ["CVAE"]
 
+WIDEST = 64
+"""The width of the network of the conditions, at most."""
+
 
 class CVAE(RowModel):
     """Rows under conditions: z ~ p(z) (or p(z | c)), x ~ p(x | f(z, h(c))), with c given, not modelled.
@@ -41,7 +44,7 @@ class CVAE(RowModel):
         learned_prior: let a network of the conditions give p(z | c) = N(m(c), diag s(c)^2).
         likelihood: p(x | z, c); by default the one that fits.
         latent_dim: d.
-        hidden: widths of the hidden layers of the decoder, of h and of the learned prior.
+        hidden: widths of the hidden layers of the decoder, of h (at most 64) and of the learned prior.
         activation: of the hidden layers, see `ppl_vae.networks.MLP`.
 
     Raises:
@@ -77,7 +80,7 @@ class CVAE(RowModel):
         fields = self._conditions(prior, learned_prior)
         # Through a network of their own: beside z, the few entries of a one-hot vector would be learned last, and
         # by then z would say what they say.
-        self.condition = FieldEncoder(fields, self.train_rows, hidden, activation)
+        self.condition = FieldEncoder(fields, self.train_rows, [min(width, WIDEST) for width in hidden], activation)
         if learned_prior:
             network = FieldEncoder(fields, self.train_rows, hidden, activation)
             self.prior: Any = torch.nn.Sequential(network, DiagonalNormal(network.size, latent_dim))

@@ -27,8 +27,7 @@ class InformationBottleneck(RowModel):
     read are rate, distortion, and `ppl_vae.predict`: p(y | x) = E_q(z | x) p(y | z). A small b (0.001 to 0.1) makes a
     classifier; towards b = 1 it forgets x. Shapes: z [..., d], y [..., *S].
 
-    With b far from 1 train without a validation split (`fit(model, guide, data.train, ...)`), since early stopping
-    judges by the ELBO. `Refined` guides would see y through the bound: do not predict with them.
+    `Refined` guides would see y through the bound: do not predict with them.
 
     Args:
         data: the data set (or its schema); the guide reads all its fields but the response.
@@ -52,7 +51,7 @@ class InformationBottleneck(RowModel):
         >>> guide = MeanField(model)
         >>> guide.encoder.names, model(n=3).shape
         (('x',), torch.Size([3]))
-        >>> result = ppl_vae.fit(model, guide, data.train, beta=0.01, epochs=1)
+        >>> result = ppl_vae.fit(model, guide, data, beta=0.01, epochs=1)
         >>> ppl_vae.predict(model, guide, data.test).probs.shape
         torch.Size([447, 10])
     """

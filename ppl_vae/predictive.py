@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
@@ -19,7 +18,7 @@ from ppl_vae.encoders import FieldEncoder
 from ppl_vae.errors import ProgramError, UserError, unknown_name
 from ppl_vae.inversion import ancestors, dependencies
 from ppl_vae.missing import Holes, can_enumerate
-from ppl_vae.prediction import expected_value
+from ppl_vae.moments import log_density, mixture_moments, probabilities, single
 from ppl_vae.program import Batch, Pair, Program
 from ppl_vae.structure import frames, sample_sites
 
@@ -285,19 +284,19 @@ class _Asked:
                 )
             fns.append(fn)
             values.append(value.expand(fn.batch_shape + fn.event_shape))
-        log_prob = None if truth is None else torch.stack([_log_prob(fn, truth) for fn in fns]).logsumexp(0)
+        log_prob = None if truth is None else torch.stack([log_density(fn, truth) for fn in fns]).logsumexp(0)
         log_prob = None if log_prob is None else log_prob - torch.tensor(float(self.draws)).log()
         drawn = torch.stack(values)
         if self._is_category(fns[0]):
             names = () if self.field is None else self.field.names
-            probs = torch.stack([_probabilities(fn) for fn in fns]).mean(0)
+            probs = torch.stack([probabilities(fn) for fn in fns]).mean(0)
             return Prediction(self.name, drawn, probs=probs, log_prob=log_prob, names=names)
-        mean, sd = _moments(fns, drawn)
+        mean, sd = mixture_moments(fns, drawn)
         return Prediction(self.name, drawn, mean=mean, sd=sd, log_prob=log_prob)
 
     def _is_category(self, fn: Any) -> bool:
         nominal = self.field is None or self.field.kind in ("categorical", "binary")
-        return nominal and can_enumerate(_single(fn))
+        return nominal and can_enumerate(single(fn))
 
 
 def _joined(parts: list[Prediction]) -> Prediction:
@@ -314,40 +313,3 @@ def _encoder_of(guide: Program) -> FieldEncoder | None:
     """The encoder that the guide was generated with, also where another guide is around it."""
     body = guide.program if isinstance(guide.program, nn.Module) else guide
     return next((part for part in body.modules() if isinstance(part, FieldEncoder)), None)
-
-
-def _single(fn: Any) -> Any:
-    """The distribution of single entries."""
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def _probabilities(fn: Any) -> Tensor:
-    """The probability of every level of every entry, [row, *S, C]; of a one-hot vector [row, C]."""
-    base = _single(fn)
-    if isinstance(base, dist.Categorical | dist.OneHotCategorical):
-        return base.probs
-    return base.log_prob(base.enumerate_support(expand=True)).exp().movedim(0, -1)
-
-
-def _moments(fns: list[Any], drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the mixture of these distributions, from its draws where they have none."""
-    try:
-        means = torch.stack([expected_value(fn) for fn in fns])
-        variances = torch.stack([_single(fn).variance for fn in fns])
-    except (NotImplementedError, AttributeError):
-        return drawn.mean(0), drawn.std(0)
-    return means.mean(0), (variances.mean(0) + means.var(0, correction=0)).sqrt()
-
-
-def _log_prob(fn: Any, truth: Tensor) -> Tensor:
-    """log p of true values, [row]; missing entries count as 0, and a row without any is NaN."""
-    base = _single(fn)
-    gone = torch.isnan(truth) if truth.is_floating_point() else truth == -1
-    if isinstance(base, dist.OneHotCategorical):
-        return torch.where(gone.any(-1), torch.nan, base.log_prob(torch.nan_to_num(truth)))
-    inside = base.sample()
-    log_p = base.log_prob(torch.where(gone, inside.to(truth.dtype), truth)).masked_fill(gone, 0.0)
-    dims = tuple(range(1, log_p.dim()))
-    return torch.where(gone.flatten(1).all(1) if dims else gone, torch.nan, log_p.sum(dims) if dims else log_p)

@@ -152,7 +152,7 @@ def under_conditions(view: View, album: Album) -> list[Section]:
     figure = plots.grid(made, names[: len(made)], limits=limits_of(view), axis=label.name)
     words = (
         f"The model is given {label.name} and draws what {label.name} leaves open: a line is a value of "
-        f"{label.name}, and a column is one draw of z from the prior, the same in all lines."
+        f"{label.name}, and a column is one draw of z from the prior, with the same random numbers in all lines."
     )
     if others := [f.name for f in view.conditions if f.name != label.name]:
         words += f" The other conditions ({', '.join(others)}) are those of a {view.split} row, one for each column."

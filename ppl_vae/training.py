@@ -21,7 +21,7 @@ from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.linter import Finding, check
 from ppl_vae.program import Pair
-from ppl_vae.schedules import Schedule, as_schedule
+from ppl_vae.schedules import Capacity, FreeBits, Schedule, as_schedule
 from ppl_vae.steps import BoundStep, Outcome, PyroStep, make_step
 from ppl_vae.support import check_support
 from ppl_vae.trouble import explain_divergence
@@ -46,8 +46,9 @@ class Result:
     """What `fit` returns: the trained programs, the history (one dict per epoch) and the best epoch.
 
     History keys: `epoch`, `train` and `validation` (the unweighted bound, nats per row, higher is better),
-    `objective` (what was maximised, with its KL weight `beta`), `rate`, `distortion`, `seconds`. `findings` are
-    the linter's warnings, such as a site whose gradient is a score-function estimate.
+    `objective` (what was maximised, with its KL weight `beta`), `rate`, `distortion`, `seconds`; with a last KL weight
+    other than 1 `validation_objective`, the weighted ELBO by which epochs are then judged. `findings` are the linter's
+    warnings, such as a site whose gradient is a score-function estimate.
 
     Where the guide draws points (`Point`) none of these is a bound of anything: `train` is log p(x | f(x)) + log p(z)
     minus the penalties, `rate` is what is taken off for them, `distortion` is -log p(x | f(x)), and `validation` is
@@ -123,7 +124,8 @@ def fit(
             latent in some rows (M2): the classifier's own loss, which the bound alone gives no gradient for these
             rows (Kingma et al. 2014, arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It shapes
             what is maximised, never what is reported.
-        patience: epochs without a better validation bound after which training stops; None for never.
+        patience: epochs without a better validation bound (with a KL weight other than 1 the weighted one) after which
+            training stops; None for never.
             Without a validation split there is no early stopping.
         seed: of batches and draws. The state of the global generators is left alone.
         device: "auto" takes CUDA where there is one.
@@ -332,7 +334,7 @@ class _Loop:
             raise UserError(message)
         record = {"epoch": epoch, "beta": self.beta(epoch)} | _mean(outcomes, sizes, "train")
         if self.validation is not None:
-            record["validation"] = self._validate(self.validation)
+            record |= self._validate(self.validation)
         return record | {"seconds": round(time.perf_counter() - start, 4)}
 
     def _set_lr(self, epoch: float) -> None:
@@ -347,27 +349,33 @@ class _Loop:
         order = torch.randperm(len(self.train), generator=self.generator, device=self.train.device)
         return list(order.split(self.settings.batch_size))
 
-    def _validate(self, split: Split) -> float:
+    def _validate(self, split: Split) -> Record:
         """The bound on held-out rows, with the same draws at every epoch so that epochs can be compared."""
+        outcomes, sizes = [], []
         training = [module for module in self.pair.modules() if module.training]
         self.pair.eval()  # noise and penalties are for training
         with preserved_randomness():
             torch.manual_seed(self.settings.seed)
-            total = 0.0
             for start in range(0, len(split), 1000):
                 batch = split.batch(slice(start, start + 1000))
-                total += float(self.step.evaluate(batch).bound) * len(next(iter(batch.values())))
+                outcomes.append(self.step.evaluate(batch))
+                sizes.append(len(next(iter(batch.values()))))
         for module in training:
             module.training = True
-        return total / len(split)
+        seen = _mean(outcomes, sizes, "validation")
+        found = {"validation": seen["validation"]}
+        weight = 1.0 if isinstance(self.beta, FreeBits | Capacity) else self.beta(self.settings.epochs)
+        if weight != 1 and seen["rate"] is not None:
+            found["validation_objective"] = -seen["distortion"] - weight * seen["rate"]
+        return found
 
     def _keep_best(self, record: Record) -> None:
-        value: float = record["validation"] if self.validation is not None else record["train"]
+        value = _score(record)
         # While beta is still below its end value the pair is being led there: the last such epoch is kept, no more.
         settled = self._is_settled(record["epoch"])
         before = self._is_settled(self.best.epoch) and bool(self.kept)
-        if self.validation is None or not settled or not before or value > self.best.bound:
-            self.best = Best(record["epoch"], value)
+        if self.validation is None or not settled or not before or value > _score(self.history[self.best.epoch - 1]):
+            self.best = Best(record["epoch"], record["train" if self.validation is None else "validation"])
             self.kept = _copy(self.pair)
 
     def _is_settled(self, epoch: int) -> bool:
@@ -376,6 +384,12 @@ class _Loop:
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.settings.patience
         return self.validation is not None and patience is not None and epoch - self.best.epoch >= patience
+
+
+def _score(record: Record) -> float:
+    """What epochs are judged by: held-out rows where there are any, and with a KL weight what it makes of them."""
+    names = ("validation_objective", "validation", "train")
+    return float(next(record[name] for name in names if name in record))
 
 
 def _copy(pair: Pair) -> dict[str, Tensor]:

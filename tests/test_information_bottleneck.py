@@ -112,3 +112,14 @@ def test_a_model_may_only_name_fields_that_there_are(digits):
     model.encodes = ("colour",)
     with pytest.raises(UserError, match="unknown field of the model's `encodes` 'colour'"):
         MeanField(model)
+
+
+def test_epochs_are_judged_by_the_weighted_bound(digits):
+    """The ELBO itself falls while a small KL weight lets the guide say more: it must not choose the epoch."""
+    model = InformationBottleneck(digits, latent_dim=8)
+    result = ppl_vae.fit(model, MeanField(model, hidden=(32,)), digits, beta=0.01, epochs=8, lr=3e-3)
+    judged = [record["validation_objective"] for record in result.history]
+    bounds = [record["validation"] for record in result.history]
+    assert result.best.epoch == 1 + judged.index(max(judged))
+    assert result.best.epoch > 1 + bounds.index(max(bounds))
+    assert result.best.bound == bounds[result.best.epoch - 1]

@@ -1,4 +1,4 @@
-"""The command line, `ppl-vae`: fit, evaluate, sample, encode, impute, report, list.
+"""The command line, `ppl-vae`: fit, evaluate, sample, encode, predict, impute, report, list.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once. Bad input is one line
 on stderr and exit status 2, whatever part of the package found it.
@@ -17,6 +17,7 @@ from ppl_vae.cli.fit import fit
 from ppl_vae.cli.impute import impute
 from ppl_vae.cli.listing import list_names
 from ppl_vae.cli.output import Interrupted
+from ppl_vae.cli.predict import predict
 from ppl_vae.cli.use import encode, evaluate, report, sample
 from ppl_vae.errors import UserError
 
@@ -35,6 +36,7 @@ app.command("evaluate")(evaluate)
 app.command("sample")(sample)
 app.command("encode")(encode)
 app.command("impute")(impute)
+app.command("predict")(predict)
 app.command("report")(report)
 app.command("list")(list_names)
 

@@ -38,6 +38,7 @@ def fit(
     labels: o.Labels = None,
     columns: o.Columns = None,
     field: o.Fields = None,
+    kind: o.Kinds = None,
     missing: o.Missing = "refuse",
     binarise: Annotated[
         str | None,
@@ -126,6 +127,7 @@ class Request:
     labels: int | None
     columns: str | None
     field: list[str] | None
+    kind: list[str] | None
     missing: str
     binarise: str | None
     epochs: int
@@ -162,6 +164,7 @@ class Request:
         if self.binarise is not None:
             o.check_choice("--binarise", self.binarise, ("dynamic", "static", "none"))
         o.split_words("--columns", self.columns)
+        o.kind_words(self.kind)
         if o.field_columns(self.field) and self.columns:
             raise UserError("--columns and --field both say which columns are used: give one of them")
         o.whole_numbers("--hidden", self.hidden)

@@ -15,9 +15,11 @@ __all__ = [
     "Device",
     "Fields",
     "Json",
+    "Kinds",
     "Label",
     "Labels",
     "Missing",
+    "OtherData",
     "OwnGuide",
     "OwnModel",
     "RunFolder",
@@ -27,6 +29,7 @@ __all__ = [
     "check_number",
     "check_whole",
     "field_columns",
+    "kind_words",
     "split_words",
     "whole_numbers",
 ]
@@ -58,6 +61,19 @@ Fields = Annotated[
         help="Columns of a table that are a field of the model; NAME alone is the column of that name. Repeat it.",
         show_default="all columns are x",
     ),
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind",
+        metavar="NAME=KIND",
+        help="The kind of a field where the guess is wrong, such as y=real. Repeat it.",
+        show_default="guessed",
+    ),
+]
+OtherData = Annotated[
+    str | None,
+    typer.Option(help="Other rows: a data set by name or a file.", show_default="the data of the run"),
 ]
 Missing = Annotated[str, typer.Option(metavar="refuse|allow", help="What to do with NaN entries of a file.")]
 SplitName = Annotated[
@@ -129,6 +145,22 @@ def field_columns(texts: list[str] | None) -> dict[str, str | list[str]] | None:
             raise UserError(f"--field expects NAME=A,B with a different NAME each time, got {text!r}")
         found[name] = words[0] if len(words) == 1 else words
     return found
+
+
+def kind_words(texts: list[str] | None) -> dict[str, str] | None:
+    """The kinds of fields of "NAME=KIND".
+
+    Example:
+        >>> kind_words(["y=real"])
+        {'y': 'real'}
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, kind = (part.strip() for part in text.partition("="))
+        if not name or not equals or not kind or name in found:
+            raise UserError(f"--kind expects NAME=KIND with a different NAME each time, got {text!r}")
+        found[name] = kind
+    return found or None
 
 
 def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:

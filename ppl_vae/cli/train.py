@@ -92,7 +92,9 @@ def train(ask: Request) -> None:
     started = time.monotonic()
     device = pick_device(ask.device)
     words = DataWords(ask.data, ask.label, o.split_words("--columns", ask.columns), ask.missing)
-    data = words.load(binarise=ask.binarise, fields=o.field_columns(ask.field), labels=ask.labels)
+    data = words.load(
+        binarise=ask.binarise, fields=o.field_columns(ask.field), kinds=o.kind_words(ask.kind), labels=ask.labels
+    )
     pyro.set_rng_seed(ask.seed)
     model, guide = build(ProgramWords(ask.model, ask.guide), data, ask.program_options())
     bound = make_bound(ask.bound, ask.particles)

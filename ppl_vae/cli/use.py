@@ -38,16 +38,11 @@ __all__ = ["encode", "evaluate", "report", "sample"]
 ROWS_AT_ONCE = 2000
 """How many rows are encoded in one pass: enough to be fast, few enough for a small machine."""
 
-OtherData = Annotated[
-    str | None,
-    typer.Option(help="Other rows: a data set by name or a file.", show_default="the data of the run"),
-]
-
 
 def evaluate(
     run: o.RunFolder,
     particles: Annotated[int, typer.Option(help="Draws per row.")] = 5000,
-    data: OtherData = None,
+    data: o.OtherData = None,
     split: o.SplitName = None,
     label: o.Label = None,
     columns: o.Columns = None,
@@ -168,7 +163,7 @@ def _picture(run: Run, fields: Mapping[str, Field], drawn: Mapping[str, Tensor],
 
 def encode(
     run: o.RunFolder,
-    data: OtherData = None,
+    data: o.OtherData = None,
     split: o.SplitName = None,
     label: o.Label = None,
     columns: o.Columns = None,
@@ -232,7 +227,7 @@ def _label_words(labels: list[int], names: tuple[str, ...]) -> list[str]:
 
 def report(
     run: o.RunFolder,
-    data: OtherData = None,
+    data: o.OtherData = None,
     label: o.Label = None,
     columns: o.Columns = None,
     missing: o.Missing = "refuse",

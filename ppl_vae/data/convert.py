@@ -123,6 +123,8 @@ def _table_fields(
     }
     if label is not None:
         column = frame[label]
+        if column.dtype.kind in "biuf":  # a label that is a number may also be a response
+            return found | {"y": Raw(column.to_numpy(dtype="float64", na_value=np.nan))}
         # None is the one missing mark that object arrays of any pandas version share
         found["y"] = Raw(column.astype(object).where(column.notna(), None).to_numpy(dtype=object))
     return found

@@ -1,0 +1,127 @@
+"""`ppl-vae predict`: one field of every row, from its other fields."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppl_vae.cli import options as o
+from ppl_vae.cli.inputs import DataWords, open_words, rows_of
+from ppl_vae.cli.output import as_json as plain
+from ppl_vae.cli.output import check_target, column_names, write_rows
+from ppl_vae.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ppl_vae.data import Split
+    from ppl_vae.predictive import Prediction
+    from ppl_vae.runs import Run
+
+__all__ = ["predict"]
+
+
+def predict(
+    run: o.RunFolder,
+    field: Annotated[str, typer.Option(help="The field that is predicted, or a discrete latent.")] = "y",
+    draws: Annotated[int, typer.Option(help="Latents drawn for each row.")] = 64,
+    data: o.OtherData = None,
+    split: o.SplitName = None,
+    label: o.Label = None,
+    columns: o.Columns = None,
+    missing: o.Missing = "refuse",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An .npz or a .csv.", show_default="RUN/predictions.csv")
+    ] = None,
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+) -> None:
+    """Predict a field of every row from its other fields.
+
+    The field is hidden from the guide; of categories the probabilities are written, of numbers mean, deviation and a
+    central interval of 90 %. Where the rows have the field, says how good the predictions are.
+    """
+    o.check_whole("--draws", draws, 1)
+    o.check_whole("--seed", seed, 0)
+    o.check_choice("--missing", missing, ("refuse", "allow"))
+    check_target(out, (".npz", ".csv"))
+    words = DataWords(data, label, o.split_words("--columns", columns), missing)
+    opened = open_words(run, model, guide, device)
+    rows, name = _rows(opened, words, split, field)
+    import ppl_vae
+
+    found = ppl_vae.predict(opened.model, opened.guide, rows, field, draws=draws, seed=seed)
+    arrays, table = _written(found, field)
+    file = write_rows(out or run / "predictions.csv", arrays, table)
+    scores = _scores(found, rows[field].to(found.draws.device) if field in rows.schema else None)
+    if as_json:
+        typer.echo(json.dumps(plain({"run": run, "rows": name, "predictions": file, "scores": scores}), indent=2))
+        return
+    for what, value in scores.items():
+        typer.echo(f"{what}: {value:.4g}")
+    typer.echo(f"{field} of {len(rows):,} rows ({name}) written to {file}")
+
+
+def _rows(run: Run, words: DataWords, split: str | None, field: str) -> tuple[Split, str]:
+    """The rows, with the field where they have it."""
+    from ppl_vae.data import Schema
+
+    loose = Schema(tuple(replace(f, missing=f.missing or f.name == field) for f in run.schema))
+    try:
+        return rows_of(replace(run, schema=loose), words, split)
+    except UserError:
+        rest = tuple(f for f in run.schema if f.name != field)
+        if words.data is None or not rest or len(rest) == len(run.schema):
+            raise
+        return rows_of(replace(run, schema=Schema(rest)), words, split)  # new rows need not have it
+
+
+def _written(found: Prediction, field: str) -> tuple[dict[str, Tensor], dict[str, list[Any]]]:
+    """The prediction as arrays, and as columns."""
+    arrays = {n: v for n in ("probs", "mean", "sd") if (v := getattr(found, n)) is not None}
+    if found.probs is None:
+        arrays["low"], arrays["high"] = found.interval(0.9)
+    else:
+        arrays["labels"] = found.labels
+    rows = found.draws.shape[1]
+    table: dict[str, list[Any]] = {}
+    if found.probs is not None and found.probs.dim() == 2:
+        levels = found.names or tuple(map(str, range(found.probs.shape[1])))
+        table[field] = [levels[i] for i in found.labels.tolist()]
+        table |= dict(zip((f"p({name})" for name in levels), found.probs.T.tolist(), strict=True))
+        return arrays, table
+    for name, value in arrays.items():
+        flat = value.reshape(rows, -1)
+        single = [f"{field}_{name}"] if flat.shape[1] == 1 else ()
+        table |= dict(zip(column_names(f"{field}_{name}", flat.shape[1], single), flat.T.tolist(), strict=True))
+    return arrays, table
+
+
+def _scores(found: Prediction, truth: Tensor | None) -> dict[str, float]:
+    """How good the predictions are, over the rows whose true value is known."""
+    import torch
+
+    if truth is None or found.log_prob is None:
+        return {}
+    known = ~(torch.isnan(truth) if truth.is_floating_point() else truth == -1)
+    if not bool(known.any()):
+        return {}
+    log_prob = found.log_prob[~found.log_prob.isnan()].mean()
+    if found.mean is None:
+        right = (found.labels == truth)[known].to(torch.get_default_dtype()).mean()
+        return {"accuracy": float(right), "log predictive density (nats)": float(log_prob)}
+    error = (found.mean - truth)[known].square().mean().sqrt()
+    low, high = found.interval(0.9)
+    covered = ((low <= truth) & (truth <= high))[known].to(torch.get_default_dtype()).mean()
+    return {
+        "root mean squared error": float(error),
+        "in the central interval of 90 %": float(covered),
+        "log predictive density (nats)": float(log_prob),
+    }
