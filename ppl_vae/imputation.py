@@ -14,7 +14,7 @@ from ppl_vae.completion import Particles, completed, replayed
 from ppl_vae.data import Schema, Split, as_split
 from ppl_vae.data.convert import is_table, missing_in
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation import evidence_of
+from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.filling import Target, find_targets
 from ppl_vae.passes import FLOATS_AT_ONCE, Passes, passes
 from ppl_vae.program import Pair
@@ -131,7 +131,7 @@ def impute(
     split = _rows(data, getattr(model, "schema", None)).to(pair.device)
     with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
         parts = [_impute(pair, plan, batch, draws) for batch in plan.batches()]
-    evidence = evidence_of(torch.cat([p.log_weight for p in parts], dim=-1))
+    evidence = Evidence(*map(torch.cat, zip(*(p.evidence for p in parts), strict=True)))
     _refuse_blind(evidence.log_evidence)
     mean = {n: torch.cat([p.mean[n] for p in parts]) for n in parts[0].mean}
     kinds = {n: split.schema[n].kind for n in mean}
@@ -169,12 +169,12 @@ def _refuse_blind(log_evidence: Tensor) -> None:
 
 
 class _Part(NamedTuple):
-    """Some rows, imputed; log weights are [particle, row]."""
+    """Some rows, imputed."""
 
     mean: dict[str, Tensor]
     draws: dict[str, Tensor]
     probabilities: dict[str, Tensor]
-    log_weight: Tensor
+    evidence: Evidence
 
 
 def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int) -> _Part:
@@ -187,9 +187,9 @@ def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int) -> _
         log_w.append(particles.log_weight)
         if targets and not bool(torch.isnan(particles.log_weight).any()):
             chosen.take(particles)
-    log_weight = torch.cat(log_w)
+    evidence = evidence_of(torch.cat(log_w))
     if chosen.total is None:
-        return _Part({}, {}, {}, log_weight)
+        return _Part({}, {}, {}, evidence)
     mean: dict[str, Tensor] = {}
     drawn: dict[str, Tensor] = {}
     probabilities: dict[str, Tensor] = {}
@@ -200,7 +200,7 @@ def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int) -> _
         mean[name] = target.fill(mean.get(name, batch[name]), target.summary(average))
         if target.levels:
             probabilities[name] = target.known(average)
-    return _Part(mean, drawn, probabilities, log_weight)
+    return _Part(mean, drawn, probabilities, evidence)
 
 
 def _draw(pair: Pair, plan: Passes, batch: dict[str, Tensor], chosen: _Reservoir) -> dict[Target, Tensor]:
