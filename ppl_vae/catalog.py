@@ -366,7 +366,7 @@ def construct(
     absent = [k for k, required in takes.items() if required and k not in arguments]
     if absent:
         raise UserError(
-            f"{name} needs the argument {absent[0]!r}, which the command line does not know "
-            f"(it gives {', '.join([*known, *options]) or 'none'}): give it a default value"
+            f"{name} needs the argument {absent[0]!r}, but is given {', '.join([*known, *options]) or 'none'}: "
+            "give it a default value, or in Python pass an object"
         )
     return target(**arguments), arguments

@@ -53,7 +53,7 @@ class StandardisedInput(nn.Module):
         self.size = field.size * (2 if field.missing else 1)
         mean, scale = torch.zeros(field.size), torch.ones(field.size)
         if train is not None:
-            x = train[field.name].reshape(len(train), -1).to(torch.get_default_dtype())
+            x = _precise(train[field.name].reshape(len(train), -1))
             x = torch.where(x == -1, torch.nan, x) if self.categorical and field.missing else x
             mean = x.nanmean(0).nan_to_num()
             variance = (x - mean).square().nanmean(0).nan_to_num()
@@ -126,7 +126,7 @@ class SetInput(nn.Module):
         each = math.prod(self.shape)
         mean, scale = torch.zeros(each), torch.ones(each)
         if train is not None:
-            x = train[field.name].reshape(-1, each).to(torch.get_default_dtype())
+            x = _precise(train[field.name].reshape(-1, each))
             mean = x.nanmean(0).nan_to_num()
             variance = (x - mean).square().nanmean(0).nan_to_num()
             scale = torch.where(variance > 0, variance, torch.ones_like(variance)).sqrt()
@@ -144,6 +144,11 @@ class SetInput(nn.Module):
         hidden = self.each(torch.cat([standard, seen.to(standard.dtype)], dim=-1)) * some
         share = some.mean(-2)
         return torch.cat([hidden.mean(-2) / share.clamp(min=1e-6), share], dim=-1)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Floats at least of the default type: float64 rows far from 0 are standardised in float64."""
+    return x.to(torch.promote_types(x.dtype, torch.get_default_dtype()))
 
 
 class FieldEncoder(nn.Module):

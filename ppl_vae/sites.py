@@ -167,7 +167,7 @@ class Site:
         support = self.support
         while isinstance(support, constraints.independent):
             support = support.base_constraint
-        return support is constraints.real
+        return isinstance(support, type(constraints.real))  # a copy of it is another object
 
     @property
     def bijection(self) -> Any:

@@ -1,0 +1,194 @@
+"""What the two estimators share: parameters, rows, and how a pair is made and trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import validate_data
+
+from ppl_vae import catalog
+from ppl_vae.analysis import preserved_randomness
+from ppl_vae.data import Data, Schema, Split
+from ppl_vae.decoding import RowModel
+from ppl_vae.errors import UserError
+from ppl_vae.generated import GeneratedGuide
+from ppl_vae.program import Pair
+from ppl_vae.sklearn.rows import by_column, halves, known_rows, new_rows
+from ppl_vae.training import fit
+
+__all__ = ["VAEEstimator"]
+
+
+class VAEEstimator(BaseEstimator):
+    """An estimator that holds a model and its guide.
+
+    Args:
+        latent_dim: length of z, d.
+        hidden: widths of the hidden layers of both networks.
+        activation: of the hidden layers: gated, gelu, relu, softplus or tanh.
+        guide: q(z | x): a name of `ppl-vae list guides`, a class, one with options (`IAF(flows=2)`), or a callable
+            from the model to a guide.
+        prior: p(z): a name, a class or an object of `ppl_vae.priors`; None is the standard normal.
+        likelihood: p(x | z): a name, a class or an object of `ppl_vae.likelihoods`. None is a normal with a learned
+            scale for each column, or `Columns()` for a DataFrame with columns that are no numbers.
+        bound: a name, a class or an object of `ppl_vae.bounds`; None is the ELBO.
+        beta: weight of the KL part, a number or a schedule of `ppl_vae.schedules`.
+        epochs: passes over the rows, at most.
+        batch_size: rows per step.
+        lr: Adam's learning rate, a number or a schedule.
+        weight_decay: on the matrices of the networks.
+        validation_fraction: share of the rows that are held out to stop early and to keep the best weights.
+        patience: epochs without a better bound on these after which training stops; None for never.
+        device: auto (CUDA where there is one), cpu or cuda.
+        random_state: None, an int or a RandomState.
+    """
+
+    model_: RowModel
+    guide_: Callable[..., Any]
+
+    def __init__(
+        self,
+        latent_dim: int = 16,
+        *,
+        hidden: tuple[int, ...] = (256,),
+        activation: str = "gated",
+        guide: Any = "mean_field",
+        prior: Any = None,
+        likelihood: Any = None,
+        bound: Any = None,
+        beta: Any = 1.0,
+        epochs: int = 300,
+        batch_size: int = 64,
+        lr: Any = 1e-3,
+        weight_decay: float = 0.0,
+        validation_fraction: float = 0.1,
+        patience: int | None = 40,
+        device: str = "auto",
+        random_state: Any = None,
+    ) -> None:
+        self.latent_dim = latent_dim
+        self.hidden = hidden
+        self.activation = activation
+        self.guide = guide
+        self.prior = prior
+        self.likelihood = likelihood
+        self.bound = bound
+        self.beta = beta
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.device = device
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        """Missing entries (NaN) are skipped, if training has some."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickled estimator lives on the CPU, so that it opens where there is no CUDA."""
+        state = super().__getstate__()
+        if "model_" in state and self._pair.device.type != "cpu":
+            state["model_"], state["guide_"] = copy.deepcopy((self.model_, self.guide_))
+            Pair(state["model_"], state["guide_"]).to("cpu")
+        return state
+
+    # -- rows --------------------------------------------------------------------------------------------------
+
+    def _checked(self, X: Any, *, reset: bool, likelihood: Any = None) -> Any:
+        """X as scikit-learn wants it checked: a matrix of floats, or a DataFrame with columns of several types."""
+        apart = by_column(X, likelihood) if reset else "x" not in self._schema
+        if apart and hasattr(X, "columns"):
+            return validate_data(self, X, reset=reset, skip_check_array=True)
+        return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
+
+    def _training_rows(self, X: Any) -> Split:
+        likelihood = made("likelihoods", self.likelihood)
+        X = self._checked(X, reset=True, likelihood=likelihood)
+        return new_rows(X, likelihood, tuple(getattr(self, "feature_names_in_", ())))
+
+    def _rows(self, X: Any) -> Split:
+        X = self._checked(X, reset=False)
+        for field in self._schema if isinstance(X, np.ndarray) else ():
+            if not field.missing and np.isnan(X).any():
+                raise UserError(
+                    f"Input X contains NaN, but {type(self).__name__} was fitted on complete rows and its guide has "
+                    "never seen a missing entry: fit it on rows that have some, or impute them"
+                )
+        return known_rows(X, self._schema).to(self._pair.device)
+
+    @property
+    def _schema(self) -> Schema:
+        """The fields of X."""
+        return Schema(tuple(field for field in self.model_.schema if field.name != "y"))
+
+    @property
+    def _pair(self) -> Pair:
+        return Pair(self.model_, self.guide_)
+
+    # -- training ----------------------------------------------------------------------------------------------
+
+    def _train(self, rows: Split, make: Callable[..., RowModel], prior: Any, **options: Any) -> None:
+        """Make the pair and train it; the global generators are left as they were."""
+        random = check_random_state(self.random_state)
+        self._seed = int(random.randint(2**31 - 1))
+        data = halves(rows, self.validation_fraction, random)
+        with preserved_randomness():
+            torch.manual_seed(self._seed)
+            model, guide = self._programs(data, make, prior)
+        settings = {n: _plain(getattr(self, n)) for n in ("epochs", "batch_size", "lr", "weight_decay", "patience")}
+        result = fit(
+            model,
+            guide,
+            data,
+            copy.deepcopy(made("bounds", self.bound)),  # Pyro's own keep what they saw
+            beta=_plain(self.beta),
+            seed=self._seed,
+            device=self.device,
+            **settings,
+            **options,
+        )
+        model.data = model.recorded["data"] = model.schema  # an estimator does not keep its training rows
+        self.model_, self.guide_, self.history_ = model, result.guide, result.history
+
+    def _programs(self, data: Data, make: Callable[..., RowModel], prior: Any) -> tuple[RowModel, Any]:
+        sizes = {"hidden": tuple(_plain(n) for n in self.hidden), "activation": self.activation}
+        likelihood = made("likelihoods", self.likelihood)
+        model = make(data, prior=prior, likelihood=likelihood, latent_dim=_plain(self.latent_dim), **sizes)
+        target = catalog.find("guides", self.guide).load() if isinstance(self.guide, str) else self.guide
+        if isinstance(target, GeneratedGuide):
+            guide = type(target)(model, **(sizes | target.recorded))
+        elif isinstance(target, type):
+            guide = made("guides", target, model=model, **sizes)
+        else:
+            guide = target(model)
+        if any(values.dtype == torch.float64 for values in data.train.fields.values()):
+            Pair(model, guide).double()
+        return model, guide
+
+
+def made(kind: str, value: Any, **known: Any) -> Any:
+    """An object by its name, of its class, or as it is; `known` is what its class may ask for.
+
+    Example:
+        >>> made("priors", "mixture").components, made("priors", None)
+        (10, None)
+    """
+    if isinstance(value, str):
+        value = catalog.find(kind, value).load()
+    return catalog.construct(value, known, {}, value.__name__)[0] if isinstance(value, type) else value
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's, as a grid of parameters may hold it, as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
