@@ -17,7 +17,7 @@ __all__ = ["M1"]
 
 
 class M1(RowModel):
-    """VAE features and a classifier: z ~ p(z), x ~ p(x | f(z)), y ~ Categorical(g(z)), g linear by default.
+    """VAE features and a classifier: z ~ p(z), x ~ p(x | f(z)), y ~ Categorical(g(z)).
 
     The classifier learns from the rows that have a label (elsewhere y is -1), but it does not shape the features: no
     gradient goes from y through z, and the guide q(z | x) does not see y. So this is both steps of the source, features
@@ -31,7 +31,7 @@ class M1(RowModel):
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
         activation: of the hidden layers, see `ppl_vae.networks.MLP`.
-        classifier: widths of the classifier's hidden layers.
+        classifier: widths of the hidden layers of g; none for a linear one.
 
     Raises:
         UserError: if the data has no label y, or the likelihood is no distribution over the rest.
@@ -60,7 +60,7 @@ class M1(RowModel):
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
-        classifier: Sequence[int] = (),
+        classifier: Sequence[int] = (256,),
     ) -> None:
         super().__init__(data)
         label = label_of(self.schema, "M1")
