@@ -28,6 +28,7 @@ from ppl_vae.structure import Structure, frames, sample_sites
 
 __all__ = [
     "ENUMERATION_LIMIT",
+    "LastSite",
     "Observation",
     "analyse",
     "observe",
@@ -113,7 +114,7 @@ class preserved_randomness:
         self.fork.__exit__(*exception)
 
 
-class _LastSite(Messenger):
+class LastSite(Messenger):
     """Remembers how far a program came."""
 
     name: str | None = None
@@ -124,7 +125,7 @@ class _LastSite(Messenger):
 
 def _trace(role: str, program: Any, batch: Batch) -> Trace:
     """Run a program; what it raises is said with the site at which it happened."""
-    last = _LastSite()
+    last = LastSite()
     try:
         with last:
             return traced(program, batch)
@@ -194,7 +195,7 @@ def _summable(fn: Any) -> bool:
 
 def _check_enumeration(pair: Programs, batch: Batch, structure: Structure) -> None:
     """The values of a summed latent are on a dim to the left of the plates: code has to let them through."""
-    last = _LastSite()
+    last = LastSite()
     try:
         with last:
             run(pair, structure, batch)
