@@ -6,41 +6,25 @@ same random numbers, rounds otherwise, and costs many. Each is used only after i
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ppl_vae.capture import Uncapturable
-from ppl_vae.compiler import CannotCompile, compiled, seconds_to_compile
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.compiler import CannotCompile, compiled
+from ppl_vae.errors import UserError
 from ppl_vae.graph import StepGraph
+from ppl_vae.lanes import WAYS, Compile, Lane, check_mode
 from ppl_vae.linter import Finding
 from ppl_vae.program import Batch
 from ppl_vae.steps import BoundStep, Outcome, PyroStep
 
-__all__ = ["Compile", "GraphStep", "accelerated"]
-
-Compile = Literal["auto", "on", "off"]
-
-WAYS = ("eager", "captured", "compiled")
-
-TRIAL = 8
-"""Steps that are timed before one way of running them is compared with another; the first one is not counted."""
-
-CAPTURE_STEPS = 80
-"""About how many eager steps' time capturing one takes."""
-
-SAVED, MARGIN = 0.25, 2.0
-"""The next way has to save this share of a step, and in all steps that are left this many times what it costs."""
+__all__ = ["GraphStep", "accelerated"]
 
 ENOUGH = 0.25
 """With "on", batches of a shape are compiled if they are this share of all; others (a short last one) are captured."""
-
-AGAIN = 64
-"""A graph is compared with an eager step at its first use, and at those of this number and its doubles."""
 
 
 def accelerated(step: BoundStep | PyroStep, compile: Compile) -> BoundStep | PyroStep | GraphStep:
@@ -49,8 +33,7 @@ def accelerated(step: BoundStep | PyroStep, compile: Compile) -> BoundStep | Pyr
     Raises:
         UserError: for another word, or "on" with one of Pyro's own bounds.
     """
-    if compile not in ("auto", "on", "off"):
-        raise unknown_name("compile", compile, ("auto", "on", "off"))
+    check_mode(compile)
     if compile != "off" and isinstance(step, BoundStep):
         return GraphStep(step, compile)
     if compile == "on":
@@ -62,32 +45,11 @@ def accelerated(step: BoundStep | PyroStep, compile: Compile) -> BoundStep | Pyr
 
 
 @dataclass
-class _Lane:
-    """The steps on batches of one shape: how they are run now, and what is known of their time."""
-
-    way: str = "eager"
+class _Lane(Lane):
     graph: StepGraph | None = None
-    due: bool = True
-    uses: int = 0
-    slower: set[str] = field(default_factory=set)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-
-    def clock(self, seconds: float) -> None:
-        """Note the time of a step; what to do next is asked when enough of them are known."""
-        times = self.seconds.setdefault(self.way, [])
-        if len(times) <= TRIAL:
-            times.append(seconds)
-            self.due = self.due or len(times) > TRIAL
-
-    def typical(self, way: str) -> float | None:
-        """Seconds of a step run in this way, once it is known."""
-        times = self.seconds.get(way, [])
-        return statistics.median(times[1:]) if len(times) > TRIAL else None
 
     def back(self) -> None:
-        """Run these steps as before, and never again in the way that was no good."""
-        self.slower.add(self.way)
-        self.way = WAYS[WAYS.index(self.way) - 1]
+        super().back()
         if self.way == "eager":
             self.graph = None
         elif self.graph is not None:
@@ -132,8 +94,7 @@ class GraphStep:
         return outcome
 
     def _replay(self, lane: _Lane, graph: StepGraph, batch: Batch, epoch: float) -> Outcome:
-        lane.uses += 1
-        if lane.uses > 1 and (lane.uses < AGAIN or lane.uses.bit_count() > 1):
+        if not lane.is_due_for_proof():
             return graph.replay(batch, epoch)
         outcome, same = graph.proved(batch, epoch)
         if not same:
@@ -146,8 +107,6 @@ class GraphStep:
             lane.back()
         return outcome
 
-    # -- which way ---------------------------------------------------------------------------------------------
-
     def _choose(self, lane: _Lane, batch: Batch) -> None:
         """Go on to the next way of running these steps where that pays; go back where it did not."""
         rows = len(next(iter(batch.values())))
@@ -156,15 +115,11 @@ class GraphStep:
             if self.sizes[rows] >= ENOUGH * self.sizes.total():
                 self._change(lane, batch, "compiled")
             return
-        now, index = lane.typical(lane.way), WAYS.index(lane.way)
-        if now is None:
-            return
-        if index and now > (lane.typical(WAYS[index - 1]) or now):
+        way = lane.best(self.epochs_left * self.sizes[rows], None if lane.graph is None else lane.graph.captured)
+        if WAYS.index(way) < WAYS.index(lane.way):
             lane.back()
-        elif index + 1 < len(WAYS) and not {WAYS[index + 1]} & (lane.slower | self.refused):
-            cost = CAPTURE_STEPS * now if lane.graph is None else seconds_to_compile(lane.graph.captured)
-            if self.epochs_left * self.sizes[rows] * now * SAVED > MARGIN * cost:
-                self._change(lane, batch, WAYS[index + 1])
+        elif way != lane.way and way not in self.refused:
+            self._change(lane, batch, way)
 
     def _change(self, lane: _Lane, batch: Batch, way: str) -> None:
         try:
@@ -177,14 +132,13 @@ class GraphStep:
         except CannotCompile as error:
             self._refuse(way, None, str(error))
         else:
-            lane.way, lane.uses = way, 0
+            lane.forward(way)
 
     def _refuse(self, way: str, site: str | None, problem: str) -> None:
         """Say once why steps are not run in this way."""
         if self.mode == "on":
             raise UserError(f"compile='on', but {problem}: use compile='auto' or 'off'")
         if way not in self.refused:
-            self.refused |= {way, *WAYS[WAYS.index(way) :]}
-            now = WAYS[WAYS.index(way) - 1]
-            words = "training goes on as it was" if now == "eager" else "training goes on captured, not compiled"
-            self.findings.append(Finding(site, problem, words, "warning"))
+            self.refused |= set(WAYS[WAYS.index(way) :])
+            goes_on = "training goes on as it was" if way == "captured" else "training goes on captured, not compiled"
+            self.findings.append(Finding(site, problem, goes_on, "warning"))

@@ -15,7 +15,7 @@ from ppl_vae.capture import Graph, capture
 from ppl_vae.program import Batch
 from ppl_vae.steps import BoundStep, Outcome
 
-__all__ = ["StepGraph", "Values"]
+__all__ = ["StepGraph", "Values", "agree"]
 
 Values = list[Tensor | None]
 """The fields of an outcome, then the gradient of minus the objective for every parameter; None where there is none."""
@@ -76,7 +76,7 @@ class StepGraph:
         for buffer, before in buffers:  # running means are moved by one step, not by two
             buffer.copy_(before)
         expected = self._eager(batch, *self.step.levels(epoch))
-        same = torch.equal(state, torch.get_rng_state()) and _agree(values, expected)
+        same = torch.equal(state, torch.get_rng_state()) and agree(values, expected)
         return self._update(expected), same
 
     def _update(self, values: Values) -> Outcome:
@@ -99,7 +99,7 @@ def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
     return torch.empty_like(parameter).copy_(gradient)
 
 
-def _agree(values: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> bool:
+def agree(values: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> bool:
     """Whether two lists of values are equal up to rounding, which flows and float32 may enlarge.
 
     Every tensor is compared by its norm; small ones with a hundredth of the largest gradient.

@@ -13,13 +13,14 @@ import pyro
 import torch
 from torch import Tensor
 
-from ppl_vae.acceleration import Compile, GraphStep, accelerated
+from ppl_vae.acceleration import GraphStep, accelerated
 from ppl_vae.analysis import analyse, preserved_randomness, representative
 from ppl_vae.bounds import ELBO
 from ppl_vae.checkpoint import read_checkpoint, write_checkpoint
 from ppl_vae.data import Data, Schema, Split, as_split
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.generated import GeneratedGuide
+from ppl_vae.lanes import Compile
 from ppl_vae.linter import Finding, check
 from ppl_vae.program import Pair
 from ppl_vae.schedules import Schedule, as_schedule

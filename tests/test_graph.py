@@ -23,7 +23,7 @@ from cases import (
 from torch import nn
 
 import ppl_vae
-from ppl_vae import UserError, acceleration
+from ppl_vae import UserError, acceleration, chunks, lanes
 from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE
 from ppl_vae.capture import Uncapturable
@@ -272,9 +272,9 @@ def branching(x=None):
 @pytest.fixture
 def eagerly_captured(monkeypatch):
     """ "auto" captures at once, as if every run were long, and never compiles."""
-    monkeypatch.setattr(acceleration, "MARGIN", 0.0)
-    monkeypatch.setattr(acceleration, "TRIAL", 2)
-    monkeypatch.setattr(acceleration, "seconds_to_compile", lambda graph: float("nan"))
+    monkeypatch.setattr(lanes, "MARGIN", 0.0)
+    monkeypatch.setattr(lanes, "TRIAL", 2)
+    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))
 
 
 def test_what_cannot_be_captured_trains_eagerly_and_says_so_once(eagerly_captured):
@@ -330,13 +330,13 @@ def test_a_captured_run_is_the_eager_run_bit_for_bit_and_resumes_exactly(
     digits, eagerly_captured, monkeypatch, tmp_path
 ):
     """11 batches an epoch: 10 of 96 rows, and a short one that is captured too."""
-    lanes = []
+    captured = []
     real = acceleration.StepGraph
     monkeypatch.setattr(
-        acceleration, "StepGraph", lambda step, batch: lanes.append(len(batch["x"])) or real(step, batch)
+        acceleration, "StepGraph", lambda step, batch: captured.append(len(batch["x"])) or real(step, batch)
     )
     runs = [small(digits, epochs=6, compile=mode) for mode in ("off", "auto")]
-    assert lanes == [96, 40]  # no second graph for another beta, or epoch
+    assert captured == [96, 40]  # no second graph for another beta, or epoch
     assert numbers(runs[0]) == numbers(runs[1])
     small(digits, epochs=5, checkpoint=tmp_path)
     assert numbers(small(digits, epochs=6, checkpoint=tmp_path, resume=True)) == numbers(runs[0])
@@ -366,7 +366,7 @@ def test_a_way_that_is_slower_is_left(digits, eagerly_captured, monkeypatch):
 def test_without_a_compiler_training_goes_on_captured_and_says_so_once(digits, eagerly_captured, monkeypatch):
     import torch._inductor.config as inductor
 
-    monkeypatch.setattr(acceleration, "seconds_to_compile", lambda graph: 0.0)
+    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: 0.0)
     missing = {"cpp.cxx": "no-such-compiler"}
     with inductor.patch(missing):
         result = small(digits, epochs=2)
@@ -427,3 +427,67 @@ def test_compiled_flows_have_the_eager_numbers(name):
     graph = StepGraph(step_of(PROGRAMS["positive vector"], guide, batch, ELBO(2)), batch)
     graph.use(compiled(graph.captured, graph.inputs(batch, 1.0)))
     assert graph.proved(turned(batch), 2.0)[1]
+
+
+# -- evaluation --------------------------------------------------------------------------------------------------
+
+
+def count_encoder(guide):
+    """How many times a guide's encoder is run."""
+    calls = []
+    guide.encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize("prior", ["StandardNormal", "VampPrior"])
+def test_evaluation_runs_what_no_draw_enters_once_for_each_row(digits, monkeypatch, prior):
+    """The same numbers, bit for bit, with graphs: the larger part of the operations in the first of the two."""
+    made = []
+    split = chunks.split_at_draws
+    monkeypatch.setattr(chunks, "split_at_draws", lambda *a: made.append(split(*a)) or made[-1])
+    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))
+    torch.manual_seed(0)
+    model = VAE(digits, prior=PRIORS[prior](), latent_dim=3, hidden=(8,))
+    guide = MeanField(model, hidden=(8,))
+    found = []
+    for mode in ("off", "auto"):
+        calls = count_encoder(guide)
+        result = ppl_vae.evaluate(model, guide, digits.test["x"][:50], 400, compile=mode, floats_at_once=2**18)
+        found.append((result, len(calls)))
+        monkeypatch.setattr(lanes, "MARGIN", 0.0)
+    (eager_result, many), (result, few) = found
+    assert few < many / 3
+    for name in ("elbo", "log_evidence", "log_evidence_se", "ess", "rate", "distortion"):
+        assert torch.equal(getattr(result, name), getattr(eager_result, name))
+    once, each = made[0]
+    products = [sum("mm" in str(n.target) for n in part.module.graph.nodes) for part in (once, each)]
+    assert products[0] >= 2
+    assert products[1] == (2 if prior == "StandardNormal" else 4)  # the decoder, and z with all components
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_evaluation_in_graphs_has_the_eager_numbers(problem, monkeypatch):
+    monkeypatch.setattr(lanes, "MARGIN", 0.0)
+    monkeypatch.setattr(lanes, "TRIAL", 2)
+    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))
+    made = []
+    init = chunks.Chunks.__init__
+    monkeypatch.setattr(chunks.Chunks, "__init__", lambda self, *a: made.append(self) or init(self, *a))
+    runs = [
+        ppl_vae.evaluate(problem.model, problem.guide, problem.batch, 40, compile=mode, floats_at_once=300)
+        for mode in ("off", "auto")
+    ]
+    assert torch.equal(runs[0].log_evidence, runs[1].log_evidence)
+    assert torch.equal(runs[0].elbo, runs[1].elbo)
+    assert not made[1].refused
+    assert "captured" in {way for lane in made[1].lanes.values() for way in lane.seconds}
+
+
+@pytest.mark.slow
+def test_compiled_evaluation_has_the_eager_numbers_up_to_rounding(digits):
+    model = VAE(digits, latent_dim=3, hidden=(8,))
+    guide = MeanField(model, hidden=(8,))
+    on, off = (ppl_vae.evaluate(model, guide, digits.test["x"][:20], 50, compile=mode) for mode in ("on", "off"))
+    torch.testing.assert_close(on.log_evidence, off.log_evidence, atol=1e-3, rtol=1e-5)
+    with pytest.raises(UserError, match="compile='on', but the programs cannot be captured"):
+        ppl_vae.evaluate(model, Refined(guide, steps=1), digits.test["x"][:20], 50, compile="on")
