@@ -47,6 +47,7 @@ def accelerated(step: BoundStep | PyroStep, compile: Compile) -> BoundStep | Pyr
 @dataclass
 class _Lane(Lane):
     graph: StepGraph | None = None
+    epochs: int = 0
 
     def back(self) -> None:
         super().back()
@@ -73,13 +74,23 @@ class GraphStep:
         self.lanes: dict[Any, _Lane] = {}
         self.epochs_left, self.sizes = 0.0, Counter[int]()
         self.refused: set[str] = set()
+        self.settings = _settings(step)
 
     def plan(self, epochs_left: float, sizes: Iterable[int]) -> None:
-        """Say what is to come: how many epochs, and the rows of the batches of each."""
+        """Begin an epoch: how many there will be, and the rows of the batches of each.
+
+        Between epochs a user may change a model. Graphs of other settings are dropped; what the settings do not show
+        is found out by a proof in the first, second, fourth, ... epoch of a graph.
+        """
         self.epochs_left, self.sizes = epochs_left, Counter(sizes)
-        if self.mode == "auto":
-            for lane in self.lanes.values():
-                lane.due = True
+        settings = _settings(self.step)
+        if settings != self.settings:
+            self.settings, self.lanes = settings, {}
+        for lane in self.lanes.values():
+            lane.due = self.mode == "auto"
+            lane.epochs += 1
+            if lane.epochs.bit_count() == 1:
+                lane.uses = 0
 
     def __call__(self, batch: Batch, epoch: float) -> Outcome:
         """One update of all parameters."""
@@ -142,3 +153,14 @@ class GraphStep:
             self.refused |= set(WAYS[WAYS.index(way) :])
             goes_on = "training goes on as it was" if way == "captured" else "training goes on captured, not compiled"
             self.findings.append(Finding(site, problem, goes_on, "warning"))
+
+
+def _settings(step: BoundStep) -> list[Any]:
+    """The plain values that the modules of a pair hold, and which parameters are trained."""
+    plain = [
+        (name, key, value)
+        for name, part in step.pair.named_modules()
+        for key, value in vars(part).items()
+        if isinstance(value, bool | int | float | str)
+    ]
+    return [*plain, *(p.requires_grad for p in step.pair.parameters())]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.analysis import preserved_randomness
-from ppl_vae.capture import Graph, capture
+from ppl_vae.capture import Graph, Uncapturable, capture
 from ppl_vae.program import Batch
 from ppl_vae.steps import BoundStep, Outcome
 
@@ -33,6 +33,8 @@ class StepGraph:
     def __init__(self, step: BoundStep, batch: Batch) -> None:
         self.step, self.names = step, tuple(batch)
         self.parameters = [p for p in step.pair.parameters() if p.requires_grad]
+        if any(getattr(p, "_post_accumulate_grad_hooks", None) for p in self.parameters):
+            raise Uncapturable(None, "a parameter has a hook that runs after its gradient is there")
         self.present: list[bool] = []
         # float64, because a Python number meets every tensor in that tensor's precision
         self.levels = [torch.zeros((), dtype=torch.float64, device=step.pair.device) for _ in range(2)]

@@ -25,6 +25,9 @@ CAPTURE_RUNS = 80
 SAVED, MARGIN = 0.25, 2.0
 """The next way has to save this share of a run, and in all runs that are left this many times what it costs."""
 
+NOISE = 1.1
+"""How much slower a way has to seem before it is left: on a busy machine times are not exact."""
+
 AGAIN = 64
 """A graph is compared with an eager run at its first use, and at those of this number and its doubles."""
 
@@ -70,7 +73,7 @@ class Lane:
         now, index = self.typical(self.way), WAYS.index(self.way)
         if now is None:
             return self.way
-        if index and now > (self.typical(WAYS[index - 1]) or now):
+        if index and now > NOISE * (self.typical(WAYS[index - 1]) or now):
             return WAYS[index - 1]
         if index + 1 < len(WAYS) and WAYS[index + 1] not in self.slower:
             cost = CAPTURE_RUNS * now if captured is None else seconds_to_compile(captured)

@@ -303,6 +303,36 @@ def test_draws_that_are_not_torchs_are_found_out(eagerly_captured):
     assert "other numbers than the eager one" in str(result.findings[-1])
 
 
+@pytest.mark.parametrize("place", ["attribute", "global"])
+def test_a_model_that_is_changed_between_epochs_stays_itself(eagerly_captured, place):
+    class Model(nn.Module):
+        temperature = 1.0 if place == "global" else None
+
+        def __init__(self):
+            super().__init__()
+            if place == "attribute":
+                self.temperature = 1.0
+
+        def forward(self, x=None):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), self.temperature).to_event(1))
+                pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    x, runs = torch.randn(64, 2), []
+    for mode in ("off", "auto"):
+        torch.manual_seed(0)
+        model = Model()
+        guide = MeanField(model, x)
+
+        def cool(record, owner=model if place == "attribute" else Model):
+            owner.temperature = 0.8 ** record["epoch"]
+
+        runs.append(ppl_vae.fit(model, guide, x, epochs=4, batch_size=8, compile=mode, on_epoch=cool))
+        if place == "global":
+            Model.temperature = 1.0
+    assert [r["train"] for r in runs[0].history] == [r["train"] for r in runs[1].history]
+
+
 def test_words_and_bounds_that_make_no_sense_are_refused(digits):
     model = VAE(digits, latent_dim=3, hidden=(8,))
     with pytest.raises(UserError, match="compile"):
