@@ -274,6 +274,7 @@ def eagerly_captured(monkeypatch):
     """ "auto" captures at once, as if every run were long, and never compiles."""
     monkeypatch.setattr(lanes, "MARGIN", 0.0)
     monkeypatch.setattr(lanes, "TRIAL", 2)
+    monkeypatch.setattr(lanes, "NOISE", float("inf"))
     monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))
 
 
@@ -381,7 +382,8 @@ def test_a_way_that_is_slower_is_left(digits, eagerly_captured, monkeypatch):
     import time
 
     real = StepGraph.replay
-    monkeypatch.setattr(StepGraph, "replay", lambda *a: time.sleep(0.05) or real(*a))
+    monkeypatch.setattr(lanes, "NOISE", 1.1)
+    monkeypatch.setattr(StepGraph, "replay", lambda *a: time.sleep(0.3) or real(*a))
     made = []
     init = acceleration.GraphStep.__init__
     monkeypatch.setattr(acceleration.GraphStep, "__init__", lambda self, *a: made.append(self) or init(self, *a))
@@ -470,12 +472,11 @@ def count_encoder(guide):
 
 
 @pytest.mark.parametrize("prior", ["StandardNormal", "VampPrior"])
-def test_evaluation_runs_what_no_draw_enters_once_for_each_row(digits, monkeypatch, prior):
+def test_evaluation_runs_what_no_draw_enters_once_for_each_row(digits, eagerly_captured, monkeypatch, prior):
     """The same numbers, bit for bit, with graphs: the larger part of the operations in the first of the two."""
     made = []
     split = chunks.split_at_draws
     monkeypatch.setattr(chunks, "split_at_draws", lambda *a: made.append(split(*a)) or made[-1])
-    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))
     torch.manual_seed(0)
     model = VAE(digits, prior=PRIORS[prior](), latent_dim=3, hidden=(8,))
     guide = MeanField(model, hidden=(8,))
@@ -484,7 +485,6 @@ def test_evaluation_runs_what_no_draw_enters_once_for_each_row(digits, monkeypat
         calls = count_encoder(guide)
         result = ppl_vae.evaluate(model, guide, digits.test["x"][:50], 400, compile=mode, floats_at_once=2**18)
         found.append((result, len(calls)))
-        monkeypatch.setattr(lanes, "MARGIN", 0.0)
     (eager_result, many), (result, few) = found
     assert few < many / 3
     for name in ("elbo", "log_evidence", "log_evidence_se", "ess", "rate", "distortion"):
@@ -496,10 +496,7 @@ def test_evaluation_runs_what_no_draw_enters_once_for_each_row(digits, monkeypat
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
-def test_evaluation_in_graphs_has_the_eager_numbers(problem, monkeypatch):
-    monkeypatch.setattr(lanes, "MARGIN", 0.0)
-    monkeypatch.setattr(lanes, "TRIAL", 2)
-    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))
+def test_evaluation_in_graphs_has_the_eager_numbers(problem, eagerly_captured, monkeypatch):
     made = []
     init = chunks.Chunks.__init__
     monkeypatch.setattr(chunks.Chunks, "__init__", lambda self, *a: made.append(self) or init(self, *a))
