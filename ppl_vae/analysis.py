@@ -29,6 +29,7 @@ from ppl_vae.structure import Structure, frames, sample_sites
 
 __all__ = [
     "ENUMERATION_LIMIT",
+    "LastSite",
     "Observation",
     "analyse",
     "observe",
@@ -115,7 +116,7 @@ class preserved_randomness:
         self.fork.__exit__(*exception)
 
 
-class _LastSite(Messenger):
+class LastSite(Messenger):
     """Remembers how far a program came."""
 
     name: str | None = None
@@ -126,7 +127,7 @@ class _LastSite(Messenger):
 
 def _trace(role: str, program: Any, batch: Batch) -> Trace:
     """Run a program; what it raises is said with the site at which it happened."""
-    last = _LastSite()
+    last = LastSite()
     try:
         with last:
             return traced(program, batch)
@@ -198,7 +199,7 @@ def _summable(fn: Any) -> bool:
 
 def _check_enumeration(pair: Programs, batch: Batch, structure: Structure) -> None:
     """The values of a summed latent are on a dim to the left of the plates: code has to let them through."""
-    last = _LastSite()
+    last = LastSite()
     try:
         with last:
             run(pair, structure, batch)

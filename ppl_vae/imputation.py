@@ -16,7 +16,7 @@ from ppl_vae.data.convert import is_table, missing_in
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.filling import Target, find_targets
-from ppl_vae.passes import FLOATS_AT_ONCE, Passes, passes
+from ppl_vae.passes import Passes, passes
 from ppl_vae.program import Pair
 from ppl_vae.structure import Structure
 
@@ -86,7 +86,7 @@ def impute(
     draws: int = 20,
     particles: int = 1000,
     seed: int = 0,
-    floats_at_once: int = FLOATS_AT_ONCE,
+    floats_at_once: int | None = None,
 ) -> Imputation:
     """Fill the missing entries of rows: draws from p(x_missing | x_observed) and their conditional mean.
 
@@ -103,7 +103,7 @@ def impute(
         draws: completed rows for each row.
         particles: proposals per row, K.
         seed: of the draws; the global generators are left alone.
-        floats_at_once: bounds the memory of one pass.
+        floats_at_once: bounds the memory of one pass; by default as for `evaluate`.
 
     Raises:
         UserError: for counts below 1, programs that break the contract, a latent that all rows share, or a guide that

@@ -41,6 +41,11 @@ class Passes:
         for start in range(0, len(self.split), self.rows):
             yield self.split.batch(slice(start, start + self.rows))
 
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return -(-len(self.split) // self.rows)
+
     def sizes(self) -> list[int]:
         """How many particles each pass over a batch draws."""
         return [min(self.at_once, self.particles - start) for start in range(0, self.particles, self.at_once)]
@@ -48,9 +53,11 @@ class Passes:
 
 @contextmanager
 def passes(
-    pair: Pair, split: Split, particles: int, *, seed: int = 0, floats_at_once: int = FLOATS_AT_ONCE
+    pair: Pair, split: Split, particles: int, *, seed: int = 0, floats_at_once: int | None = None
 ) -> Iterator[Passes]:
     """Read a pair on these rows and plan the passes; inside, draws are seeded and networks do not train.
+
+    A pass holds `floats_at_once` numbers: by default `FLOATS_AT_ONCE`, on CUDA a quarter of what is free.
 
     Raises:
         UserError: for particles < 1, programs that break the contract, values outside a likelihood's support, or
@@ -68,10 +75,18 @@ def passes(
             refuse_global(structure)
             refuse_points(structure, "evidence")
             cell = _floats_per_cell(pair, structure, split)
+            floats_at_once = floats_at_once or _floats_at_once(pair.device)
             rows = max(1, min(len(split), 500, floats_at_once // cell))
             yield Passes(split, structure, particles, rows, max(1, min(particles, floats_at_once // (cell * rows))))
     finally:
         pair.train(was_training)
+
+
+def _floats_at_once(device: torch.device) -> int:
+    if device.type != "cuda":
+        return FLOATS_AT_ONCE
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(FLOATS_AT_ONCE, free // 16)
 
 
 def refuse_global(structure: Structure) -> None:

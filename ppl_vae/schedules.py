@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ppl_vae.bounds.base import Bound
     from ppl_vae.weights import LogWeights
 
-__all__ = ["Capacity", "Cosine", "Cyclical", "FreeBits", "Schedule", "WarmUp", "as_schedule"]
+__all__ = ["Capacity", "Cosine", "Cyclical", "FreeBits", "Schedule", "WarmUp", "as_schedule", "like"]
 
 Schedule = Callable[[float], float]
 """From the epoch, a float that grows within it (0 at the start of the first), to beta or the learning rate."""
@@ -118,11 +118,15 @@ class FreeBits:
         """beta at this epoch."""
         return as_schedule(self.beta)(epoch)
 
-    def objective(self, bound: Bound, weights: LogWeights, epoch: float) -> Tensor:
+    def level(self, epoch: float) -> float:
+        """What the objective needs to know of the epoch: beta."""
+        return self(epoch)
+
+    def objective(self, bound: Bound, weights: LogWeights, level: float | Tensor) -> Tensor:
         """The objective per row of a batch."""
         _only_elbo("FreeBits", bound, weights)
         rates = torch.stack([rate.mean() for rate in weights.by_site.values()])
-        return weights.log_likelihood.mean() - self(epoch) * rates.clamp(min=self.nats).sum()
+        return weights.log_likelihood.mean() - like(level, rates) * rates.clamp(min=self.nats).sum()
 
 
 @dataclass(frozen=True)
@@ -154,10 +158,27 @@ class Capacity:
         """gamma, the weight of the distance from the target; what is settled is told by the target's growth."""
         return self.gamma * min(1.0, epoch / self.epochs) if epoch < self.epochs else self.gamma
 
-    def objective(self, bound: Bound, weights: LogWeights, epoch: float) -> Tensor:
+    def level(self, epoch: float) -> float:
+        """What the objective needs to know of the epoch: C."""
+        return self.target(epoch)
+
+    def objective(self, bound: Bound, weights: LogWeights, level: float | Tensor) -> Tensor:
         """The objective per row of a batch."""
         _only_elbo("Capacity", bound, weights)
-        return weights.log_likelihood.mean() - self.gamma * (weights.rate.mean() - self.target(epoch)).abs()
+        rate = weights.rate.mean()
+        return weights.log_likelihood.mean() - self.gamma * (rate - like(level, rate)).abs()
+
+
+def like(level: float | Tensor, values: Tensor) -> float | Tensor:
+    """A number that changes with the epoch, in the precision of the tensor that it meets.
+
+    In a captured step it is a float64 tensor, which must act as a Python number would: never widen a scalar.
+
+    Example:
+        >>> like(torch.tensor(0.5, dtype=torch.float64), torch.zeros(())).dtype
+        torch.float32
+    """
+    return level.to(values.dtype) if isinstance(level, Tensor) else level
 
 
 def _only_elbo(name: str, bound: Bound, weights: LogWeights) -> None:

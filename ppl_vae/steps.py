@@ -16,10 +16,10 @@ from ppl_vae.bounds.base import Bound
 from ppl_vae.errors import UserError
 from ppl_vae.execution import mark_summed
 from ppl_vae.program import Batch, Pair
-from ppl_vae.schedules import Capacity, FreeBits, Schedule
+from ppl_vae.schedules import Capacity, FreeBits, Schedule, like
 from ppl_vae.structure import Structure
 
-__all__ = ["Outcome", "make_step"]
+__all__ = ["BoundStep", "Outcome", "PyroStep", "make_step"]
 
 
 class Outcome(NamedTuple):
@@ -53,19 +53,30 @@ class BoundStep:
     def __call__(self, batch: Batch, epoch: float) -> Outcome:
         """One update of all parameters."""
         self.optimizer.zero_grad(set_to_none=True)
+        outcome = self.outcome(batch, *self.levels(epoch))
+        if outcome.objective.requires_grad:
+            (-outcome.objective).backward()
+            self.optimizer.step()
+        return outcome._replace(objective=outcome.objective.detach())
+
+    def levels(self, epoch: float) -> tuple[float, float]:
+        """The numbers of a step that change with the epoch: beta, and what FreeBits or Capacity holds it to."""
         beta = self.beta(epoch)
+        return beta, self.beta.level(epoch) if isinstance(self.beta, FreeBits | Capacity) else beta
+
+    def outcome(self, batch: Batch, beta: float | Tensor, level: float | Tensor) -> Outcome:
+        """What one step sees, before any update; the objective carries its gradient."""
         weights = self.bound.weigh(self.pair, self.structure, batch, beta)
-        shared = 0.0 if weights.log_global is None else beta * weights.log_global.mean() / self.rows
+        shared: Any = 0.0
+        if weights.log_global is not None:
+            shared = like(beta, weights.log_global) * weights.log_global.mean() / self.rows
         if isinstance(self.beta, FreeBits | Capacity):
-            objective = self.beta.objective(self.bound, weights, epoch) + shared
+            objective = self.beta.objective(self.bound, weights, level) + shared
         else:
             objective = self.bound.surrogate(weights, beta).mean() + shared
         if self.label_weight:
             objective = objective + self.label_weight * sum(log_q.mean() for log_q in weights.labels.values())
-        if objective.requires_grad:
-            (-objective).backward()
-            self.optimizer.step()
-        return self._outcome(weights, objective.detach())
+        return self._outcome(weights, objective)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Outcome:

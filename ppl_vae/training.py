@@ -13,12 +13,14 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_vae.acceleration import GraphStep, accelerated
 from ppl_vae.analysis import analyse, preserved_randomness, representative
 from ppl_vae.bounds import ELBO
 from ppl_vae.checkpoint import read_checkpoint, write_checkpoint
 from ppl_vae.data import Data, Schema, Split, as_split
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.generated import GeneratedGuide
+from ppl_vae.lanes import Compile
 from ppl_vae.linter import Finding, check
 from ppl_vae.program import Pair
 from ppl_vae.schedules import Capacity, FreeBits, Schedule, as_schedule
@@ -98,6 +100,7 @@ def fit(
     patience: int | None = 40,
     seed: int = 0,
     device: str | torch.device = "auto",
+    compile: Compile = "auto",
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
     checkpoint: str | Path | None = None,
@@ -129,6 +132,10 @@ def fit(
             Without a validation split there is no early stopping.
         seed: of batches and draws. The state of the global generators is left alone.
         device: "auto" takes CUDA where there is one.
+        compile: "auto" starts at once and changes to a captured, then a compiled step where the epochs that are left
+            pay for it (docs/design/007-capture.md); "on" does so before the first step and raises where it cannot;
+            "off" runs the programs at every step. Capturing changes no bit of any number; compiling changes rounding
+            alone, so only a run that "auto" had compiled is repeated up to rounding and not exactly.
         optimizer: from parameters to an optimizer, instead of Adam.
         on_epoch: called with the record of every epoch.
         checkpoint: a folder in which the state of the run is kept while it trains.
@@ -169,7 +176,9 @@ def fit(
         parameters = [p for p in pair.parameters() if p.requires_grad]
         make = optimizer or (lambda _: _adam(pair, settings))
         trained: Any = make(parameters) if parameters else _NoOptimizer()
-        step = make_step(pair, structure, bound, trained, len(train), as_schedule(beta), label_weight)
+        step = accelerated(
+            make_step(pair, structure, bound, trained, len(train), as_schedule(beta), label_weight), compile
+        )
         torch.manual_seed(seed)  # here, so that draws depend on no check made before
         loop = _Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch)
         if checkpoint is not None:
@@ -186,7 +195,7 @@ def fit(
         train.schema,
         vars_of(settings, beta),
         data,
-        tuple(findings),
+        (*findings, *getattr(step, "findings", ())),
     )
 
 
@@ -269,7 +278,7 @@ class _Loop:
     def __init__(
         self,
         pair: Pair,
-        step: BoundStep | PyroStep,
+        step: BoundStep | PyroStep | GraphStep,
         optimizer: Any,
         train: Split,
         validation: Split | None,
@@ -319,6 +328,8 @@ class _Loop:
         start = time.perf_counter()
         before = _copy(self.pair)
         batches = self._batches()
+        if isinstance(self.step, GraphStep):
+            self.step.plan(self._epochs_left(epoch), [len(index) for index in batches])
         outcomes, sizes = [], []
         for i, index in enumerate(batches):
             batch = self.train.batch(index, self.generator)
@@ -380,6 +391,13 @@ class _Loop:
 
     def _is_settled(self, epoch: int) -> bool:
         return self.beta(epoch) == self.beta(self.settings.epochs)
+
+    def _epochs_left(self, epoch: int) -> int:
+        """How many epochs may be counted on, this one included: all, or with patience as many as there were already."""
+        left = self.settings.epochs - epoch + 1
+        if self.validation is None or self.settings.patience is None:
+            return left
+        return min(left, max(epoch - 1, self.settings.patience - (epoch - 1 - self.best.epoch)))
 
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.settings.patience

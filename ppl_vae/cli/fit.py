@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -88,6 +88,12 @@ def fit(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers; the split of a file is fixed.")] = 0,
     device: o.Device = "auto",
+    compile: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|on|off", help="Capture and compile the training step: when that pays, at once, never."
+        ),
+    ] = "auto",
     evaluate_particles: Annotated[int, typer.Option(help="Draws per row of the final evaluation.")] = 1000,
     out: Annotated[
         Path | None,
@@ -144,6 +150,7 @@ class Request:
     given: str | None
     seed: int
     device: str
+    compile: Literal["auto", "on", "off"]
     evaluate_particles: int
     out: Path | None
     resume: bool
@@ -160,6 +167,7 @@ class Request:
         for name in ("weight_decay", "warm_up", "beta", "label_weight"):
             o.check_number(f"--{name.replace('_', '-')}", getattr(self, name))
         o.check_choice("--lr-schedule", self.lr_schedule, ("constant", "cosine"))
+        o.check_choice("--compile", self.compile, ("auto", "on", "off"))
         o.check_choice("--missing", self.missing, ("refuse", "allow"))
         if self.binarise is not None:
             o.check_choice("--binarise", self.binarise, ("dynamic", "static", "none"))

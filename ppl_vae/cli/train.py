@@ -193,6 +193,7 @@ def _fit(
                 patience=ask.patience or None,
                 seed=ask.seed,
                 device=device,
+                compile=ask.compile,
                 on_epoch=display,
                 checkpoint=out / "checkpoint",
                 resume=ask.resume,

@@ -1,0 +1,193 @@
+"""Log weights of many particles, chunk after chunk: what does not depend on a draw is computed once for each row.
+
+A captured chunk is split where the first draw enters: an encoder, a VampPrior's components and whatever else is the
+same for every particle are one graph, run once for some rows; the rest is another, run for every chunk of particles.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ppl_vae.analysis import preserved_randomness
+from ppl_vae.capture import Graph, Uncapturable, capture
+from ppl_vae.compiler import CannotCompile, compiled
+from ppl_vae.errors import UserError
+from ppl_vae.execution import run
+from ppl_vae.factors import Factors
+from ppl_vae.graph import agree
+from ppl_vae.lanes import WAYS, Compile, Lane
+from ppl_vae.program import Batch, Pair
+from ppl_vae.structure import Structure
+from ppl_vae.weights import LogWeights, concatenate
+
+__all__ = ["Chunks", "split_at_draws"]
+
+
+def split_at_draws(graph: Graph, inputs: int) -> tuple[Graph, Graph]:
+    """A graph in two: what no random draw enters, and the rest, which takes the results of the first after its inputs.
+
+    Args:
+        graph: a captured function.
+        inputs: how many inputs it has.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 3)
+        >>> graph = capture(layer, lambda x: [layer(x).exp() + torch.randn(1)], [torch.zeros(4, 2)])
+        >>> once, each = split_at_draws(graph, 1)
+        >>> x = torch.zeros(4, 2)
+        >>> each(x, *once(x))[0].shape
+        torch.Size([4, 3])
+    """
+    nodes = list(graph.module.graph.nodes)
+    places = [n for n in nodes if n.op == "placeholder"]
+    random = _random(nodes)
+    output = nodes[-1]
+    fixed = [n for n in nodes if n.op == "call_function" and n not in random]
+    carried = [n for n in fixed if any(user in random or user is output for user in n.users)]
+    once, each = fx.Graph(), fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in [*places, *[n for n in nodes if n.op == "get_attr" or n in fixed]]:
+        copies[node] = once.node_copy(node, copies.__getitem__)
+    once.output([copies[n] for n in carried])
+    copies = {}
+    for node in places[:inputs]:
+        copies[node] = each.node_copy(node)
+    for i, node in enumerate(carried):
+        copies[node] = each.placeholder(f"carried_{i}")
+    for node in [*places[inputs:], *[n for n in nodes if n.op == "get_attr" or n in random], output]:
+        copies[node] = each.node_copy(node, copies.__getitem__)
+    parts = (fx.GraphModule(graph.module, g) for g in (once, each))
+    return tuple(Graph(part, graph.state) for part in parts)  # type: ignore[return-value]
+
+
+def _random(nodes: list[fx.Node]) -> set[fx.Node]:
+    """The operations that draw, what is made of their results, and the tensors into which they write."""
+    found: set[fx.Node] = set()
+    while True:
+        size = len(found)
+        for node in nodes:
+            if node.op != "call_function":
+                continue
+            draws = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+            if draws or any(a in found for a in node.all_input_nodes):
+                found.add(node)
+                schema = getattr(node.target, "_schema", None)
+                if schema is not None and schema.is_mutable:
+                    found |= {a for a in node.all_input_nodes if a.op == "call_function"}
+        if len(found) == size:
+            return found
+
+
+@dataclass
+class _Lane(Lane):
+    captured: Graph | None = None
+    once: Graph | None = None
+    each: Graph | None = None
+    rows: Batch | None = None
+    carried: tuple[Tensor, ...] = ()
+
+    def back(self) -> None:
+        super().back()
+        self.each = None if self.way == "eager" else self.captured
+
+
+class Chunks:
+    """The sums over a chunk of particles of which evidence and bounds are made; every shape has its own `Lane`.
+
+    A pair that cannot be captured is run as it is, with the same numbers.
+
+    Raises:
+        UserError: with "on", for programs that cannot be captured, or a machine without a compiler.
+    """
+
+    def __init__(self, pair: Pair, structure: Structure, mode: Compile) -> None:
+        self.pair, self.structure, self.mode = pair, structure, mode
+        self.lanes: dict[Any, _Lane] = {}
+        self.refused: set[str] = set() if mode != "off" else set(WAYS)
+
+    def __call__(self, batch: Batch, particles: int, left: int) -> list[Tensor]:
+        """Of some rows, [row] each: sums of log w, of the rate, of log p(x | z), then log sum w and log sum w^2.
+
+        `left` is how many chunks of this shape are still to come.
+        """
+        key = particles, tuple((n, v.shape) for n, v in batch.items())
+        lane = self.lanes.setdefault(key, _Lane())
+        if lane.due or self.mode == "on":
+            lane.due = False
+            self._choose(lane, batch, particles, left)
+        start = time.perf_counter()
+        sums = self._eager(batch, particles) if lane.each is None else self._replay(lane, batch, particles)
+        lane.clock(time.perf_counter() - start)
+        return sums
+
+    def _eager(self, batch: Batch, particles: int) -> list[Tensor]:
+        expected, marginal = _both(self.pair, self.structure, batch, particles)
+        weights = marginal.log_weight
+        sums = [v.sum(0) for v in (expected.log_weight, expected.rate, expected.log_likelihood)]
+        return [*sums, weights.logsumexp(0), (2 * weights).logsumexp(0)]
+
+    def _replay(self, lane: _Lane, batch: Batch, particles: int) -> list[Tensor]:
+        inputs = tuple(batch.values())
+        if lane.rows is not batch and lane.once is not None:
+            lane.rows, lane.carried = batch, tuple(lane.once(*inputs))
+        if not lane.is_due_for_proof():
+            return lane.each(*inputs, *lane.carried)  # type: ignore[misc]
+        with preserved_randomness():
+            sums = lane.each(*inputs, *lane.carried)  # type: ignore[misc]
+            state = torch.get_rng_state()
+        expected = self._eager(batch, particles)
+        if not (torch.equal(state, torch.get_rng_state()) and agree(sums, expected)):
+            self._refuse(lane.way, f"the {lane.way} evaluation has other numbers than the eager one")
+            lane.back()
+        return expected
+
+    def _choose(self, lane: _Lane, batch: Batch, particles: int, left: int) -> None:
+        if self.mode == "on":
+            ways = [w for w in ("captured", "compiled") if WAYS.index(w) > WAYS.index(lane.way)]
+        else:
+            ways = [lane.best(left, lane.captured)]
+            if WAYS.index(ways[0]) < WAYS.index(lane.way):
+                lane.back()
+                return
+        for way in ways:
+            if way != lane.way and way not in self.refused:
+                self._change(lane, batch, particles, way)
+
+    def _change(self, lane: _Lane, batch: Batch, particles: int, way: str) -> None:
+        inputs = list(batch.values())
+        try:
+            if way == "captured":
+                names = tuple(batch)
+                whole = capture(self.pair, lambda *v: self._eager(dict(zip(names, v, strict=True)), particles), inputs)
+                lane.once, lane.each = split_at_draws(whole, len(inputs))
+                lane.captured = lane.each
+            elif lane.captured is not None and lane.once is not None:
+                lane.each = compiled(lane.captured, [*inputs, *lane.once(*inputs)])
+        except (Uncapturable, CannotCompile) as error:
+            self._refuse(way, str(error))
+        else:
+            lane.forward(way)
+
+    def _refuse(self, way: str, problem: str) -> None:
+        if self.mode == "on":
+            raise UserError(f"compile='on', but {problem}: use compile='auto' or 'off'")
+        self.refused |= set(WAYS[WAYS.index(way) :])
+
+
+def _both(pair: Pair, structure: Structure, batch: Batch, k: int) -> tuple[LogWeights, LogWeights]:
+    """The same draws seen twice: discrete latents in expectation (ELBO) and summed inside the weight (evidence)."""
+    expected, marginal = [], []
+    for size in [k] if structure.broadcasts else [1] * k:
+        drawn = run(pair, structure, batch, size)
+        if not structure.enumerates:
+            expected.append(LogWeights(**Factors(drawn).plain()._asdict()))
+            continue
+        expected.append(LogWeights(**Factors(drawn).expectation()._asdict()))
+        marginal.append(LogWeights(**Factors(drawn).marginal()._asdict()))
+    joined = concatenate(expected)
+    return joined, concatenate(marginal) if marginal else joined

@@ -1,0 +1,95 @@
+"""TorchInductor, asked to make a captured graph fast, and what that costs."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ppl_vae.analysis import preserved_randomness
+from ppl_vae.capture import Graph, silenced
+from ppl_vae.errors import UserError
+
+__all__ = ["CannotCompile", "compiled", "seconds_to_compile"]
+
+FIRST_EVER, BASE, PER_NODE = 20.0, 5.0, 0.08
+"""Seconds: once on a machine (headers), for every graph, and for each of its operations."""
+
+CACHED_BASE, CACHED_PER_NODE = 2.0, 0.005
+"""The same for a graph that was compiled before on this machine, whose code is on disk."""
+
+OPTIONS = {"fallback_random": True}
+"""Random numbers come from torch's own generators, in the eager step's order."""
+
+
+class CannotCompile(UserError):
+    """There is no working compiler, or it refused a graph."""
+
+
+def compiled(graph: Graph, inputs: Sequence[Tensor]) -> Graph:
+    """The same graph, compiled. The code is kept on disk, in TorchInductor's cache, for the next run.
+
+    Raises:
+        CannotCompile: if this machine has no compiler, or it fails.
+    """
+    arguments = [v.detach() for v in graph.arguments(inputs)]
+    with silenced("torch.utils.cpp_extension"), warnings.catch_warnings(), preserved_randomness(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the compiler's remarks about itself
+        _look_for_compiler(arguments[0].device)
+        try:
+            run = torch._inductor.compile(graph.module, [*arguments], options=OPTIONS)
+            fast = graph.replaced(run)
+            fast(*inputs)  # code for the CPU is built when it is first run
+        except Exception as error:  # the compiler's own errors have no common class
+            raise CannotCompile(f"TorchInductor fails ({' '.join(str(error).split())[:160]})") from error
+    mark = _mark(graph)
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError:
+        pass  # then the next run takes it for new
+    return fast
+
+
+def seconds_to_compile(graph: Graph) -> float:
+    """About how long compiling a graph is going to take, without asking the compiler."""
+    size = len(graph.module.graph.nodes)
+    if _mark(graph).exists():
+        return CACHED_BASE + CACHED_PER_NODE * size
+    return BASE + PER_NODE * size + (0.0 if _mark(graph).parent.exists() else FIRST_EVER)
+
+
+def _mark(graph: Graph) -> Path:
+    """An empty file beside TorchInductor's cache that says that this graph is in there."""
+    home = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or f"{tempfile.gettempdir()}/torchinductor_{_user()}"
+    shapes = [(v.shape, v.dtype, str(v.device)) for v in graph.arguments(())]
+    text = f"{torch.__version__} {torch.get_num_threads()} {shapes} {graph.module.code}"
+    return Path(home) / "ppl_vae" / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
+
+
+def _look_for_compiler(device: torch.device) -> None:
+    """A missing compiler is told from a graph that it refuses."""
+    if device.type == "cpu":
+        from torch._inductor import exc
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        try:
+            get_cpp_compiler()
+        except exc.InvalidCxxCompiler as error:
+            raise CannotCompile("there is no C++ compiler on this machine (install g++, or set CXX)") from error
+    elif not torch.utils._triton.has_triton():
+        raise CannotCompile("there is no Triton on this machine (install triton)")
