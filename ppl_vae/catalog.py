@@ -231,6 +231,46 @@ def _data_sets() -> dict[str, Entry]:
     return {name: Entry("data", name, summary, module, "read") for name, summary in names.items()}
 
 
+# -- names with options ------------------------------------------------------------------------------------
+
+
+def split_options(text: str) -> tuple[str, dict[str, Any]]:
+    """A name of the command line and the options after it: `mixture:components=50`; a user's file has none.
+
+    Values are numbers, true, false, none, words, or several of them with `+` between.
+
+    Raises:
+        UserError: for an option that is no KEY=VALUE.
+
+    Example:
+        >>> split_options("spline:flows=2,hidden=64+64"), split_options("my.py:Net")
+        (('spline', {'flows': 2, 'hidden': (64, 64)}), ('my.py:Net', {}))
+    """
+    name, colon, rest = text.partition(":")
+    if is_file(text) or not colon:
+        return text, {}
+    found: dict[str, Any] = {}
+    for part in rest.split(","):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not key.isidentifier() or key in found:
+            raise UserError(f"options after a name are KEY=VALUE with commas between them, got {text!r}")
+        values = tuple(_value(word) for word in value.split("+"))
+        found[key] = values if "+" in value else values[0]
+    return name, found
+
+
+def _value(word: str) -> Any:
+    plain = {"true": True, "false": False, "none": None}
+    if word.lower() in plain:
+        return plain[word.lower()]
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
+
+
 # -- a user's own file -------------------------------------------------------------------------------------
 
 
@@ -335,6 +375,11 @@ def accepted(cls: type) -> dict[str, bool]:
                 found.setdefault(p.name, p.default is p.empty)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
+    # A class that takes options by **kwargs may say which.
+    said: Any = vars(cls).get("__signature__")
+    for p in said.parameters.values() if said is not None else ():
+        if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
+            found.setdefault(p.name, p.default is p.empty)
     return found
 
 
@@ -359,7 +404,8 @@ def construct(
     for option in options:
         if option not in takes:
             what = "does not take it" if inspect.isclass(target) else "is used as it is and takes no options"
-            raise UserError(f"--{option.replace('_', '-')} was given, but {name} {what}: leave it out")
+            offers = f"; it takes {', '.join(n for n in takes if n not in known)}" if takes else ""
+            raise UserError(f"--{option.replace('_', '-')} was given, but {name} {what}: leave it out{offers}")
     if not inspect.isclass(target):
         return target, {}
     arguments = {k: v for k, v in known.items() if k in takes} | dict(options)
@@ -369,4 +415,10 @@ def construct(
             f"{name} needs the argument {absent[0]!r}, but is given {', '.join([*known, *options]) or 'none'}: "
             "give it a default value, or in Python pass an object"
         )
-    return target(**arguments), arguments
+    try:
+        return target(**arguments), arguments
+    except TypeError as error:
+        if not options:
+            raise
+        given = ", ".join(f"{k}={v!r}" for k, v in options.items())
+        raise UserError(f"{name} cannot be made with {given}: {error}") from error

@@ -148,3 +148,15 @@ def test_modules_without_a_constructor_of_their_own_take_nothing():
 
     assert catalog.accepted(type("A", (nn.Module,), {})) == {}
     assert catalog.accepted(type("B", (PyroModule,), {})) == {}
+
+
+def test_names_take_options():
+    split = catalog.split_options
+    assert split("mixture") == ("mixture", {})
+    assert split("mixture:components=50") == ("mixture", {"components": 50})
+    assert split("m1m2:latent_dims=32+8,activation=relu") == ("m1m2", {"latent_dims": (32, 8), "activation": "relu"})
+    assert split("cvae:learned_prior=true,prior=none") == ("cvae", {"learned_prior": True, "prior": None})
+    assert split("dir/my.py:Net") == ("dir/my.py:Net", {})
+    for text in ("mixture:", "mixture:50", "mixture:a=1,a=2", "mixture:=3"):
+        with pytest.raises(UserError, match="KEY=VALUE"):
+            split(text)

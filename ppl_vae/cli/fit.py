@@ -20,12 +20,17 @@ __all__ = ["Request", "fit"]
 
 
 def fit(
-    model: Annotated[str, typer.Argument(help="A model by name, or FILE.py:NAME.")] = "vae",
+    model: Annotated[str, typer.Argument(help="A model by name, NAME:OPTION=VALUE,..., or FILE.py:NAME.")] = "vae",
     guide: Annotated[
         str | None,
-        typer.Option(help="A guide by name, or FILE.py:NAME.", show_default="mean_field; point for auto_encoder"),
+        typer.Option(
+            help="A guide: NAME, NAME:OPTION=VALUE,..., or FILE.py:NAME.",
+            show_default="mean_field; point for auto_encoder",
+        ),
     ] = None,
-    prior: Annotated[str | None, typer.Option(help="p(z), by name.", show_default="the model's own")] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="p(z): NAME, or as mixture:components=50.", show_default="the model's own")
+    ] = None,
     likelihood: Annotated[
         str | None, typer.Option(help="p(x | z), by name.", show_default="what fits the data")
     ] = None,
@@ -111,7 +116,7 @@ def fit(
     Evaluates them on held-out rows and writes a run folder with a report. Without any argument: a VAE with a
     mean-field guide on the handwritten digits that come with scikit-learn.
     """
-    request = Request(**locals() | {"guide": guide or catalog.default_guide(model)})
+    request = Request(**locals() | {"guide": guide or catalog.default_guide(catalog.split_options(model)[0])})
     request.check()
     from ppl_vae.cli.train import train
 
@@ -181,7 +186,7 @@ class Request:
         for kind in ("priors", "likelihoods"):
             word = getattr(self, kind.removesuffix("s"))
             if word is not None:
-                catalog.find(kind, word)
+                catalog.find(kind, catalog.split_options(word)[0])
         if self.is_pyro:
             for option, value, only in (("--warm-up", self.warm_up, 0), ("--beta", self.beta, 1)):
                 if value is not None and value != only:
@@ -202,8 +207,9 @@ class Request:
         found: dict[str, Any] = {}
         for kind in ("prior", "likelihood"):
             if (word := getattr(self, kind)) is not None:
-                entry = catalog.find(f"{kind}s", word)
-                found[kind] = catalog.construct(entry.load(), {}, {}, f"{kind} {entry.name}")[0]
+                name, options = catalog.split_options(word)
+                entry = catalog.find(f"{kind}s", name)
+                found[kind] = catalog.construct(entry.load(), {}, options, f"{kind} {entry.name}")[0]
         found |= {"latent_dim": self.latent_dim, "hidden": o.whole_numbers("--hidden", self.hidden)}
         found |= {"given": o.split_words("--given", self.given)}
         return {name: value for name, value in found.items() if value is not None}

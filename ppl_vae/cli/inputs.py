@@ -55,11 +55,11 @@ class ProgramWords:
         """Refuse unknown names, before anything slow is imported."""
         for kind, word in (("models", self.model), ("guides", self.guide)):
             if not catalog.is_file(word):
-                catalog.find(kind, word)
+                catalog.find(kind, catalog.split_options(word)[0])
 
     def target(self, kind: str) -> tuple[Any, str, catalog.UserObject | None]:
         """The class or function, its name for people, and the user's object if it is one."""
-        word = self.model if kind == "models" else self.guide
+        word, _ = catalog.split_options(self.model if kind == "models" else self.guide)
         if catalog.is_file(word):
             own = catalog.user_object(word, self.loaded)
             return own.value, str(own), own
@@ -79,11 +79,13 @@ def build(words: ProgramWords, data: Data, options: Mapping[str, Any]) -> tuple[
     )
     # Network widths mean both networks; they are an error only where nobody has a network.
     given = {k: v for k, v in options.items() if k != "hidden" or k in takes or k not in guide_takes}
+    given |= catalog.split_options(words.model)[1]
     value, arguments = catalog.construct(target, {"data": data}, given, name)
     known = {id(data): "data", id(data.schema): "data"}
     model = Program(value, name, _record(own, arguments, known))
     target, name, own = words.target("guides")
     given = {k: v for k, v in options.items() if k == "hidden" and k in guide_takes}
+    given |= catalog.split_options(words.guide)[1]
     value, arguments = catalog.construct(target, {"model": model.value, "data": data}, given, name)
     known[id(model.value)] = "model"
     return model, Program(value, name, _record(own, arguments, known))

@@ -39,7 +39,8 @@ def _folder(ask: Request) -> Path:
         else:
             refuse_existing(ask.out)
         return ask.out
-    words = [Path(ask.data).stem, ask.model.rpartition(":")[2], ask.guide.rpartition(":")[2]]
+    programs = (catalog.split_options(word)[0].rpartition(":")[2] for word in (ask.model, ask.guide))
+    words = [Path(ask.data).stem, *programs]
     base = Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", w) if w != ask.data else w for w in words)
     taken = [base] if base.exists() else []
     while taken and (following := base.with_name(f"{base.name}-{len(taken) + 1}")).exists():
