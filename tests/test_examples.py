@@ -161,13 +161,21 @@ def test_an_example_recovers_what_it_simulated(name, tmp_path, monkeypatch, caps
     assert missed < len(off) / 2, f"training stopped {missed:.2f} nats below the best log evidence of all rows"
 
 
+def test_the_estimators_recover_what_was_simulated(capsys):
+    script = runpy.run_path(str(EXAMPLES / "scikit_learn.py"))
+    search, (alone, both) = script["main"]()
+    assert "recovered 2" in capsys.readouterr().out
+    assert search.best_params_["latent_dim"] == script["TRUTH"]["factors"]
+    assert both > alone
+
+
 def commands() -> list[str]:
     return re.findall(r"^ppl-vae fit .*$", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_every_example_has_a_command():
     assert {Path(shlex.split(c)[2].rpartition(":")[0]).stem for c in commands()} >= {*RECOVERED}
-    assert {f.stem for f in EXAMPLES.glob("*.py")} == {*RECOVERED, "my_guide"}
+    assert {f.stem for f in EXAMPLES.glob("*.py")} == {*RECOVERED, "my_guide", "scikit_learn"}
 
 
 @pytest.mark.parametrize("command", commands())

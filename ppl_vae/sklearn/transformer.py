@@ -52,7 +52,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
         self,
         latent_dim: int = 16,
         *,
-        hidden: tuple[int, ...] = (256,),
+        hidden: tuple[int, ...] | int = (256,),
         activation: str = "gated",
         guide: Any = "mean_field",
         prior: Any = None,
