@@ -245,7 +245,7 @@ def test_in_a_pipeline():
 
 def test_a_grid_search_finds_the_number_of_latents():
     X = factors(240)[0]
-    vae = VAETransformer(lr=0.03, epochs=30, score_particles=200, **LINEAR)
+    vae = VAETransformer(lr=0.03, epochs=30, score_particles=np.int64(200), **LINEAR)
     search = GridSearchCV(vae, {"latent_dim": np.array([1, 2])}, cv=2).fit(X)
     assert search.best_params_ == {"latent_dim": 2}
     assert search.best_estimator_.transform(X).shape == (240, 2)
@@ -459,6 +459,8 @@ def test_what_is_wrong_with_rows_is_said():
         vae.transform(np.where(X_FEW > 3, np.nan, X_FEW))
     with pytest.raises(ValueError, match="Z has 3 columns, but the model has latent_dim=2"):
         vae.inverse_transform(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="n_samples must be a whole number"):
+        vae.sample(0)
     with pytest.raises(ValueError, match="infinity"):
         vae.transform(np.where(X_FEW > 3, np.inf, X_FEW))
 
