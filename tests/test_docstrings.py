@@ -24,7 +24,14 @@ def test_examples_run(name):
     assert result.failed == 0
 
 
-PUBLIC = ("ppl_vae.models", "ppl_vae.guides", "ppl_vae.priors", "ppl_vae.likelihoods", "ppl_vae.bounds")
+PUBLIC = (
+    "ppl_vae.models",
+    "ppl_vae.guides",
+    "ppl_vae.priors",
+    "ppl_vae.likelihoods",
+    "ppl_vae.bounds",
+    "ppl_vae.sklearn",
+)
 
 
 def public_objects():

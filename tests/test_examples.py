@@ -175,13 +175,22 @@ def test_only_the_vae_has_an_evidence_and_knows_where_its_codes_are(capsys):
     assert table.loc["AutoEncoder", "squared error"] < table.loc["VAE", "squared error"]
 
 
+def test_the_estimators_recover_what_was_simulated(capsys):
+    script = runpy.run_path(str(EXAMPLES / "scikit_learn.py"))
+    search, (alone, both) = script["main"]()
+    assert "recovered 2" in capsys.readouterr().out
+    assert search.best_params_["latent_dim"] == script["TRUTH"]["factors"]
+    assert both > alone
+
+
 def commands() -> list[str]:
     return re.findall(r"^ppl-vae fit .*$", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_every_example_has_a_command():
     assert {Path(shlex.split(c)[2].rpartition(":")[0]).stem for c in commands()} >= {*RECOVERED}
-    assert {f.stem for f in EXAMPLES.glob("*.py")} == {*RECOVERED, "my_guide", "autoencoder_or_vae"}
+    others = {"my_guide", "autoencoder_or_vae", "scikit_learn"}
+    assert {f.stem for f in EXAMPLES.glob("*.py")} == {*RECOVERED, *others}
 
 
 @pytest.mark.parametrize("command", commands())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import textwrap
@@ -52,6 +53,14 @@ def rows(n: int = 6) -> torch.Tensor:
 def posterior_sites(guide, fields):
     trace = poutine.trace(guide).get_trace(**fields)
     return {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
+
+
+@by_program
+def test_a_copy_of_a_guide_draws_from_the_same_distributions(model):
+    fields = fields_of(model)
+    guide = MeanField(model, fields)
+    sites, copies = (posterior_sites(g, fields) for g in (guide, copy.deepcopy(guide)))
+    assert {n: type(s["fn"]) for n, s in sites.items()} == {n: type(s["fn"]) for n, s in copies.items()}
 
 
 @by_guide

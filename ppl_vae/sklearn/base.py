@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from ppl_vae.program import Pair
 from ppl_vae.sklearn.rows import by_column, halves, known_rows, new_rows
 from ppl_vae.training import fit
 
-__all__ = ["VAEEstimator"]
+__all__ = ["VAEEstimator", "made", "plain"]
 
 
 class VAEEstimator(BaseEstimator):
@@ -30,7 +30,7 @@ class VAEEstimator(BaseEstimator):
 
     Args:
         latent_dim: length of z, d.
-        hidden: widths of the hidden layers of both networks.
+        hidden: widths of the hidden layers of both networks, or the only one.
         activation: of the hidden layers: gated, gelu, relu, softplus or tanh.
         guide: q(z | x): a name of `ppl-vae list guides`, a class, one with options (`IAF(flows=2)`), or a callable
             from the model to a guide.
@@ -56,7 +56,7 @@ class VAEEstimator(BaseEstimator):
         self,
         latent_dim: int = 16,
         *,
-        hidden: tuple[int, ...] = (256,),
+        hidden: tuple[int, ...] | int = (256,),
         activation: str = "gated",
         guide: Any = "mean_field",
         prior: Any = None,
@@ -146,13 +146,13 @@ class VAEEstimator(BaseEstimator):
         with preserved_randomness():
             torch.manual_seed(self._seed)
             model, guide = self._programs(data, make, prior)
-        settings = {n: _plain(getattr(self, n)) for n in ("epochs", "batch_size", "lr", "weight_decay", "patience")}
+        settings = {n: plain(getattr(self, n)) for n in ("epochs", "batch_size", "lr", "weight_decay", "patience")}
         result = fit(
             model,
             guide,
             data,
             copy.deepcopy(made("bounds", self.bound)),  # Pyro's own keep what they saw
-            beta=_plain(self.beta),
+            beta=plain(self.beta),
             seed=self._seed,
             device=self.device,
             **settings,
@@ -162,9 +162,10 @@ class VAEEstimator(BaseEstimator):
         self.model_, self.guide_, self.history_ = model, result.guide, result.history
 
     def _programs(self, data: Data, make: Callable[..., RowModel], prior: Any) -> tuple[RowModel, Any]:
-        sizes = {"hidden": tuple(_plain(n) for n in self.hidden), "activation": self.activation}
+        hidden = self.hidden if isinstance(self.hidden, Iterable) else (self.hidden,)
+        sizes = {"hidden": tuple(plain(n) for n in hidden), "activation": self.activation}
         likelihood = made("likelihoods", self.likelihood)
-        model = make(data, prior=prior, likelihood=likelihood, latent_dim=_plain(self.latent_dim), **sizes)
+        model = make(data, prior=prior, likelihood=likelihood, latent_dim=plain(self.latent_dim), **sizes)
         target = catalog.find("guides", self.guide).load() if isinstance(self.guide, str) else self.guide
         if isinstance(target, GeneratedGuide):
             guide = type(target)(model, **(sizes | target.recorded))
@@ -189,6 +190,6 @@ def made(kind: str, value: Any, **known: Any) -> Any:
     return catalog.construct(value, known, {}, value.__name__)[0] if isinstance(value, type) else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A number of numpy's, as a grid of parameters may hold it, as Python's."""
     return value.item() if isinstance(value, np.generic) else value

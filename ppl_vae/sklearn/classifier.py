@@ -15,7 +15,7 @@ from ppl_vae.data import Field, Schema, Split
 from ppl_vae.errors import UserError
 from ppl_vae.models import M2
 from ppl_vae.predictive import predict
-from ppl_vae.sklearn.base import VAEEstimator, _plain, made
+from ppl_vae.sklearn.base import VAEEstimator, made, plain
 
 __all__ = ["SemiSupervisedVAEClassifier"]
 
@@ -51,7 +51,7 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
         self,
         latent_dim: int = 16,
         *,
-        hidden: tuple[int, ...] = (256,),
+        hidden: tuple[int, ...] | int = (256,),
         activation: str = "gated",
         guide: Any = "mean_field",
         prior: Any = "label_conditional",
@@ -109,7 +109,7 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
             if self.label_weight != "auto":
                 raise UserError(f"label_weight must be a number or 'auto', got {self.label_weight!r}")
             return len(codes) / int((codes >= 0).sum())
-        return float(_plain(self.label_weight))
+        return float(plain(self.label_weight))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """q(y | x), [row, class], in the order of `classes_`."""

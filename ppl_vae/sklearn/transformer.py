@@ -11,10 +11,11 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ppl_vae.data.example import blank
+from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evaluate
 from ppl_vae.models import VAE
 from ppl_vae.prediction import decode, decode_columns, encode, simulate
-from ppl_vae.sklearn.base import VAEEstimator, made
+from ppl_vae.sklearn.base import VAEEstimator, made, plain
 from ppl_vae.sklearn.rows import to_frame
 
 __all__ = ["VAETransformer"]
@@ -52,7 +53,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
         self,
         latent_dim: int = 16,
         *,
-        hidden: tuple[int, ...] = (256,),
+        hidden: tuple[int, ...] | int = (256,),
         activation: str = "gated",
         guide: Any = "mean_field",
         prior: Any = None,
@@ -139,7 +140,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
         `random_state` at every call, and of their own for every row.
         """
         check_is_fitted(self)
-        rows, particles = self._rows(X), self.score_particles
+        rows, particles = self._rows(X), plain(self.score_particles)
         return evaluate(self.model_, self.guide_, rows, particles, seed=self._seed).log_evidence.cpu().numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -149,6 +150,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """New rows, z ~ p(z), x ~ p(x | z), [n_samples, column]; of a DataFrame a DataFrame."""
         check_is_fitted(self)
+        n_samples = plain(n_samples)
+        if not isinstance(n_samples, int) or n_samples < 1:
+            raise UserError(f"n_samples must be a whole number of at least 1, got {n_samples!r}")
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         schema = self._schema
         pair = self._pair.eval()
