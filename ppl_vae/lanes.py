@@ -20,7 +20,7 @@ TRIAL = 8
 """Runs that are timed before one way is compared with another; the first one is not counted."""
 
 CAPTURE_RUNS, CAPTURE_SECONDS = 80, 3.0
-"""Capturing takes as long as about so many eager runs, and at most so many seconds: it counts operations, not numbers."""
+"""Capturing takes as long as about so many eager runs, and at most so many seconds, whatever the arithmetic."""
 
 SAVED, MARGIN = 0.25, 2.0
 """The next way has to save this share of a run, and in all runs that are left this many times what it costs."""
