@@ -16,6 +16,7 @@ from torch import Tensor
 from ppl_vae.analysis import preserved_randomness
 from ppl_vae.capture import Graph, silenced
 from ppl_vae.errors import UserError
+from ppl_vae.factoring import factored
 
 __all__ = ["CannotCompile", "compiled", "seconds_to_compile"]
 
@@ -44,7 +45,7 @@ def compiled(graph: Graph, inputs: Sequence[Tensor]) -> Graph:
         warnings.simplefilter("ignore")  # the compiler's remarks about itself
         _look_for_compiler(arguments[0].device)
         try:
-            run = torch._inductor.compile(graph.module, [*arguments], options=OPTIONS)
+            run = torch._inductor.compile(factored(graph.module), [*arguments], options=OPTIONS)
             fast = graph.replaced(run)
             fast(*inputs)  # code for the CPU is built when it is first run
         except Exception as error:  # the compiler's own errors have no common class

@@ -19,8 +19,8 @@ WAYS = ("eager", "captured", "compiled")
 TRIAL = 8
 """Runs that are timed before one way is compared with another; the first one is not counted."""
 
-CAPTURE_RUNS = 80
-"""About how many eager runs' time capturing one takes."""
+CAPTURE_RUNS, CAPTURE_SECONDS = 80, 3.0
+"""Capturing takes as long as about so many eager runs, and at most so many seconds, whatever the arithmetic."""
 
 SAVED, MARGIN = 0.25, 2.0
 """The next way has to save this share of a run, and in all runs that are left this many times what it costs."""
@@ -76,7 +76,8 @@ class Lane:
         if index and now > NOISE * (self.typical(WAYS[index - 1]) or now):
             return WAYS[index - 1]
         if index + 1 < len(WAYS) and WAYS[index + 1] not in self.slower:
-            cost = CAPTURE_RUNS * now if captured is None else seconds_to_compile(captured)
+            capturing = min(CAPTURE_RUNS * now, CAPTURE_SECONDS)
+            cost = capturing if captured is None else seconds_to_compile(captured)
             if left * now * SAVED > MARGIN * cost:
                 return WAYS[index + 1]
         return self.way
