@@ -75,8 +75,12 @@ def fit(
     ] = None,
     beta: Annotated[float | None, typer.Option(help="The KL weight after that.", show_default="1")] = None,
     label_weight: Annotated[
-        float, typer.Option(help="Weight of the classifier's log q(y | x), of models with a label that may be missing.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Weight of the classifier's log q(y | x), of models with a label that may be missing.",
+            show_default="training rows / labelled ones",
+        ),
+    ] = None,
     patience: Annotated[
         int, typer.Option(help="Epochs without a better validation bound before stopping; 0 for never.")
     ] = 40,
@@ -148,7 +152,7 @@ class Request:
     weight_decay: float | None
     warm_up: float | None
     beta: float | None
-    label_weight: float
+    label_weight: float | None
     patience: int
     latent_dim: int | None
     hidden: str | None

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -99,13 +99,10 @@ def train(ask: Request) -> None:
     pyro.set_rng_seed(ask.seed)
     model, guide = build(ProgramWords(ask.model, ask.guide), data, ask.program_options())
     bound = make_bound(ask.bound, ask.particles)
-    decay = ask.weight_decay
-    if decay is None:
-        decay = 0.0 if ask.is_own else min(1.0, 1000 / len(data.train))
-    points = _has_points(model, guide, data)
-    headline = _headline(ask, model, guide, data, bound, decay, str(device), points)
+    decided = _decide(ask, model, guide, data)
+    headline = _headline(ask, model, guide, data, bound, decided, str(device))
     with _reserved(out):
-        result = _fit(ask, model.value, guide.value, data, bound, decay, device, out, headline, points)
+        result = _fit(ask, model.value, guide.value, data, bound, decided, device, out, headline)
         extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
         save_run(result, out, extra=extra, own_folder=True)
     for finding in result.findings:
@@ -118,6 +115,34 @@ def train(ask: Request) -> None:
     except KeyboardInterrupt as stop:
         raise Interrupted(f"interrupted: the run is saved, go on with ppl-vae evaluate {out}") from stop
     _finish(ask, result, split, summary, out, report, time.monotonic() - started)
+
+
+class _Decided(NamedTuple):
+    """What depends on the pair and its data where nobody said it."""
+
+    weight_decay: float
+    label_weight: float
+    points: bool
+
+
+def _decide(ask: Request, model: Program, guide: Program, data: Data) -> _Decided:
+    decay = ask.weight_decay
+    if decay is None:
+        decay = 0.0 if ask.is_own else min(1.0, 1000 / len(data.train))
+    weight = _label_weight(ask, guide.value, data) if ask.label_weight is None else ask.label_weight
+    return _Decided(decay, weight, _has_points(model, guide, data))
+
+
+def _label_weight(ask: Request, guide: Any, data: Data) -> float:
+    """Rows over labelled rows, where the guide has a classifier for labels that some rows miss; else 0.
+
+    Ten times what Kingma et al. (2014, arXiv 1406.5298) take, whose data sets were larger.
+    """
+    site = getattr(guide, "sites", {}).get("y")
+    if ask.is_pyro or site is None or not site.classified or "y" not in data.schema:
+        return 0.0
+    labelled = int((data.train["y"] >= 0).sum())
+    return len(data.train) / labelled if labelled else 0.0
 
 
 def _has_points(model: Program, guide: Program, data: Data) -> bool:
@@ -134,31 +159,25 @@ def _has_points(model: Program, guide: Program, data: Data) -> bool:
 
 
 def _headline(
-    ask: Request,
-    model: Program,
-    guide: Program,
-    data: Data,
-    bound: Any,
-    decay: float,
-    device: str,
-    points: bool,
+    ask: Request, model: Program, guide: Program, data: Data, bound: Any, decided: _Decided, device: str
 ) -> str:
     rows = [f"{len(s):,} {n}" for n in ("train", "validation", "test") if (s := getattr(data, n)) is not None]
     particles = getattr(bound, "particles", getattr(bound, "num_particles", 1))
-    schedule = ask.schedule(points=points)
+    schedule = ask.schedule(points=decided.points)
     if ask.is_pyro:
         weight = "KL weight 1 (Pyro's own bounds have no warm-up)"
     elif callable(schedule):
         weight = f"KL weight 0 to {schedule.beta:g} over {schedule.epochs:g} epochs"
     else:
         weight = f"KL weight {schedule:g}"
-    if points:
+    if decided.points:
         weight = weight.replace("KL weight", "penalty weight") + "; no bound: the guide draws points"
     rate = "" if ask.lr_schedule == "constant" else f" ({ask.lr_schedule})"
+    labels = f", label weight {decided.label_weight:g}" if decided.label_weight else ""
     return (
         f"{model.name} with {guide.name} on {data.name} ({', '.join(rows)} rows): {type(bound).__name__}, "
-        f"{particles} particle{'s' * (particles != 1)}; {weight}; lr {ask.lr:g}{rate}, weight decay {decay:g}; "
-        f"batches of {ask.batch_size}; seed {ask.seed}; on {device}"
+        f"{particles} particle{'s' * (particles != 1)}; {weight}{labels}; lr {ask.lr:g}{rate}, "
+        f"weight decay {decided.weight_decay:g}; batches of {ask.batch_size}; seed {ask.seed}; on {device}"
     )
 
 
@@ -168,18 +187,17 @@ def _fit(
     guide: Any,
     data: Data,
     bound: Any,
-    decay: float,
+    decided: _Decided,
     device: Any,
     out: Path,
     headline: str,
-    points: bool,
 ) -> Result:
     import ppl_vae
     from ppl_vae.progress import Display
     from ppl_vae.schedules import Cosine
 
     try:
-        with Display(ask.epochs, headline, points=points) as display:
+        with Display(ask.epochs, headline, points=decided.points) as display:
             result = ppl_vae.fit(
                 model,
                 guide,
@@ -188,9 +206,9 @@ def _fit(
                 epochs=ask.epochs,
                 batch_size=ask.batch_size,
                 lr=Cosine(ask.lr, ask.epochs) if ask.lr_schedule == "cosine" else ask.lr,
-                weight_decay=decay,
-                beta=ask.schedule(points=points),
-                label_weight=ask.label_weight,
+                weight_decay=decided.weight_decay,
+                beta=ask.schedule(points=decided.points),
+                label_weight=decided.label_weight,
                 patience=ask.patience or None,
                 seed=ask.seed,
                 device=device,
