@@ -21,10 +21,12 @@ from torch import Tensor, fx, nn
 from ppl_vae.analysis import LastSite, preserved_randomness
 from ppl_vae.errors import UserError
 
-__all__ = ["Graph", "Uncapturable", "capture", "silenced"]
+__all__ = ["Graph", "Uncapturable", "capture", "kept_buffers", "silenced"]
 
 Place = tuple[dict[str, Any], str]
 """Where a tensor is looked up: a module's parameters or buffers, and its name."""
+
+SMALL_BUFFER = 2**20
 
 _aten = torch.ops.aten
 _ALIASES = (_aten.detach.default, _aten.alias.default)
@@ -90,13 +92,32 @@ def capture(modules: nn.Module, function: Callable[..., list[Tensor]], inputs: S
     last = LastSite()
     traced = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
     try:
-        with silenced("torch._subclasses.fake_tensor"), preserved_randomness(), pyro.validation_enabled(False), last:
+        with _tracing(modules), last:
             module = traced(*(v.detach() for v in inputs))
     except Exception as error:  # whatever a program may raise when its tensors have no values
         raise Uncapturable(last.name, _reason(error)) from error
     state = _lift(module, modules)
     _simplify(module)
     return Graph(module, state)
+
+
+@contextmanager
+def _tracing(modules: nn.Module) -> Iterator[None]:
+    quiet = silenced("torch._subclasses.fake_tensor")
+    # a counter without dims is moved even by tracing
+    with quiet, preserved_randomness(), pyro.validation_enabled(False), kept_buffers(modules):
+        yield
+
+
+@contextmanager
+def kept_buffers(modules: nn.Module) -> Iterator[None]:
+    """Running means and counters are afterwards what they were; large buffers are nobody's running mean."""
+    before = [(b, b.clone()) for b in modules.buffers() if b.numel() <= SMALL_BUFFER]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 @contextmanager

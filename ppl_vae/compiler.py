@@ -40,14 +40,15 @@ def compiled(graph: Graph, inputs: Sequence[Tensor]) -> Graph:
     Raises:
         CannotCompile: if this machine has no compiler, or it fails.
     """
-    arguments = [v.detach() for v in graph.arguments(inputs)]
+    # running means and the like must not move while code is built: the trial run is given copies of what it looks up
+    state = [v.detach().clone() if v.is_contiguous() else v.detach() for v in graph.arguments(())]
+    arguments = [*(v.detach() for v in inputs), *state]
     with silenced("torch.utils.cpp_extension"), warnings.catch_warnings(), preserved_randomness(), torch.no_grad():
         warnings.simplefilter("ignore")  # the compiler's remarks about itself
         _look_for_compiler(arguments[0].device)
         try:
             run = torch._inductor.compile(factored(graph.module), [*arguments], options=OPTIONS)
-            fast = graph.replaced(run)
-            fast(*inputs)  # code for the CPU is built when it is first run
+            run(*arguments)  # some code is built when it is first run
         except Exception as error:  # the compiler's own errors have no common class
             raise CannotCompile(f"TorchInductor fails ({' '.join(str(error).split())[:160]})") from error
     mark = _mark(graph)
@@ -56,7 +57,7 @@ def compiled(graph: Graph, inputs: Sequence[Tensor]) -> Graph:
         mark.touch()
     except OSError:
         pass  # then the next run takes it for new
-    return fast
+    return graph.replaced(run)
 
 
 def seconds_to_compile(graph: Graph) -> float:
@@ -92,5 +93,8 @@ def _look_for_compiler(device: torch.device) -> None:
             get_cpp_compiler()
         except exc.InvalidCxxCompiler as error:
             raise CannotCompile("there is no C++ compiler on this machine (install g++, or set CXX)") from error
-    elif not torch.utils._triton.has_triton():
-        raise CannotCompile("there is no Triton on this machine (install triton)")
+    else:
+        from torch.utils._triton import has_triton
+
+        if not has_triton():
+            raise CannotCompile("there is no Triton on this machine (install triton)")

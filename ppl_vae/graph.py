@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.analysis import preserved_randomness
-from ppl_vae.capture import Graph, Uncapturable, capture
+from ppl_vae.capture import Graph, Uncapturable, capture, kept_buffers
 from ppl_vae.program import Batch
 from ppl_vae.steps import BoundStep, Outcome
 
@@ -19,8 +19,6 @@ __all__ = ["StepGraph", "Values", "agree"]
 
 Values = list[Tensor | None]
 """The fields of an outcome, then the gradient of minus the objective for every parameter; None where there is none."""
-
-SMALL_BUFFER = 2**20
 
 
 class StepGraph:
@@ -71,12 +69,9 @@ class StepGraph:
 
     def proved(self, batch: Batch, epoch: float) -> tuple[Outcome, bool]:
         """One update as the eager step makes it, and whether the graph has the same numbers and draws."""
-        buffers = [(b, b.clone()) for b in self.step.pair.buffers() if b.numel() <= SMALL_BUFFER]
-        with preserved_randomness():
+        with kept_buffers(self.step.pair), preserved_randomness():
             values = self.values(batch, epoch)
             state = torch.get_rng_state()
-        for buffer, before in buffers:  # running means are moved by one step, not by two
-            buffer.copy_(before)
         expected = self._eager(batch, *self.step.levels(epoch))
         same = torch.equal(state, torch.get_rng_state()) and agree(values, expected)
         return self._update(expected), same

@@ -378,6 +378,31 @@ def test_a_captured_run_is_the_eager_run_bit_for_bit_and_resumes_exactly(
     assert numbers(small(digits, epochs=6, checkpoint=tmp_path, resume=True)) == numbers(runs[0])
 
 
+class Normalised(nn.Module):
+    """A guide by hand with running means, which move at every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).double()
+
+    def forward(self, x=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.network(x), 0.7).to_event(1))
+
+
+@pytest.mark.parametrize("mode", ["auto", pytest.param("on", marks=pytest.mark.slow)])
+def test_running_means_move_once_a_step(eagerly_captured, mode):
+    problem, x, states = BY_NAME["linear-Gaussian"], torch.randn(96, 4, dtype=F64), []
+    for compile in ("off", mode):
+        torch.manual_seed(0)
+        guide = Normalised()
+        ppl_vae.fit(problem.model, guide, x, epochs=5, batch_size=16, compile=compile)
+        states.append(guide.state_dict())
+    assert states[0]["network.1.num_batches_tracked"] == states[1]["network.1.num_batches_tracked"]
+    for a, b in zip(states[0].values(), states[1].values(), strict=True):
+        torch.testing.assert_close(a, b, atol=0 if mode == "auto" else 1e-9, rtol=0)
+
+
 def test_short_runs_are_not_captured(digits, monkeypatch):
     monkeypatch.setattr(acceleration, "StepGraph", None)
     small(digits, epochs=3)
