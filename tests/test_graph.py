@@ -19,6 +19,7 @@ from cases import (
     PROGRAMS,
     fields_of,
     is_defined,
+    own_guide,
 )
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -176,7 +177,7 @@ def test_every_prior_is_captured(digits, name):
 def test_every_model_is_captured(digits, name):
     model = MODELS[name](digits)
     batch, other = digits.train.batch(slice(0, 6)), digits.train.batch(slice(6, 12))
-    check(step_of(model, MeanField(model, hidden=(8,)), batch, ELBO()), batch, other)
+    check(step_of(model, own_guide(model), batch, ELBO()), batch, other)
 
 
 @pytest.mark.parametrize("beta", [FreeBits(0.1, WarmUp(10)), Capacity(5.0, 3.0, 10)], ids=str)
