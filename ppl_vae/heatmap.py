@@ -49,7 +49,7 @@ def heatmap(
         labels(range(len(names)), [shorten(name, 16) for name in names], parse_math=False, **turned)
     for (i, j), value in np.ndenumerate(table):
         if np.isfinite(value):
-            words = signed(round(float(value), 1)) if signs else f"{value:.0f}"
+            words = signed(round(float(value), 1) or 0.0) if signs else f"{value:.0f}"
             dark = abs(value) > 0.6 * top
             ax.text(j, i, words, ha="center", va="center", fontsize=8, color="#ffffff" if dark else INK)
     return figure
