@@ -225,7 +225,7 @@ def test_without_a_continuous_latent_the_page_says_what_is_left_out(tmp_path):
     data = ppl_vae.load({"x": torch.randn(40, 2)})
     run = untrained(discrete_model, discrete_guide, data, tmp_path)
     page = write_report(run, data).read_text(encoding="utf-8")
-    assert figures(run) == {"training", "reconstructions", "samples"}
+    assert figures(run) == {"training", "reconstructions", "samples", "c-means"}
     assert "no continuous latent" in page
     assert "averaged over 16 draws" in page
 
