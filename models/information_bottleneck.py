@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import pyro
 from torch import Tensor
@@ -55,6 +56,9 @@ class InformationBottleneck(RowModel):
         >>> ppl_vae.predict(model, guide, data.test).probs.shape
         torch.Size([447, 10])
     """
+
+    default_beta: ClassVar[float] = 0.01
+    """The KL weight of the command line, where nobody says another: at 1 it forgets the row."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ __all__ = [
     "UserObject",
     "accepted",
     "construct",
-    "default_guide",
+    "default_of",
     "find",
     "is_file",
     "table",
@@ -117,13 +117,13 @@ def find(kind: str, name: str) -> Entry:
     raise unknown_name("data set" if kind == "data" else kind.removesuffix("s"), name, entries)
 
 
-def default_guide(model: str) -> str:
-    """The guide for a model by name or `path/file.py:Name`: its class attribute `default_guide`, else mean_field.
+def default_of(model: str, what: str, otherwise: Any) -> Any:
+    """What a model by name or `path/file.py:Name` is trained with if nobody says it: its class attribute `what`.
 
     Read from the source, so that nothing is imported and no file of a user is run.
 
     Example:
-        >>> default_guide("vae"), default_guide("auto_encoder")
+        >>> default_of("vae", "default_guide", "mean_field"), default_of("auto_encoder", "default_guide", "mean_field")
         ('mean_field', 'point')
     """
     if is_file(model):
@@ -135,12 +135,12 @@ def default_guide(model: str) -> str:
     try:
         node = _definitions(_parse(file)).get(name)
     except (OSError, ValueError, SyntaxError):
-        return "mean_field"  # whoever runs the file says what is wrong with it
+        return otherwise  # whoever runs the file says what is wrong with it
     for line in getattr(node, "body", ()):
         targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
-        if any(isinstance(t, ast.Name) and t.id == "default_guide" for t in targets):
-            return str(ast.literal_eval(line.value))
-    return "mean_field"
+        if any(isinstance(t, ast.Name) and t.id == what for t in targets):
+            return ast.literal_eval(line.value)
+    return otherwise
 
 
 def _plain(name: str) -> str:

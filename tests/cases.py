@@ -551,7 +551,9 @@ def simulated(model: Any, data: Any, n: int) -> dict[str, Tensor]:
 
 def own_guide(model: Any) -> GeneratedGuide:
     """The guide that a model is trained with when none is named."""
-    return catalog.find("guides", catalog.default_guide(type(model).__name__)).load()(model, hidden=(8,))
+    return catalog.find("guides", catalog.default_of(type(model).__name__, "default_guide", "mean_field")).load()(
+        model, hidden=(8,)
+    )
 
 
 # -- guides: name -> class, run over programs with latents of every kind -------------------------------------------

@@ -160,3 +160,8 @@ def test_names_take_options():
     for text in ("mixture:", "mixture:50", "mixture:a=1,a=2", "mixture:=3"):
         with pytest.raises(UserError, match="KEY=VALUE"):
             split(text)
+
+
+def test_a_model_may_say_what_it_is_trained_with():
+    assert catalog.default_of("information_bottleneck", "default_beta", None) == 0.01
+    assert catalog.default_of("vae", "default_beta", None) is None

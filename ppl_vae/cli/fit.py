@@ -73,7 +73,9 @@ def fit(
             show_default="10, or a fifth of the epochs if that is less",
         ),
     ] = None,
-    beta: Annotated[float | None, typer.Option(help="The KL weight after that.", show_default="1")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="The KL weight after that.", show_default="1; 0.01 for information_bottleneck")
+    ] = None,
     label_weight: Annotated[
         float | None,
         typer.Option(
@@ -120,11 +122,20 @@ def fit(
     Evaluates them on held-out rows and writes a run folder with a report. Without any argument: a VAE with a
     mean-field guide on the handwritten digits that come with scikit-learn.
     """
-    request = Request(**locals() | {"guide": guide or catalog.default_guide(catalog.split_options(model)[0])})
+    request = Request(**locals() | _where_nobody_said(model, guide, beta))
     request.check()
     from ppl_vae.cli.train import train
 
     train(request)
+
+
+def _where_nobody_said(model: str, guide: str | None, beta: float | None) -> dict[str, Any]:
+    """The guide and the KL weight that a model is trained with if nobody says others."""
+    name, _ = catalog.split_options(model)
+    return {
+        "guide": guide or catalog.default_of(name, "default_guide", "mean_field"),
+        "beta": catalog.default_of(name, "default_beta", None) if beta is None else beta,
+    }
 
 
 @dataclass(frozen=True)
