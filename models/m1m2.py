@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ppl_vae.data import Data, Schema
 from ppl_vae.decoding import RowModel, label_of, rows_of
 from ppl_vae.encoders import OneHotInput
+from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.networks import MLP, concatenate
 from ppl_vae.posteriors import positive
@@ -38,7 +39,8 @@ class M1M2(RowModel):
         activation: of the hidden layers, see `ppl_vae.networks.MLP`.
 
     Raises:
-        UserError: if the data has no label y, or the likelihood is no distribution over the rest.
+        UserError: for other than two latent_dims, if the data has no label y, or the likelihood is no distribution
+            over the rest.
 
     Source: Kingma et al. 2014, arXiv 1406.5298, who train the two one after the other.
 
@@ -65,6 +67,10 @@ class M1M2(RowModel):
         activation: str = "gated",
     ) -> None:
         super().__init__(data)
+        if len(latent_dims) != 2 or min(latent_dims) < 1:
+            raise UserError(
+                f"latent_dims must be two numbers of at least 1, features and style, got {tuple(latent_dims)}"
+            )
         features, style = latent_dims
         self.one_hot = OneHotInput(label_of(self.schema, "M1M2"))
         self.loud = style**0.5  # as in M2

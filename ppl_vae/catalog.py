@@ -139,7 +139,10 @@ def default_of(model: str, what: str, otherwise: Any) -> Any:
     for line in getattr(node, "body", ()):
         targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
         if any(isinstance(t, ast.Name) and t.id == what for t in targets):
-            return ast.literal_eval(line.value)
+            try:
+                return ast.literal_eval(line.value)
+            except ValueError:
+                return otherwise  # not written down as a value
     return otherwise
 
 

@@ -174,7 +174,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
             joint=lambda name: self.joint and name not in self.families,
             known=[n for n in model.shared if n in self.given_sites],
             order=model.order,
-            touching=model.touching if model.order else None,
+            touching=model.touching,
         )
         return blocks if self.conditioning == "structured" else tuple(Block(b.sites) for b in blocks)
 

@@ -31,7 +31,7 @@ class Reading:
     only if it is drawn after other latents, which have to see it there. A model may name these fields itself, in its
     attribute `encodes`, be they observed or not. `repeated` names those whose leading dimension is a plate of
     exchangeable measurements of a row. `touching` are the latents next to the data: what is observed depends on them
-    directly, or they on it. In `order` the model wants its latents drawn, if it wants one.
+    directly, or they on it. In `order` the model wants its latents drawn, if it wants one: only then are these read.
     """
 
     plate: str
@@ -41,7 +41,7 @@ class Reading:
     parents: Parents
     observed: tuple[str, ...]
     repeated: frozenset[str]
-    touching: frozenset[str]
+    touching: frozenset[str] | None = None
     order: tuple[str, ...] = ()
 
 
@@ -72,8 +72,8 @@ def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
         observed = tuple(n for n in fields if any(v is fields[n] for v in asked.values())) or tuple(fields)
         observed = _encoded(program, batch) or observed
         repeated = frozenset() if any(s.plates for s in local.values()) else _repeated(program, batch, trace, dim)
-        touching = _touching(program, batch, trace, parents, latent.keys())
         order = _order(program, [*local])
+        touching = _touching(program, batch, trace, parents, latent.keys()) if order else None
     return Reading(frame.name, dim, local, shared, parents, observed, repeated & {*observed}, touching, order)
 
 

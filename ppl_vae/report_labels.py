@@ -113,7 +113,7 @@ def _styles(view: View, site: str, names: list[str], album: Album) -> list[Pictu
     rows = list(range(min(COLUMNS, len(view))))
     kept = {s.site: s.shaped(s.mean[rows]) for s in view.latents}
     codes = range(min(len(names), LINES))
-    made = [view.decode({**kept, site: torch.full((len(rows),), k)}, rows) for k in codes]
+    made = [view.decode({**kept, site: torch.full((len(rows),), k, device=view.pair.device)}, rows) for k in codes]
     if not kept or torch.allclose(made[0], made[-1], atol=1e-4):
         return []  # the rows depend on it only through the latents that were kept
     pictures = torch.stack([view.values[rows], *made])
