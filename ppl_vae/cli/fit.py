@@ -41,6 +41,7 @@ def fit(
     data: Annotated[str, typer.Option(help="A data set, or a .npz .npy .csv .parquet file.")] = "digits",
     label: o.Label = None,
     labels: o.Labels = None,
+    outliers: o.Outliers = None,
     columns: o.Columns = None,
     field: o.Fields = None,
     kind: o.Kinds = None,
@@ -151,6 +152,7 @@ class Request:
     data: str
     label: str | None
     labels: int | None
+    outliers: str | None
     columns: str | None
     field: list[str] | None
     kind: list[str] | None
@@ -192,6 +194,7 @@ class Request:
         if self.binarise is not None:
             o.check_choice("--binarise", self.binarise, ("dynamic", "static", "none"))
         o.split_words("--columns", self.columns)
+        o.split_words("--outliers", self.outliers)
         o.kind_words(self.kind)
         if o.field_columns(self.field) and self.columns:
             raise UserError("--columns and --field both say which columns are used: give one of them")

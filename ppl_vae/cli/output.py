@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
+    from ppl_vae.data import Split
+
 __all__ = [
     "Interrupted",
     "array_bytes",
@@ -54,17 +56,30 @@ def print_table(table: Table) -> None:
     (console if console.is_terminal else Console(width=200)).print(table)
 
 
-def judge(model: Any, guide: Any, rows: Any, particles: int, seed: int) -> dict[str, Any]:
-    """The held-out numbers of a pair: its evidence, or, with a line that says why, how well rows come back."""
+def judge(
+    model: Any, guide: Any, rows: Split, particles: int, seed: int, train: Split | None = None
+) -> dict[str, Any]:
+    """The held-out numbers of a pair: its evidence, or, with a line that says why, how well rows come back.
+
+    Where some rows are outliers, the numbers are those of the others, and AUCs say how well the evidence tells them.
+    """
     import ppl_vae
     from ppl_vae.predictive import label_scores
 
+    inliers, apart = rows.inliers(), dict[str, Any]()
     try:
         found: Any = ppl_vae.evaluate(model, guide, rows, particles=particles, seed=seed)
     except NoDensity as reason:
         note(str(reason))
-        found = ppl_vae.reconstruct(model, guide, rows, seed=seed)
-    return found.summary() | label_scores(model, guide, rows) | {"seed": seed}
+        found = ppl_vae.reconstruct(model, guide, inliers, seed=seed)
+    else:
+        if rows.outliers is not None:
+            from ppl_vae.diagnostics.anomalies import anomalies_of, of_rows
+
+            apart = anomalies_of(found, model, rows, train).summary()
+            apart = {key: value for key, value in apart.items() if key == "outliers" or key.startswith("auc")}
+            found = of_rows(found, (~rows.outliers).nonzero()[:, 0])
+    return found.summary() | label_scores(model, guide, inliers) | apart | {"seed": seed}
 
 
 def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
@@ -86,7 +101,26 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     if "accuracy" in summary:
         share, error = (100 * summary[key] for key in ("accuracy", "accuracy_se"))
         table.add_row(f"label right, of {summary['labelled_rows']:,} rows, %", f"{_number(share)} ± {_number(error)}")
+    if "auc" in summary:
+        _outlier_rows(table, summary)
     return table
+
+
+def _outlier_rows(table: Table, summary: Mapping[str, Any]) -> None:
+    """How well the evidence, and simpler scores, tell the rows of a class that was held out."""
+    table.caption = f"of inliers alone, but for AUCs; {table.caption}"
+    table.add_section()
+    table.add_row(f"{summary['outliers']:,} outliers: AUC of -log evidence", _with_error(summary, "auc", 3))
+    for key in summary:
+        if key.startswith("auc_") and f"{key}_se" in summary and not key.startswith("auc_minus_"):
+            table.add_row(f"  AUC of {_BASELINES.get(key, key)}", _with_error(summary, key, 3))
+
+
+_BASELINES = {
+    "auc_reconstruction": "-E log p(x | z), the reconstruction",
+    "auc_pca": "the distance to principal components",
+    "auc_independent": "independent entries",
+}
 
 
 def _reconstruction_table(title: str, summary: Mapping[str, Any]) -> Table:
@@ -104,8 +138,8 @@ def _reconstruction_table(title: str, summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def _with_error(summary: Mapping[str, Any], key: str) -> str:
-    return f"{_number(summary[key])} ± {_number(summary[f'{key}_se'])}"
+def _with_error(summary: Mapping[str, Any], key: str, digits: int = 2) -> str:
+    return f"{_number(summary[key], digits)} ± {_number(summary[f'{key}_se'], digits)}"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

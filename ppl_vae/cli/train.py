@@ -94,7 +94,11 @@ def train(ask: Request) -> None:
     device = pick_device(ask.device)
     words = DataWords(ask.data, ask.label, o.split_words("--columns", ask.columns), ask.missing)
     data = words.load(
-        binarise=ask.binarise, fields=o.field_columns(ask.field), kinds=o.kind_words(ask.kind), labels=ask.labels
+        binarise=ask.binarise,
+        fields=o.field_columns(ask.field),
+        kinds=o.kind_words(ask.kind),
+        labels=ask.labels,
+        outliers=o.split_words("--outliers", ask.outliers),
     )
     pyro.set_rng_seed(ask.seed)
     model, guide = build(ProgramWords(ask.model, ask.guide), data, ask.program_options())
@@ -228,7 +232,9 @@ def _evaluate(ask: Request, result: Result, data: Data) -> tuple[str, dict[str, 
     """The held-out numbers; none for a pair that has no evidence per row, whose run is kept all the same."""
     split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
     try:
-        return split, judge(result.model, result.guide, getattr(data, split), ask.evaluate_particles, ask.seed)
+        return split, judge(
+            result.model, result.guide, getattr(data, split), ask.evaluate_particles, ask.seed, data.train
+        )
     except UserError as error:
         note(f"the run is saved, but not evaluated: {error}")
         return split, None
