@@ -97,7 +97,7 @@ class _Lane(Lane):
 
 
 class Chunks:
-    """The sums over a chunk of particles of which evidence and bounds are made; every shape has its own `Lane`.
+    """The weights of a chunk of particles, of which evidence and bounds are made; every shape has its own `Lane`.
 
     A pair that cannot be captured is run as it is, with the same numbers.
 
@@ -111,7 +111,7 @@ class Chunks:
         self.refused: set[str] = set() if mode != "off" else set(WAYS)
 
     def __call__(self, batch: Batch, particles: int, left: int) -> list[Tensor]:
-        """Of some rows, [row] each: sums of log w, of the rate, of log p(x | z), then log sum w and log sum w^2.
+        """Of some rows the sums of log w, of the rate and of log p(x | z), [row], then the log weights [particle, row].
 
         `left` is how many chunks of this shape are still to come.
         """
@@ -127,9 +127,8 @@ class Chunks:
 
     def _eager(self, batch: Batch, particles: int) -> list[Tensor]:
         expected, marginal = _both(self.pair, self.structure, batch, particles)
-        weights = marginal.log_weight
         sums = [v.sum(0) for v in (expected.log_weight, expected.rate, expected.log_likelihood)]
-        return [*sums, weights.logsumexp(0), (2 * weights).logsumexp(0)]
+        return [*sums, marginal.log_weight]
 
     def _replay(self, lane: _Lane, batch: Batch, particles: int) -> list[Tensor]:
         inputs = tuple(batch.values())

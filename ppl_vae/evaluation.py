@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -13,9 +13,12 @@ from torch import Tensor
 
 from ppl_vae.chunks import Chunks
 from ppl_vae.data import as_split
+from ppl_vae.errors import UserError
 from ppl_vae.lanes import Compile, check_mode
 from ppl_vae.passes import Passes, passes
 from ppl_vae.program import Pair
+from ppl_vae.psis import khat_limit
+from ppl_vae.running import Groups, Largest, Sums
 
 __all__ = ["Evaluation", "Evidence", "evaluate", "evidence_of"]
 
@@ -26,28 +29,39 @@ class Evaluation:
 
     `elbo` is the mean log weight, `log_evidence` the log of the mean weight over `particles` (its expectation
     is a lower bound that grows with the particles), `log_evidence_se` its Monte Carlo standard error by the
-    delta method, `ess` the effective number of particles, (sum w)^2 / sum w^2. `rate` is the KL part and
-    `distortion` minus the likelihood part: rate + distortion = -elbo.
+    delta method, `ess` the effective number of particles, (sum w)^2 / sum w^2, and `khat` the tail index of the
+    weights, by which rows are known whose evidence and standard error cannot be believed (`unreliable`). `rate` is the
+    KL part and `distortion` minus the likelihood part: rate + distortion = -elbo. `iwae` holds the bounds IWAE_k that
+    were asked for, by k, and `iwae_se` their Monte Carlo standard errors.
     """
 
     elbo: Float[Tensor, " row"]
     log_evidence: Float[Tensor, " row"]
     log_evidence_se: Float[Tensor, " row"]
+    khat: Float[Tensor, " row"]
     ess: Float[Tensor, " row"]
     rate: Float[Tensor, " row"]
     distortion: Float[Tensor, " row"]
     particles: int
+    iwae: Mapping[int, Float[Tensor, " row"]] = field(default_factory=dict)
+    iwae_se: Mapping[int, Float[Tensor, " row"]] = field(default_factory=dict)
+
+    @property
+    def unreliable(self) -> list[int]:
+        """The rows whose k-hat is above `khat_limit`, worst first: there the guide misses much of the posterior."""
+        order = self.khat.nan_to_num(-math.inf).argsort(descending=True, stable=True).tolist()
+        return [i for i in order if self.khat[i] > khat_limit(self.particles)]
 
     def summary(self) -> dict[str, float | int]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone.
 
         Example:
             >>> one = torch.ones(4)
-            >>> Evaluation(-one, -one, 0 * one, one, 0 * one, one, particles=1).summary()["nll"]
+            >>> Evaluation(-one, -one, 0 * one, 0 * one, one, 0 * one, one, particles=1).summary()["nll"]
             1.0
         """
         rows = len(self.elbo)
-        return {
+        found: dict[str, float | int] = {
             "rows": rows,
             "particles": self.particles,
             "negative_elbo": -float(self.elbo.mean()),
@@ -58,10 +72,17 @@ class Evaluation:
             "rate": float(self.rate.mean()),
             "distortion": float(self.distortion.mean()),
             "ess": float(self.ess.mean()),
+            "khat_median": float(self.khat.median()),
+            "khat_max": float(self.khat.max()),
+            "khat_limit": khat_limit(self.particles),
+            "unreliable_rows": len(self.unreliable),
         }
+        for k, values in self.iwae.items():
+            found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": _standard_error(values)}
+        return found
 
 
-_COLUMNS = ("elbo", "log_evidence", "log_evidence_se", "ess", "rate", "distortion")
+_COLUMNS = ("elbo", "log_evidence", "log_evidence_se", "ess", "khat", "rate", "distortion")
 
 
 def _standard_error(values: Tensor) -> float:
@@ -74,11 +95,12 @@ def evaluate(
     data: Any,
     particles: int = 1000,
     *,
+    iwae: Sequence[int] = (),
     seed: int = 0,
     compile: Compile = "auto",
     floats_at_once: int | None = None,
 ) -> Evaluation:
-    """ELBO and importance-sampled log evidence of held-out rows, with standard errors.
+    """ELBO and importance-sampled log evidence of held-out rows, with standard errors, and how far to believe them.
 
     log p(x) is estimated by log (1/K) sum_k p(x, z_k) / q(z_k | x), under whatever prior the model has.
     Discrete latents are summed out inside each weight. Time grows with rows x particles, memory does not.
@@ -88,17 +110,19 @@ def evaluate(
         guide: q(z | x), the proposal.
         data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
         particles: draws per row, K.
+        iwae: numbers of particles k <= K whose bounds IWAE_k are told too, each the mean over K // k groups.
         seed: of the draws; the global generators are left alone.
         compile: as for `fit`: "auto" captures, then compiles a chunk of particles where there are enough of them (an
             encoder is then run once for each row), "on" at once, "off" never.
         floats_at_once: bounds the memory of one pass; by default 64 MB, on CUDA a quarter of what is free.
 
     Raises:
-        UserError: for particles < 1, programs that break the contract, or latents shared by all rows, for which
-            there is no evidence per row.
+        UserError: for particles < 1, an IWAE of more particles than there are, programs that break the contract, or
+            latents shared by all rows, for which there is no evidence per row.
         NoDensity: for a guide that draws a latent of the rows from a point mass, such as a deterministic autoencoder.
 
-    Source: Burda et al. 2016, arXiv 1509.00519 (evidence by importance sampling).
+    Source: Burda et al. 2016, arXiv 1509.00519 (evidence by importance sampling); Vehtari et al. 2024, arXiv 1507.02646
+    (k-hat).
 
     Example:
         >>> import pyro
@@ -117,27 +141,47 @@ def evaluate(
     check_mode(compile)
     pair = Pair(model, guide)
     split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    sizes = _ladder(iwae, particles)
     with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
         chunks = Chunks(pair, plan.structure, compile)
-        parts = [_rows(chunks, plan, i, batch) for i, batch in enumerate(plan.batches())]
+        parts = [_rows(chunks, plan, i, batch, sizes) for i, batch in enumerate(plan.batches())]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    return Evaluation(**dict(zip(_COLUMNS, columns, strict=True)), particles=particles)
+    bounds = columns[len(_COLUMNS) :]
+    return Evaluation(
+        **dict(zip(_COLUMNS, columns, strict=False)),
+        particles=particles,
+        iwae=dict(zip(sizes, bounds[::2], strict=True)),
+        iwae_se=dict(zip(sizes, bounds[1::2], strict=True)),
+    )
 
 
-def _rows(chunks: Chunks, plan: Passes, index: int, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+def _ladder(iwae: Sequence[int], particles: int) -> list[int]:
+    for k in iwae:
+        if not isinstance(k, int) or not 1 <= k <= particles:
+            raise UserError(
+                f"iwae: expected numbers of particles from 1 to {particles:,}, got {k!r}: draw more particles"
+            )
+    return sorted(set(iwae))
+
+
+def _rows(
+    chunks: Chunks, plan: Passes, index: int, batch: dict[str, Tensor], ladder: Sequence[int]
+) -> tuple[Tensor, ...]:
     """The columns for one batch of rows."""
     sizes, to_come = plan.sizes(), plan.count - index - 1
-    sums: list[Tensor] = []
+    sums, largest, groups = Sums(), Largest(plan.particles), [Groups(k) for k in ladder]
+    totals = [torch.zeros(())] * 3
     for i, k in enumerate(sizes):
-        found = chunks(batch, k, len(sizes) - i + to_come * len(sizes))
-        sums = (
-            found
-            if not sums
-            else [a + b for a, b in zip(sums[:3], found[:3], strict=True)]
-            + [torch.logaddexp(a, b) for a, b in zip(sums[3:], found[3:], strict=True)]
-        )
-    elbo, rate, likelihood = (v / plan.particles for v in sums[:3])
-    return elbo, *_evidence(sums[3], sums[4], plan.particles), rate, -likelihood
+        *found, log_weights = chunks(batch, k, len(sizes) - i + to_come * len(sizes))
+        totals = [a.to(b) + b for a, b in zip(totals, found, strict=True)]
+        sums.add(log_weights)
+        largest.add(log_weights)
+        for group in groups:
+            group.add(log_weights)
+    elbo, rate, likelihood = (v / plan.particles for v in totals)
+    evidence = _evidence(sums, plan.particles)
+    bounds = [value for group in groups for value in (group.mean(), group.standard_error())]
+    return elbo, *evidence, largest.khat(), rate, -likelihood, *bounds
 
 
 class Evidence(NamedTuple):
@@ -155,12 +199,13 @@ def evidence_of(log_weights: Tensor) -> Evidence:
         >>> evidence_of(torch.zeros(5, 1)).ess
         tensor([5.])
     """
-    return _evidence(log_weights.logsumexp(0), (2 * log_weights).logsumexp(0), len(log_weights))
+    sums = Sums()
+    sums.add(log_weights)
+    return _evidence(sums, len(log_weights))
 
 
-def _evidence(total: Tensor, squares: Tensor, particles: int) -> Evidence:
-    """From log sum w and log sum w^2 of every row."""
-    ess = (2 * total - squares).exp()
+def _evidence(sums: Sums, particles: int) -> Evidence:
+    ess = (2 * sums.total - sums.squares).exp()
     relative_variance = (particles / ess - 1).clamp(min=0) / max(particles - 1, 1)
-    se = relative_variance.sqrt() if particles > 1 else torch.full_like(total, math.nan)
-    return Evidence(total - math.log(particles), se, ess)
+    se = relative_variance.sqrt() if particles > 1 else torch.full_like(ess, math.nan)
+    return Evidence(sums.total - math.log(particles), se, ess)

@@ -259,6 +259,6 @@ def test_sites_that_differ_between_the_programs_are_reported_by_name(name):
 
 
 # 7, 21 and 22 are in test_traps_guides.py; 20 (parameters that do not depend on the row) is a property test over GUIDES
-# in test_guides.py. Not yet applicable, to be tested by the change that brings the part:
-# 26  k-hat per row, and both ArviZ conventions: no k-hat yet.
+# in test_guides.py; 26 (k-hat per row, both conventions of ArviZ) is in test_khat.py. Not yet applicable, to be
+# tested by the change that brings the part:
 # 27  dSprites orientation and the conventions of MIG: neither the data set nor the metric yet.

@@ -98,6 +98,9 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     table.add_row("rate (KL)", _number(summary["rate"]))
     table.add_row("distortion", _number(summary["distortion"]))
     table.add_row(f"effective particles of {particles}", _number(summary["ess"], 1))
+    if summary.get("khat_limit", -math.inf) > -math.inf and summary.get("khat_max") is not None:
+        limit = _number(summary["khat_limit"])
+        table.add_row(f"rows with k-hat above {limit} (not to be believed)", f"{summary['unreliable_rows']:,}")
     if "accuracy" in summary:
         share, error = (100 * summary[key] for key in ("accuracy", "accuracy_se"))
         table.add_row(f"label right, of {summary['labelled_rows']:,} rows, %", f"{_number(share)} ± {_number(error)}")
