@@ -52,21 +52,21 @@ class Target:
         """E[x | z] of every particle, [particle, row, ...]; of a single category the probabilities of its levels."""
         site = sites[self.site]
         if not site["is_observed"]:  # a label that is latent where it is missing
-            value = self._each(site["value"])
+            value = self.each(site["value"])
             return F.one_hot(value.long(), self.levels).to(torch.get_default_dtype()) if self.levels else value
         fn = _unwrapped(site["fn"])
         if self.levels:
-            return self._each(fn.probs, extra=1)
+            return self.each(fn.probs, extra=1)
         try:
             mean = expected_value(fn)
         except (NotImplementedError, AttributeError):  # no mean in closed form: a draw has the same expectation
             mean = fn.sample()
-        return self._each(mean)
+        return self.each(mean)
 
     def draw(self, sites: Sites) -> Tensor:
         """x ~ p(x | z) of every particle, [particle, row, ...]."""
         site = sites[self.site]
-        return self._each(_unwrapped(site["fn"]).sample() if site["is_observed"] else site["value"])
+        return self.each(_unwrapped(site["fn"]).sample() if site["is_observed"] else site["value"])
 
     def summary(self, average: Tensor) -> Tensor:
         """The average of `expected` as one value an entry: of a category without an order its likeliest level."""
@@ -105,7 +105,7 @@ class Target:
             _view(whole, self.values, self.stored).copy_(part)
         return place, inside
 
-    def _each(self, values: Tensor, extra: int = 0) -> Tensor:
+    def each(self, values: Tensor, extra: int = 0) -> Tensor:
         """Values of a run as [particle, row, other dims of the site's value, ...]."""
         tail = values.shape[values.dim() - extra :]
         return values.reshape(-1, *self.values.shape, *tail).movedim(1 + self.row, 1)

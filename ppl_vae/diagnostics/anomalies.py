@@ -198,9 +198,13 @@ def anomalies_of(found: Evaluation, model: Callable[..., Any], split: Split, tra
 def of_rows(found: Evaluation, index: Tensor) -> Evaluation:
     """An evaluation of only these rows."""
     columns = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-    rows = len(found.elbo)
-    chosen = {n: v[index.to(v.device)] for n, v in columns.items() if isinstance(v, Tensor) and v.shape[:1] == (rows,)}
-    return dataclasses.replace(found, **chosen)
+
+    def some(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: some(each) for key, each in value.items()}
+        return value[index.to(value.device)] if isinstance(value, Tensor) else value
+
+    return dataclasses.replace(found, **{name: some(value) for name, value in columns.items()})
 
 
 def _fields(model: Callable[..., Any], split: Split, train: Split) -> list[Field]:
