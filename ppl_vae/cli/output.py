@@ -56,9 +56,7 @@ def print_table(table: Table) -> None:
     (console if console.is_terminal else Console(width=200)).print(table)
 
 
-def judge(
-    model: Any, guide: Any, rows: Split, particles: int, seed: int, train: Split | None = None
-) -> dict[str, Any]:
+def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train: Split | None = None) -> dict[str, Any]:
     """The held-out numbers of a pair: its evidence, or, with a line that says why, how well rows come back.
 
     Where some rows are outliers, the numbers are those of the others, and AUCs say how well the evidence tells them.

@@ -49,13 +49,17 @@ def hold_out(data: Data, outliers: Any) -> Data:
             f"{', '.join(data.schema.names)}: name the label column with label="
         )
     if data.test is None:
-        raise UserError(f"outliers= keeps its rows in the test split, and data set {data.name!r} has none: load test=0.2")
+        raise UserError(f"outliers= keeps its rows in the test split, which {data.name!r} does not have: load test=0.2")
     if any(split is not None and bool((split["y"] < 0).any()) for split in (data.train, data.validation, data.test)):
-        raise UserError("outliers= expects a label y in every row, got rows without one: drop them, as they may be outliers")
+        raise UserError(
+            "outliers= expects a label y in every row, got rows without one: drop them, they may be outliers"
+        )
     codes = torch.tensor([_code(data.schema["y"], name) for name in names])
     schema = Schema(tuple(replace(f, missing=True) if f.name == "y" else f for f in data.schema))
     train, validation = (_without(split, codes, schema, names) for split in (data.train, data.validation))
-    return replace(data, schema=schema, train=train, validation=validation, test=_marked(data.test, codes, schema, names))
+    return replace(
+        data, schema=schema, train=train, validation=validation, test=_marked(data.test, codes, schema, names)
+    )
 
 
 def _code(field: Field, name: str) -> int:
@@ -83,6 +87,6 @@ def _marked(split: Split, codes: Tensor, schema: Schema, names: Sequence[str]) -
     outliers = _among(y, codes)
     for some, words in ((outliers, "no"), (~outliers, "every")):
         if not bool(some.any()):
-            raise UserError(f"outliers= expects some test rows of category {', '.join(names)}, got {words} row: name other")
+            raise UserError(f"outliers= expects some test rows of category {', '.join(names)}, got {words} row")
     shown = {**split.fields, "y": torch.full_like(y, -1)}
     return Split(schema, split.name, shown, split.draws, {**split.hidden, "y": y}, outliers)

@@ -36,7 +36,7 @@ class Anomaly:
 
     Example:
         >>> strange = torch.tensor([4.0, 3.0, 1.0, 2.0])
-        >>> found = Anomaly(strange, 0 * strange, torch.tensor([True, True, False, False]), {"pca": -strange}, particles=1)
+        >>> found = Anomaly(strange, 0 * strange, strange > 2, {"pca": -strange}, particles=1)
         >>> found.auc.value, found.auc_of("pca").value, found.strangest(2).tolist()
         (1.0, 0.0, [0, 1])
     """
@@ -71,7 +71,7 @@ class Anomaly:
     def _known(self) -> Tensor:
         if self.outliers is None:
             raise UserError(
-                "an AUC expects to know which rows are outliers: ppl_vae.load(..., outliers='9'), or pass outliers=[row]"
+                "an AUC expects to know which rows are outliers: ppl_vae.load(..., outliers='9'), or pass outliers="
             )
         return self.outliers
 

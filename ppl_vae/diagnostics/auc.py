@@ -40,9 +40,7 @@ def auc(score: Float[Tensor, " row"], outliers: Bool[Tensor, " row"]) -> AUC:
     return _of(*_placements(score, outliers))
 
 
-def auc_difference(
-    score: Float[Tensor, " row"], other: Float[Tensor, " row"], outliers: Bool[Tensor, " row"]
-) -> AUC:
+def auc_difference(score: Float[Tensor, " row"], other: Float[Tensor, " row"], outliers: Bool[Tensor, " row"]) -> AUC:
     """AUC of one score minus that of another on the same rows, with the standard error of the difference."""
     (out, inside), (other_out, other_in) = _placements(score, outliers), _placements(other, outliers)
     return _of(out - other_out, inside - other_in)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import Field, Schema, Split
+from ppl_vae.data import Field, Split
 from ppl_vae.diagnostics.features import matrices, with_gaps
 
 __all__ = ["independent_entries", "pca_reconstruction"]
@@ -17,10 +17,13 @@ TRAINING_ROWS = 10_000
 """A baseline needs no more of them."""
 
 
-def pca_reconstruction(fields: Sequence[Field], train: Split, rows: Split, variance: float = 0.9) -> Float[Tensor, " row"]:
+def pca_reconstruction(
+    fields: Sequence[Field], train: Split, rows: Split, variance: float = 0.9
+) -> Float[Tensor, " row"]:
     """The squared distance of each row to the principal components of the training rows that hold this much variance.
 
     Example:
+        >>> from ppl_vae.data import Schema
         >>> field = Field("x", "real", (2,))
         >>> train = Split(Schema((field,)), "train", {"x": torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])})
         >>> test = Split(Schema((field,)), "test", {"x": torch.tensor([[1.5, 1.5], [1.0, 2.0]])})
@@ -42,6 +45,7 @@ def independent_entries(fields: Sequence[Field], train: Split, rows: Split) -> F
     Levels have one more row each than were seen; missing entries are skipped.
 
     Example:
+        >>> from ppl_vae.data import Schema
         >>> field = Field("x", "binary", (1,))
         >>> train = Split(Schema((field,)), "train", {"x": torch.tensor([[0.0], [0.0], [1.0]])})
         >>> independent_entries([field], train, train).exp().tolist()

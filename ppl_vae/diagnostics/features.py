@@ -55,7 +55,9 @@ def _columns(field: Field, values: Sequence[Tensor], like: int | None) -> Tensor
     gone = torch.isnan(torch.cat(entries))
     if is_nominal(field):
         codes = [e[:, 0].nan_to_num(-1).long() + 1 for e in entries]
-        hot = [F.one_hot(c, (field.cardinality or 1) + 1)[:, 1:].to(e.dtype) for c, e in zip(codes, entries, strict=True)]
+        hot = [
+            F.one_hot(c, (field.cardinality or 1) + 1)[:, 1:].to(e.dtype) for c, e in zip(codes, entries, strict=True)
+        ]
         entries = [h.masked_fill(e.isnan(), torch.nan) for h, e in zip(hot, entries, strict=True)]
     known = torch.cat(entries) if like is None else entries[like]
     mean = known.nanmean(0).nan_to_num()

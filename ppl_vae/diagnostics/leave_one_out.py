@@ -34,6 +34,8 @@ __all__ = ["LooPIT", "loo_pit"]
 
 LEVEL = 0.05
 
+MOST_UNRELIABLE = 0.05
+
 COLUMNS = 100
 """With more entries a row, single ones are not tested."""
 
@@ -54,8 +56,8 @@ class LooPIT:
     """
 
     field: str
-    u: Float[Tensor, "row *S"]
-    khat: Float[Tensor, "row *S"]
+    u: Float[Tensor, "row ..."]
+    khat: Float[Tensor, "row ..."]
     particles: int
     randomised: bool = False
     names: tuple[str, ...] = ()
@@ -130,21 +132,25 @@ class LooPIT:
     @property
     def verdict(self) -> str:
         """Whether entries are predicted with the right spread from the others of their row, and what to try."""
-        share, error = self.coverage()
+        if self.unreliable > MOST_UNRELIABLE:
+            return (
+                f"Not to be believed yet: k-hat is above its limit in {100 * self.unreliable:.0f} % of the entries of "
+                f"field {self.field!r}, where predictions rest on a few particles. Take more particles, or a wider "
+                f"or richer guide. {self._found()}"
+            )
+        return self._found()
+
+    def _found(self) -> str:
+        (share, error), p = self.coverage(), f"p = {self.p_value:.2g}"
         words = f"Intervals of 90 % hold {100 * share:.1f} ± {100 * error:.1f} % of the entries of field {self.field!r}"
         if self.p_value >= LEVEL:
-            words += f", and predictions of entries from the others of their row are calibrated (p = {self.p_value:.2g})."
+            words += f", and predictions of entries from the others of their row are calibrated ({p})."
         else:
-            words += f": predictions from the other entries of a row are {self.shape} (p = {self.p_value:.2g}). {self._try()}"
+            words += f": predictions from the other entries of a row are {self.shape} ({p}). {self._try()}"
         off = [name for name, p in self.by_entry.items() if p < LEVEL]
         if off:
             rest = f" and {len(off) - 5} more" if len(off) > 5 else ""
             words += f" By themselves, off are: {', '.join(off[:5])}{rest}."
-        if self.unreliable > 0.05:
-            words += (
-                f" But k-hat is too high in {100 * self.unreliable:.0f} % of the entries: take more particles, or a "
-                "guide that is wider or richer, before believing it."
-            )
         return words
 
     def _try(self) -> str:
@@ -172,11 +178,11 @@ def loo_pit(
     """The probability integral transform of every entry under its prediction from the other entries of its row.
 
     u_ij = P(X_ij <= x_ij | x_i without x_ij). With z_k ~ q(z | x_i), weights that leave the entry out are
-    w_k = p(x_i, z_k) / (q(z_k | x_i) p(x_ij | z_k)), Pareto smoothed and normalised, and u = sum_k w_k P(X <= x_ij | z_k).
-    It is exact as K grows, whatever the guide, so that it judges the model. Held-out rows are out of sample for the
-    parameters already; an entry is not for its own latents, and is left out of them here. Discrete values are
-    randomised: u is uniform between P(X < x) and P(X <= x). Where a likelihood has no distribution function, its draws
-    are compared. Rows that are known to be outliers are left out.
+    w_k = p(x_i, z_k) / (q(z_k | x_i) p(x_ij | z_k)), Pareto smoothed and normalised, and
+    u = sum_k w_k P(X <= x_ij | z_k). It is exact as K grows, whatever the guide, so that it judges the model. Held-out
+    rows are out of sample for the parameters already; an entry is not for its own latents, and is left out here.
+    Discrete values are randomised: u is uniform between P(X < x) and P(X <= x). Where a likelihood has no distribution
+    function, its draws are compared. Rows that are known to be outliers are left out.
 
     Args:
         model: p(z) p(x | z), with entries that are independent given latents.
@@ -265,7 +271,8 @@ def _refuse(pair: Pair, plan: Passes, field: Field) -> None:
 def _some(pair: Pair, plan: Passes, field: Field, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, bool]:
     """u and k-hat of some rows, [row, *S], and whether the values are discrete."""
     targets = _targets(pair, plan, field, batch)
-    log_w, densities, below, upto = [], *([[] for _ in targets] for _ in range(3))
+    log_w: list[Tensor] = []
+    found: list[list[list[Tensor]]] = [[[], [], []] for _ in targets]  # densities, P(X < x), P(X <= x)
     discrete = False
     for k in plan.sizes():
         particles = completed(pair, plan.structure, batch, k)
@@ -276,15 +283,15 @@ def _some(pair: Pair, plan: Passes, field: Field, batch: dict[str, Tensor]) -> t
                 base, value = single(site["fn"]), site["value"]
                 low, high = at_most(base, value)
                 discrete = discrete or bool(getattr(base.support, "is_discrete", False))
-                for found, part in ((densities, base.log_prob(value)), (below, low), (upto, high)):
-                    found[i].append(target.each(part.expand(torch.broadcast_shapes(part.shape, value.shape))))
+                for column, part in zip(found[i], (base.log_prob(value), low, high), strict=True):
+                    column.append(target.each(part.expand(torch.broadcast_shapes(part.shape, value.shape))))
     weights = torch.cat(log_w)
     stored = batch[field.name]
     dtype = weights.dtype
     u = torch.full(stored.shape, torch.nan, dtype=dtype, device=stored.device)
     tails = u.clone()
     for i, target in enumerate(targets):
-        low, high, tail = _left_out(weights, *(torch.cat(found[i]).to(dtype) for found in (densities, below, upto)))
+        low, high, tail = _left_out(weights, *(torch.cat(column).to(dtype) for column in found[i]))
         value = low + torch.rand(low.shape, dtype=dtype, device=low.device) * (high - low)
         for whole, part in ((u, value), (tails, tail)):
             place, inside = target.spread(part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ def figure(found: Anomaly) -> Figure:
     panels = drawn.subplots(1, 2 if known else 1, squeeze=False)[0]
     score = found.score.double().numpy()
     finite = score[np.isfinite(score)]
-    edges = np.histogram_bin_edges(finite, 40)
+    edges = np.histogram_bin_edges(finite, 24)
     ax = house_axes(panels[0], "\N{MINUS SIGN}log p(x), nats", "share of rows in a bin")
     if found.outliers is None:
         ax.hist(finite, edges, weights=np.full(len(finite), 1 / len(finite)), color=BLUE)
@@ -39,7 +39,7 @@ def figure(found: Anomaly) -> Figure:
     return drawn
 
 
-def _curves(ax: Figure, found: Anomaly, outliers: np.ndarray) -> None:
+def _curves(ax: Any, found: Anomaly, outliers: np.ndarray) -> None:
     from sklearn.metrics import roc_curve
 
     house_axes(ax, "share of inliers called outliers", "share of outliers found")

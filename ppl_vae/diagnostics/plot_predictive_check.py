@@ -27,18 +27,16 @@ def figure(found: PredictiveCheck) -> Figure:
         spare.remove()
     for ax, i in zip(grid, order, strict=False):
         made, seen = found.replicated[:, i].numpy(), float(found.observed[i])
-        house_axes(ax, "", "", shorten(found.names[i], 32))
+        house_axes(ax, f"p = {float(found.adjusted[i]):.2g}", "", shorten(found.names[i], 30))
         ax.title.set_fontsize(9)
         ends = np.append(made, seen)
-        edges = np.linspace(ends.min(), ends.max(), 41) if np.ptp(ends) else 10
+        edges = np.linspace(ends.min(), ends.max(), 25) if np.ptp(ends) else 10
         label = f"{len(made):,} replicated data sets"
         ax.hist(made, edges, weights=np.full(len(made), 1 / len(made)), color=BLUE, label=label)
         ax.axvline(seen, color=ORANGE, lw=2, label=f"the {found.rows:,} rows")
         ax.margins(x=0.05)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4))
         ax.yaxis.set_major_locator(MaxNLocator(nbins=3))
-        words = f"p = {float(found.adjusted[i]):.2g}"
-        ax.text(0.98, 0.97, words, transform=ax.transAxes, ha="right", va="top", fontsize=8.5, color=INK)
     shared_legend(drawn, [*grid[: len(order)]])
     drawn.supylabel("share of replicas", fontsize=10, color=INK)
     drawn.supxlabel("statistic (units of the field; p corrected for all statistics)", fontsize=10, color=INK)

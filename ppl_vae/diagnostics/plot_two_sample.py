@@ -27,7 +27,9 @@ def figure(found: TwoSample) -> Figure:
     panels = drawn.subplots(1, len(found.tests), squeeze=False)[0]
     for ax, (name, test) in zip(panels, found.tests.items(), strict=True):
         p = found.adjusted[name]
-        house_axes(ax, AXES.get(name, name), "share of draws" if ax is panels[0] else "", f"{name}, corrected p = {p:.2g}")
+        house_axes(
+            ax, AXES.get(name, name), "share of draws" if ax is panels[0] else "", f"{name}, corrected p = {p:.2g}"
+        )
         null = test.null.numpy()
         ends = np.append(null, test.statistic)
         edges = np.linspace(ends.min(), ends.max() or 1.0, 41) if np.ptp(ends) else 10

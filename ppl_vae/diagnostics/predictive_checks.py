@@ -99,7 +99,9 @@ class PredictiveCheck:
     @property
     def verdict(self) -> str:
         """In which statistics the data are not like the replicas."""
-        made = "rows that the model makes" if self.kind == "prior" else "rows that the pair makes from their own latents"
+        made = (
+            "rows that the model makes" if self.kind == "prior" else "rows that the pair makes from their own latents"
+        )
         off = [i for i in self.deviations.abs().argsort(descending=True).tolist() if self.adjusted[i] < LEVEL]
         if not off:
             return (
@@ -113,14 +115,14 @@ class PredictiveCheck:
             for i in off[:3]
         ]
         advice = (
-            "if it is the noise of single entries, another likelihood; if it is how rows differ or hang together, a "
-            "prior that is learned or more latents"
+            "Where single entries are too noisy or too smooth try another likelihood; where rows are too alike, a "
+            "prior that is learned, or more latents"
             if self.kind == "prior"
-            else "another likelihood, or a decoder with more capacity: it is no matter of the prior"
+            else "Try another likelihood, or a decoder with more capacity: it is no matter of the prior"
         )
         return (
             f"In {len(off)} of {len(self.names)} statistics held-out rows differ from {made} "
-            f"(p = {self.p_value:.2g}, all together): {'; '.join(said)}. Try {advice}."
+            f"(p = {self.p_value:.2g}, all together): {'; '.join(said)}. {advice}."
         )
 
     def figure(self) -> Figure:
@@ -225,7 +227,9 @@ def _wanted(statistics: Mapping[str, Any] | None, fields: tuple[Field, ...]) -> 
     if all(callable(how) for how in statistics.values()):
         if len(fields) > 1:
             names = ", ".join(f.name for f in fields)
-            raise UserError(f"the model makes fields {names}: name the one of the statistics, {{field: {{name: function}}}}")
+            raise UserError(
+                f"the model makes fields {names}: name the one of the statistics, {{field: {{name: function}}}}"
+            )
         return {name: _of(fields[0], how) for name, how in statistics.items()}
     found, known = {}, {f.name: f for f in fields}
     for name, several in statistics.items():
@@ -248,9 +252,13 @@ def _values(wanted: Mapping[str, Callable[[Rows], Any]], rows: Rows, what: str) 
             value = torch.as_tensor(how(rows), dtype=torch.float64)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"statistic {name!r} fails on {what} ({reason}): it is given a tensor [row, ...]") from error
+            raise UserError(
+                f"statistic {name!r} fails on {what} ({reason}): it is given a tensor [row, ...]"
+            ) from error
         if value.numel() != 1 or not bool(torch.isfinite(value).all()):
             came = f"shape {tuple(value.shape)}" if value.numel() != 1 else f"{value.item()}"
-            raise UserError(f"statistic {name!r} expects one finite number, got {came} from {what}: skip missing entries")
+            raise UserError(
+                f"statistic {name!r} expects one finite number, got {came} from {what}: skip missing entries"
+            )
         found.append(value.reshape(()).cpu())
     return torch.stack(found)

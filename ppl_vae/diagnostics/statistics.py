@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -36,22 +38,28 @@ def defaults(field: Field) -> dict[str, Statistic]:
         return _of_pictures(field)
     if is_nominal(field):
         return _of_levels(field)
+    names, entries = _names(field), partial(with_gaps, field)
     found: dict[str, Statistic] = {}
-    if field.size <= MOST:
-        names = _names(field)
-        for j, name in enumerate(names):
-            found |= {f"{name} {what}": _of_column(field, j, how) for what, how in _column_statistics(field).items()}
-        pairs = [(i, j) for i in range(len(names)) for j in range(i)]
-        for i, j in pairs if len(pairs) <= MOST else []:
-            found[f"{names[j]}, {names[i]} correlation"] = lambda x, i=i, j=j: _correlation(*with_gaps(field, x).T[[i, j]])
+    if field.size > MOST:
+        found |= {f"{field.name} {what}": _after(entries, how) for what, how in _column_statistics(field).items()}
+        found[f"{field.name} sd of column means"] = _after(entries, lambda x: _finite(x.nanmean(0)).std())
+        found[f"{field.name} sd of row means"] = _after(entries, lambda x: _finite(x.nanmean(1)).std())
     else:
-        for what, how in _column_statistics(field).items():
-            found[f"{field.name} {what}"] = lambda x, how=how: how(with_gaps(field, x).flatten())
-        found[f"{field.name} sd of column means"] = lambda x: with_gaps(field, x).nanmean(0).std()
-        found[f"{field.name} sd of row means"] = lambda x: _finite(with_gaps(field, x).nanmean(1)).std()
-    if field.size > 1 and len(_names(field)) * (field.size - 1) / 2 > MOST:
-        found[f"{field.name} correlation, root mean square"] = lambda x: _correlations(with_gaps(field, x))
+        for j, name in enumerate(names):
+            column = _after(entries, itemgetter((slice(None), j)))
+            found |= {f"{name} {what}": _after(column, how) for what, how in _column_statistics(field).items()}
+    pairs = [(i, j) for j in range(field.size) for i in range(j)] if field.size <= MOST else []
+    if 0 < len(pairs) <= MOST:
+        for i, j in pairs:
+            both = _after(entries, itemgetter((slice(None), [i, j])))
+            found[f"{names[i]}, {names[j]} correlation"] = _after(both, lambda x: _correlation(x[:, 0], x[:, 1]))
+    elif field.size > 1:
+        found[f"{field.name} correlation, root mean square"] = _after(entries, _correlations)
     return found
+
+
+def _after(first: Statistic, second: Statistic) -> Statistic:
+    return lambda x: second(first(x))
 
 
 def of_pairs(fields: list[Field]) -> dict[str, Callable[[Mapping[str, Tensor]], Any]]:
@@ -90,7 +98,7 @@ def _of_pictures(field: Field) -> dict[str, Statistic]:
         "ink sd": lambda x: ink(x).std(),
         "ink least": lambda x: ink(x).min(),
         "ink largest": lambda x: ink(x).max(),
-        "correlation of neighbouring pixels": neighbours,
+        "neighbour correlation": neighbours,
     }
     if field.kind != "positive":
         found["share of zeros"] = lambda x: _share(pixels(x), 0.0)
@@ -100,7 +108,8 @@ def _of_pictures(field: Field) -> dict[str, Statistic]:
 def _of_levels(field: Field) -> dict[str, Statistic]:
     levels = range(min(field.cardinality or 1, MOST))
     names = field.names or tuple(map(str, range(field.cardinality or 1)))
-    return {f"{field.name} share of {names[k]}": lambda x, k=k: _share(with_gaps(field, x), float(k)) for k in levels}
+    entries = partial(with_gaps, field)
+    return {f"{field.name} share of {names[k]}": _after(entries, partial(_share, value=float(k))) for k in levels}
 
 
 def _column_statistics(field: Field) -> dict[str, Statistic]:
@@ -116,10 +125,6 @@ def _column_statistics(field: Field) -> dict[str, Statistic]:
     if field.kind in ("count", "unit", "categorical"):
         found["share of zeros"] = lambda x: _share(x, 0.0)
     return found
-
-
-def _of_column(field: Field, j: int, how: Statistic) -> Statistic:
-    return lambda x: how(with_gaps(field, x)[:, j])
 
 
 def _names(field: Field) -> list[str]:

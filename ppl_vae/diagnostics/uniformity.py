@@ -25,11 +25,10 @@ class Uniformity(NamedTuple):
 def uniformity(u: Float[Tensor, "row entry"], *, draws: int = 999, seed: int = 0) -> Uniformity:
     """Test that numbers in [0, 1] are uniform, when rows are independent and the entries of a row need not be.
 
-    The statistic is the largest |F(t) - t| / se(t) over a grid, F the distribution function of all entries, and se its
-    standard error over rows: se(t)^2 = sum_i d_i(t)^2 / N^2, d_i = sum_j (1[u_ij <= t] - t), N entries. Under the null
-    rows contribute deviations around 0 that are independent, so that random signs of whole rows give its distribution
-    (a wild bootstrap of clusters, exact for symmetric deviations, else as rows become many). Entries that are NaN are
-    left out.
+    The statistic is the largest |F(t) - t| / sqrt(t (1 - t)) over a grid, F the distribution function of all entries.
+    Under the null rows contribute deviations sum_j (1[u_ij <= t] - t) that are independent with mean 0, so that random
+    signs of whole rows give its distribution (a wild bootstrap of clusters: exact for symmetric deviations, else as
+    rows become many; below 30 rows do not lean on it). Entries that are NaN are left out.
 
     Args:
         u: [row, entry].
@@ -48,11 +47,12 @@ def uniformity(u: Float[Tensor, "row entry"], *, draws: int = 999, seed: int = 0
     grid = GRID.to(u.device)
     rows = torch.stack([((u <= t).double() - t).masked_fill(~seen, 0.0).sum(1) for t in grid], 1)
     rows = rows / seen.sum()
-    se = rows.square().sum(0).sqrt().clamp(min=1e-12)
+    # errors of rows that were estimated at each t would be far too small where no entry, or every one, is below t
+    weight = (grid * (1 - grid)).sqrt()
     generator = torch.Generator().manual_seed(seed)
     signs = (2 * torch.randint(0, 2, (draws, len(u)), generator=generator) - 1).to(rows)
-    largest = ((signs @ rows).abs() / se).max(1).values
+    largest = ((signs @ rows).abs() / weight).max(1).values
     difference = rows.sum(0)
-    statistic = (difference.abs() / se).max()
+    statistic = (difference.abs() / weight).max()
     p_value = (1 + int((largest >= statistic).sum())) / (1 + draws)
-    return Uniformity(difference.cpu(), (largest.quantile(0.95) * se).cpu(), p_value)
+    return Uniformity(difference.cpu(), (largest.quantile(0.95) * weight).cpu(), p_value)
