@@ -11,21 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.completion import completed
-from ppl_vae.data import Field, as_split
-from ppl_vae.data.convert import missing_in
-from ppl_vae.diagnostics.cdf import at_most
+from ppl_vae.data import as_split
 from ppl_vae.diagnostics.features import is_nominal
+from ppl_vae.diagnostics.left_out import left_out, refuse_field
 from ppl_vae.diagnostics.several import holm
 from ppl_vae.diagnostics.uniformity import Uniformity, uniformity
-from ppl_vae.errors import ProgramError, UserError
-from ppl_vae.filling import Target, observing
-from ppl_vae.inversion import ancestors, dependencies
-from ppl_vae.missing import Holes
-from ppl_vae.moments import single
-from ppl_vae.passes import FLOATS_AT_ONCE, Passes, passes
+from ppl_vae.errors import UserError
+from ppl_vae.passes import FLOATS_AT_ONCE, passes
 from ppl_vae.program import Pair
-from ppl_vae.psis import khat, khat_limit, smooth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +27,10 @@ __all__ = ["LooPIT", "loo_pit"]
 
 LEVEL = 0.05
 
-MOST_UNRELIABLE = 0.05
+MOST_UNRELIABLE = 0.1
+
+FEWEST = 25
+"""Fewer effective particles leave an error of more than 0.1 in u."""
 
 COLUMNS = 100
 """With more entries a row, single ones are not tested."""
@@ -44,13 +40,15 @@ COLUMNS = 100
 class LooPIT:
     """What `loo_pit` found: u of every entry, uniform on [0, 1] if the model is right; NaN where entries are missing.
 
-    `khat` is the tail index of the weights that leave each entry out: above `khat_limit(particles)` its u rests on a
-    few particles and cannot be believed. `randomised` says that values are discrete, so that u is drawn between
-    P(X < x) and P(X <= x). `names` are those of the entries of a row, where they have any.
+    `ess` is the effective number of particles behind each u, whose Monte Carlo error is at most 1 / (2 sqrt(ess)), and
+    `khat` the tail index of the weights that leave the entry out: above 1 they have no mean, and more particles do not
+    help. u is a share, between 0 and 1 whatever the weights, so that a k-hat of 0.7 does it no harm. `randomised` says
+    that values are discrete, so that u is drawn between P(X < x) and P(X <= x). `names` are those of the entries of a
+    row, where they have any.
 
     Example:
         >>> u = torch.rand(500, 2, generator=torch.manual_seed(1))
-        >>> found = LooPIT("x", 0.5 + 0.8 * (u - 0.5), torch.zeros(500, 2), particles=100)
+        >>> found = LooPIT("x", 0.5 + 0.8 * (u - 0.5), 0 * u, 0 * u + 100, particles=100)
         >>> found.p_value < 0.01, found.shape
         (True, 'too wide')
     """
@@ -58,6 +56,7 @@ class LooPIT:
     field: str
     u: Float[Tensor, "row ..."]
     khat: Float[Tensor, "row ..."]
+    ess: Float[Tensor, "row ..."]
     particles: int
     randomised: bool = False
     names: tuple[str, ...] = ()
@@ -86,9 +85,9 @@ class LooPIT:
 
     @property
     def unreliable(self) -> float:
-        """The share of entries whose k-hat is above its limit."""
-        known = self.khat[~self.u.isnan()]
-        return float((known > khat_limit(self.particles)).double().mean())
+        """The share of entries whose u rests on too few particles, fewer than 25, or on weights without a mean."""
+        seen = ~self.u.isnan()
+        return float(((self.khat > 1) | (self.ess < FEWEST))[seen].double().mean())
 
     @property
     def shape(self) -> str:
@@ -125,8 +124,8 @@ class LooPIT:
         found |= {"shape": self.shape if self.p_value < LEVEL else "uniform"}
         for mass in (0.5, 0.9):
             found[f"coverage_{mass:g}"], found[f"coverage_{mass:g}_se"] = self.coverage(mass)
-        known = self.khat[~self.u.isnan()]
-        found |= {"khat_median": float(known.median()), "khat_limit": khat_limit(self.particles)}
+        seen = ~self.u.isnan()
+        found |= {"ess_median": float(self.ess[seen].median()), "khat_median": float(self.khat[seen].median())}
         return found | {"unreliable": self.unreliable, "entries_p_adjusted": dict(self.by_entry)}
 
     @property
@@ -134,8 +133,8 @@ class LooPIT:
         """Whether entries are predicted with the right spread from the others of their row, and what to try."""
         if self.unreliable > MOST_UNRELIABLE:
             return (
-                f"Not to be believed yet: k-hat is above its limit in {100 * self.unreliable:.0f} % of the entries of "
-                f"field {self.field!r}, where predictions rest on a few particles. Take more particles, or a wider "
+                f"Not to be believed yet: in {100 * self.unreliable:.0f} % of the entries of field {self.field!r} "
+                f"predictions rest on fewer than {FEWEST} effective particles. Take more particles, or a wider "
                 f"or richer guide. {self._found()}"
             )
         return self._found()
@@ -223,92 +222,10 @@ def loo_pit(
             "field, or see ppl_vae.predict for its probabilities"
         )
     with passes(pair, split, particles, seed=seed) as plan:
-        _refuse(pair, plan, about)
+        refuse_field(pair, plan, about)
         # all particles of a row are needed at once: weights, densities and distribution functions of its entries
         rows = max(1, min(plan.rows, FLOATS_AT_ONCE // (6 * particles * about.size)))
         batches = [split.batch(slice(start, start + rows)) for start in range(0, len(split), rows)]
-        parts = [_some(pair, plan, about, {n: v.contiguous() for n, v in batch.items()}) for batch in batches]
-    u, tails, discrete = zip(*parts, strict=True)
-    return LooPIT(field, torch.cat(u).cpu(), torch.cat(tails).cpu(), particles, any(discrete), about.names, seed)
-
-
-def _targets(pair: Pair, plan: Passes, field: Field, batch: dict[str, Tensor]) -> list[Target]:
-    structure = plan.structure
-    holes = Holes(structure.holes, structure.latents, batch)
-    return [t for t in observing(pair.model, holes, structure.dim, plan.split.schema, batch) if t.name == field.name]
-
-
-def _refuse(pair: Pair, plan: Passes, field: Field) -> None:
-    """Raise for a field whose entries cannot be left out one by one."""
-    batch = {n: v.contiguous() for n, v in plan.split.batch(slice(0, 4)).items()}
-    targets = _targets(pair, plan, field, batch)
-    if not targets:
-        raise UserError(f"the model does not observe field {field.name!r}: ask for one that it generates")
-    if held := [t.site for t in targets if plan.structure.holes.get(t.site) == "held"]:
-        raise UserError(f"site {held[0]!r} is a latent in rows without it: see ppl_vae.predict for its probabilities")
-    (sites,) = completed(pair, plan.structure, batch, 1).sites
-    for target in targets:
-        base = single(sites[target.site]["fn"])
-        if base.event_dim:
-            raise UserError(
-                f"site {target.site!r} observes the entries of field {field.name!r} together, as a "
-                f"{type(base).__name__}: LOO-PIT needs entries that are independent given latents, with .to_event()"
-            )
-    holes = Holes(plan.structure.holes, plan.structure.latents, batch)
-    # a field from which others are made is found by treating it as a latent
-    for target in targets:
-        parents = dependencies(Holes({target.site: "held"}, [target.site], {})(holes(pair.model)), batch, [*sites])
-        for other, site in sites.items():
-            if site["is_observed"] and other != target.site and target.site in ancestors(other, parents):
-                raise ProgramError(
-                    target.site,
-                    f"site {other!r} of the model depends on {target.site!r}, so that leaving an entry of field "
-                    f"{field.name!r} out changes what is predicted there too",
-                    "ask for the field of the last site",
-                )
-
-
-def _some(pair: Pair, plan: Passes, field: Field, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, bool]:
-    """u and k-hat of some rows, [row, *S], and whether the values are discrete."""
-    targets = _targets(pair, plan, field, batch)
-    log_w: list[Tensor] = []
-    found: list[list[list[Tensor]]] = [[[], [], []] for _ in targets]  # densities, P(X < x), P(X <= x)
-    discrete = False
-    for k in plan.sizes():
-        particles = completed(pair, plan.structure, batch, k)
-        log_w.append(particles.log_weight)
-        for sites in particles.sites:
-            for i, target in enumerate(targets):
-                site = sites[target.site]
-                base, value = single(site["fn"]), site["value"]
-                low, high = at_most(base, value)
-                discrete = discrete or bool(getattr(base.support, "is_discrete", False))
-                for column, part in zip(found[i], (base.log_prob(value), low, high), strict=True):
-                    column.append(target.each(part.expand(torch.broadcast_shapes(part.shape, value.shape))))
-    weights = torch.cat(log_w)
-    stored = batch[field.name]
-    dtype = weights.dtype
-    u = torch.full(stored.shape, torch.nan, dtype=dtype, device=stored.device)
-    tails = u.clone()
-    for i, target in enumerate(targets):
-        low, high, tail = _left_out(weights, *(torch.cat(column).to(dtype) for column in found[i]))
-        value = low + torch.rand(low.shape, dtype=dtype, device=low.device) * (high - low)
-        for whole, part in ((u, value), (tails, tail)):
-            place, inside = target.spread(part)
-            whole.copy_(torch.where(inside, place, whole))
-    gone = missing_in(field.kind, stored)
-    return u.masked_fill(gone, torch.nan).clamp(0, 1), tails.masked_fill(gone, torch.nan), discrete
-
-
-def _left_out(log_w: Tensor, log_p: Tensor, below: Tensor, upto: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Averages [row, ...] under weights that leave each entry out, and their k-hat; a thousand entries at a time."""
-    shape = log_p.shape
-    particles = shape[0]
-    rows = log_w.reshape(*log_w.shape, *[1] * (log_p.dim() - 2)).expand(shape)
-    ratios = (rows - log_p).reshape(particles, -1)
-    columns = []
-    for some, low, high in zip(*(v.reshape(particles, -1).split(1000, 1) for v in (ratios, below, upto)), strict=True):
-        weight = smooth(some).softmax(0)
-        columns.append(torch.stack([(weight * low).sum(0), (weight * high).sum(0), khat(some)]))
-    low, high, tail = (v.reshape(shape[1:]) for v in torch.cat(columns, 1))
-    return low, high, tail
+        parts = [left_out(pair, plan, about, {n: v.contiguous() for n, v in batch.items()}) for batch in batches]
+    u, tails, ess = (torch.cat(column).cpu() for column in zip(*(p[:3] for p in parts), strict=True))
+    return LooPIT(field, u, tails, ess, particles, any(p[3] for p in parts), about.names, seed)

@@ -99,9 +99,7 @@ class PredictiveCheck:
     @property
     def verdict(self) -> str:
         """In which statistics the data are not like the replicas."""
-        made = (
-            "rows that the model makes" if self.kind == "prior" else "rows that the pair makes from their own latents"
-        )
+        made = "rows that the model makes" + ("" if self.kind == "prior" else " from the latents of the very rows")
         off = [i for i in self.deviations.abs().argsort(descending=True).tolist() if self.adjusted[i] < LEVEL]
         if not off:
             return (
