@@ -30,8 +30,8 @@ class Evaluation:
     `elbo` is the mean log weight, `log_evidence` the log of the mean weight over `particles` (its expectation
     is a lower bound that grows with the particles), `log_evidence_se` its Monte Carlo standard error by the
     delta method, `ess` the effective number of particles, (sum w)^2 / sum w^2, and `khat` the tail index of the
-    weights, by which rows are known whose evidence and standard error cannot be believed (`unreliable`). `rate` is the
-    KL part and `distortion` minus the likelihood part: rate + distortion = -elbo. `iwae` holds the bounds IWAE_k that
+    weights, by which rows are known whose standard error cannot be believed (`unreliable`). `rate` is the KL part
+    and `distortion` minus the likelihood part: rate + distortion = -elbo. `iwae` holds the bounds IWAE_k that
     were asked for, by k, and `iwae_se` their Monte Carlo standard errors.
     """
 
@@ -51,6 +51,10 @@ class Evaluation:
         """The rows whose k-hat is above `khat_limit`, worst first: there the guide misses much of the posterior."""
         order = self.khat.nan_to_num(-math.inf).argsort(descending=True, stable=True).tolist()
         return [i for i in order if self.khat[i] > khat_limit(self.particles)]
+
+    def columns(self) -> dict[str, Float[Tensor, " row"]]:
+        """Everything that is told of single rows, by name."""
+        return {name: getattr(self, name) for name in _COLUMNS} | {f"iwae_{k}": v for k, v in self.iwae.items()}
 
     def summary(self) -> dict[str, float | int]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone.
