@@ -17,7 +17,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.lanes import Compile, check_mode
 from ppl_vae.passes import Passes, passes
 from ppl_vae.program import Pair
-from ppl_vae.psis import khat_limit
+from ppl_vae.psis import FEWEST, khat_limit
 from ppl_vae.running import Groups, Largest, Sums
 
 __all__ = ["Evaluation", "Evidence", "evaluate", "evidence_of"]
@@ -59,6 +59,8 @@ class Evaluation:
     def summary(self) -> dict[str, float | int]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone.
 
+        k-hat is told from 25 particles on.
+
         Example:
             >>> one = torch.ones(4)
             >>> Evaluation(-one, -one, 0 * one, 0 * one, one, 0 * one, one, particles=1).summary()["nll"]
@@ -76,11 +78,10 @@ class Evaluation:
             "rate": float(self.rate.mean()),
             "distortion": float(self.distortion.mean()),
             "ess": float(self.ess.mean()),
-            "khat_median": float(self.khat.median()),
-            "khat_max": float(self.khat.max()),
-            "khat_limit": khat_limit(self.particles),
-            "unreliable_rows": len(self.unreliable),
         }
+        if self.particles >= FEWEST:
+            found |= {"khat_median": float(self.khat.median()), "khat_max": float(self.khat.max())}
+            found |= {"khat_limit": khat_limit(self.particles), "unreliable_rows": len(self.unreliable)}
         for k, values in self.iwae.items():
             found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": _standard_error(values)}
         return found

@@ -97,7 +97,7 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     table.add_row("rate (KL)", _number(summary["rate"]))
     table.add_row("distortion", _number(summary["distortion"]))
     table.add_row(f"effective particles of {particles}", _number(summary["ess"], 1))
-    if summary.get("khat_limit", -math.inf) > -math.inf and summary.get("khat_max") is not None:
+    if "khat_limit" in summary:
         limit = _number(summary["khat_limit"])
         table.add_row(
             f"rows with k-hat above {limit} (their Monte Carlo error is not known)", f"{summary['unreliable_rows']:,}"
@@ -154,11 +154,11 @@ def update_evaluation(run: Path, key: str, judged: Judged) -> Path:
     """
     from ppl_vae.atomic import write_json
 
-    file = run / "evaluation.json"
+    found = read_evaluation(run) | {key: as_json(judged.summary)}
     if judged.rows is not None:
         columns = {name: values.tolist() for name, values in judged.rows.columns().items()}
         write(rows_file(run, key), table_text({"row": list(range(len(judged.rows.elbo)))} | columns))
-    return write_json(file, read_evaluation(run) | {key: as_json(judged.summary)})
+    return write_json(run / "evaluation.json", found)
 
 
 def rows_file(run: Path, key: str) -> Path:
