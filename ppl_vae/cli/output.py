@@ -7,9 +7,11 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ppl_vae.data import Split
+    from ppl_vae.evaluation import Evaluation
 
 __all__ = [
     "Interrupted",
+    "Judged",
     "array_bytes",
     "as_json",
     "check_target",
@@ -33,6 +37,7 @@ __all__ = [
     "note",
     "print_table",
     "read_evaluation",
+    "read_rows",
     "table_text",
     "update_evaluation",
     "write_rows",
@@ -56,28 +61,37 @@ def print_table(table: Table) -> None:
     (console if console.is_terminal else Console(width=200)).print(table)
 
 
-def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train: Split | None = None) -> dict[str, Any]:
+class Judged(NamedTuple):
+    """The held-out numbers of a pair, and those of every row where it has an evidence."""
+
+    summary: dict[str, Any]
+    rows: Evaluation | None
+
+
+def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train: Split | None = None) -> Judged:
     """The held-out numbers of a pair: its evidence, or, with a line that says why, how well rows come back.
 
-    Where some rows are outliers, the numbers are those of the others, and AUCs say how well the evidence tells them.
+    Where some rows are outliers, the summary is that of the others, and AUCs say how well the evidence tells them;
+    simpler scores that they are compared with are made from training rows.
     """
     import ppl_vae
     from ppl_vae.predictive import label_scores
 
     inliers, apart = rows.inliers(), dict[str, Any]()
     try:
-        found: Any = ppl_vae.evaluate(model, guide, rows, particles=particles, seed=seed)
+        found = ppl_vae.evaluate(model, guide, rows, particles=particles, seed=seed)
     except NoDensity as reason:
         note(str(reason))
-        found = ppl_vae.reconstruct(model, guide, inliers, seed=seed)
-    else:
-        if rows.outliers is not None:
-            from ppl_vae.diagnostics.anomalies import anomalies_of, of_rows
+        back = ppl_vae.reconstruct(model, guide, inliers, seed=seed)
+        return Judged(back.summary() | label_scores(model, guide, inliers) | {"seed": seed}, None)
+    usual = found
+    if rows.outliers is not None:
+        from ppl_vae.diagnostics.anomalies import anomalies_of, of_rows
 
-            apart = anomalies_of(found, model, rows, train).summary()
-            apart = {key: value for key, value in apart.items() if key == "outliers" or key.startswith("auc")}
-            found = of_rows(found, (~rows.outliers).nonzero()[:, 0])
-    return found.summary() | label_scores(model, guide, inliers) | apart | {"seed": seed}
+        apart = anomalies_of(found, model, rows, train).summary()
+        apart = {key: value for key, value in apart.items() if key == "outliers" or key.startswith("auc")}
+        usual = of_rows(found, (~rows.outliers).nonzero()[:, 0])
+    return Judged(usual.summary() | label_scores(model, guide, inliers) | apart | {"seed": seed}, found)
 
 
 def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
@@ -96,9 +110,11 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     table.add_row("rate (KL)", _number(summary["rate"]))
     table.add_row("distortion", _number(summary["distortion"]))
     table.add_row(f"effective particles of {particles}", _number(summary["ess"], 1))
-    if summary.get("khat_limit", -math.inf) > -math.inf and summary.get("khat_max") is not None:
+    if "khat_limit" in summary:
         limit = _number(summary["khat_limit"])
-        table.add_row(f"rows with k-hat above {limit} (not to be believed)", f"{summary['unreliable_rows']:,}")
+        table.add_row(
+            f"rows with k-hat above {limit} (their Monte Carlo error is not known)", f"{summary['unreliable_rows']:,}"
+        )
     if "accuracy" in summary:
         share, error = (100 * summary[key] for key in ("accuracy", "accuracy_se"))
         table.add_row(f"label right, of {summary['labelled_rows']:,} rows, %", f"{_number(share)} ± {_number(error)}")
@@ -163,12 +179,39 @@ def as_json(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def update_evaluation(run: Path, key: str, summary: Mapping[str, Any]) -> Path:
-    """Put the summary into RUN/evaluation.json, under the name of the rows; keeps what else is there."""
+def update_evaluation(run: Path, key: str, judged: Judged) -> Path:
+    """Put the summary into RUN/evaluation.json, under the name of the rows, and the rows into a table beside it.
+
+    Keeps what else is there.
+    """
     from ppl_vae.atomic import write_json
 
-    file = run / "evaluation.json"
-    return write_json(file, read_evaluation(run) | {key: as_json(summary)})
+    found = read_evaluation(run) | {key: as_json(judged.summary)}
+    if judged.rows is not None:
+        columns = {name: values.tolist() for name, values in judged.rows.columns().items()}
+        write(rows_file(run, key), table_text({"row": list(range(len(judged.rows.elbo)))} | columns))
+    return write_json(run / "evaluation.json", found)
+
+
+def rows_file(run: Path, key: str) -> Path:
+    """Where the values of single rows are, such as RUN/evaluation-test.csv."""
+    return run / f"evaluation-{re.sub(r'[^A-Za-z0-9_-]+', '-', key)}.csv"
+
+
+def read_rows(run: Path, key: str, particles: int) -> Evaluation | None:
+    """What `update_evaluation` wrote of single rows; nothing if it is not there or is no such table."""
+    import torch
+
+    from ppl_vae.evaluation import Evaluation
+
+    try:
+        with rows_file(run, key).open(encoding="utf-8", newline="") as lines:
+            table = list(csv.DictReader(lines))
+        names = [f.name for f in fields(Evaluation) if f.name not in ("particles", "iwae", "iwae_se")]
+        columns: dict[str, Any] = {n: torch.tensor([float(row[n]) for row in table]) for n in names}
+        return Evaluation(**columns, particles=particles)
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def read_evaluation(run: Path) -> dict[str, Any]:
