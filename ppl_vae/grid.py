@@ -110,7 +110,7 @@ class Grid:
 
     def name(self, cell: Cell) -> str:
         """What a cell is called in tables: its words for what is varied."""
-        return ", ".join(cell.factors[factor] for factor in self.levels) or cell.factors["guide"]
+        return " + ".join(cell.factors[factor] for factor in self.levels) or cell.factors["guide"]
 
     def options(self, cell: Cell) -> dict[str, Any]:
         """The options of `fit` for a cell, by name."""

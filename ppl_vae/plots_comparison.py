@@ -33,8 +33,8 @@ def bounds_against_particles(found: Comparison) -> Figure:
     for i, pair in enumerate(found.pairs):
         _band(axes[0], found, pair, rungs, i)
     if panels == 2:
-        words = f"difference to {shorten(found.best.name, 24)} (nats per row)"
-        house_axes(axes[1], "particles K of the bound", words, "paired differences, ± 2 s.e.")
+        title = f"paired, to {shorten(found.best.name, 28)}, ± 2 s.e."
+        house_axes(axes[1], "particles K of the bound", "difference to the best (nats per row)", title)
         for i, pair in enumerate(found.pairs):
             _paired(axes[1], found, pair, rungs, i)
     for ax in axes:
@@ -67,4 +67,4 @@ def _draw(ax: Any, k: list[int], values: np.ndarray, band: np.ndarray, i: int, l
     colour, dash = CLASSES[i % len(CLASSES)], _DASHES[i // len(CLASSES) % len(_DASHES)]
     ax.plot(k, values, color=colour, ls=dash, marker="o", ms=3.5, lw=1.6, label=label)
     if np.isfinite(band).all():
-        ax.fill_between(k, values - band, values + band, color=colour, alpha=0.13, lw=0)
+        ax.fill_between(k, values - band, values + band, color=colour, alpha=0.1, lw=0)

@@ -101,11 +101,12 @@ class _Processes:
             self.running.add(process)
         self.watcher.begin(job.name)
         last = ""
-        for line in process.stderr or ():
-            if line.strip():
-                last = line.strip()
-                self.watcher.line(job.name, last)
-        status = process.wait()
+        with process:
+            for line in process.stderr or ():
+                if line.strip():
+                    last = line.strip()
+                    self.watcher.line(job.name, last)
+        status = process.returncode
         with self.lock:
             self.running.discard(process)
         if self.stopped:
