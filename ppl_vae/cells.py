@@ -241,7 +241,7 @@ def _outcome(grid: Grid, out: Path, key: Mapping[str, Any], failed: dict[str, st
     pairs = [_compared(name, several) for name, several in groups.items()]
     levels = {f: tuple(w for w in words if any(p.factors[f] == w for p in pairs)) for f, words in grid.levels.items()}
     where = next(iter(about.values()))["where"]
-    found = ranked(pairs, where=where, particles=key["particles"], rungs=key["iwae"], levels=levels)
+    found = ranked(pairs, where=where, particles=key["particles"], rungs=key["iwae"], levels=levels, failed=failed)
     return Outcome(found, failed, runs)
 
 

@@ -34,8 +34,8 @@ class Comparison:
     """What `compare` found: the pairs, best log evidence first, on the same rows with as many particles.
 
     `rows` is how many rows there are, `where` what they are called, `particles` the draws per row, `ladder` the
-    numbers of particles whose bounds are known, `levels` what a grid varied, in the order in which it was asked for.
-    Everything is in nats per row.
+    numbers of particles whose bounds are known, `levels` what a grid varied, in the order in which it was asked for,
+    `failed` why cells of a grid are not there. Everything is in nats per row.
     """
 
     pairs: tuple[Compared, ...]
@@ -44,6 +44,7 @@ class Comparison:
     particles: int
     ladder: tuple[int, ...]
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def best(self) -> Compared:
@@ -74,11 +75,11 @@ class Comparison:
 
         return verdict(self)
 
-    def table(self) -> Table:
-        """A `rich` table, one line a pair; print it, or `str()` of the comparison."""
+    def table(self, width: int | None = None) -> Table:
+        """A `rich` table, one line a pair, at most so wide; print it, or `str()` of the comparison."""
         from ppl_vae.comparison_words import table
 
-        return table(self)
+        return table(self, width)
 
     def __str__(self) -> str:
         from ppl_vae.comparison_words import text
@@ -96,6 +97,7 @@ class Comparison:
             "best": self.best.name,
             "pairs": [self._record(pair) for pair in self.pairs],
             "order": self.order.summary(),
+            "failed": dict(self.failed),
             "verdict": self.verdict,
         }
 
@@ -206,10 +208,11 @@ def ranked(
     particles: int,
     rungs: Sequence[int],
     levels: Mapping[str, tuple[str, ...]] | None = None,
+    failed: Mapping[str, str] | None = None,
 ) -> Comparison:
     """A comparison of pairs that were judged on the same rows, best first; those without a number come last."""
     order = sorted(pairs, key=lambda pair: -_or_lowest(pair.estimate().value))
-    return Comparison(tuple(order), len(order[0].rows()), where, particles, tuple(rungs), levels or {})
+    return Comparison(tuple(order), len(order[0].rows()), where, particles, tuple(rungs), levels or {}, failed or {})
 
 
 def _or_lowest(value: float) -> float:

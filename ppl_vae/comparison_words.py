@@ -24,43 +24,64 @@ LISTED = 4
 # -- the table ---------------------------------------------------------------------------------------------
 
 
-def table(found: Comparison) -> Table:
-    """One line a pair, best first."""
+def table(found: Comparison, width: int | None = None) -> Table:
+    """One line a pair, best first; where `width` letters are not enough, without the columns that matter least."""
+    without: tuple[str, ...] = ()
+    made = _table(found, without)
+    for column in ("parameters", "IWAE", "s/epoch", "MC error", "between seeds"):
+        if width is None or _width(made) <= width:
+            break
+        without += (column,)
+        made = _table(found, without)
+    return made
+
+
+def _width(made: Table) -> int:
+    """How many letters a line of a table has; its title and caption are folded."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(width=10_000)
+    return Measurement.get(console, console.options, made).maximum
+
+
+def _table(found: Comparison, without: Sequence[str]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    several = any(len(pair.evaluations) > 1 for pair in found.pairs)
-    limit = khat_limit(found.particles)
-    rungs = shown_rungs(found)
     made = Table(
         title=f"nats per row, {found.rows:,} {found.where}, {found.particles:,} particles",
-        caption=_caption(found, several),
+        caption=_caption(found, any(len(pair.evaluations) > 1 for pair in found.pairs)),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
     made.add_column("", no_wrap=True)
-    heads = ["ELBO", *(f"IWAE-{k}" for k in rungs), "log p(x)", "MC error", *(["between seeds"] if several else [])]
-    heads += ["to the best", f"k-hat > {limit:.2f}", "parameters", "s/epoch"]
+    lines = [_cells(found, pair) for pair in found.pairs]
+    heads = [head for head in lines[0] if not head.startswith(tuple(without))]
     for head in heads:
         made.add_column(head, justify="right", no_wrap=True)
-    for pair in found.pairs:
-        made.add_row(pair.name, *_cells(found, pair, rungs, several))
+    for pair, cells in zip(found.pairs, lines, strict=True):
+        made.add_row(pair.name, *(cells[head] for head in heads))
     return made
 
 
-def _cells(found: Comparison, pair: Compared, rungs: Sequence[int], several: bool) -> list[str]:
+def _cells(found: Comparison, pair: Compared) -> dict[str, str]:
+    """The cells of a line by the heads of their columns."""
     evidence = pair.estimate()
-    cells = [_with_error(*pair.estimate("elbo")[:2]), *(_number(pair.estimate(k).value) for k in rungs)]
-    cells += [_with_error(*evidence[:2]), _number(evidence.mc_se, 3)]
-    if several:
-        cells.append(_number(evidence.seed_se))
     gap = difference(pair, found.best)
-    cells.append("best" if pair is found.best else _with_error(gap.value, gap.total_se))
-    cells.append(f"{pair.unreliable_rows:.0f}" if found.particles > 1 else "-")
-    cells.append(" + ".join(f"{n:,}" for n in pair.parameters))
-    return [*cells, "-" if pair.seconds_per_epoch is None else f"{pair.seconds_per_epoch:.2g}"]
+    cells = {"ELBO": _with_error(*pair.estimate("elbo")[:2])}
+    cells |= {f"IWAE-{k}": _number(pair.estimate(k).value) for k in shown_rungs(found)}
+    cells |= {"log p(x)": _with_error(*evidence[:2]), "MC error": _number(evidence.mc_se, 3)}
+    if any(len(each.evaluations) > 1 for each in found.pairs):
+        cells["between seeds"] = _number(evidence.seed_se)
+    cells["to the best"] = "best" if pair is found.best else _with_error(gap.value, gap.total_se)
+    if found.particles > 1:
+        cells[f"k-hat > {khat_limit(found.particles):.2f}"] = f"{pair.unreliable_rows:.0f}"
+    cells["parameters"] = " + ".join(f"{n:,}" for n in pair.parameters)
+    cells["s/epoch"] = "-" if pair.seconds_per_epoch is None else f"{pair.seconds_per_epoch:.2g}"
+    return cells
 
 
 def _caption(found: Comparison, several: bool) -> str:
@@ -223,6 +244,7 @@ def _doubts(found: Comparison) -> list[str]:
         )
     if not found.order.holds:
         said.append(found.order.verdict)
+    said += [f"{name} failed: {reason}." for name, reason in found.failed.items()]
     return said
 
 

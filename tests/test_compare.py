@@ -241,6 +241,16 @@ def test_what_it_says_is_plain_and_complete(found):
         found["off"].rows(3)
 
 
+def test_a_narrow_table_leaves_out_what_matters_least(found):
+    def heads(width):
+        return [column.header for column in found.table(width).columns[1:]]
+
+    assert heads(None)[:2] == ["ELBO", "IWAE-5"]
+    assert "parameters" in heads(200)
+    assert "parameters" not in heads(100)
+    assert [head for head in heads(80) if not head.startswith("k-hat")] == ["ELBO", "log p(x)", "to the best"]
+
+
 def test_the_figure_has_a_panel_for_bounds_and_one_for_paired_differences(found):
     figure = found.figure()
     bounds, paired = figure.axes

@@ -33,9 +33,9 @@ from torch import nn
 
 
 class Guide(PyroModule):
-    def __init__(self, model, data):
+    def __init__(self, data):
         super().__init__()
-        self.net = nn.Linear(data.schema["x"].size, 2 * model.latent_dim)
+        self.net = nn.Linear(data.schema["x"].size, 4)
 
     def forward(self, x=None):
         if self.training:
@@ -316,14 +316,14 @@ def test_only_what_is_missing_is_trained_again(trained, monkeypatch, capsys):
 def test_an_interrupted_grid_keeps_what_is_finished_and_goes_on(folder):
     words = ("compare", "--bounds", "elbo,iwae", "--seeds", "1", "--jobs", "1", *TINY, "--out", "g")
     command = [sys.executable, "-c", "import sys; from ppl_vae.cli import main; sys.exit(main())", *words]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    for line in process.stderr:
-        if line.startswith("1/2 "):
-            break
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)  # to the parent alone, as no terminal would
-    rest = process.stderr.read()
-    assert process.wait(timeout=60) == 130
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        for line in process.stderr:
+            if line.startswith("1/2 "):
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)  # to the parent alone, as no terminal would
+        rest = process.stderr.read()
+    assert process.returncode == 130
     assert "interrupted: go on with the same options and --resume --out g" in rest
     before = finished("g")
     assert list(before) == ["vae-mean_field-elbo-seed0"]

@@ -12,7 +12,7 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import SPLITS, DataWords, open_words, rows_of
-from ppl_vae.cli.output import Interrupted, as_json, print_table
+from ppl_vae.cli.output import Interrupted, as_json, print_table, terminal_width
 from ppl_vae.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _compare_runs(
     rows, where = rows_of(next(iter(opened.values())), words, split)
     found = ppl_vae.compare(opened, rows, **judged)
     found = _renamed(found, f"{where} rows" if words.data is None else f"rows: {where}")
-    _tell(found, {}, {name: [path] for name, path in names.items()}, out, json_)
+    _tell(found, {name: [path] for name, path in names.items()}, out, json_)
 
 
 def _renamed(found: Comparison, where: str) -> Comparison:
@@ -276,7 +276,7 @@ def _compare_grid(
         then = f"go on with the same options and --resume --out {out}" if out.exists() else "nothing was written"
         raise Interrupted(f"interrupted: {then}") from stop
     if found.comparison is not None:
-        _tell(found.comparison, found.failed, found.runs, out, json_)
+        _tell(found.comparison, found.runs, out, json_)
     elif json_:
         typer.echo(json.dumps(as_json({"out": out, "failed": found.failed}), indent=2, ensure_ascii=False))
     if found.failed:
@@ -290,16 +290,14 @@ def _refuse_folder(out: Path | None) -> None:
         raise UserError(f"{out} exists already: choose another folder with --out")
 
 
-def _tell(
-    found: Comparison, failed: Mapping[str, str], runs: Mapping[str, list[Path]], out: Path | None, json_: bool
-) -> None:
+def _tell(found: Comparison, runs: Mapping[str, list[Path]], out: Path | None, json_: bool) -> None:
     """Print and write what was found."""
-    record = found.summary() | {"failed": failed, "runs": {name: list(paths) for name, paths in runs.items()}}
+    record = found.summary() | {"runs": runs}
     written = _write(found, record, out) if out is not None else []
     if json_:
         typer.echo(json.dumps(as_json({"out": out, **record}), indent=2, ensure_ascii=False))
         return
-    print_table(found.table())
+    print_table(found.table(terminal_width()))
     typer.echo(found.verdict)
     if written:
         typer.echo(f"written: {', '.join(map(str, written))}")
