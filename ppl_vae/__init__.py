@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppl_vae.arviz import to_arviz as to_arviz
     from ppl_vae.data import Data as Data
     from ppl_vae.data import load as load
     from ppl_vae.errors import UserError as UserError
@@ -50,6 +51,7 @@ _HOMES = {
     "open_run": "ppl_vae.runs",
     "predict": "ppl_vae.predictive",
     "reconstruct": "ppl_vae.reconstruction",
+    "to_arviz": "ppl_vae.arviz",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]
