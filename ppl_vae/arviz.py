@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ppl_vae.data import Split, as_split
 from ppl_vae.data.convert import is_table
-from ppl_vae.draws import Draws, Layout, draw_all, event_names, read_layouts
+from ppl_vae.draws import Draws, draw_all
 from ppl_vae.errors import UserError
+from ppl_vae.layouts import Layout, event_names, read_layouts
 from ppl_vae.passes import passes
 from ppl_vae.program import Pair, Program
 
@@ -28,6 +29,9 @@ NUMBERS = 2**26
 
 TAKEN = ("chain", "draw", "row")
 
+Variable = tuple[tuple[str, ...], np.ndarray, dict[str, Any]]
+"""Dims, values and attributes, as xarray takes them."""
+
 
 def to_arviz(
     model: Callable[..., Any],
@@ -39,6 +43,7 @@ def to_arviz(
     particles: int = 1000,
     rows: int | None = None,
     resample: bool = False,
+    predictive: bool = True,
     seed: int = 0,
     floats_at_once: int | None = None,
 ) -> Any:
@@ -74,6 +79,8 @@ def to_arviz(
         rows: the first so many; by default at most 1000, and fewer if a variable would have more than 2^26 numbers.
             The attribute `rows_available` says how many there were.
         resample: choose particles by weight.
+        predictive: whether rows are drawn at all; without, it is faster, and `posterior_predictive` and
+            `prior_predictive` are left out.
         seed: of all draws; the global generators are left alone.
         floats_at_once: bounds the memory of one pass, as for `evaluate`; what is returned has to fit too.
 
@@ -105,8 +112,8 @@ def to_arviz(
     split = whole.rows(slice(0, rows if rows is not None else _fitting(whole, chains * draws))).to(pair.device)
     count = max(particles, chains * draws)
     with passes(pair, split, count, seed=seed, floats_at_once=floats_at_once) as plan:
-        layouts = read_layouts(pair, plan.structure, split.schema, split.batch(slice(0, 4)))
-        drawn = draw_all(pair, plan, layouts, chains * draws, resample=resample)
+        layouts = read_layouts(pair, plan.structure, split.schema, split.batch(slice(0, 100)))
+        drawn = draw_all(pair, plan, layouts, chains * draws, resample=resample, predictive=predictive)
     attributes = {
         "inference_library": "ppl_vae",
         "inference_library_version": _version(),
@@ -156,23 +163,30 @@ class _Groups:
 
     def of(self, drawn: Draws) -> dict[str, Any]:
         """The groups that are not empty, in the order in which ArviZ shows them."""
+        observed = {n: self.variable(n, v, drawn=False) for n, v in drawn.observed.items()}
+        floats = {name for name, (_, array, _) in observed.items() if array.dtype.kind == "f"}
         groups = {
-            name: self.dataset({n: self.variable(n, v, drawn=True) for n, v in getattr(drawn, name).items()})
-            for name in ("posterior", "posterior_predictive", "prior", "prior_predictive")
+            group: self.dataset(
+                {
+                    name: self.variable(name, values, drawn=True, floats="predictive" in group and name in floats)
+                    for name, values in getattr(drawn, group).items()
+                }
+            )
+            for group in ("posterior", "posterior_predictive", "prior", "prior_predictive")
         }
         groups["sample_stats"] = self.dataset(self.statistics(drawn))
         groups["log_likelihood"] = self.dataset(
             {"log_evidence": (("chain", "draw", "row"), self.chained(drawn.log_evidence), {"units": "nats"})}
         )
-        observed = {n: self.variable(n, v, drawn=False) for n, v in drawn.observed.items()}
         groups["observed_data"] = self.dataset(observed)
         groups["constant_data"] = self.dataset({n: self.constant(n, v) for n, v in drawn.constant.items()})
         return {name: group for name, group in groups.items() if len(group.data_vars)}
 
-    def variable(self, name: str, values: Tensor, *, drawn: bool) -> tuple[tuple[str, ...], np.ndarray, dict[str, Any]]:
-        """A site of the model: dims, values, attributes."""
+    def variable(self, name: str, values: Tensor, *, drawn: bool, floats: bool = False) -> Variable:
+        """A site of the model; rows that are drawn are `floats` where those observed are, since ArviZ compares them."""
         layout = self.layouts[name]
-        whole = layout.levels > 0 or (layout.field is not None and layout.field.kind in _WHOLE)
+        whole = not floats and (layout.levels > 0 or (layout.field is not None and layout.field.kind in _WHOLE))
+        values = values.to(torch.get_default_dtype()) if floats and not values.is_floating_point() else values
         array = _array(values, whole, layout.field is not None and layout.field.kind == "categorical")
         attributes = {"categories": self.levels(layout)} if self.levels(layout) else {}
         dims = tuple(_flat(dim) for dim in layout.dims)
@@ -180,17 +194,17 @@ class _Groups:
             return dims, array[0], attributes
         return ("chain", "draw", *dims), self.chained(array), attributes
 
-    def constant(self, name: str, values: Tensor) -> tuple[tuple[str, ...], np.ndarray, dict[str, Any]]:
+    def constant(self, name: str, values: Tensor) -> Variable:
         """A field that the model does not observe."""
         field = self.split.schema[name]
         array = _array(values, field.kind in _WHOLE, field.kind == "categorical")[0]
         attributes = {"categories": list(field.names)} if field.kind == "categorical" and field.names else {}
         return ("row", *event_names(_flat(name), len(field.shape))), array, attributes
 
-    def statistics(self, drawn: Draws) -> dict[str, Any]:
+    def statistics(self, drawn: Draws) -> dict[str, Variable]:
         """What is known about the draws."""
         sampled, nats = ("chain", "draw", "row"), {"units": "nats"}
-        found: dict[str, Any] = {}
+        found: dict[str, Variable] = {}
         if drawn.log_weight is None:
             found["particle"] = (sampled, self.chained(drawn.chosen.to(torch.int32)), {})
         else:
@@ -214,7 +228,7 @@ class _Groups:
         array = _numpy(values) if isinstance(values, Tensor) else values
         return array.reshape(self.chains, -1, *array.shape[1:])
 
-    def dataset(self, variables: Mapping[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]]) -> Any:
+    def dataset(self, variables: Mapping[str, Variable]) -> Any:
         """Variables with the coordinates of their dims."""
         import xarray
 
@@ -248,7 +262,8 @@ def _array(values: Tensor, whole: bool, category: bool) -> np.ndarray:
     """Numbers as they are, whole ones as int32 unless some are missing, which is NaN."""
     gone = torch.isnan(values) if values.is_floating_point() else (values == -1) & category
     if bool(gone.any()):
-        return _numpy(values.to(torch.get_default_dtype()).masked_fill(gone, torch.nan))
+        values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+        return _numpy(values.masked_fill(gone, torch.nan))
     return _numpy(values.to(torch.int32) if whole or not values.is_floating_point() else values)
 
 

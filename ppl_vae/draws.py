@@ -4,79 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.completion import Sites, completed, replayed
-from ppl_vae.data import Field, Schema
-from ppl_vae.density import is_point_mass
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.execution import for_particles, traced
+from ppl_vae.layouts import Layout
 from ppl_vae.missing import Holes
-from ppl_vae.moments import single
 from ppl_vae.passes import FLOATS_AT_ONCE, Passes, refuse_blind
 from ppl_vae.program import Batch, Pair
 from ppl_vae.psis import khat, smooth
-from ppl_vae.structure import Structure, frames, sample_sites
+from ppl_vae.structure import Structure, sample_sites
 from ppl_vae.support import Watch
 
-__all__ = ["Draws", "Layout", "bootstrapped", "draw_all", "read_layouts"]
+__all__ = ["Draws", "bootstrapped", "draw_all"]
 
 JITTER = 1e-6
 """Nats: so little that nothing changes, but ArviZ's fit of a tail needs values that differ where nothing is random."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A site of the model: where rows, its other plates and its event are in its values [plates, *event].
-
-    `row` and `plates` (name and dim, from the left) are counted from the right end of the plates, as Pyro counts;
-    `levels` is the number of categories of a single category, else 0; `field` is what an observed site observes.
-    """
-
-    name: str
-    row: int
-    plates: tuple[tuple[str, int], ...]
-    event_shape: tuple[int, ...]
-    levels: int = 0
-    field: Field | None = None
-
-    @property
-    def dims(self) -> tuple[str, ...]:
-        """A name for every dim of `arranged` values after the first."""
-        return ("row", *(name for name, _ in self.plates), *event_names(self.name, len(self.event_shape)))
-
-    def arranged(self, values: Tensor) -> Tensor:
-        """Values [draw, plates, *event] as [draw, row, other plates, *event]."""
-        edge = values.dim() - len(self.event_shape)
-        kept = [edge + d for d in (self.row, *(d for _, d in self.plates))]
-        idle = [i for i in range(1, edge) if i not in kept]  # dims of other sites' plates, of size 1
-        event = list(range(edge, values.dim()))
-        shape = [values.shape[i] for i in (0, *kept, *event)]
-        return values.permute(0, *kept, *idle, *event).reshape(shape)
-
-
-def event_names(name: str, count: int) -> tuple[str, ...]:
-    """Names of the event dims of a variable.
-
-    Example:
-        >>> event_names("z", 1), event_names("x", 2)
-        (('z_dim',), ('x_dim_0', 'x_dim_1'))
-    """
-    return (f"{name}_dim",) if count == 1 else tuple(f"{name}_dim_{i}" for i in range(count))
-
-
 class Draws(NamedTuple):
-    """What was drawn, each variable [draw, row, other plates, *event]; of `observed` and `constant` there is one "draw".
+    """What was drawn, each variable [draw, row, other plates, *event]; `observed` and `constant` have one draw.
 
     `log_weight` [draw, row] are the log weights of the posterior draws in nats, None if these were resampled, and
     `chosen` [draw, row] the numbers of the particles that they are; `log_evidence` [draw, row] says how sure the
-    `evidence` of a row is; `khat` [row]; `probabilities` [row, other plates, level] of single categories that are latent.
+    `evidence` of a row is; `khat` [row]; `probabilities` [row, other plates, level] of categories that are latent.
     """
 
     posterior: dict[str, Tensor]
@@ -93,41 +50,12 @@ class Draws(NamedTuple):
     probabilities: dict[str, Tensor]
 
 
-def read_layouts(pair: Pair, structure: Structure, schema: Schema, batch: Batch) -> dict[str, Layout]:
-    """The latents and observed sites of a model, from one run."""
-    watch, holes = Watch(), Holes(structure.holes, structure.latents, batch)
-    sites = sample_sites(traced(holes(watch(pair.model)), batch))
-    found = {}
-    for name, site in sites.items():
-        if not is_point_mass(site["fn"]) and not isinstance(site["fn"], dist.Unit):
-            value = watch.seen[name][1] if name in watch.seen else None
-            found[name] = _layout(name, site, structure, schema, batch, value)
-    return found
-
-
-def _layout(
-    name: str, site: Mapping[str, Any], structure: Structure, schema: Schema, batch: Batch, observed: Tensor | None
-) -> Layout:
-    fn, plates = site["fn"], [(f.name, int(f.dim or 0)) for f in frames(site) if f.dim != structure.dim]
-    base = single(fn)
-    levels = base.probs.shape[-1] if isinstance(base, dist.Categorical) and not fn.event_shape else 0
-    plates = sorted(plates, key=lambda plate: plate[1])
-    layout = Layout(name, structure.dim, tuple(plates), tuple(fn.event_shape), levels)
-    if observed is None:
-        return replace(layout, field=next((f for f in schema if f.name == name), None))
-    value = layout.arranged(observed.unsqueeze(0))[0]
-    namesake_first = sorted((f for f in schema if f.name in batch), key=lambda f: f.name != name)
-    return replace(layout, field=next((f for f in namesake_first if _same(value, batch[f.name])), None))
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=0, atol=0, equal_nan=True)
-
-
-def draw_all(pair: Pair, plan: Passes, layouts: Mapping[str, Layout], draws: int, *, resample: bool) -> Draws:
+def draw_all(
+    pair: Pair, plan: Passes, layouts: Mapping[str, Layout], draws: int, *, resample: bool, predictive: bool
+) -> Draws:
     """Everything about the rows of a plan, whose particles are at least as many as the draws."""
-    sampler = _Sampler(pair, plan, layouts, draws, resample)
-    width = sum(sampler.numbers(name) for name in layouts if name in sampler.latents)
+    sampler = _Sampler(pair, plan, layouts, draws, resample, predictive)
+    width = sum(layouts[name].size for name in sampler.latents)
     rows = max(1, 4 * FLOATS_AT_ONCE // (plan.particles * max(1, width)))  # these latents are held all at once
     batches = replace(plan, rows=min(plan.rows, rows)).batches()
     return _joined([sampler.some({n: v.contiguous() for n, v in batch.items()}) for batch in batches])
@@ -165,6 +93,7 @@ class _Sampler:
     layouts: Mapping[str, Layout]
     draws: int
     resample: bool
+    predictive: bool
 
     @property
     def structure(self) -> Structure:
@@ -176,14 +105,11 @@ class _Sampler:
 
     @property
     def shown(self) -> list[str]:
-        """Sites of the model that are data, there or absent."""
+        """Sites of the model that are data, there or absent, and are to be drawn."""
+        if not self.predictive:
+            return []
         names = {*self.structure.observed, *self.structure.absent, *self.structure.holes}
         return [name for name in self.layouts if name in names]
-
-    def numbers(self, name: str) -> int:
-        """How many numbers a row has at a site."""
-        value = torch.Size(self.layouts[name].event_shape).numel()
-        return value * max(1, 8 ** len(self.layouts[name].plates))  # sizes of plates are not worth another run
 
     def some(self, batch: dict[str, Tensor]) -> Draws:
         """The draws for some rows."""
@@ -237,7 +163,7 @@ class _Sampler:
 
     def _predicted(self, batch: Batch, latents: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         """x ~ p(x | z) for the drawn latents, some draws at a time."""
-        for start in range(0, self.draws, self.plan.at_once):
+        for start in range(0, self.draws if self.shown else 0, self.plan.at_once):
             k = min(self.plan.at_once, self.draws - start)
             some = {name: value[start : start + k] for name, value in latents.items()}
             for sites in replayed(self.pair, self.structure, batch, some, k):
@@ -246,11 +172,9 @@ class _Sampler:
     def _simulated(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
         """z ~ p(z), x ~ p(x | z) as the model alone says, under the conditions of the rows, some draws at a time."""
         program, names = poutine.uncondition(self.pair.model), [*self.latents, *self.shown]
-        runs = [self.plan.at_once if self.structure.broadcasts else 1] * self.draws
-        left = self.draws
-        while left:
-            k = min(runs.pop(), left)
-            left -= k
+        size = self.plan.at_once if self.structure.broadcasts else 1
+        for start in range(0, self.draws, size):
+            k = min(size, self.draws - start)
             sites: Sites = sample_sites(traced(for_particles(program, self.structure, k), batch))
             yield {name: self._whole(sites[name]["value"], name) for name in names}
 
