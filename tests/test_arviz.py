@@ -213,23 +213,24 @@ LINEAR = problem("linear-Gaussian")
 def test_draws_of_the_guide_reweighted_or_resampled_are_the_posterior():
     exact = cases.posterior_mean(cases.X).numpy()
     variance = cases.COVARIANCE.diagonal().numpy()
-    raw = to_arviz(LINEAR.model, LINEAR.guide, LINEAR.batch, draws=1000, particles=4000)
-    chosen = to_arviz(LINEAR.model, LINEAR.guide, LINEAR.batch, draws=1000, particles=20_000, resample=True)
+    options = {"draws": 500, "predictive": False}
+    raw = to_arviz(LINEAR.model, LINEAR.guide, LINEAR.batch, **options)
+    chosen = to_arviz(LINEAR.model, LINEAR.guide, LINEAR.batch, **options, particles=10_000, resample=True)
     z, log_w = samples(raw["posterior"]["z"]), samples(raw["sample_stats"]["log_weight"])
     guide = 0.8 * exact + 0.1
-    assert (np.abs(z.mean(0) - guide) <= 4 * cases.SCALES.numpy() / 4000**0.5).all()
+    assert (np.abs(z.mean(0) - guide) <= 4 * cases.SCALES.numpy() / 2000**0.5).all()
     w = np.exp(log_w - log_w.max(0))
     w /= w.sum(0)
     mean = np.einsum("dr,drl->rl", w, z)
     se = np.sqrt(np.einsum("dr,drl->rl", w**2, (z - mean) ** 2))
     assert (np.abs(mean - exact) <= 4 * se).all()
     z = samples(chosen["posterior"]["z"])
-    count = 1 / (1 / 4000 + 1 / chosen["sample_stats"]["ess"].values[:, None])
+    count = 1 / (1 / 2000 + 1 / chosen["sample_stats"]["ess"].values[:, None])
     assert (np.abs(z.mean(0) - exact) <= 4 * np.sqrt(variance / count)).all()
     assert (np.abs(z.var(0) / variance - 1) <= 4 * np.sqrt(2 / count)).all()
     assert (np.abs(guide - exact) > 4 * np.sqrt(variance / count)).any()  # so that the test can fail
     particle = chosen["sample_stats"]["particle"]
-    assert (int(particle.min()) >= 0, int(particle.max()) < 20_000) == (True, True)
+    assert (int(particle.min()) >= 0, int(particle.max()) < 10_000) == (True, True)
     assert "log_weight" not in chosen["sample_stats"]
 
 
@@ -250,14 +251,14 @@ def test_log_likelihood_is_the_log_evidence_of_each_row(p):
 
 
 def test_loo_is_the_sum_of_log_p_and_its_p_the_monte_carlo_variance(vae):
-    found = to_arviz(*vae, DIGITS, particles=1000, rows=60, predictive=False)
+    found = to_arviz(*vae, DIGITS, particles=500, rows=30, predictive=False)
     stats = found["sample_stats"]
     elpd = az.loo(found, pointwise=True)
     total, p_loo, each = (elpd.elpd_loo, elpd.p_loo, elpd.loo_i) if OLD else (elpd.elpd, elpd.p, elpd.elpd_i)
     variance = float((stats["log_evidence_se"] ** 2).sum())
     assert abs(total - float(stats["log_evidence"].sum())) <= 4 * np.sqrt(variance / 400) + 2 * variance
     assert 0.7 <= p_loo / variance <= 1.4
-    spread = stats["log_evidence"].values.std() * np.sqrt(60)
+    spread = stats["log_evidence"].values.std() * np.sqrt(30)
     assert abs(elpd.se / spread - 1) < 0.02
     assert np.allclose(each, stats["log_evidence"], atol=float(stats["log_evidence_se"].max()))
 
@@ -268,8 +269,12 @@ def test_compare_orders_models_by_their_evidence():
             z = pyro.sample("z", dist.Normal(torch.zeros(2, dtype=F64), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z @ cases.W, 3.0).to_event(1), obs=x)
 
+    def prior(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(2, dtype=F64), 1.0).to_event(1))
+
     batch = LINEAR.tiled(10)
-    pairs = {"wide": (wide, MeanField(wide)), "true": (LINEAR.model, LINEAR.guide)}
+    pairs = {"wide": (wide, prior), "true": (LINEAR.model, LINEAR.guide)}
     found = {name: to_arviz(*pair, batch, draws=50, particles=2000, predictive=False) for name, pair in pairs.items()}
     ranked = az.compare(found, **({} if OLD else {"round_to": 8}))
     assert list(ranked.index) == ["true", "wide"]
@@ -329,7 +334,6 @@ def test_conditions_of_a_cvae_are_constant_data():
 PLOTS = {
     "plot_ppc": {"num_pp_samples": 5},
     "plot_ppc_dist": {"num_samples": 5},
-    "plot_ppc_rootogram": {},
     "plot_forest": {},
     "plot_trace": {},
     "plot_trace_dist": {},
@@ -343,10 +347,10 @@ PLOTS = {
     "plot_ess": {},
     "plot_mcse": {},
 }
-OF_ROWS = ("plot_ppc", "plot_ppc_dist", "plot_ppc_rootogram")
+OF_ROWS = ("plot_ppc", "plot_ppc_dist")
 
 
-@pytest.mark.parametrize("name", [n for n in PLOTS if hasattr(az, n)])
+@pytest.mark.parametrize("name", [n for n in PLOTS if hasattr(az, n) and not (OLD and n == "plot_dist")])
 def test_plots(name, idata):
     matplotlib.use("Agg")
     shown = idata if name in OF_ROWS else idata.isel(row=[0, 1])
@@ -383,9 +387,7 @@ def test_summaries_and_diagnostics(idata):
         found = getattr(az, name)(rows)
         values = np.asarray(found.get("posterior", found)["z"])
         assert np.isfinite(values).all(), name
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        assert np.isfinite(np.asarray(az.extract(idata)["z"])).all()
+    assert dims(az.extract(idata, keep_dataset=True)["z"]) == {"row": 12, "z_dim": 2, "sample": 200}
 
 
 def scalar(scale):
@@ -412,8 +414,8 @@ def pit(found, group):
 
 
 def test_loo_pit_is_of_the_prior_predictive_and_uniform_for_the_true_model():
-    x = 2**0.5 * torch.randn(300, dtype=F64, generator=torch.manual_seed(1))
-    found = to_arviz(*scalar(1.0), x, draws=200, particles=10)
+    x = 1.25**0.5 * torch.randn(300, dtype=F64, generator=torch.manual_seed(1))
+    found = to_arviz(*scalar(0.5), x, draws=200, particles=10)
     assert scipy.stats.kstest(pit(found, "prior_predictive"), "uniform").pvalue > 0.001
     assert scipy.stats.kstest(pit(found, "posterior_predictive"), "uniform").pvalue < 1e-4  # it has seen the row
     found = to_arviz(*scalar(3.0), x, draws=200, particles=10)
@@ -466,7 +468,7 @@ def test_seeds_and_passes(resample):
     assert torch.equal(before, torch.get_rng_state())
     two = to_arviz(p.model, p.guide, p.batch, **options)
     other = to_arviz(p.model, p.guide, p.batch, seed=1, **options)
-    small = to_arviz(p.model, p.guide, p.batch, floats_at_once=500, **options)
+    small = to_arviz(p.model, p.guide, p.batch, floats_at_once=3000, **options)
     for group in ("posterior", "posterior_predictive", "log_likelihood"):
         for name, variable in one[group].data_vars.items():
             assert np.array_equal(variable, two[group][name])
@@ -518,5 +520,9 @@ def test_what_has_no_draws_of_each_row_is_refused_by_name(vae):
             z = pyro.sample("row", dist.Normal(t(0.0), 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("row", dist.Normal(t(0.0), 1.0))
+
     with pytest.raises(UserError, match="'row' is the name of a dim"):
-        to_arviz(model, MeanField(model), cases.XH, draws=2, particles=4)
+        to_arviz(model, guide, cases.XH, draws=2, particles=4)
