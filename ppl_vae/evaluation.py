@@ -17,7 +17,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.lanes import Compile, check_mode
 from ppl_vae.passes import Passes, passes
 from ppl_vae.program import Pair
-from ppl_vae.psis import khat_limit
+from ppl_vae.psis import FEWEST, khat_limit
 from ppl_vae.running import Groups, Largest, Sums
 
 __all__ = ["Evaluation", "Evidence", "evaluate", "evidence_of"]
@@ -30,8 +30,8 @@ class Evaluation:
     `elbo` is the mean log weight, `log_evidence` the log of the mean weight over `particles` (its expectation
     is a lower bound that grows with the particles), `log_evidence_se` its Monte Carlo standard error by the
     delta method, `ess` the effective number of particles, (sum w)^2 / sum w^2, and `khat` the tail index of the
-    weights, by which rows are known whose evidence and standard error cannot be believed (`unreliable`). `rate` is the
-    KL part and `distortion` minus the likelihood part: rate + distortion = -elbo. `iwae` holds the bounds IWAE_k that
+    weights, by which rows are known whose standard error cannot be believed (`unreliable`). `rate` is the KL part
+    and `distortion` minus the likelihood part: rate + distortion = -elbo. `iwae` holds the bounds IWAE_k that
     were asked for, by k, and `iwae_se` their Monte Carlo standard errors.
     """
 
@@ -52,8 +52,14 @@ class Evaluation:
         order = self.khat.nan_to_num(-math.inf).argsort(descending=True, stable=True).tolist()
         return [i for i in order if self.khat[i] > khat_limit(self.particles)]
 
+    def columns(self) -> dict[str, Float[Tensor, " row"]]:
+        """Everything that is told of single rows, by name."""
+        return {name: getattr(self, name) for name in _COLUMNS} | {f"iwae_{k}": v for k, v in self.iwae.items()}
+
     def summary(self) -> dict[str, float | int]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone.
+
+        k-hat is told from 25 particles on.
 
         Example:
             >>> one = torch.ones(4)
@@ -72,11 +78,10 @@ class Evaluation:
             "rate": float(self.rate.mean()),
             "distortion": float(self.distortion.mean()),
             "ess": float(self.ess.mean()),
-            "khat_median": float(self.khat.median()),
-            "khat_max": float(self.khat.max()),
-            "khat_limit": khat_limit(self.particles),
-            "unreliable_rows": len(self.unreliable),
         }
+        if self.particles >= FEWEST:
+            found |= {"khat_median": float(self.khat.median()), "khat_max": float(self.khat.max())}
+            found |= {"khat_limit": khat_limit(self.particles), "unreliable_rows": len(self.unreliable)}
         for k, values in self.iwae.items():
             found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": _standard_error(values)}
         return found

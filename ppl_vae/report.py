@@ -9,10 +9,12 @@ from pathlib import Path
 from ppl_vae import plots
 from ppl_vae.atomic import write
 from ppl_vae.data import Data, Split
+from ppl_vae.evaluation import Evaluation
 from ppl_vae.html import Section, render
 from ppl_vae.report_figures import Album, latent_space, prior_samples, reconstructions, under_conditions
 from ppl_vae.report_imputation import imputed
 from ppl_vae.report_labels import labels_and_clusters
+from ppl_vae.report_trust import trusted_rows
 from ppl_vae.report_words import data_name, headline, name_of, number, what_was_trained, without_evidence
 from ppl_vae.runs import Run
 from ppl_vae.view import MOST, View, look
@@ -24,6 +26,7 @@ def write_report(
     run: Run,
     data: Data | Split,
     evaluation: Mapping[str, float | int] | None = None,
+    row_by_row: Evaluation | None = None,
     *,
     seed: int = 0,
 ) -> Path:
@@ -36,6 +39,7 @@ def write_report(
         run: an opened run folder.
         data: the data of the run, or one split.
         evaluation: what `Evaluation.summary` returns; None says that the run was not evaluated.
+        row_by_row: the evaluation of all rows of the split that is shown; names the rows where the guide fails.
         seed: chooses the rows that are shown, and the draws.
 
     Returns:
@@ -73,6 +77,7 @@ def write_report(
             *under_conditions(view, album),
             *labels_and_clusters(view, album),
             *latent_space(view, album),
+            *trusted_rows(view, row_by_row, album),
         ]
     finally:
         pair.train(was_training)

@@ -7,9 +7,11 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
+    from ppl_vae.evaluation import Evaluation
+
 __all__ = [
     "Interrupted",
+    "Judged",
     "array_bytes",
     "as_json",
     "check_target",
@@ -31,6 +36,7 @@ __all__ = [
     "note",
     "print_table",
     "read_evaluation",
+    "read_rows",
     "table_text",
     "update_evaluation",
     "write_rows",
@@ -54,7 +60,14 @@ def print_table(table: Table) -> None:
     (console if console.is_terminal else Console(width=200)).print(table)
 
 
-def judge(model: Any, guide: Any, rows: Any, particles: int, seed: int) -> dict[str, Any]:
+class Judged(NamedTuple):
+    """The held-out numbers of a pair, and those of every row where it has an evidence."""
+
+    summary: dict[str, Any]
+    rows: Evaluation | None
+
+
+def judge(model: Any, guide: Any, rows: Any, particles: int, seed: int) -> Judged:
     """The held-out numbers of a pair: its evidence, or, with a line that says why, how well rows come back."""
     import ppl_vae
     from ppl_vae.predictive import label_scores
@@ -64,7 +77,8 @@ def judge(model: Any, guide: Any, rows: Any, particles: int, seed: int) -> dict[
     except NoDensity as reason:
         note(str(reason))
         found = ppl_vae.reconstruct(model, guide, rows, seed=seed)
-    return found.summary() | label_scores(model, guide, rows) | {"seed": seed}
+    summary = found.summary() | label_scores(model, guide, rows) | {"seed": seed}
+    return Judged(summary, found if isinstance(found, ppl_vae.Evaluation) else None)
 
 
 def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
@@ -83,9 +97,11 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     table.add_row("rate (KL)", _number(summary["rate"]))
     table.add_row("distortion", _number(summary["distortion"]))
     table.add_row(f"effective particles of {particles}", _number(summary["ess"], 1))
-    if summary.get("khat_limit", -math.inf) > -math.inf and summary.get("khat_max") is not None:
+    if "khat_limit" in summary:
         limit = _number(summary["khat_limit"])
-        table.add_row(f"rows with k-hat above {limit} (not to be believed)", f"{summary['unreliable_rows']:,}")
+        table.add_row(
+            f"rows with k-hat above {limit} (their Monte Carlo error is not known)", f"{summary['unreliable_rows']:,}"
+        )
     if "accuracy" in summary:
         share, error = (100 * summary[key] for key in ("accuracy", "accuracy_se"))
         table.add_row(f"label right, of {summary['labelled_rows']:,} rows, %", f"{_number(share)} ± {_number(error)}")
@@ -131,12 +147,39 @@ def as_json(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def update_evaluation(run: Path, key: str, summary: Mapping[str, Any]) -> Path:
-    """Put the summary into RUN/evaluation.json, under the name of the rows; keeps what else is there."""
+def update_evaluation(run: Path, key: str, judged: Judged) -> Path:
+    """Put the summary into RUN/evaluation.json, under the name of the rows, and the rows into a table beside it.
+
+    Keeps what else is there.
+    """
     from ppl_vae.atomic import write_json
 
-    file = run / "evaluation.json"
-    return write_json(file, read_evaluation(run) | {key: as_json(summary)})
+    found = read_evaluation(run) | {key: as_json(judged.summary)}
+    if judged.rows is not None:
+        columns = {name: values.tolist() for name, values in judged.rows.columns().items()}
+        write(rows_file(run, key), table_text({"row": list(range(len(judged.rows.elbo)))} | columns))
+    return write_json(run / "evaluation.json", found)
+
+
+def rows_file(run: Path, key: str) -> Path:
+    """Where the values of single rows are, such as RUN/evaluation-test.csv."""
+    return run / f"evaluation-{re.sub(r'[^A-Za-z0-9_-]+', '-', key)}.csv"
+
+
+def read_rows(run: Path, key: str, particles: int) -> Evaluation | None:
+    """What `update_evaluation` wrote of single rows; nothing if it is not there or is no such table."""
+    import torch
+
+    from ppl_vae.evaluation import Evaluation
+
+    try:
+        with rows_file(run, key).open(encoding="utf-8", newline="") as lines:
+            table = list(csv.DictReader(lines))
+        names = [f.name for f in fields(Evaluation) if f.name not in ("particles", "iwae", "iwae_se")]
+        columns: dict[str, Any] = {n: torch.tensor([float(row[n]) for row in table]) for n in names}
+        return Evaluation(**columns, particles=particles)
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def read_evaluation(run: Path) -> dict[str, Any]:

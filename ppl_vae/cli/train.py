@@ -15,7 +15,16 @@ import typer
 from ppl_vae import catalog
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import DataWords, Program, ProgramWords, build, make_bound
-from ppl_vae.cli.output import Interrupted, as_json, evaluation_table, judge, note, print_table, update_evaluation
+from ppl_vae.cli.output import (
+    Interrupted,
+    Judged,
+    as_json,
+    evaluation_table,
+    judge,
+    note,
+    print_table,
+    update_evaluation,
+)
 from ppl_vae.errors import UserError
 
 if TYPE_CHECKING:
@@ -108,13 +117,13 @@ def train(ask: Request) -> None:
     for finding in result.findings:
         note(str(finding))
     try:
-        split, summary = _evaluate(ask, result, data)
-        if summary is not None:
-            update_evaluation(out, split, summary)
-        report = None if ask.no_report else _report(result, data, summary, out, ask.seed)
+        split, judged = _evaluate(ask, result, data)
+        if judged is not None:
+            update_evaluation(out, split, judged)
+        report = None if ask.no_report else _report(result, data, judged, out, ask.seed)
     except KeyboardInterrupt as stop:
         raise Interrupted(f"interrupted: the run is saved, go on with ppl-vae evaluate {out}") from stop
-    _finish(ask, result, split, summary, out, report, time.monotonic() - started)
+    _finish(ask, result, split, None if judged is None else judged.summary, out, report, time.monotonic() - started)
 
 
 class _Decided(NamedTuple):
@@ -224,7 +233,7 @@ def _fit(
     return result
 
 
-def _evaluate(ask: Request, result: Result, data: Data) -> tuple[str, dict[str, Any] | None]:
+def _evaluate(ask: Request, result: Result, data: Data) -> tuple[str, Judged | None]:
     """The held-out numbers; none for a pair that has no evidence per row, whose run is kept all the same."""
     split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
     try:
@@ -234,14 +243,14 @@ def _evaluate(ask: Request, result: Result, data: Data) -> tuple[str, dict[str, 
         return split, None
 
 
-def _report(result: Result, data: Data, summary: dict[str, Any] | None, out: Path, seed: int) -> Path | None:
+def _report(result: Result, data: Data, judged: Judged | None, out: Path, seed: int) -> Path | None:
     from ppl_vae.report import write_report
     from ppl_vae.runs import Run
 
     info = json.loads((out / "run.json").read_text(encoding="utf-8"))
     run = Run(out, result.model, result.guide, result.schema, result.history, info)
     try:
-        return write_report(run, data, summary, seed=seed)
+        return write_report(run, data, *(judged or (None, None)), seed=seed)
     except UserError as error:
         note(f"the run is saved, but without a report: {error}")
         return None

@@ -22,6 +22,7 @@ from ppl_vae.cli.output import (
     judge,
     print_table,
     read_evaluation,
+    read_rows,
     update_evaluation,
     write_rows,
 )
@@ -63,8 +64,8 @@ def evaluate(
     words = _words(data, label, columns, missing)
     opened = open_words(run, model, guide, device)
     rows, name = rows_of(opened, words, split)
-    summary = judge(opened.model, opened.guide, rows, particles, seed)
-    file = update_evaluation(run, name, summary)
+    judged = judge(opened.model, opened.guide, rows, particles, seed)
+    summary, file = judged.summary, update_evaluation(run, name, judged)
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "evaluation": summary}), indent=2))
         return
@@ -241,10 +242,14 @@ def report(
     opened = open_words(run, model, guide)
     rows = _whole(opened, words)
     from ppl_vae.report import write_report
+    from ppl_vae.view import held_out
 
     found = read_evaluation(run)
+    shown = held_out(rows).name
     summary = found.get("test") or next(iter(found.values()), None)
-    typer.echo(f"report written to {write_report(opened, rows, summary, seed=seed)}")
+    own = found.get(shown, {}).get("particles") if data is None else None
+    row_by_row = read_rows(run, shown, own) if own else None
+    typer.echo(f"report written to {write_report(opened, rows, summary, row_by_row, seed=seed)}")
 
 
 def _whole(run: Run, words: DataWords) -> Data:
