@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppl_vae.arviz import to_arviz as to_arviz
     from ppl_vae.comparison import Comparison as Comparison
     from ppl_vae.comparison import compare as compare
     from ppl_vae.data import Data as Data
@@ -56,6 +57,7 @@ _HOMES = {
     "open_run": "ppl_vae.runs",
     "predict": "ppl_vae.predictive",
     "reconstruct": "ppl_vae.reconstruction",
+    "to_arviz": "ppl_vae.arviz",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]
