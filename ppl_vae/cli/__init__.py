@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ppl_vae.cli.compare import compare, compare_cell
+from ppl_vae.cli.diagnose import diagnose
 from ppl_vae.cli.export import export
 from ppl_vae.cli.fit import fit
 from ppl_vae.cli.impute import impute
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.command("fit")(fit)
 app.command("evaluate")(evaluate)
+app.command("diagnose")(diagnose)
 app.command("compare")(compare)
 app.command("compare-cell", hidden=True)(compare_cell)
 app.command("sample")(sample)

@@ -329,14 +329,14 @@ def compare_cell(
     from statistics import median
 
     import ppl_vae
-    from ppl_vae.cli.output import update_evaluation
+    from ppl_vae.cli.output import Judged, update_evaluation
     from ppl_vae.comparable import observed, preparation
     from ppl_vae.comparison import size_of
     from ppl_vae.kept import keep
 
     rows, where = rows_of(opened, DataWords(None), None)
     found = ppl_vae.evaluate(opened.model, opened.guide, rows, particles, iwae=rungs, seed=seed)
-    update_evaluation(run, where, found.summary() | {"seed": seed})
+    update_evaluation(run, where, Judged(found.summary() | {"seed": seed}, found))
     seconds = [record["seconds"] for record in opened.history if record.get("seconds") is not None]
     about = {
         "where": f"{where} rows of {opened.info['data']['name']}",
