@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "Calibration": "ppl_vae.diagnostics.sbc",
+    "calibration": "ppl_vae.diagnostics.sbc",
+}
 
 __all__ = sorted(_HOMES)
 

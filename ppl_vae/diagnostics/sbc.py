@@ -1,0 +1,355 @@
+"""Calibration of an amortized guide: latents that the model drew, ranked among the guide's draws for their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ppl_vae.data import Schema, as_split
+from ppl_vae.data.convert import missing_in
+from ppl_vae.diagnostics.ranks import holm, rank_tests
+from ppl_vae.diagnostics.reliability import Reliability, reliability
+from ppl_vae.diagnostics.simulation import drawings, entries, entry_names, log_joint, resampled, simulated, specific
+from ppl_vae.errors import UserError
+from ppl_vae.moments import probabilities, single
+from ppl_vae.passes import Passes, passes
+from ppl_vae.program import Batch, Pair
+from ppl_vae.structure import Structure
+
+__all__ = ["JOINT", "LEVELS", "Calibration", "Test", "calibration"]
+
+JOINT = "log p(x, z)"
+"""The quantity of all latents together whose rank shows a wrong dependence between them."""
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+SIGNIFICANT = 0.05
+
+
+class Test(NamedTuple):
+    """One test: of which latent, of what, its p-value, and that corrected for all tests of the calibration."""
+
+    __test__ = False  # not one of pytest's
+
+    latent: str
+    name: str
+    p: float
+    corrected: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What `calibration` found.
+
+    Attributes:
+        names: entries of the latents that were ranked; the last is `JOINT`.
+        ranks: of the true value among the draws, 0 to `draws`; -1 where it was observed and so no latent.
+        draws: from the guide for each row.
+        tests: all of them, with p-values corrected together (Holm).
+        shift: how far truths lie above draws on average, in standard deviations of the draws, by name.
+        width: how wide draws are relative to what they should be, by name.
+        coverage: share of rows whose true value is in the central interval of each of `levels`, [latent, level].
+        coverage_se: its binomial standard error if the guide is exact, [latent, level].
+        classes: discrete latents with categories: how reliable their probabilities are.
+        notes: what could not be tested, a line each.
+    """
+
+    names: tuple[str, ...]
+    ranks: Int[Tensor, "simulation latent"]
+    draws: int
+    tests: tuple[Test, ...]
+    shift: Mapping[str, float]
+    width: Mapping[str, float]
+    coverage: Float[Tensor, "latent level"]
+    coverage_se: Float[Tensor, "latent level"]
+    classes: Mapping[str, Reliability]
+    notes: tuple[str, ...] = ()
+    levels: tuple[float, ...] = field(default=LEVELS)
+
+    @property
+    def rejected(self) -> tuple[Test, ...]:
+        """Tests whose corrected p-value is below 0.05, most significant first."""
+        return tuple(sorted((t for t in self.tests if t.corrected < SIGNIFICANT), key=lambda t: t.p))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether no test is rejected: true of an exact posterior in at least 95 of 100 runs."""
+        return not self.rejected
+
+    @property
+    def verdict(self) -> str:
+        """What this means, in plain words, and what to try."""
+        from ppl_vae.diagnostics.words import calibration_verdict
+
+        return calibration_verdict(self)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, by what they are."""
+        coverage = {
+            name: {f"{level:g}": float(c) for level, c in zip(self.levels, row, strict=True)}
+            for name, row in zip(self.names, self.coverage, strict=True)
+            if name != JOINT
+        }
+        return {
+            "simulations": len(self.ranks),
+            "draws": self.draws,
+            "calibrated": self.calibrated,
+            "verdict": self.verdict,
+            "smallest_corrected_p": min((t.corrected for t in self.tests), default=1.0),
+            "rejected": [t._asdict() for t in self.rejected],
+            "tests": [t._asdict() for t in self.tests],
+            "shift": {n: float(v) for n, v in self.shift.items()},
+            "width": {n: float(v) for n, v in self.width.items()},
+            "coverage": coverage,
+            "coverage_se": {f"{a:g}": (a * (1 - a) / max(len(self.ranks), 1)) ** 0.5 for a in self.levels},
+            "classes": {name: found.summary() for name, found in self.classes.items()},
+            "notes": list(self.notes),
+        }
+
+    def figure(self) -> Any:
+        """ECDFs of the ranks with their simultaneous band, coverage, and the reliability of classes."""
+        from ppl_vae.diagnostics.plot_sbc import calibration_figure
+
+        return calibration_figure(self)
+
+
+def calibration(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    *,
+    simulations: int = 1000,
+    draws: int = 99,
+    seed: int = 0,
+) -> Calibration:
+    """Whether the guide's posteriors can be believed: simulation-based calibration, without refitting.
+
+    Draw z_i ~ p(z), x_i ~ p(x | z_i) from the model and `draws` values from q(z | x_i). If q is the posterior, the rank
+    of z_i among them is uniform, in every entry of z and for any function of z and x. Tested are, for every entry and
+    for log p(x, z), which shows a wrong dependence between latents: uniformity, symmetry (a shift), and spread (too
+    narrow, too wide); for classes whether their probabilities are too sure, and whether each comes up as often as
+    said. p-values are corrected for the number of tests.
+
+    The rows are the model's own: this tells whether the guide inverts this model, where the model puts its rows, not
+    whether the model fits the data. Labels that may be exchanged, and other modes that the guide leaves out, count as
+    errors of the guide, since the posterior has them all.
+
+    Args:
+        model: p(z) p(x | z).
+        guide: q(z | x).
+        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`). Of the
+            rows only conditions and which entries are missing are used.
+        simulations: rows to simulate.
+        draws: from the guide for each of them.
+        seed: of all draws; the global generators are left alone.
+
+    Raises:
+        UserError: for programs that break the contract, latents shared by all rows, no latents that the guide draws,
+            too few simulations or draws, or draws that are not finite.
+        NoDensity: for points and improper priors.
+
+    Source: Talts et al. 2018, arXiv 1804.06788; Yao et al. 2018, arXiv 1802.02538; Säilynoja et al. 2022, arXiv
+    2103.10522; Modrák et al. 2023, arXiv 2211.02383 (log p(x, z)).
+
+    Example:
+        >>> import pyro
+        >>> def model(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5))  # the right deviation is 0.71
+        >>> found = calibration(model, guide, torch.zeros(10))
+        >>> found.calibrated, round(found.width["z"], 1)
+        (False, 0.7)
+    """
+    for name, value, least in (("simulations", simulations, 20), ("draws", draws, 9)):
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    pair = Pair(model, guide)
+    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    with passes(pair, resampled(split, simulations, seed), draws, seed=seed) as plan:
+        if not specific(plan.structure):
+            raise UserError("the guide draws no latent of the model, so that there is nothing to calibrate")
+        parts = [_ranked(pair, plan, batch) for batch in plan.batches()]
+        ranks, classes, notes = _joined(parts, draws)
+    return _judged(ranks, classes, draws, seed, (*notes, *_untested(plan)))
+
+
+# -- ranks ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Tally:
+    """Of one site and some rows: draws below the truth and equal to it [row, entry], and what a class needs.
+
+    `latent` are the rows in which the site was not observed. `alike` is whether the guide gives the probabilities
+    `probs` [row, entry, level] whatever it draws for other latents: else only its draws, `counts`, say what they are.
+    """
+
+    names: list[str]
+    truth: Tensor
+    latent: Tensor
+    levels: int = 0
+    less: Tensor | Any = 0
+    equal: Tensor | Any = 0
+    counts: Tensor | Any = 0
+    probs: Tensor | None = None
+    alike: bool = True
+
+    def add(self, values: Tensor, probs: Tensor | None = None) -> None:
+        """Take in some draws [particle, row, entry] and the probabilities from which they came."""
+        self.less = self.less + (values < self.truth).sum(0)
+        self.equal = self.equal + (values == self.truth).sum(0)
+        if self.levels:
+            self.counts = self.counts + one_hot(values.long(), self.levels).sum(0)
+            self.probs = self.probs if probs is None or self.probs is not None else probs[0]
+            self.alike = self.alike and probs is not None and bool((probs == self.probs).all())
+
+
+def _ranked(pair: Pair, plan: Passes, batch: Mapping[str, Tensor]) -> dict[str, _Tally]:
+    """The tallies of some rows, by site; that of all latents together is `JOINT`."""
+    structure, names = plan.structure, specific(plan.structure)
+    batch, sites = simulated(pair, structure, plan.split.schema, batch)
+    true = log_joint(pair, structure, batch, {name: sites[name]["value"] for name in names})
+    tallies = {name: _tally(structure, name, sites[name], plan.split.schema, batch) for name in names}
+    joint = (true.log_likelihood + true.log_prior)[0].unsqueeze(-1)
+    tallies[JOINT] = _Tally([JOINT], joint, torch.ones_like(joint[:, 0], dtype=torch.bool))
+    for particles, drawn, parts in drawings(pair, structure, batch, plan.sizes()):
+        for name in names:
+            site = drawn.guide.nodes[name]
+            values = entries(structure, site, _coded(site), particles)
+            if not bool(torch.isfinite(values).all()):
+                raise UserError(f"site {name!r}: the guide's draws are not finite for rows that the model simulated")
+            tallies[name].add(values, _probabilities(structure, site, particles, tallies[name].levels))
+        tallies[JOINT].add((parts.log_likelihood + parts.log_prior).unsqueeze(-1))
+    return tallies
+
+
+def _tally(structure: Structure, name: str, site: Mapping[str, Any], schema: Schema, batch: Batch) -> _Tally:
+    """An empty one, with the truth of some simulated rows."""
+    truth = entries(structure, site, _coded(site), 1)[0]
+    latent = torch.ones(len(truth), dtype=torch.bool, device=truth.device)
+    if structure.holes.get(name) == "held" and name in batch:
+        latent = missing_in(schema[name].kind, batch[name]).reshape(len(latent), -1).any(1)
+    base = single(site["fn"])
+    classes = isinstance(base, dist.Categorical | dist.OneHotCategorical)
+    levels = int(base.probs.shape[-1]) if classes else 2 * isinstance(base, dist.Bernoulli)
+    return _Tally(entry_names(structure, {**site, "value": _coded(site)}, name), truth, latent, levels)
+
+
+def _coded(site: Mapping[str, Any]) -> Tensor:
+    """A site's value; one-hot vectors as the number of their class."""
+    one_hot = isinstance(single(site["fn"]), dist.OneHotCategorical)
+    return site["value"].argmax(-1, keepdim=True) if one_hot else site["value"]
+
+
+def _probabilities(structure: Structure, site: Mapping[str, Any], particles: int, levels: int) -> Tensor | None:
+    """The guide's probabilities of the classes of a site, [particle, row, entry, level]; None where it has none."""
+    base = single(site["fn"])
+    if not levels or not isinstance(base, dist.Categorical | dist.OneHotCategorical | dist.Bernoulli):
+        return None
+    event = site["fn"].event_dim + (not isinstance(base, dist.OneHotCategorical))
+    found = entries(structure, {**site, "fn": SimpleNamespace(event_dim=event)}, probabilities(site["fn"]), particles)
+    return found.unflatten(-1, (-1, levels))
+
+
+# -- judging -------------------------------------------------------------------------------------------------------
+
+Labels = tuple[np.ndarray, np.ndarray]
+"""Probabilities [row, level] and true classes [row]."""
+
+
+def _joined(parts: list[dict[str, _Tally]], draws: int) -> tuple[dict[str, Tensor], dict[str, Labels], list[str]]:
+    """Ranks by entry (-1 where it was observed), probabilities and true classes of classes; what was left out."""
+    ranks: dict[str, Tensor] = {}
+    classes: dict[str, Labels] = {}
+    notes = []
+    for site, first in parts[0].items():
+        truth, latent, less, equal = (
+            torch.cat([getattr(part[site], what) for part in parts]).cpu() for what in ("truth", "latent", "less", "equal")
+        )
+        if not bool(latent.any()):
+            notes.append(f"{site} is observed in all rows and so no latent: hide it (-1, NaN) to test what q says of it")
+            continue
+        for i, name in enumerate(first.names):
+            if first.levels:
+                classes[name] = _labels([part[site] for part in parts], i, latent, draws)
+            elif bool((equal[:, i] == draws).all()):
+                continue  # a constant, such as the upper triangle of a matrix
+            else:  # ties are broken at random, so that ranks of whole numbers are uniform too
+                among = (torch.rand(len(latent)) * (equal[:, i] + 1)).long().clamp(max=draws)
+                ranks[name] = torch.where(latent, less[:, i] + among, -1)
+    return ranks, classes, notes
+
+
+def _labels(tallies: list[_Tally], entry: int, latent: Tensor, draws: int) -> Labels:
+    """Probabilities and true classes of the rows in which a class is latent.
+
+    Where q(y | x) is known only by draws that depend on other latents, the probabilities are the shares of each class
+    among the draws and the truth together: given these, the truth is any of them with the same probability, so that
+    tests stay exact.
+    """
+    truth = torch.cat([t.truth[:, entry] for t in tallies]).long().cpu()
+    if all(t.alike for t in tallies):
+        probs = torch.cat([t.probs[:, entry] for t in tallies if t.probs is not None]).cpu()
+    else:
+        counts = torch.cat([t.counts[:, entry] for t in tallies]).cpu()
+        probs = (counts + one_hot(truth, counts.shape[-1])).double() / (draws + 1)
+    return probs[latent].double().numpy(), truth[latent].numpy()
+
+
+def _judged(
+    ranks: dict[str, Tensor], classes: dict[str, Labels], draws: int, seed: int, notes: tuple[str, ...]
+) -> Calibration:
+    found = {name: rank_tests(column[column >= 0].numpy(), draws) for name, column in ranks.items()}
+    tests = [(name, what, getattr(t, what)) for name, t in found.items() for what in ("uniform", "symmetric", "spread")]
+    replicates = max(9999, 100 * (len(tests) + 2 * len(classes)))  # enough to reject one among so many tests
+    reliable = {
+        name: reliability(name, probs, labels, replicates=replicates, seed=seed)
+        for name, (probs, labels) in classes.items()
+    }
+    for name, one in reliable.items():
+        tests += [(name, "confidence", one.p_confidence), (name, "frequency", one.p_frequency)]
+    corrected = holm(np.array([p for *_, p in tests]))
+    table = torch.stack(list(ranks.values()), 1)
+    coverage = torch.stack([_coverage(column, draws) for column in ranks.values()])
+    level = torch.tensor(LEVELS, dtype=torch.float64)
+    counts = (table >= 0).sum(0).unsqueeze(-1)
+    return Calibration(
+        names=tuple(ranks),
+        ranks=table,
+        draws=draws,
+        tests=tuple(Test(*test, float(c)) for test, c in zip(tests, corrected, strict=True)),
+        shift={name: t.shift for name, t in found.items()},
+        width={name: t.width for name, t in found.items()},
+        coverage=coverage,
+        coverage_se=(level * (1 - level) / counts).sqrt(),
+        classes=reliable,
+        notes=notes,
+    )
+
+
+def _coverage(ranks: Tensor, draws: int) -> Tensor:
+    """The share of truths in central intervals, [level]: ranks count in part, as intervals of (draws + 1)ths."""
+    seen = ranks[ranks >= 0].double()
+    level = torch.tensor(LEVELS, dtype=torch.float64)
+    low, high = (0.5 - level / 2) * (draws + 1), (0.5 + level / 2) * (draws + 1)
+    inside = torch.minimum(seen.unsqueeze(1) + 1, high) - torch.maximum(seen.unsqueeze(1), low)
+    return inside.clamp(0, 1).mean(0)
+
+
+def _untested(plan: Passes) -> list[str]:
+    """What the guide does not draw."""
+    return [
+        f"{name} is summed out in the model and is no part of the guide" for name in sorted(plan.structure.summed_model)
+    ]
