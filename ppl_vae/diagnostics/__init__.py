@@ -7,7 +7,9 @@ from typing import Any
 
 _HOMES: dict[str, str] = {
     "Calibration": "ppl_vae.diagnostics.sbc",
+    "Collapse": "ppl_vae.diagnostics.posterior_collapse",
     "calibration": "ppl_vae.diagnostics.sbc",
+    "collapse": "ppl_vae.diagnostics.posterior_collapse",
 }
 
 __all__ = sorted(_HOMES)

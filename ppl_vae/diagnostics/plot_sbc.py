@@ -97,8 +97,6 @@ def _reliability(ax: Any, found: Calibration, rejected: list[str]) -> None:
         if len(names) == 1:
             style |= {"color": CLASSES[0] if not ranked else CLASSES[1], "lw": 1.4}
             style["label"] = f"{shorten(name, 14)}, ± 2 s.e."
-        ax.errorbar(
-            100 * one.confidence[seen], 100 * one.frequency[seen], 200 * one.frequency_se[seen], **style
-        )
+        ax.errorbar(100 * one.confidence[seen], 100 * one.frequency[seen], 200 * one.frequency_se[seen], **style)
     ax.set(xlim=(0, 102), ylim=(0, 102))
     add_legend(ax, bbox_to_anchor=(0.0, 1.08))

@@ -70,8 +70,8 @@ def reliability(
     """Test that labels are drawn from probabilities, y_i ~ p_i.
 
     The score of a common factor on all log-odds at 1 is sum_i log p_i(y_i) - E log p_i(y): negative if the
-    probabilities are too sure. The numbers of rows of each class against sum_i p_i(c) give a chi-squared statistic. Both
-    are compared with labels drawn from p_i, which makes the tests exact for any number of rows; no bins are involved.
+    probabilities are too sure. The numbers of rows of each class against sum_i p_i(c) give a chi-squared statistic.
+    Both are compared with labels drawn from p_i, which makes the tests exact for any number of rows, without bins.
 
     Source: Cox 1958, Biometrika 45, 562-565 (the slope); Guo et al. 2017, arXiv 1706.04599 (ECE).
 

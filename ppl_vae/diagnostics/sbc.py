@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyro.distributions as dist
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -19,13 +17,13 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics.ranks import holm, rank_tests
 from ppl_vae.diagnostics.reliability import Reliability, reliability
 from ppl_vae.diagnostics.simulation import drawings, entries, entry_names, log_joint, resampled, simulated, specific
+from ppl_vae.diagnostics.usage import class_probabilities, class_value, levels_of
 from ppl_vae.errors import UserError
-from ppl_vae.moments import probabilities, single
 from ppl_vae.passes import Passes, passes
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure
 
-__all__ = ["JOINT", "LEVELS", "Calibration", "Test", "calibration"]
+__all__ = ["JOINT", "LEVELS", "Calibration", "Tested", "calibration"]
 
 JOINT = "log p(x, z)"
 """The quantity of all latents together whose rank shows a wrong dependence between them."""
@@ -34,10 +32,8 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 SIGNIFICANT = 0.05
 
 
-class Test(NamedTuple):
+class Tested(NamedTuple):
     """One test: of which latent, of what, its p-value, and that corrected for all tests of the calibration."""
-
-    __test__ = False  # not one of pytest's
 
     latent: str
     name: str
@@ -65,7 +61,7 @@ class Calibration:
     names: tuple[str, ...]
     ranks: Int[Tensor, "simulation latent"]
     draws: int
-    tests: tuple[Test, ...]
+    tests: tuple[Tested, ...]
     shift: Mapping[str, float]
     width: Mapping[str, float]
     coverage: Float[Tensor, "latent level"]
@@ -75,7 +71,7 @@ class Calibration:
     levels: tuple[float, ...] = field(default=LEVELS)
 
     @property
-    def rejected(self) -> tuple[Test, ...]:
+    def rejected(self) -> tuple[Tested, ...]:
         """Tests whose corrected p-value is below 0.05, most significant first."""
         return tuple(sorted((t for t in self.tests if t.corrected < SIGNIFICANT), key=lambda t: t.p))
 
@@ -161,6 +157,7 @@ def calibration(
 
     Example:
         >>> import pyro
+        >>> import pyro.distributions as dist
         >>> def model(x=None):
         ...     with pyro.plate("data", len(x)):
         ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
@@ -212,8 +209,9 @@ class _Tally:
         self.equal = self.equal + (values == self.truth).sum(0)
         if self.levels:
             self.counts = self.counts + one_hot(values.long(), self.levels).sum(0)
-            self.probs = self.probs if probs is None or self.probs is not None else probs[0]
-            self.alike = self.alike and probs is not None and bool((probs == self.probs).all())
+            first = probs[0] if probs is not None and self.probs is None else self.probs
+            self.alike = self.alike and first is not None and probs is not None and bool((probs == first).all())
+            self.probs = first
 
 
 def _ranked(pair: Pair, plan: Passes, batch: Mapping[str, Tensor]) -> dict[str, _Tally]:
@@ -227,40 +225,23 @@ def _ranked(pair: Pair, plan: Passes, batch: Mapping[str, Tensor]) -> dict[str, 
     for particles, drawn, parts in drawings(pair, structure, batch, plan.sizes()):
         for name in names:
             site = drawn.guide.nodes[name]
-            values = entries(structure, site, _coded(site), particles)
+            values = entries(structure, site, class_value(site), particles)
             if not bool(torch.isfinite(values).all()):
                 raise UserError(f"site {name!r}: the guide's draws are not finite for rows that the model simulated")
-            tallies[name].add(values, _probabilities(structure, site, particles, tallies[name].levels))
+            classes = tallies[name].levels and levels_of(site["fn"])  # the guide may draw a class as a point
+            tallies[name].add(values, class_probabilities(structure, site, particles) if classes else None)
         tallies[JOINT].add((parts.log_likelihood + parts.log_prior).unsqueeze(-1))
     return tallies
 
 
 def _tally(structure: Structure, name: str, site: Mapping[str, Any], schema: Schema, batch: Batch) -> _Tally:
     """An empty one, with the truth of some simulated rows."""
-    truth = entries(structure, site, _coded(site), 1)[0]
+    truth = entries(structure, site, class_value(site), 1)[0]
     latent = torch.ones(len(truth), dtype=torch.bool, device=truth.device)
     if structure.holes.get(name) == "held" and name in batch:
         latent = missing_in(schema[name].kind, batch[name]).reshape(len(latent), -1).any(1)
-    base = single(site["fn"])
-    classes = isinstance(base, dist.Categorical | dist.OneHotCategorical)
-    levels = int(base.probs.shape[-1]) if classes else 2 * isinstance(base, dist.Bernoulli)
-    return _Tally(entry_names(structure, {**site, "value": _coded(site)}, name), truth, latent, levels)
-
-
-def _coded(site: Mapping[str, Any]) -> Tensor:
-    """A site's value; one-hot vectors as the number of their class."""
-    one_hot = isinstance(single(site["fn"]), dist.OneHotCategorical)
-    return site["value"].argmax(-1, keepdim=True) if one_hot else site["value"]
-
-
-def _probabilities(structure: Structure, site: Mapping[str, Any], particles: int, levels: int) -> Tensor | None:
-    """The guide's probabilities of the classes of a site, [particle, row, entry, level]; None where it has none."""
-    base = single(site["fn"])
-    if not levels or not isinstance(base, dist.Categorical | dist.OneHotCategorical | dist.Bernoulli):
-        return None
-    event = site["fn"].event_dim + (not isinstance(base, dist.OneHotCategorical))
-    found = entries(structure, {**site, "fn": SimpleNamespace(event_dim=event)}, probabilities(site["fn"]), particles)
-    return found.unflatten(-1, (-1, levels))
+    names = entry_names(structure, site, class_value(site), name, 1)
+    return _Tally(names, truth, latent, levels_of(site["fn"]))
 
 
 # -- judging -------------------------------------------------------------------------------------------------------
@@ -275,11 +256,11 @@ def _joined(parts: list[dict[str, _Tally]], draws: int) -> tuple[dict[str, Tenso
     classes: dict[str, Labels] = {}
     notes = []
     for site, first in parts[0].items():
-        truth, latent, less, equal = (
-            torch.cat([getattr(part[site], what) for part in parts]).cpu() for what in ("truth", "latent", "less", "equal")
+        latent, less, equal = (
+            torch.cat([getattr(part[site], what) for part in parts]).cpu() for what in ("latent", "less", "equal")
         )
         if not bool(latent.any()):
-            notes.append(f"{site} is observed in all rows and so no latent: hide it (-1, NaN) to test what q says of it")
+            notes.append(f"{site} is observed in all rows and so no latent: hide it (-1, NaN) to test q")
             continue
         for i, name in enumerate(first.names):
             if first.levels:
@@ -329,7 +310,7 @@ def _judged(
         names=tuple(ranks),
         ranks=table,
         draws=draws,
-        tests=tuple(Test(*test, float(c)) for test, c in zip(tests, corrected, strict=True)),
+        tests=tuple(Tested(*test, float(c)) for test, c in zip(tests, corrected, strict=True)),
         shift={name: t.shift for name, t in found.items()},
         width={name: t.width for name, t in found.items()},
         coverage=coverage,

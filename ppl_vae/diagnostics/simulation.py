@@ -1,4 +1,4 @@
-"""Latents and rows that a model makes itself, in the likeness of given rows; and what it and its guide draw for them."""
+"""Latents and rows that a model makes itself, in the likeness of given rows; draws of its guide for rows."""
 
 from __future__ import annotations
 
@@ -80,22 +80,22 @@ def simulated(pair: Pair, structure: Structure, schema: Schema, batch: Batch) ->
         UserError: for a site that observes something computed from the fields, so that they cannot be made.
     """
     if structure.improper:
-        sites = ", ".join(sorted(structure.improper))
-        raise NoDensity(f"no simulations: the prior of site {sites} is improper, and nothing can be drawn from it")
+        flat = ", ".join(sorted(structure.improper))
+        raise NoDensity(f"no simulations: the prior of site {flat} is improper, and nothing can be drawn from it")
     batch = contiguous(batch)
     sites = sample_sites(traced(poutine.uncondition(pair.model), batch))
     holes = Holes(structure.holes, structure.latents, batch)
     targets = {t.site: t for t in observing(pair.model, holes, structure.dim, schema, batch)}
     made = dict(batch)
-    for name, site in sites.items():
+    for at, site in sites.items():
         if not site["infer"].get("was_observed") or isinstance(site["fn"], dist.Delta | dist.Unit):
             continue
-        if name not in targets:
+        if at not in targets:
             raise UserError(
-                f"site {name!r} observes values that are no field of the data nor a part of one, so that rows cannot "
+                f"site {at!r} observes values that are no field of the data nor a part of one, so that rows cannot "
                 "be simulated: observe the field itself, obs=x, and compute before it is passed"
             )
-        target = targets[name]
+        target = targets[at]
         stored = batch[target.name]
         place, inside = target.spread(target.draw(sites)[0].to(stored.dtype))
         made[target.name] = torch.where(inside & ~missing_in(target.field.kind, stored), place, made[target.name])
@@ -108,9 +108,9 @@ def entries(structure: Structure, site: Mapping[str, Any], value: Tensor, partic
     return whole.movedim(structure.dim - site["fn"].event_dim, 1).flatten(2) if whole.dim() > 2 else whole.unsqueeze(-1)
 
 
-def entry_names(structure: Structure, site: Mapping[str, Any], name: str) -> list[str]:
-    """What the entries of a site are called: z, or z[0], or z[0, 2]."""
-    whole = expanded(structure, site, site["value"], 1).movedim(structure.dim - site["fn"].event_dim, 1)
+def entry_names(structure: Structure, site: Mapping[str, Any], value: Tensor, name: str, particles: int) -> list[str]:
+    """What the entries of a site's value are called: z, or z[0], or z[0, 2]."""
+    whole = expanded(structure, site, value, particles).movedim(structure.dim - site["fn"].event_dim, 1)
     shape = [n for n in whole.shape[2:] if n > 1]
     return [f"{name}[{', '.join(map(str, at))}]" if shape else name for at in np.ndindex(*shape)]
 
@@ -127,7 +127,7 @@ def drawings(pair: Pair, structure: Structure, batch: Batch, sizes: list[int]) -
 
 
 def log_joint(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor]) -> Parts:
-    """The factors of the model at given latents, by site as a run of it has them: log p(x | z) and log p(z), [1, row]."""
+    """log p(x | z) and log p(z) of given latents, which are by site as a run of the model has them: [1, row]."""
     known = Trace()
     for name, value in latents.items():
         known.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
