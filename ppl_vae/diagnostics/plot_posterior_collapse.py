@@ -44,12 +44,12 @@ def _latents(ax: Any, found: Collapse) -> None:
     floor = ACTIVE / 10
     house_axes(ax, "latent, largest first", axis, "latents")
     active = found.active.cpu().numpy()
-    for on, colour, word in ((True, BLUE, "active"), (False, PALE, "inactive")):
+    for on, colour, word in ((True, BLUE, f"active (variance of E[z|x] above {ACTIVE:g})"), (False, PALE, "inactive")):
         at = np.flatnonzero(active[order] == on)
         if len(at):
             height = np.maximum(values[order][at], floor * 1.15) - floor
             ax.bar(at, height, bottom=floor, color=colour, width=0.78, label=f"{word}: {int((active == on).sum())}")
-    ax.axhline(ACTIVE, color=INK, lw=1.0, ls=(0, (4, 3)), label=f"active above {ACTIVE:g}")
+    ax.axhline(ACTIVE, color=INK, lw=1.0, ls=(0, (4, 3)), label=f"{ACTIVE:g}{' nats' if exact else ''}")
     ax.set_yscale("log")
     ax.set_ylim(floor, 2 * max(values.max(), 10 * floor))
     ax.grid(False, axis="x")
@@ -57,7 +57,7 @@ def _latents(ax: Any, found: Collapse) -> None:
     names = [shorten(found.names[i], 10) for i in order[at]]
     ax.set_xticks(at, names, rotation=90 if len(order) > 6 else 0, fontsize=8)
     ax.set_xlim(-0.7, len(order) - 0.3)
-    add_legend(ax, bbox_to_anchor=(0.0, 1.08))
+    add_legend(ax, bbox_to_anchor=(0.0, 1.08), ncols=1)
 
 
 def _parts(ax: Any, found: Collapse) -> None:
