@@ -173,6 +173,8 @@ def calibration(
             raise UserError("the guide draws no latent of the model, so that there is nothing to calibrate")
         parts = [ranked(pair, plan, batch) for batch in plan.batches()]
         ranks, classes, notes = joined(parts, draws)
+    if not {*ranks, *classes} - {JOINT}:
+        raise UserError(f"there is nothing to calibrate: {'; '.join(notes) or 'the latents are constants'}")
     return _judged(ranks, classes, draws, seed, (*notes, *_untested(plan)))
 
 

@@ -124,11 +124,13 @@ def _kl(structure: Structure, q_site: Site, p_site: Site, particles: int) -> Ten
 def prior_moments(pair: Pair, structure: Structure, batches: Sequence[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and deviation of every continuous latent under the model alone, given the rows' conditions, [entry]."""
     program = poutine.uncondition(pair.model)
-    times = -(-PRIOR_DRAWS // sum(len(next(iter(batch.values()))) for batch in batches))
+    total = sum(len(next(iter(batch.values()))) for batch in batches)
     found: dict[str, list[Tensor]] = {}
-    for _ in range(times):
-        for batch in batches:
-            for name, site in sample_sites(traced(program, batch)).items():
+    for batch in batches:
+        copies = max(1, PRIOR_DRAWS // 4 // total)  # rows are independent given the model: few runs of many rows
+        tiled = {name: values.repeat((copies,) + (1,) * (values.dim() - 1)) for name, values in batch.items()}
+        for _ in range(-(-PRIOR_DRAWS // (copies * total))):
+            for name, site in sample_sites(traced(program, tiled)).items():
                 if name in structure.latents and not levels_of(site["fn"]):
                     found.setdefault(name, []).append(entries(structure, site, site["value"], 1)[0])
     draws = {name: torch.cat(parts) for name, parts in found.items()}
