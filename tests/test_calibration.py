@@ -146,7 +146,8 @@ def test_reliability_is_that_of_scikit_learn():
     assert found.ece == pytest.approx(error)
     assert found.ece > 2 * found.ece_expected
     assert found.p_confidence < 0.05
-    assert abs(found.sharpness - 2) < 0.3
+    error = (truth * (1 - truth) * np.log(p / (1 - p)) ** 2).sum() ** -0.5
+    assert abs(1 / found.sharpness - 0.5) < 4 * error
 
 
 # -- exact posteriors ----------------------------------------------------------------------------------------------

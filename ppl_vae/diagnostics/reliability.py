@@ -104,8 +104,8 @@ def reliability(
         ece_expected=float(tests.error(null_hits).mean()),
         sharpness=_sharpness(probs, labels),
         excess=probs.mean(0) - np.bincount(labels, minlength=probs.shape[1]) / len(labels),
-        p_confidence=min(1.0, 2 * (1 + min(tails)) / (1 + replicates)),
-        p_frequency=(1 + np.sum(null_numbers >= numbers - 1e-9)) / (1 + replicates),
+        p_confidence=min(1.0, float(2 * (1 + min(tails)) / (1 + replicates))),
+        p_frequency=float((1 + np.sum(null_numbers >= numbers - 1e-9)) / (1 + replicates)),
     )
 
 

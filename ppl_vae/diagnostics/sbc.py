@@ -158,10 +158,10 @@ def calibration(
         ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
         >>> def guide(x=None):
         ...     with pyro.plate("data", len(x)):
-        ...         pyro.sample("z", dist.Normal(x / 2, 0.5))  # the right deviation is 0.71
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.57))  # the right deviation is 0.71
         >>> found = calibration(model, guide, torch.zeros(10))
         >>> found.calibrated, round(found.width["z"], 1)
-        (False, 0.7)
+        (False, 0.8)
     """
     for name, value, least in (("simulations", simulations, 20), ("draws", draws, 9)):
         if not isinstance(value, int) or value < least:
