@@ -51,7 +51,8 @@ def _latents(ax: Any, found: Collapse) -> None:
             ax.bar(at, height, bottom=floor, color=colour, width=0.78, label=f"{word}: {int((active == on).sum())}")
     ax.axhline(ACTIVE, color=INK, lw=1.0, ls=(0, (4, 3)), label=f"{ACTIVE:g}{' nats' if exact else ''}")
     ax.set_yscale("log")
-    ax.set_ylim(floor, 2 * max(values.max(), 10 * floor))
+    ax.set_ylim(floor, max(2 * values.max(), 100 * floor))
+    ax.minorticks_off()
     ax.grid(False, axis="x")
     at = np.arange(0, len(order), -(-len(order) // 20))
     names = [shorten(found.names[i], 10) for i in order[at]]
@@ -88,7 +89,7 @@ def _classes(ax: Any, found: Collapse) -> None:
     width = 0.8 / len(shown)
     for i, ((name, c), colour) in enumerate(zip(shown, (BLUE, ORANGE, GREEN), strict=False)):
         at = np.arange(len(c.usage)) + (i - (len(shown) - 1) / 2) * width
-        label = f"{shorten(name, 10)}: I(x; {shorten(name, 6)}) = {c.information:.2f} nats"
+        label = f"{shorten(name, 10)}: I(x; {shorten(name, 10)}) = {c.information:.2f} nats"
         ax.bar(at, 100 * c.usage.cpu().numpy(), width=width, color=colour, label=label)
         ax.axhline(100 / len(c.usage), color=PALE, lw=1.0, label="equal shares" if i == 0 else "_")
     largest = max(len(c.usage) for _, c in shown)
