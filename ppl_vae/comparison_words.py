@@ -28,7 +28,7 @@ def table(found: Comparison, width: int | None = None) -> Table:
     """One line a pair, best first; where `width` letters are not enough, without the columns that matter least."""
     without: tuple[str, ...] = ()
     made = _table(found, without)
-    for column in ("parameters", "IWAE", "s/epoch", "MC error", "between seeds"):
+    for column in ("parameters", "s/epoch", "MC error", "IWAE", "between seeds"):
         if width is None or _width(made) <= width:
             break
         without += (column,)
@@ -51,7 +51,7 @@ def _table(found: Comparison, without: Sequence[str]) -> Table:
 
     made = Table(
         title=f"nats per row, {found.rows:,} {found.where}, {found.particles:,} particles",
-        caption=_caption(found, any(len(pair.evaluations) > 1 for pair in found.pairs)),
+        caption=_caption(found, without),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -84,14 +84,15 @@ def _cells(found: Comparison, pair: Compared) -> dict[str, str]:
     return cells
 
 
-def _caption(found: Comparison, several: bool) -> str:
+def _caption(found: Comparison, without: Sequence[str]) -> str:
     """What stands after the ±, and what the columns are."""
     seeds = sorted({len(pair.evaluations) for pair in found.pairs})
     words = "± standard error over rows; to the best: log p(x), paired row by row"
-    if several:
+    if seeds[-1] > 1:
         counts = " to ".join(map(str, [seeds[0], seeds[-1]] if len(seeds) > 1 else seeds))
         words += f", error of rows and of {counts} seeds"
-    return f"{words}; rows with k-hat too large; parameters of model + guide"
+    words += "; k-hat: rows where it is too large"
+    return words if "parameters" in without else f"{words}; parameters of model + guide"
 
 
 def shown_rungs(found: Comparison) -> list[int]:
