@@ -19,18 +19,18 @@ from ppl_vae.data.dataset import columns_of
 from ppl_vae.errors import UserError
 from ppl_vae.missing import Holes
 from ppl_vae.prediction import expected_value
-from ppl_vae.program import Batch, Pair
+from ppl_vae.program import Batch, Pair, Program
 from ppl_vae.structure import Structure, sample_sites
 from ppl_vae.support import Watch
 
-__all__ = ["Target", "columns_with", "filled_frame", "find_targets", "in_words"]
+__all__ = ["Target", "columns_with", "filled_frame", "find_targets", "in_words", "observing"]
 
 Sites = Mapping[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A site that observes a field, or a part of it, in which entries are missing.
+    """A site that observes a field, or a part of it, in which entries may be missing.
 
     `values` is what the program observes there, a view of `stored` (the field's rows) or a copy of the same layout;
     `row` is the rows' dim of it, `levels` the number of levels of a single category, 0 for everything else.
@@ -52,21 +52,21 @@ class Target:
         """E[x | z] of every particle, [particle, row, ...]; of a single category the probabilities of its levels."""
         site = sites[self.site]
         if not site["is_observed"]:  # a label that is latent where it is missing
-            value = self._each(site["value"])
+            value = self.each(site["value"])
             return F.one_hot(value.long(), self.levels).to(torch.get_default_dtype()) if self.levels else value
         fn = _unwrapped(site["fn"])
         if self.levels:
-            return self._each(fn.probs, extra=1)
+            return self.each(fn.probs, extra=1)
         try:
             mean = expected_value(fn)
         except (NotImplementedError, AttributeError):  # no mean in closed form: a draw has the same expectation
             mean = fn.sample()
-        return self._each(mean)
+        return self.each(mean)
 
     def draw(self, sites: Sites) -> Tensor:
         """x ~ p(x | z) of every particle, [particle, row, ...]."""
         site = sites[self.site]
-        return self._each(_unwrapped(site["fn"]).sample() if site["is_observed"] else site["value"])
+        return self.each(_unwrapped(site["fn"]).sample() if site["is_observed"] else site["value"])
 
     def summary(self, average: Tensor) -> Tensor:
         """The average of `expected` as one value an entry: of a category without an order its likeliest level."""
@@ -93,14 +93,19 @@ class Target:
     def _filled(self, rows: Tensor, values: Tensor) -> Tensor:
         if values.is_floating_point() and not rows.is_floating_point():
             rows = rows.to(values.dtype)
-        place = torch.zeros_like(self.stored, dtype=rows.dtype)
-        inside = torch.zeros_like(self.stored, dtype=torch.bool)
-        values = values.movedim(0, self.row).to(rows.dtype)
-        for whole, part in ((place, values), (inside, torch.ones_like(values, dtype=torch.bool))):
-            _view(whole, self.values, self.stored).copy_(part)
+        place, inside = self.spread(values.to(rows.dtype))
         return torch.where(inside & missing_in(self.field.kind, self.stored), place, rows)
 
-    def _each(self, values: Tensor, extra: int = 0) -> Tensor:
+    def spread(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Values [row, ...] where the field has them, [row, *S], and which entries of the field these are."""
+        place = torch.zeros_like(self.stored, dtype=values.dtype)
+        inside = torch.zeros_like(self.stored, dtype=torch.bool)
+        values = values.movedim(0, self.row)
+        for whole, part in ((place, values), (inside, torch.ones_like(values, dtype=torch.bool))):
+            _view(whole, self.values, self.stored).copy_(part)
+        return place, inside
+
+    def each(self, values: Tensor, extra: int = 0) -> Tensor:
         """Values of a run as [particle, row, other dims of the site's value, ...]."""
         tail = values.shape[values.dim() - extra :]
         return values.reshape(-1, *self.values.shape, *tail).movedim(1 + self.row, 1)
@@ -111,17 +116,21 @@ def find_targets(pair: Pair, structure: Structure, schema: Schema, batch: Batch)
 
     A field that no site observes as it is (a label that the model does not use, a condition) is left alone.
     """
-    watch, holes = Watch(), Holes(structure.holes, structure.latents, batch)
-    sites = sample_sites(poutine.trace(holes(watch(pair.model))).get_trace(**batch))
+    holes = Holes(structure.holes, structure.latents, batch)
+    return [t for t in observing(pair.model, holes, structure.dim, schema, batch) if t.site in structure.holes]
+
+
+def observing(model: Program, holes: Holes, dim: int, schema: Schema, batch: Batch) -> list[Target]:
+    """The sites of a model, whose data plate has this dim, that observe the fields of a batch, missing or not."""
+    watch = Watch()
+    sites = sample_sites(poutine.trace(holes(watch(model))).get_trace(**batch))
     found = []
     for site, (_, values) in watch.seen.items():
-        if site not in structure.holes:
-            continue
         namesake_first = sorted((f for f in schema if f.name in batch), key=lambda f: f.name != site)
         field = next((f for f in namesake_first if _observes(values, batch[f.name], f)), None)
         if field is not None:
             fn = sites[site]["fn"]
-            row, base = values.dim() - fn.event_dim + structure.dim, _unwrapped(fn)
+            row, base = values.dim() - fn.event_dim + dim, _unwrapped(fn)
             single = field.kind == "categorical" and field.shape == () and isinstance(base, dist.Categorical)
             levels = base.probs.shape[-1] if single else 0
             found.append(Target(field, site, values, batch[field.name], row, levels))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.analysis import analyse, preserved_randomness
 from ppl_vae.data import Split
@@ -20,7 +20,7 @@ from ppl_vae.program import Pair
 from ppl_vae.structure import Structure, sample_sites
 from ppl_vae.support import check_support
 
-__all__ = ["FLOATS_AT_ONCE", "Passes", "passes", "refuse_blind", "refuse_global", "some_rows"]
+__all__ = ["FLOATS_AT_ONCE", "Passes", "judging", "passes", "refuse_blind", "refuse_global", "some_rows"]
 
 FLOATS_AT_ONCE = 2**24
 """How many numbers one pass may hold: 64 MB in float32, small enough for a laptop and its caches."""
@@ -65,21 +65,28 @@ def passes(
     """
     if not isinstance(particles, int) or particles < 1:
         raise UserError(f"particles must be a whole number of at least 1, got {particles!r}")
-    was_training = pair.training
-    pair.eval()
+    with judging(pair, seed):
+        structure = analyse(pair, some_rows(split))
+        check_support(pair, structure.holes, structure.latents, split)
+        refuse_global(structure)
+        refuse_points(structure, "evidence")
+        cell = _floats_per_cell(pair, structure, split)
+        floats_at_once = floats_at_once or _floats_at_once(pair.device)
+        rows = max(1, min(len(split), 500, floats_at_once // cell))
+        yield Passes(split, structure, particles, rows, max(1, min(particles, floats_at_once // (cell * rows))))
+
+
+@contextmanager
+def judging(programs: nn.Module, seed: int) -> Iterator[None]:
+    """Inside, draws are seeded, networks do not train and nothing has a gradient; outside, all is as it was."""
+    was_training = programs.training
+    programs.eval()
     try:
         with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(seed)
-            structure = analyse(pair, some_rows(split))
-            check_support(pair, structure.holes, structure.latents, split)
-            refuse_global(structure)
-            refuse_points(structure, "evidence")
-            cell = _floats_per_cell(pair, structure, split)
-            floats_at_once = floats_at_once or _floats_at_once(pair.device)
-            rows = max(1, min(len(split), 500, floats_at_once // cell))
-            yield Passes(split, structure, particles, rows, max(1, min(particles, floats_at_once // (cell * rows))))
+            yield
     finally:
-        pair.train(was_training)
+        programs.train(was_training)
 
 
 def _floats_at_once(device: torch.device) -> int:

@@ -34,13 +34,16 @@ def fit(
     likelihood: Annotated[
         str | None, typer.Option(help="p(x | z), by name.", show_default="what fits the data")
     ] = None,
-    bound: Annotated[str, typer.Option(help="What is maximised; trace_elbo is Pyro's own.")] = "elbo",
+    bound: Annotated[
+        str, typer.Option(help="What is maximised: NAME, or as iwae:particles=16; trace_elbo is Pyro's own.")
+    ] = "elbo",
     particles: Annotated[
         int | None, typer.Option(help="Draws per row of the bound.", show_default="the bound's own")
     ] = None,
     data: Annotated[str, typer.Option(help="A data set, or a .npz .npy .csv .parquet file.")] = "digits",
     label: o.Label = None,
     labels: o.Labels = None,
+    outliers: o.Outliers = None,
     columns: o.Columns = None,
     field: o.Fields = None,
     kind: o.Kinds = None,
@@ -151,6 +154,7 @@ class Request:
     data: str
     label: str | None
     labels: int | None
+    outliers: str | None
     columns: str | None
     field: list[str] | None
     kind: list[str] | None
@@ -192,6 +196,7 @@ class Request:
         if self.binarise is not None:
             o.check_choice("--binarise", self.binarise, ("dynamic", "static", "none"))
         o.split_words("--columns", self.columns)
+        o.split_words("--outliers", self.outliers)
         o.kind_words(self.kind)
         if o.field_columns(self.field) and self.columns:
             raise UserError("--columns and --field both say which columns are used: give one of them")
@@ -210,7 +215,7 @@ class Request:
     @property
     def is_pyro(self) -> bool:
         """Whether the bound is one of Pyro's own."""
-        return catalog.find("bounds", self.bound).is_pyro
+        return catalog.find("bounds", catalog.split_options(self.bound)[0]).is_pyro
 
     @property
     def is_own(self) -> bool:

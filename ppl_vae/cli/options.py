@@ -52,6 +52,14 @@ Labels = Annotated[
         show_default="all",
     ),
 ]
+Outliers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Hold these categories of the label out: they are in test alone, to be told by their evidence.",
+        show_default="none",
+    ),
+]
 Columns = Annotated[str | None, typer.Option(metavar="A,B", help="Use only these columns of a table.")]
 Fields = Annotated[
     list[str] | None,

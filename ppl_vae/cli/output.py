@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
+    from ppl_vae.data import Split
     from ppl_vae.evaluation import Evaluation
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "read_evaluation",
     "read_rows",
     "table_text",
+    "terminal_width",
     "update_evaluation",
     "write_rows",
 ]
@@ -60,6 +62,14 @@ def print_table(table: Table) -> None:
     (console if console.is_terminal else Console(width=200)).print(table)
 
 
+def terminal_width() -> int | None:
+    """How many letters a line of the terminal has; None in a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    return console.width if console.is_terminal else None
+
+
 class Judged(NamedTuple):
     """The held-out numbers of a pair, and those of every row where it has an evidence."""
 
@@ -67,18 +77,30 @@ class Judged(NamedTuple):
     rows: Evaluation | None
 
 
-def judge(model: Any, guide: Any, rows: Any, particles: int, seed: int) -> Judged:
-    """The held-out numbers of a pair: its evidence, or, with a line that says why, how well rows come back."""
+def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train: Split | None = None) -> Judged:
+    """The held-out numbers of a pair: its evidence, or, with a line that says why, how well rows come back.
+
+    Where some rows are outliers, the summary is that of the others, and AUCs say how well the evidence tells them;
+    simpler scores that they are compared with are made from training rows.
+    """
     import ppl_vae
     from ppl_vae.predictive import label_scores
 
+    inliers, apart = rows.inliers(), dict[str, Any]()
     try:
-        found: Any = ppl_vae.evaluate(model, guide, rows, particles=particles, seed=seed)
+        found = ppl_vae.evaluate(model, guide, rows, particles=particles, seed=seed)
     except NoDensity as reason:
         note(str(reason))
-        found = ppl_vae.reconstruct(model, guide, rows, seed=seed)
-    summary = found.summary() | label_scores(model, guide, rows) | {"seed": seed}
-    return Judged(summary, found if isinstance(found, ppl_vae.Evaluation) else None)
+        back = ppl_vae.reconstruct(model, guide, inliers, seed=seed)
+        return Judged(back.summary() | label_scores(model, guide, inliers) | {"seed": seed}, None)
+    usual = found
+    if rows.outliers is not None:
+        from ppl_vae.diagnostics.anomalies import anomalies_of, of_rows
+
+        apart = anomalies_of(found, model, rows, train).summary()
+        apart = {key: value for key, value in apart.items() if key == "outliers" or key.startswith("auc")}
+        usual = of_rows(found, (~rows.outliers).nonzero()[:, 0])
+    return Judged(usual.summary() | label_scores(model, guide, inliers) | apart | {"seed": seed}, found)
 
 
 def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
@@ -105,7 +127,26 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     if "accuracy" in summary:
         share, error = (100 * summary[key] for key in ("accuracy", "accuracy_se"))
         table.add_row(f"label right, of {summary['labelled_rows']:,} rows, %", f"{_number(share)} ± {_number(error)}")
+    if "auc" in summary:
+        _outlier_rows(table, summary)
     return table
+
+
+def _outlier_rows(table: Table, summary: Mapping[str, Any]) -> None:
+    """How well the evidence, and simpler scores, tell the rows of a class that was held out."""
+    table.caption = f"of inliers alone, but for AUCs; {table.caption}"
+    table.add_section()
+    table.add_row(f"{summary['outliers']:,} outliers: AUC of -log evidence", _with_error(summary, "auc", 3))
+    for key in summary:
+        if key.startswith("auc_") and f"{key}_se" in summary and not key.startswith("auc_minus_"):
+            table.add_row(f"  AUC of {_BASELINES.get(key, key)}", _with_error(summary, key, 3))
+
+
+_BASELINES = {
+    "auc_reconstruction": "-E log p(x | z), the reconstruction",
+    "auc_pca": "the distance to principal components",
+    "auc_independent": "independent entries",
+}
 
 
 def _reconstruction_table(title: str, summary: Mapping[str, Any]) -> Table:
@@ -123,8 +164,8 @@ def _reconstruction_table(title: str, summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def _with_error(summary: Mapping[str, Any], key: str) -> str:
-    return f"{_number(summary[key])} ± {_number(summary[f'{key}_se'])}"
+def _with_error(summary: Mapping[str, Any], key: str, digits: int = 2) -> str:
+    return f"{_number(summary[key], digits)} ± {_number(summary[f'{key}_se'], digits)}"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -64,7 +64,8 @@ def evaluate(
     words = _words(data, label, columns, missing)
     opened = open_words(run, model, guide, device)
     rows, name = rows_of(opened, words, split)
-    judged = judge(opened.model, opened.guide, rows, particles, seed)
+    train = opened.data().train if rows.outliers is not None else None  # what simpler scores are made from
+    judged = judge(opened.model, opened.guide, rows, particles, seed, train)
     summary, file = judged.summary, update_evaluation(run, name, judged)
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "evaluation": summary}), indent=2))

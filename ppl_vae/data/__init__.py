@@ -10,6 +10,7 @@ from ppl_vae.data.dataset import Data, Split, as_split
 from ppl_vae.data.files import EXTENSIONS, Options, from_arrays, from_path
 from ppl_vae.data.labels import hide_labels
 from ppl_vae.data.named import NAMES, read
+from ppl_vae.data.outliers import hold_out, listed
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
 
@@ -32,6 +33,7 @@ def load(
     kinds: Mapping[str, str] | None = None,
     fields: Mapping[str, str | Sequence[str]] | None = None,
     labels: int | None = None,
+    outliers: str | int | Sequence[str | int] | None = None,
 ) -> Data:
     """Rows to train, validate and test on, with a schema: from a name, a file, an array or a table.
 
@@ -57,6 +59,8 @@ def load(
             vector of every row, a name alone one number.
         labels: keep y in only so many training rows, as many of each category, drawn by the seed; all others,
             and those of validation and test, are -1 for every program and kept in `split.hidden` for scoring.
+        outliers: hold this category of y out, or these: its rows leave train and validation and stay in test, where
+            `test.outliers` tells them apart; the labels of test are kept in `test.hidden`.
 
     Raises:
         UserError: whatever is wrong with the rows or options, in one line with the remedy.
@@ -70,13 +74,20 @@ def load(
         >>> few = load("digits", labels=50)
         >>> (few.train["y"] >= 0).sum().item(), (few.test["y"] >= 0).sum().item(), few.test.truth("y")[:3].tolist()
         (50, 0, [3, 4, 6])
+        >>> load("digits", outliers="9").test.outliers.sum().item()
+        45
     """
     if isinstance(source, Data):
-        if labels is not None:
-            raise UserError(f"labels={labels} expects a name, a file or arrays, got a data set that is loaded already")
+        for option, value in (("labels", labels), ("outliers", outliers)):
+            if value is not None:
+                raise UserError(
+                    f"{option}={value} expects a name, a file or arrays, got a data set that is loaded already"
+                )
         return source
-    options = Options(seed, binarise, label, columns, missing, test, validation, kinds, fields, labels)
+    apart = None if outliers is None else listed(outliers)
+    options = Options(seed, binarise, label, columns, missing, test, validation, kinds, fields, labels, apart)
     data = _read(source, options, root)
+    data = data if apart is None else hold_out(data, apart)
     return data if labels is None else hide_labels(data, labels, seed)
 
 

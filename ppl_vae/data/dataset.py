@@ -45,6 +45,8 @@ class Split:
             draws new 0s and 1s at EVERY use (dynamic binarisation).
         hidden: true values of entries that are missing in `fields` on purpose (`load(..., labels=100)`), by field
             name: to score what a pair says about them. They are never in a batch.
+        outliers: which rows are of a class that was held out (`load(..., outliers="9")`), [row], or None: to score
+            what a pair finds strange. It is never in a batch.
 
     Raises:
         UserError: no rows, fields of different lengths or devices, or fields that the schema does not have.
@@ -64,6 +66,7 @@ class Split:
     fields: dict[str, Tensor]
     draws: frozenset[str] = frozenset()
     hidden: dict[str, Tensor] = field(default_factory=dict)
+    outliers: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", dict(self.fields))
@@ -74,7 +77,8 @@ class Split:
         for name in self.schema.names:
             if name not in self.fields:
                 raise UserError(f"split {self.name!r} expects field {name!r} of its schema: pass its tensor")
-        count_rows({**self.fields, **{f"hidden {name}": values for name, values in self.hidden.items()}})
+        apart = {f"hidden {name}": values for name, values in self.hidden.items()}
+        count_rows({**self.fields, **apart, **({} if self.outliers is None else {"outliers": self.outliers})})
         devices = {name: values.device for name, values in self.fields.items()}
         if len(set(devices.values())) > 1:
             raise UserError(f"expected all fields on one device, got {_listed(devices)}: move them with .to(device)")
@@ -105,7 +109,8 @@ class Split:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
         fields, hidden = ({name: change(v) for name, v in part.items()} for part in (self.fields, self.hidden))
-        return replace(self, fields=fields, hidden=hidden)
+        outliers = None if self.outliers is None else change(self.outliers)
+        return replace(self, fields=fields, hidden=hidden, outliers=outliers)
 
     def batch(self, index: Tensor | slice | None = None, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """These rows (all without an index) as a model receives them; fields in `draws` are drawn anew.
@@ -125,6 +130,12 @@ class Split:
         index = index.to(self.device) if isinstance(index, Tensor) else index
         return self._each(lambda values: values[index])
 
+    def inliers(self) -> Split:
+        """A split of only the rows that are not known to be outliers."""
+        if self.outliers is None:
+            return self
+        return replace(self.rows((~self.outliers).nonzero()[:, 0]), outliers=None)
+
     def select(self, names: Iterable[str]) -> Split:
         """A split of only these fields, in the order of the schema."""
         wanted = {names} if isinstance(names, str) else set(names)
@@ -134,7 +145,8 @@ class Split:
             raise UserError("select expects at least one field name, got none")
         schema = Schema(tuple(f for f in self.schema if f.name in wanted))
         hidden = {n: v for n, v in self.hidden.items() if n in schema}
-        return Split(schema, self.name, {n: self.fields[n] for n in schema.names}, self.draws & wanted, hidden)
+        fields = {n: self.fields[n] for n in schema.names}
+        return replace(self, schema=schema, fields=fields, draws=self.draws & wanted, hidden=hidden)
 
 
 def _draw(grey: Tensor, missing: bool, generator: torch.Generator | None) -> Tensor:
@@ -268,7 +280,7 @@ def _conform(split: Split, schema: Schema) -> Split:
         # what is stored in a drawn field is a probability, not a value of its kind
         target = replace(theirs, kind="unit") if ours.name in split.draws else theirs
         tensors[ours.name] = convert(target, Raw(split[ours.name]))
-    return Split(Schema(tuple(_present(schema, tensors))), split.name, tensors, split.draws, split.hidden)
+    return replace(split, schema=Schema(tuple(_present(schema, tensors))), fields=tensors)
 
 
 def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:

@@ -43,6 +43,7 @@ class Options:
     kinds: Mapping[str, str] | None = None
     fields: Mapping[str, str | Sequence[str]] | None = None
     labels: int | None = None
+    outliers: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, numbers.Integral) or self.seed < 0:
@@ -64,6 +65,8 @@ class Options:
         json = {name: value for name, value in asdict(self).items() if value != getattr(Options, name)}
         if self.columns is not None:
             json["columns"] = list(self.columns)
+        if self.outliers is not None:
+            json["outliers"] = list(self.outliers)
         if self.fields is not None:
             json["fields"] = {n: c if isinstance(c, str) else list(c) for n, c in self.fields.items()}
         return {**json, "seed": int(self.seed)}

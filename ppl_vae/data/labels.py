@@ -35,29 +35,37 @@ def hide_labels(data: Data, labels: int, seed: int = 0) -> Data:
             f"{', '.join(data.schema.names)}: name the label column with label="
         )
     schema = Schema(tuple(replace(f, missing=True) if f.name == "y" else f for f in data.schema))
-    kept = {"train": _chosen(data.train["y"], data.schema["y"].cardinality or 1, labels, seed)}
+    kept = {"train": _chosen(data.train["y"], _categories(data), labels, seed)}
     splits: dict[str, Any] = {
         name: _hidden(split, schema, kept.get(name)) for name in SPLITS if (split := getattr(data, name)) is not None
     }
     return replace(data, schema=schema, **splits)
 
 
+def _categories(data: Data) -> list[int]:
+    """Those that training rows may have: not the ones that were held out."""
+    outliers = None if data.test is None else data.test.outliers
+    apart = set() if outliers is None or data.test is None else set(data.test.truth("y")[outliers].tolist())
+    return [code for code in range(data.schema["y"].cardinality or 1) if code not in apart]
+
+
 def _hidden(split: Split, schema: Schema, kept: Tensor | None) -> Split:
-    y = split["y"]
+    y = split.truth("y")
     shown = torch.full_like(y, -1)
     if kept is not None:
         shown[kept] = y[kept]
-    return Split(schema, split.name, {**split.fields, "y": shown}, split.draws, {**split.hidden, "y": y})
+    return replace(split, schema=schema, fields={**split.fields, "y": shown}, hidden={**split.hidden, "y": y})
 
 
-def _chosen(y: Tensor, categories: int, labels: int, seed: int) -> Tensor:
+def _chosen(y: Tensor, categories: list[int], labels: int, seed: int) -> Tensor:
     """Random rows, equally many of each category; what is left over goes to random categories."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(y), generator=generator)
-    quota = torch.full((categories,), labels // categories)
-    quota[torch.randperm(categories, generator=generator)[: labels % categories]] += 1
+    count = len(categories)
+    quota = torch.full((count,), labels // count)
+    quota[torch.randperm(count, generator=generator)[: labels % count]] += 1
     found = []
-    for category, wanted in enumerate(quota.tolist()):
+    for category, wanted in zip(categories, quota.tolist(), strict=True):
         rows = order[y.cpu()[order] == category]
         if len(rows) < wanted:
             raise UserError(

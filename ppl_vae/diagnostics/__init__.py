@@ -5,7 +5,21 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "AUC": "ppl_vae.diagnostics.auc",
+    "Anomaly": "ppl_vae.diagnostics.anomalies",
+    "LooPIT": "ppl_vae.diagnostics.leave_one_out",
+    "PredictiveCheck": "ppl_vae.diagnostics.predictive_checks",
+    "TwoSample": "ppl_vae.diagnostics.two_samples",
+    "TwoSampleTest": "ppl_vae.diagnostics.distances",
+    "anomaly": "ppl_vae.diagnostics.anomalies",
+    "classifier_two_sample": "ppl_vae.diagnostics.distances",
+    "loo_pit": "ppl_vae.diagnostics.leave_one_out",
+    "mmd": "ppl_vae.diagnostics.distances",
+    "predictive_check": "ppl_vae.diagnostics.predictive_checks",
+    "sliced_wasserstein": "ppl_vae.diagnostics.distances",
+    "two_sample": "ppl_vae.diagnostics.two_samples",
+}
 
 __all__ = sorted(_HOMES)
 
