@@ -57,8 +57,9 @@ def draw_all(
     sampler = _Sampler(pair, plan, layouts, draws, resample, predictive)
     width = sum(layouts[name].size for name in sampler.latents)
     rows = max(1, 4 * FLOATS_AT_ONCE // (plan.particles * max(1, width)))  # these latents are held all at once
-    batches = replace(plan, rows=min(plan.rows, rows)).batches()
-    return _joined([sampler.some({n: v.contiguous() for n, v in batch.items()}) for batch in batches])
+    plan = replace(plan, rows=min(plan.rows, rows))
+    batches = ({n: v.contiguous() for n, v in batch.items()} for batch in plan.batches())
+    return _joined([sampler.some(batch, i * plan.rows) for i, batch in enumerate(batches)])
 
 
 def bootstrapped(log_weights: Float[Tensor, "particle row"], draws: int) -> Float[Tensor, "draw row"]:
@@ -111,9 +112,11 @@ class _Sampler:
         names = {*self.structure.observed, *self.structure.absent, *self.structure.holes}
         return [name for name in self.layouts if name in names]
 
-    def some(self, batch: dict[str, Tensor]) -> Draws:
-        """The draws for some rows."""
+    def some(self, batch: dict[str, Tensor], start: int) -> Draws:
+        """The draws for some rows, the first of which has this number."""
         log_weights, held, codes = self._particles(batch)
+        refuse_blind(log_weights.sum(0), start)
+        log_weights = log_weights.clamp(min=-1e30)  # a row that nothing explains has weights all the same
         if self.resample:
             chosen = torch.multinomial(smooth(log_weights).softmax(0).T, self.draws, replacement=True).T
         else:
@@ -157,9 +160,7 @@ class _Sampler:
                 if self.layouts[name].levels:
                     codes.setdefault(name, []).append(self.layouts[name].arranged(value).cpu())
             done += k
-        weights = torch.cat(log_weights)
-        refuse_blind(weights.sum(0))
-        return weights.clamp(min=-1e30), _cat(held), _cat(codes)  # a row that nothing explains has weights all the same
+        return torch.cat(log_weights), _cat(held), _cat(codes)
 
     def _predicted(self, batch: Batch, latents: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         """x ~ p(x | z) for the drawn latents, some draws at a time."""
@@ -209,6 +210,7 @@ def _gathered(parts: Iterator[dict[str, Tensor]], layouts: Mapping[str, Layout])
     found: dict[str, list[Tensor]] = {}
     for part in parts:
         for name, value in part.items():
+            value = value if value.is_floating_point() else value.to(torch.int32)  # half the memory
             found.setdefault(name, []).append(layouts[name].arranged(value).cpu())
     return _cat(found)
 

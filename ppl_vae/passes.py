@@ -111,12 +111,13 @@ def refuse_global(structure: Structure) -> None:
         )
 
 
-def refuse_blind(log_evidence: Tensor) -> None:
-    """Raise for rows of which the log weights, and so log p(x) [row], are not numbers."""
+def refuse_blind(log_evidence: Tensor, start: int = 0) -> None:
+    """Raise for a row of which the log weights, and so log p(x) [row], are no numbers; `start` is that of the first."""
     bad = torch.isnan(log_evidence).nonzero()
     if len(bad):
+        row = start + int(bad[0])
         raise UserError(
-            f"row {int(bad[0])} has no weights (NaN): the model or guide computes with its missing entries; let both "
+            f"row {row} has no weights (NaN): the model or guide computes with its missing entries; let both "
             "replace them, x.nan_to_num(), or use a generated guide"
         )
 

@@ -531,6 +531,17 @@ def test_what_has_no_draws_of_each_row_is_refused_by_name(vae):
         to_arviz(model, guide, cases.XH, draws=2, particles=4)
 
 
+def test_rows_without_weights_are_told_by_their_number():
+    def blind(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[..., :2], 1.0).to_event(1))
+
+    x = cases.X.repeat(4, 1)
+    x[7, 0] = torch.nan
+    with pytest.raises(UserError, match="row 7 has no weights"):
+        to_arviz(LINEAR.model, blind, x, draws=2, particles=10, floats_at_once=300)
+
+
 # -- the document -------------------------------------------------------------------------------------------------
 
 
