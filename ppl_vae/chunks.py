@@ -22,7 +22,7 @@ from ppl_vae.execution import run
 from ppl_vae.factors import Factors
 from ppl_vae.graph import agree
 from ppl_vae.lanes import WAYS, Compile, Lane
-from ppl_vae.program import Batch, Pair
+from ppl_vae.program import Batch, Pair, Programs
 from ppl_vae.structure import Structure
 from ppl_vae.weights import LogWeights, concatenate
 
@@ -194,7 +194,7 @@ class Chunks:
         self.refused |= set(WAYS[WAYS.index(way) :])
 
 
-def both(pair: Pair, structure: Structure, batch: Batch, k: int) -> tuple[LogWeights, LogWeights]:
+def both(pair: Programs, structure: Structure, batch: Batch, k: int) -> tuple[LogWeights, LogWeights]:
     """The same draws seen twice: discrete latents in expectation (ELBO) and summed inside the weight (evidence)."""
     expected, marginal = [], []
     for size in [k] if structure.broadcasts else [1] * k:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "AnnealedEvidence": "ppl_vae.diagnostics.annealing",
+    "Bidirectional": "ppl_vae.diagnostics.bidirectional",
+    "Gap": "ppl_vae.diagnostics.gap",
+    "annealed_evidence": "ppl_vae.diagnostics.annealing",
+    "bidirectional": "ppl_vae.diagnostics.bidirectional",
+    "gap": "ppl_vae.diagnostics.gap",
+}
 
 __all__ = sorted(_HOMES)
 

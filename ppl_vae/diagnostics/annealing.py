@@ -181,9 +181,10 @@ def annealed_evidence(
         True
     """
     settings = Settings(chains, temperatures, steps, step_size)
-    with ladder(
-        model, guide, data, settings, start, seed=seed, compile=compile, floats_at_once=floats_at_once
-    ) as (_, batches):
+    with ladder(model, guide, data, settings, start, seed=seed, compile=compile, floats_at_once=floats_at_once) as (
+        _,
+        batches,
+    ):
         climbs = [rows.up(rows.started()) for rows in batches]
     weights = torch.cat([c.log_weight for c in climbs], dim=1)
     _refuse_nan(weights)

@@ -236,7 +236,7 @@ class _Placing(Messenger):
         name = str(msg["name"])
         if name not in self.pieces:
             return
-        site = replace(self.bridge.sites[name], support=msg["fn"].support)  # type: ignore[union-attr]
+        site = replace(self.bridge.sites[name], support=msg["fn"].support)
         placed = site.unpacked(self.pieces[name])
         msg["value"], msg["done"] = placed.value, True
         self.stretch[name] = -placed.log_density

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -100,7 +101,7 @@ class Ladder:
         start, target, _ = self.density(u, u.new_tensor(powers[0]))
         total = torch.zeros_like(start, dtype=torch.float64)
         accepted = []
-        for i, (below, b) in enumerate(zip(powers[:-1], powers[1:], strict=True)):
+        for i, (below, b) in enumerate(pairwise(powers)):
             total += (b - below) * (target - start).double()
             if i + 2 < len(powers):
                 u, start, target, acceptance = self._move(u, b, sizes[i + 1])
@@ -152,8 +153,11 @@ def ladder(
     check_mode(compile)
     pair = Pair(model, guide)
     split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
-    with passes(pair, split, settings.chains, seed=seed, floats_at_once=floats_at_once) as plan:
+    with passes(pair, split, 3 * settings.chains, seed=seed, floats_at_once=floats_at_once) as plan:
         # a gradient holds about three times what a density does, and all chains of a row climb together
-        plan = replace(plan, rows=max(1, plan.rows * plan.at_once // (3 * settings.chains) or 1))
+        plan = replace(plan, rows=max(1, plan.rows * plan.at_once // (3 * settings.chains)))
         bridge = Bridge(pair, plan.structure, next(plan.batches()), start, compile)
-        yield plan, (Ladder(bridge, settings, batch, plan.count - i - 1, climbs) for i, batch in enumerate(plan.batches()))
+        yield (
+            plan,
+            (Ladder(bridge, settings, batch, plan.count - i - 1, climbs) for i, batch in enumerate(plan.batches())),
+        )
