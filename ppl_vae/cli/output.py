@@ -73,7 +73,7 @@ def judge_gap(model: Any, guide: Any, rows: Any, most: int, particles: int, seed
     """The gap between log evidence and ELBO taken apart, on some rows at most, and which rows these are."""
     import torch
 
-    from ppl_vae.diagnostics.gap import gap
+    from ppl_vae.diagnostics.gaps import gap
 
     count = len(rows)
     index = torch.linspace(0, count - 1, min(most, count)).round().long()

@@ -7,11 +7,11 @@ from typing import Any
 
 _HOMES: dict[str, str] = {
     "AnnealedEvidence": "ppl_vae.diagnostics.annealing",
-    "Bidirectional": "ppl_vae.diagnostics.bidirectional",
-    "Gap": "ppl_vae.diagnostics.gap",
+    "Bidirectional": "ppl_vae.diagnostics.bdmc",
+    "Gap": "ppl_vae.diagnostics.gaps",
     "annealed_evidence": "ppl_vae.diagnostics.annealing",
-    "bidirectional": "ppl_vae.diagnostics.bidirectional",
-    "gap": "ppl_vae.diagnostics.gap",
+    "bidirectional": "ppl_vae.diagnostics.bdmc",
+    "gap": "ppl_vae.diagnostics.gaps",
 }
 
 __all__ = sorted(_HOMES)

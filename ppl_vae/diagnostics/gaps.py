@@ -93,7 +93,7 @@ class Gap:
 
     def figure(self) -> Figure:
         """Both gaps row by row, largest first, and one against the other."""
-        from ppl_vae.diagnostics.plot_gap import gaps
+        from ppl_vae.diagnostics.plot_gaps import gaps
 
         return gaps(self.approximation, self.amortization, self.approximation_se, self.amortization_se)
 
