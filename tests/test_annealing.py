@@ -223,6 +223,30 @@ def test_a_model_that_needs_a_plate_of_its_own_shape_runs_chain_by_chain(start):
     assert ((found.log_evidence - exact).abs() < 4 * found.log_evidence_se + 0.01).all()
 
 
+def sized(x=None, w=None):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x), dtype=F64), 1.0))
+        pyro.sample("w", dist.LogNormal(z, 1.0), obs=w)
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def sized_guide(x=None, w=None):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.4 * x, 0.8))
+        pyro.sample("w", dist.LogNormal(0.9 * z, 1.1))
+
+
+@pytest.mark.parametrize("start", ["guide", "prior"])
+def test_a_size_that_is_latent_in_some_rows_only(start):
+    x, w = torch.tensor([0.3, -1.0, 1.5]).double(), torch.tensor([2.0, torch.nan, 0.4]).double()
+    found = annealed_evidence(sized, sized_guide, {"x": x, "w": w}, chains=200, start=start, **QUICK)
+    covariance = torch.tensor([[2.0, 1.0], [1.0, 2.0]]).double()
+    both = dist.MultivariateNormal(torch.zeros(2, dtype=F64), covariance).log_prob(torch.stack([x, w.log()], -1))
+    exact = torch.where(w.isnan(), dist.Normal(0.0, 2**0.5).log_prob(x), both - w.log())
+    assert ((found.log_evidence - exact).abs() < 4 * found.log_evidence_se).all()
+    assert float(found.acceptance.min()) > 0.4
+
+
 # -- both directions ---------------------------------------------------------------------------------------------
 
 EXACT = {

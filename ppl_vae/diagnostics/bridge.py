@@ -116,13 +116,21 @@ class Bridge:
         trace = holes.hold(traced(placing(model), batch))
         drawn = self._alone(trace, holes, discrete, len(u))
         joint = _Density(drawn)
-        stretch = joint.summed_up(placing.stretch)
+        stretch = joint.summed_up(placing.stretch | self._known(placing, holes))
         target = joint.total() + stretch
         if not self.sites:
             return torch.zeros_like(target), target
         if self.start == "prior":
             return _Latents(drawn).total() + stretch, target
         return self._guide(batch, sample_sites(trace), len(u)) + stretch, target
+
+    def _known(self, placing: _Placing, holes: Holes) -> dict[str, Tensor]:
+        """Where a site was observed its vector does not matter: a normal at both ends keeps it from drifting away."""
+        found = {}
+        for name in holes.observed.keys() & placing.stretch.keys():
+            free, seen = self.sites[name].spread(placing.pieces[name]), holes.observed[name][1]
+            found[name] = torch.where(seen, -free.square().sum(-1) / 2, placing.stretch[name])
+        return found
 
     def _guide(self, batch: Batch, sites: _Sites, chains: int) -> Tensor:
         """log q of the continuous latents, [chain, row]: the guide run at their values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ppl_vae.drawing import BLUE, GREEN, ORANGE, Array, add_legend, as_numbers, expect, house_axes
 
@@ -29,8 +30,10 @@ def annealing(evidence: Array, error: Array, ess: Array, acceptance: Array, chai
     add_legend(first)
     second.hist(effective, bins=np.linspace(0, chains, 17), color=BLUE)
     house_axes(second, f"effective chains, of {chains}", "rows")
+    second.yaxis.set_major_locator(MaxNLocator(integer=True))
     third.hist(accepted, bins=np.linspace(0, 1, 21), color=BLUE)
-    house_axes(third, "accepted moves", "rows")
+    house_axes(third, "share of moves accepted", "rows")
+    third.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -53,8 +56,9 @@ def bounds(lower: Array, upper: Array, lower_error: Array, upper_error: Array) -
     gap = high - low
     second.hist(gap, bins=20, color=BLUE)
     second.axvline(gap.mean(), color=ORANGE, lw=1.6, label=f"mean {gap.mean():.2g}")
-    second.axvline(0.0, color=GREEN, lw=1.2, ls="--", label="none")
+    second.axvline(0.0, color=GREEN, lw=1.2, ls="--", label="no gap")
     house_axes(second, "upper minus lower bound (nats)", "rows")
+    second.yaxis.set_major_locator(MaxNLocator(integer=True))
     add_legend(second)
     return figure
 

@@ -36,9 +36,10 @@ def gaps(approximation: Array, amortization: Array, approximation_error: Array, 
     add_legend(first)
     wide = [2 * np.nan_to_num(e) for e in errors]
     second.errorbar(family, encoder, wide[1], wide[0], fmt="o", ms=3, color=BLUE, ecolor=SOFT, elinewidth=0.7)
-    ends = np.concatenate([family, encoder, [0.0]])
-    second.axline((0.0, 0.0), slope=1.0, color=ORANGE, lw=1.2)
+    ends = np.concatenate([[0.0], family - wide[0], family + wide[0], encoder - wide[1], encoder + wide[1]])
+    second.axline((0.0, 0.0), slope=1.0, color=ORANGE, lw=1.2, label="equal")
     edge = 0.05 * (ends.max() - ends.min()) or 0.1
     second.set(xlim=(ends.min() - edge, ends.max() + edge), ylim=(ends.min() - edge, ends.max() + edge), aspect="equal")
-    house_axes(second, "approximation gap (nats)", "amortization gap (nats)")
+    house_axes(second, "approximation gap ± 2 se (nats)", "amortization gap ± 2 se (nats)")
+    add_legend(second)
     return figure
