@@ -6,7 +6,6 @@ same for every particle are one graph, run once for some rows; the rest is anoth
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from ppl_vae.execution import run
 from ppl_vae.factors import Factors
 from ppl_vae.graph import agree
 from ppl_vae.lanes import WAYS, Compile, Lane
+from ppl_vae.linter import Finding
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure
 from ppl_vae.weights import LogWeights, concatenate
@@ -99,7 +99,7 @@ class _Lane(Lane):
 class Chunks:
     """The sums over a chunk of particles of which evidence and bounds are made; every shape has its own `Lane`.
 
-    A pair that cannot be captured is run as it is, with the same numbers.
+    A pair that cannot be captured is run as it is, with the same numbers; `findings` say why.
 
     Raises:
         UserError: with "on", for programs that cannot be captured, or a machine without a compiler.
@@ -109,6 +109,7 @@ class Chunks:
         self.pair, self.structure, self.mode = pair, structure, mode
         self.lanes: dict[Any, _Lane] = {}
         self.refused: set[str] = set() if mode != "off" else set(WAYS)
+        self.findings: list[Finding] = []
 
     def __call__(self, batch: Batch, particles: int, left: int) -> list[Tensor]:
         """Of some rows, [row] each: sums of log w, of the rate, of log p(x | z), then log sum w and log sum w^2.
@@ -120,9 +121,10 @@ class Chunks:
         if lane.due or self.mode == "on":
             lane.due = False
             self._choose(lane, batch, particles, left)
-        start = time.perf_counter()
+        device = next(iter(batch.values())).device
+        start = lane.now(device)
         sums = self._eager(batch, particles) if lane.each is None else self._replay(lane, batch, particles)
-        lane.clock(time.perf_counter() - start)
+        lane.clock(lane.now(device) - start)
         return sums
 
     def _eager(self, batch: Batch, particles: int) -> list[Tensor]:
@@ -142,7 +144,7 @@ class Chunks:
             state = torch.get_rng_state()
         expected = self._eager(batch, particles)
         if not (torch.equal(state, torch.get_rng_state()) and agree(sums, expected)):
-            self._refuse(lane.way, f"the {lane.way} evaluation has other numbers than the eager one")
+            self._refuse(lane.way, None, f"the {lane.way} evaluation has other numbers than the eager one")
             lane.back()
         return expected
 
@@ -168,15 +170,21 @@ class Chunks:
                 lane.captured = lane.each
             elif lane.captured is not None and lane.once is not None:
                 lane.each = compiled(lane.captured, [*inputs, *lane.once(*inputs)])
-        except (Uncapturable, CannotCompile) as error:
-            self._refuse(way, str(error))
+        except Uncapturable as error:
+            self._refuse(way, error.site, str(error))
+        except CannotCompile as error:
+            self._refuse(way, None, str(error))
         else:
             lane.forward(way)
 
-    def _refuse(self, way: str, problem: str) -> None:
+    def _refuse(self, way: str, site: str | None, problem: str) -> None:
+        """Say once why particles are not drawn in this way."""
         if self.mode == "on":
             raise UserError(f"compile='on', but {problem}: use compile='auto' or 'off'")
-        self.refused |= set(WAYS[WAYS.index(way) :])
+        if way not in self.refused:
+            self.refused |= set(WAYS[WAYS.index(way) :])
+            goes_on = f"evaluation goes on {'as it was' if way == 'captured' else 'captured, not compiled'}"
+            self.findings.append(Finding(site, problem, goes_on, "warning"))
 
 
 def _both(pair: Pair, structure: Structure, batch: Batch, k: int) -> tuple[LogWeights, LogWeights]:

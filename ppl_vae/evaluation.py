@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_vae.chunks import Chunks
 from ppl_vae.data import as_split
 from ppl_vae.lanes import Compile, check_mode
+from ppl_vae.linter import Finding
 from ppl_vae.passes import Passes, passes
 from ppl_vae.program import Pair
 
@@ -27,7 +28,8 @@ class Evaluation:
     `elbo` is the mean log weight, `log_evidence` the log of the mean weight over `particles` (its expectation
     is a lower bound that grows with the particles), `log_evidence_se` its Monte Carlo standard error by the
     delta method, `ess` the effective number of particles, (sum w)^2 / sum w^2. `rate` is the KL part and
-    `distortion` minus the likelihood part: rate + distortion = -elbo.
+    `distortion` minus the likelihood part: rate + distortion = -elbo. `findings` say why particles were not drawn as
+    fast as asked for, if they were not.
     """
 
     elbo: Float[Tensor, " row"]
@@ -37,6 +39,7 @@ class Evaluation:
     rate: Float[Tensor, " row"]
     distortion: Float[Tensor, " row"]
     particles: int
+    findings: tuple[Finding, ...] = ()
 
     def summary(self) -> dict[str, float | int]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone.
@@ -121,7 +124,8 @@ def evaluate(
         chunks = Chunks(pair, plan.structure, compile)
         parts = [_rows(chunks, plan, i, batch) for i, batch in enumerate(plan.batches())]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    return Evaluation(**dict(zip(_COLUMNS, columns, strict=True)), particles=particles)
+    found = dict(zip(_COLUMNS, columns, strict=True))
+    return Evaluation(**found, particles=particles, findings=tuple(chunks.findings))
 
 
 def _rows(chunks: Chunks, plan: Passes, index: int, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:

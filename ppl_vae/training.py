@@ -22,6 +22,7 @@ from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.lanes import Compile
 from ppl_vae.linter import Finding, check
+from ppl_vae.memory import kept_memory
 from ppl_vae.program import Pair
 from ppl_vae.schedules import Capacity, FreeBits, Schedule, as_schedule
 from ppl_vae.steps import BoundStep, Outcome, PyroStep, make_step
@@ -165,7 +166,7 @@ def fit(
     where = pick_device(device)
     train, validation = train.to(where), validation and validation.to(where)
     pair.to(where)
-    with preserved_randomness(), pyro.validation_enabled(False):
+    with kept_memory(), preserved_randomness(), pyro.validation_enabled(False):
         findings = check(model, guide, train)
         for finding in findings:
             if finding.severity == "error":
@@ -418,18 +419,10 @@ def _mean(outcomes: list[Outcome], sizes: list[int], name: str) -> Record:
     """Averages over the rows of an epoch, read back from the device once."""
     weight = torch.tensor(sizes, dtype=torch.float64)
     weight = weight / weight.sum()
-
-    def average(values: list[Tensor | None]) -> float | None:
-        if values[0] is None:
-            return None
-        return float((torch.stack(values).double().cpu() * weight).sum())  # type: ignore[arg-type]
-
-    return {
-        name: average([o.bound for o in outcomes]),
-        "objective": average([o.objective for o in outcomes]),
-        "rate": average([o.rate for o in outcomes]),
-        "distortion": average([o.distortion for o in outcomes]),
-    }
+    there = [field for field in Outcome._fields if getattr(outcomes[0], field) is not None]
+    columns = torch.stack([torch.stack([getattr(o, field) for o in outcomes]).double() for field in there]).cpu()
+    seen = dict(zip(there, ((column * weight).sum().item() for column in columns), strict=True))
+    return {name if field == "bound" else field: seen.get(field) for field in Outcome._fields}
 
 
 def vars_of(settings: _Settings, beta: float | Schedule) -> dict[str, Any]:

@@ -64,6 +64,8 @@ def judge(model: Any, guide: Any, rows: Any, particles: int, seed: int) -> dict[
     except NoDensity as reason:
         note(str(reason))
         found = ppl_vae.reconstruct(model, guide, rows, seed=seed)
+    for finding in getattr(found, "findings", ()):
+        note(str(finding))
     return found.summary() | label_scores(model, guide, rows) | {"seed": seed}
 
 
