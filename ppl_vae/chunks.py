@@ -18,7 +18,7 @@ from ppl_vae.compiler import CannotCompile, compiled
 from ppl_vae.errors import UserError
 from ppl_vae.execution import run
 from ppl_vae.factors import Factors
-from ppl_vae.graph import agree
+from ppl_vae.graph import agree, generator_state
 from ppl_vae.lanes import WAYS, Compile, Lane
 from ppl_vae.linter import Finding
 from ppl_vae.program import Batch, Pair
@@ -141,9 +141,9 @@ class Chunks:
             return lane.each(*inputs, *lane.carried)  # type: ignore[misc]
         with preserved_randomness():
             sums = lane.each(*inputs, *lane.carried)  # type: ignore[misc]
-            state = torch.get_rng_state()
+            state = generator_state(batch)
         expected = self._eager(batch, particles)
-        if not (torch.equal(state, torch.get_rng_state()) and agree(sums, expected)):
+        if not (torch.equal(state, generator_state(batch)) and agree(sums, expected)):
             self._refuse(lane.way, None, f"the {lane.way} evaluation has other numbers than the eager one")
             lane.back()
         return expected
