@@ -6,7 +6,6 @@ same for every particle are one graph, run once for some rows; the rest is anoth
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +19,9 @@ from ppl_vae.compiler import CannotCompile, compiled
 from ppl_vae.errors import UserError
 from ppl_vae.execution import run
 from ppl_vae.factors import Factors
-from ppl_vae.graph import agree
+from ppl_vae.graph import agree, generator_state
 from ppl_vae.lanes import WAYS, Compile, Lane
+from ppl_vae.linter import Finding
 from ppl_vae.program import Batch, Pair, Programs
 from ppl_vae.structure import Structure
 from ppl_vae.weights import LogWeights, concatenate
@@ -102,8 +102,8 @@ class _Lane(Lane):
 class Chunks:
     """The weights of a chunk of particles, of which evidence and bounds are made; every shape has its own `Lane`.
 
-    A pair that cannot be captured is run as it is, with the same numbers. Instead of the sums, any `function` of a
-    batch, the particles and inputs that move from call to call may be run in this way.
+    A pair that cannot be captured is run as it is, with the same numbers; `findings` say why. Instead of the weights,
+    any `function` of a batch, the particles and inputs that move from call to call may be run in this way.
 
     Raises:
         UserError: with "on", for programs that cannot be captured, or a machine without a compiler.
@@ -120,6 +120,7 @@ class Chunks:
         self._eager = function or self._sums
         self.lanes: dict[Any, _Lane] = {}
         self.refused: set[str] = set() if mode != "off" else set(WAYS)
+        self.findings: list[Finding] = []
 
     def __call__(self, batch: Batch, particles: int, left: int, *moving: Tensor) -> list[Tensor]:
         """Of some rows the sums of log w, of the rate and of log p(x | z), [row], then the log weights [particle, row].
@@ -131,10 +132,10 @@ class Chunks:
         if lane.due or self.mode == "on":
             lane.due = False
             self._choose(lane, batch, particles, left, moving)
-        start = time.perf_counter()
-        eager = lane.each is None
+        device = next(iter(batch.values())).device
+        start, eager = lane.now(device), lane.each is None
         sums = self._eager(batch, particles, *moving) if eager else self._replay(lane, batch, particles, moving)
-        lane.clock(time.perf_counter() - start)
+        lane.clock(lane.now(device) - start)
         return sums
 
     def _sums(self, batch: Batch, particles: int) -> list[Tensor]:
@@ -150,10 +151,10 @@ class Chunks:
             return lane.each(*inputs, *lane.carried)  # type: ignore[misc]
         with preserved_randomness():
             sums = lane.each(*inputs, *lane.carried)  # type: ignore[misc]
-            state = torch.get_rng_state()
+            state = generator_state(batch)
         expected = self._eager(batch, particles, *moving)
-        if not (torch.equal(state, torch.get_rng_state()) and agree(sums, expected)):
-            self._refuse(lane.way, f"the {lane.way} evaluation has other numbers than the eager one")
+        if not (torch.equal(state, generator_state(batch)) and agree(sums, expected)):
+            self._refuse(lane.way, None, f"the {lane.way} evaluation has other numbers than the eager one")
             lane.back()
         return expected
 
@@ -182,15 +183,21 @@ class Chunks:
                 lane.captured = lane.each
             elif lane.captured is not None and lane.once is not None:
                 lane.each = compiled(lane.captured, [*inputs, *lane.once(*inputs)])
-        except (Uncapturable, CannotCompile) as error:
-            self._refuse(way, str(error))
+        except Uncapturable as error:
+            self._refuse(way, error.site, str(error))
+        except CannotCompile as error:
+            self._refuse(way, None, str(error))
         else:
             lane.forward(way)
 
-    def _refuse(self, way: str, problem: str) -> None:
+    def _refuse(self, way: str, site: str | None, problem: str) -> None:
+        """Say once why particles are not drawn in this way."""
         if self.mode == "on":
             raise UserError(f"compile='on', but {problem}: use compile='auto' or 'off'")
-        self.refused |= set(WAYS[WAYS.index(way) :])
+        if way not in self.refused:
+            self.refused |= set(WAYS[WAYS.index(way) :])
+            goes_on = f"evaluation goes on {'as it was' if way == 'captured' else 'captured, not compiled'}"
+            self.findings.append(Finding(site, problem, goes_on, "warning"))
 
 
 def both(pair: Programs, structure: Structure, batch: Batch, k: int) -> tuple[LogWeights, LogWeights]:

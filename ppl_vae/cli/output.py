@@ -95,6 +95,8 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
         note(str(reason))
         back = ppl_vae.reconstruct(model, guide, inliers, seed=seed)
         return Judged(back.summary() | label_scores(model, guide, inliers) | {"seed": seed}, None)
+    for finding in found.findings:
+        note(str(finding))
     usual = found
     if rows.outliers is not None:
         from ppl_vae.diagnostics.anomalies import anomalies_of, of_rows
@@ -257,7 +259,7 @@ def read_rows(run: Path, key: str, particles: int) -> Evaluation | None:
     try:
         with rows_file(run, key).open(encoding="utf-8", newline="") as lines:
             table = list(csv.DictReader(lines))
-        names = [f.name for f in fields(Evaluation) if f.name not in ("particles", "iwae", "iwae_se")]
+        names = [f.name for f in fields(Evaluation) if f.name not in ("particles", "iwae", "iwae_se", "findings")]
         columns: dict[str, Any] = {n: torch.tensor([float(row[n]) for row in table]) for n in names}
         return Evaluation(**columns, particles=particles)
     except (OSError, KeyError, ValueError):
