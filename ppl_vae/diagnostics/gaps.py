@@ -155,8 +155,9 @@ def gap(
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("z", dist.Normal(x / 2 + 0.5, 0.5**0.5))
         >>> found = gap(model, guide, torch.tensor([0.0, 2.0]))
-        >>> [round(v, 2) for v in found.amortization.tolist()]  # the offset's: 0.5**2 / (2 * 0.5)
-        [0.25, 0.25]
+        >>> offset = 0.5**2 / (2 * 0.5)  # KL divergence of two normals with variance 0.5, half a unit apart
+        >>> bool(((found.amortization - offset).abs() < 4 * found.amortization_se).all())
+        True
         >>> bool((found.approximation.abs() < 0.01).all())  # the posterior is normal
         True
     """

@@ -36,7 +36,7 @@ def rungs(count: int) -> Tensor:
 
     Example:
         >>> rungs(4).tolist()
-        [0.0, 0.1066..., 0.5, 0.8933..., 1.0]
+        [0.0, 0.10499..., 0.5, 0.89500..., 1.0]
     """
     curve = torch.linspace(-4.0, 4.0, count + 1, dtype=torch.float64).sigmoid()
     return (curve - curve[0]) / (curve[-1] - curve[0])
