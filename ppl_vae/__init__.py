@@ -10,11 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppl_vae.arviz import to_arviz as to_arviz
+    from ppl_vae.comparison import Comparison as Comparison
+    from ppl_vae.comparison import compare as compare
     from ppl_vae.data import Data as Data
     from ppl_vae.data import load as load
     from ppl_vae.errors import UserError as UserError
     from ppl_vae.evaluation import Evaluation as Evaluation
     from ppl_vae.evaluation import evaluate as evaluate
+    from ppl_vae.grid import compare_grid as compare_grid
     from ppl_vae.imputation import Imputation as Imputation
     from ppl_vae.imputation import impute as impute
     from ppl_vae.linter import Finding as Finding
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparison": "ppl_vae.comparison",
     "Data": "ppl_vae.data",
     "Evaluation": "ppl_vae.evaluation",
     "Finding": "ppl_vae.linter",
@@ -42,6 +47,8 @@ _HOMES = {
     "Result": "ppl_vae.training",
     "UserError": "ppl_vae.errors",
     "check": "ppl_vae.linter",
+    "compare": "ppl_vae.comparison",
+    "compare_grid": "ppl_vae.grid",
     "evaluate": "ppl_vae.evaluation",
     "fit": "ppl_vae.training",
     "impute": "ppl_vae.imputation",
@@ -50,6 +57,7 @@ _HOMES = {
     "open_run": "ppl_vae.runs",
     "predict": "ppl_vae.predictive",
     "reconstruct": "ppl_vae.reconstruction",
+    "to_arviz": "ppl_vae.arviz",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

@@ -21,7 +21,7 @@ from ppl_vae.missing import Holes
 from ppl_vae.program import Batch, Pair
 from ppl_vae.structure import Structure, frames, sample_sites
 
-__all__ = ["Particles", "completed", "replayed"]
+__all__ = ["Particles", "completed", "expanded", "replayed"]
 
 Sites = dict[str, dict[str, Any]]
 
@@ -59,16 +59,21 @@ def _complete(pair: Pair, batch: Batch, drawn: Run) -> Particles:
         if name in structure.auxiliary:
             continue
         site = factors.guide_sites.get(name) or factors.model_sites[name]
-        value, event = factors.picked(site, values), site["fn"].event_dim
-        sizes = [1] * (structure.nesting + 1)
-        sizes[0] = drawn.particles
-        for frame in frames(site):
-            if frame.dim is not None and -frame.dim <= structure.nesting:
-                sizes[frame.dim] = frame.size
-        latents[name] = value.expand(*sizes, *value.shape[value.dim() - event :])
+        latents[name] = expanded(structure, site, factors.picked(site, values), drawn.particles)
     log_weight = parts.log_likelihood + parts.log_prior - parts.log_guide
     sites = _replay(pair, structure, batch, latents, drawn.particles) if structure.enumerates else factors.model_sites
     return Particles(log_weight, latents, [sites])
+
+
+def expanded(structure: Structure, site: Mapping[str, Any], value: Tensor, particles: int) -> Tensor:
+    """A site's value with all of its particles and plates, [particle, plates, *event]."""
+    sizes, event = [1] * (structure.nesting + 1), site["fn"].event_dim
+    sizes[0] = particles
+    for frame in frames(site):
+        if frame.dim is not None and -frame.dim <= structure.nesting:
+            sizes[frame.dim] = frame.size
+    value = value.reshape((1,) * (len(sizes) + event - value.dim()) + tuple(value.shape))
+    return value.expand(*sizes, *value.shape[value.dim() - event :])
 
 
 def replayed(

@@ -22,9 +22,9 @@ from ppl_vae.density import is_point_mass
 from ppl_vae.errors import UserError
 from ppl_vae.execution import Run
 from ppl_vae.missing import can_enumerate
-from ppl_vae.structure import frames, sample_sites
+from ppl_vae.structure import Structure, frames, sample_sites
 
-__all__ = ["Factor", "Factors", "Parts"]
+__all__ = ["Factor", "Factors", "Parts", "by_row"]
 
 
 class Factor(NamedTuple):
@@ -228,19 +228,11 @@ class Factors:
 
     def _reduce(self, part: str, name: str, log: Tensor) -> Tensor:
         """Sum out inner plates: [particle, row]; a global factor over all its plates: [particle]."""
-        depth = self.structure.nesting + 1
-        if log.dim() > depth:
-            raise UserError(
-                f"site {name!r} has a log-probability of shape {tuple(log.shape)}, with more dims than its "
-                "plates have: declare event dims with .to_event()"
-            )
-        log = log.reshape((1,) * (depth - log.dim()) + tuple(log.shape))
         if part == "global":
+            depth = self.structure.nesting + 1
+            log = _padded(name, log, depth)
             return log.sum(tuple(range(1, depth))).expand(self.particles)
-        log = log.movedim(self.structure.dim, -1)
-        if depth > 2:
-            log = log.sum(tuple(range(1, depth - 1)))
-        return log.expand(self.particles, self.rows)
+        return by_row(self.structure, name, log).expand(self.particles, self.rows)
 
     # -- sums over discrete values ---------------------------------------------------------------------------
 
@@ -320,6 +312,22 @@ class Factors:
         expected = contract(equation, *operands, backend="torch")
         expected._pyro_dims = output
         return self._unpack(expected)
+
+
+def by_row(structure: Structure, name: str, log: Tensor) -> Tensor:
+    """A site's log-probability summed over its plates inside of a row: [particle or 1, row or 1]."""
+    depth = structure.nesting + 1
+    log = _padded(name, log, depth).movedim(structure.dim, -1)
+    return log.sum(tuple(range(1, depth - 1))) if depth > 2 else log
+
+
+def _padded(name: str, log: Tensor, depth: int) -> Tensor:
+    if log.dim() > depth:
+        raise UserError(
+            f"site {name!r} has a log-probability of shape {tuple(log.shape)}, with more dims than its "
+            "plates have: declare event dims with .to_event()"
+        )
+    return log.reshape((1,) * (depth - log.dim()) + tuple(log.shape))
 
 
 def _rows(sites: dict[str, dict[str, Any]], dim: int) -> int:

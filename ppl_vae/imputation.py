@@ -16,7 +16,7 @@ from ppl_vae.data.convert import is_table, missing_in
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.filling import Target, find_targets
-from ppl_vae.passes import Passes, passes
+from ppl_vae.passes import Passes, passes, refuse_blind
 from ppl_vae.program import Pair
 from ppl_vae.structure import Structure
 
@@ -132,7 +132,7 @@ def impute(
     with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
         parts = [_impute(pair, plan, batch, draws) for batch in plan.batches()]
     evidence = Evidence(*map(torch.cat, zip(*(p.evidence for p in parts), strict=True)))
-    _refuse_blind(evidence.log_evidence)
+    refuse_blind(evidence.log_evidence)
     mean = {n: torch.cat([p.mean[n] for p in parts]) for n in parts[0].mean}
     kinds = {n: split.schema[n].kind for n in mean}
     return Imputation(
@@ -157,15 +157,6 @@ def _rows(data: Any, schema: Schema | None) -> Split:
 def with_holes(schema: Schema) -> Schema:
     """The same fields, in each of which entries may be missing."""
     return Schema(tuple(replace(f, missing=True) for f in schema))
-
-
-def _refuse_blind(log_evidence: Tensor) -> None:
-    bad = torch.isnan(log_evidence).nonzero()
-    if len(bad):
-        raise UserError(
-            f"row {int(bad[0])} has no weights (NaN): the model or guide computes with its missing entries; let both "
-            "replace them, x.nan_to_num(), or use a generated guide"
-        )
 
 
 class _Part(NamedTuple):

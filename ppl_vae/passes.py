@@ -20,7 +20,7 @@ from ppl_vae.program import Pair
 from ppl_vae.structure import Structure, sample_sites
 from ppl_vae.support import check_support
 
-__all__ = ["FLOATS_AT_ONCE", "Passes", "judging", "passes", "refuse_global", "some_rows"]
+__all__ = ["FLOATS_AT_ONCE", "Passes", "judging", "passes", "refuse_blind", "refuse_global", "some_rows"]
 
 FLOATS_AT_ONCE = 2**24
 """How many numbers one pass may hold: 64 MB in float32, small enough for a laptop and its caches."""
@@ -108,6 +108,17 @@ def refuse_global(structure: Structure) -> None:
         raise UserError(
             f"{sites} is shared by all rows, so that there is no evidence per row: evaluate the bound of the "
             "data set with ELBO, or make it a parameter"
+        )
+
+
+def refuse_blind(log_evidence: Tensor, start: int = 0) -> None:
+    """Raise for a row of which the log weights, and so log p(x) [row], are no numbers; `start` is that of the first."""
+    bad = torch.isnan(log_evidence).nonzero()
+    if len(bad):
+        row = start + int(bad[0])
+        raise UserError(
+            f"row {row} has no weights (NaN): the model or guide computes with its missing entries; let both "
+            "replace them, x.nan_to_num(), or use a generated guide"
         )
 
 

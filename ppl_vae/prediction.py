@@ -21,7 +21,7 @@ from ppl_vae.missing import Holes
 from ppl_vae.program import Batch, Pair, Program
 from ppl_vae.structure import sample_sites
 
-__all__ = ["decode", "decode_columns", "encode", "expected_value", "simulate", "typical"]
+__all__ = ["decode", "decode_columns", "encode", "expected_value", "posterior_mean", "simulate", "typical"]
 
 
 def expected_value(fn: Any) -> Tensor:
@@ -53,7 +53,7 @@ def encode(guide: Callable[..., Any], batch: Batch, *, draws: int = 32, seed: in
             sites = {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
             sites = {n: s for n, s in sites.items() if not s["infer"].get("is_auxiliary")}
             for name, site in sites.items():
-                mean = _posterior_mean(site)
+                mean = posterior_mean(site)
                 sums[name] = sums[name] + mean / draws if name in sums else mean / draws
             if len(sites) == 1 and _has_mean(next(iter(sites.values()))["fn"]):
                 return {name: total * draws for name, total in sums.items()}
@@ -67,7 +67,8 @@ def _has_mean(fn: Any) -> bool:
         return False
 
 
-def _posterior_mean(site: Mapping[str, Any]) -> Tensor:
+def posterior_mean(site: Mapping[str, Any]) -> Tensor:
+    """The mean of a guide's site given earlier draws, its class probabilities, or the draw if neither is known."""
     fn = site["fn"]
     if isinstance(fn, dist.Categorical):
         return fn.probs

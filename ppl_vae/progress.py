@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-__all__ = ["Display", "describe_epoch"]
+__all__ = ["CellsDisplay", "Display", "describe_epoch"]
 
 
 def describe_epoch(record: Mapping[str, Any], *, points: bool = False) -> str:
@@ -106,3 +107,63 @@ def _short(record: Mapping[str, Any], points: bool = False) -> str:
         text += f" valid. {record['validation']:.1f}"
     text += f" beta {record['beta']:.2f}"
     return text if record.get("rate") is None else f"{text} {'pen.' if points else 'KL'} {record['rate']:.1f}"
+
+
+class CellsDisplay:
+    """The cells of a comparison that are trained at the same time: bars on a terminal, a line for each one elsewhere.
+
+    It is told of the lines that cells print, and reads the epochs off those of `Display`.
+    """
+
+    def __init__(self, total: int, done: int, headline: str) -> None:
+        self.total, self.done, self.headline = total, done, headline
+        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.started: dict[str, float] = {}
+        self.tasks: dict[str, TaskID] = {}
+        self.bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        self.console.print(self.headline, markup=False)
+        if self.console.is_terminal:
+            self.bar = Progress(
+                BarColumn(bar_width=16),
+                TextColumn("{task.completed}/{task.total}"),
+                TimeElapsedColumn(),
+                TextColumn("{task.description}", markup=False),
+                console=self.console,
+                transient=True,
+            )
+            self.all = self.bar.add_task("cells", total=self.total, completed=self.done)
+            self.bar.start()
+        return self
+
+    def begin(self, name: str) -> None:
+        """A cell was started."""
+        self.started[name] = time.monotonic()
+        if self.bar is not None:
+            self.tasks[name] = self.bar.add_task(name, total=None)
+
+    def line(self, name: str, text: str) -> None:
+        """A cell says something."""
+        found = re.match(r"epoch (\d+)/(\d+): (.*)", text)
+        if found and self.bar is not None:
+            epoch, epochs, words = found.groups()
+            self.bar.update(
+                self.tasks[name], completed=int(epoch), total=int(epochs), description=f"{name}: {words.split(';')[0]}"
+            )
+
+    def end(self, name: str, reason: str | None) -> None:
+        """A cell is over; with the reason if it failed."""
+        self.done += 1
+        seconds = time.monotonic() - self.started[name]
+        words = f"in {seconds:.0f} s" if reason is None else f"failed: {reason}"
+        self.console.print(f"{self.done}/{self.total} {name}: {words}", markup=False)
+        if self.bar is not None:
+            self.bar.remove_task(self.tasks.pop(name))
+            self.bar.update(self.all, completed=self.done)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()

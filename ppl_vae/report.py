@@ -11,6 +11,7 @@ from ppl_vae.atomic import write
 from ppl_vae.data import Data, Split
 from ppl_vae.evaluation import Evaluation
 from ppl_vae.html import Section, render
+from ppl_vae.report_diagnosed import diagnosed
 from ppl_vae.report_figures import Album, latent_space, prior_samples, reconstructions, under_conditions
 from ppl_vae.report_imputation import imputed
 from ppl_vae.report_labels import labels_and_clusters
@@ -78,6 +79,7 @@ def write_report(
             *labels_and_clusters(view, album),
             *latent_space(view, album),
             *trusted_rows(view, row_by_row, album),
+            *diagnosed(run.path),
         ]
     finally:
         pair.train(was_training)

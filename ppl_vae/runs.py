@@ -31,7 +31,7 @@ from ppl_vae.specs import describe, rebuild
 if TYPE_CHECKING:
     from ppl_vae.training import Result
 
-__all__ = ["Run", "open_run", "refuse_existing", "save_run"]
+__all__ = ["Run", "numbered", "open_run", "refuse_existing", "save_run"]
 
 _PACKAGES = ("ppl-vae", "pyro-ppl", "torch", "numpy")
 
@@ -67,6 +67,19 @@ def refuse_existing(path: Path) -> None:
     """Raise if a run folder is there already: results are never overwritten."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists already: choose another folder with --out, or continue it with --resume")
+
+
+def numbered(base: Path) -> tuple[Path, Path]:
+    """The last of base, base-2, base-3, ... that is there (base if none is), and the first that is not.
+
+    Example:
+        >>> numbered(Path("no/such/folder"))
+        (PosixPath('no/such/folder'), PosixPath('no/such/folder'))
+    """
+    taken = [base] if base.exists() else []
+    while taken and (following := base.with_name(f"{base.name}-{len(taken) + 1}")).exists():
+        taken.append(following)
+    return (taken[-1], base.with_name(f"{base.name}-{len(taken) + 1}")) if taken else (base, base)
 
 
 def save_run(result: Result, path: Path, extra: dict[str, Any] | None = None, *, own_folder: bool = False) -> Path:

@@ -100,6 +100,11 @@ def said(capsys, *argv):
     return out
 
 
+def known(summary):
+    """The numbers that there are: k-hat is null where particles are few."""
+    return {name: value for name, value in summary.items() if value is not None}
+
+
 def refused(capsys, *argv):
     """Run a command that must be refused, with one line on stderr and nothing written; the line."""
     before = files()
@@ -184,7 +189,7 @@ def test_a_run_evaluates_as_it_did(digits, capsys):
     before = json.loads((digits / "evaluation.json").read_text())["test"]
     out = said(capsys, "evaluate", digits, "--particles", 10, "--json")
     again = json.loads(out)["evaluation"]
-    assert again == pytest.approx(before, rel=1e-4)
+    assert known(again) == pytest.approx(known(before), rel=1e-4)
     said(capsys, "evaluate", digits, "--particles", 2, "--split", "validation")
     assert set(json.loads((digits / "evaluation.json").read_text())) == {"test", "validation"}
 
@@ -257,7 +262,7 @@ def test_a_learned_prior_is_fitted_saved_and_evaluated(prior, folder, capsys):
     out = json.loads(said(capsys, "fit", "--data", "t.npy", "--prior", prior, "--no-report", "--json", *QUICK))
     numbers = out["evaluation"]["test"]
     again = json.loads(said(capsys, "evaluate", out["run"], "--particles", 10, "--json"))["evaluation"]
-    assert again == pytest.approx(numbers, rel=1e-4)
+    assert known(again) == pytest.approx(known(numbers), rel=1e-4)
 
 
 def test_all_rows_of_a_file_are_encoded_in_its_order(folder, capsys):

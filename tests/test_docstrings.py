@@ -1,4 +1,4 @@
-"""Every example in a docstring and in the README is executed."""
+"""Every example in a docstring, the README and a document is executed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pytest
 import ppl_vae
 
 MODULES = sorted(m.name for m in pkgutil.walk_packages(ppl_vae.__path__, "ppl_vae."))
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = {"README.md": 2, "docs/compare.md": 2}
+"""How many blocks of Python each has at least; those of the README stand alone, those of a document go on."""
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -53,10 +55,12 @@ def test_public_things_say_what_they_are(name, thing):
         assert ">>>" in words, f"{name}: give an example"
 
 
-def test_the_readme_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_run(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
-    assert len(blocks) >= 2
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S)
+    assert len(blocks) >= DOCUMENTS[document]
+    module = {"__name__": "document"}
     for block in blocks:
-        shortened = re.sub(r"epochs=\d+", "epochs=2", block)
-        exec(compile(shortened, "README.md", "exec"), {"__name__": "readme"})
+        shortened = re.sub(r"(?<!_)particles=1000", "particles=20", re.sub(r"epochs=\d+", "epochs=2", block))
+        exec(compile(shortened, document, "exec"), {"__name__": "block"} if document == "README.md" else module)

@@ -34,9 +34,19 @@ def draws(particles, rows=20, scale=1.0, seed=0):
     return scale * torch.randn(particles, rows, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("particles", [25, 60, 100, 1000, 5000])
+def is_old_arviz():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import arviz
+
+        return arviz.__version__.startswith("0.")
+
+
+@pytest.mark.parametrize("particles", [25, 60, 100, 900, 1000, 4900, 5000])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 3.0, 60.0])
 def test_it_agrees_with_arviz(particles, scale):
+    if particles in (25, 1000, 5000) and not is_old_arviz():
+        pytest.skip("arviz-stats rounds the size of a tail down, the paper and ArviZ 0.x up; it fits no tail of five")
     w = draws(particles, scale=scale)
     smoothed, shape = arviz_psis(w)
     torch.testing.assert_close(khat(w), shape, atol=1e-6, rtol=1e-6)  # 0.02 is asked
@@ -45,10 +55,16 @@ def test_it_agrees_with_arviz(particles, scale):
 
 
 def test_light_tails_agree_too_and_shifts_and_single_precision_change_nothing():
-    w = -0.5 * draws(2000).square()
+    w = -0.5 * draws(2025).square()
     _, shape = arviz_psis(w)
     torch.testing.assert_close(khat(w), shape, atol=1e-6, rtol=0)
     torch.testing.assert_close(khat(w - 95.0).float(), khat((w - 95.0).float()), atol=0.02, rtol=0)
+
+
+def test_one_weight_more_or_less_in_the_tail_changes_little():
+    """Up or down: 95 or 94 of 1000."""
+    w = draws(1000)
+    assert (khat(w) - arviz_psis(w)[1]).abs().median() <= 0.02
 
 
 @pytest.mark.parametrize("k", [0.2, 0.7, 1.2])

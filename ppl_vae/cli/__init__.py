@@ -1,4 +1,4 @@
-"""The command line, `ppl-vae`: fit, evaluate, sample, encode, predict, impute, report, list.
+"""The command line, `ppl-vae`: fit, evaluate, diagnose, compare, sample, encode, predict, impute, export, report, list.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once. Bad input is one line
 on stderr and exit status 2, whatever part of the package found it.
@@ -13,6 +13,9 @@ from typing import Annotated
 
 import typer
 
+from ppl_vae.cli.compare import compare, compare_cell
+from ppl_vae.cli.diagnose import diagnose
+from ppl_vae.cli.export import export
 from ppl_vae.cli.fit import fit
 from ppl_vae.cli.impute import impute
 from ppl_vae.cli.listing import list_names
@@ -33,10 +36,14 @@ app = typer.Typer(
 )
 app.command("fit")(fit)
 app.command("evaluate")(evaluate)
+app.command("diagnose")(diagnose)
+app.command("compare")(compare)
+app.command("compare-cell", hidden=True)(compare_cell)
 app.command("sample")(sample)
 app.command("encode")(encode)
 app.command("impute")(impute)
 app.command("predict")(predict)
+app.command("export")(export)
 app.command("report")(report)
 app.command("list")(list_names)
 

@@ -34,7 +34,9 @@ def fit(
     likelihood: Annotated[
         str | None, typer.Option(help="p(x | z), by name.", show_default="what fits the data")
     ] = None,
-    bound: Annotated[str, typer.Option(help="What is maximised; trace_elbo is Pyro's own.")] = "elbo",
+    bound: Annotated[
+        str, typer.Option(help="What is maximised: NAME, or as iwae:particles=16; trace_elbo is Pyro's own.")
+    ] = "elbo",
     particles: Annotated[
         int | None, typer.Option(help="Draws per row of the bound.", show_default="the bound's own")
     ] = None,
@@ -213,7 +215,7 @@ class Request:
     @property
     def is_pyro(self) -> bool:
         """Whether the bound is one of Pyro's own."""
-        return catalog.find("bounds", self.bound).is_pyro
+        return catalog.find("bounds", catalog.split_options(self.bound)[0]).is_pyro
 
     @property
     def is_own(self) -> bool:

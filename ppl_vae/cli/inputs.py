@@ -102,13 +102,19 @@ def _record(
     return {"file": str(own.path), "name": own.name, "sha256": file_hash(own.path), "arguments": described}
 
 
-def make_bound(name: str, particles: int | None) -> Any:
-    """A bound by name, with its own number of particles unless one is given."""
+def make_bound(word: str, particles: int | None) -> Any:
+    """A bound by name, with options (`iwae:particles=16`), and its own number of particles unless one is given."""
+    name, options = catalog.split_options(word)
     entry = catalog.find("bounds", name)
+    if particles is not None:
+        if "particles" in options:
+            raise UserError(f"--particles {particles} and --bound {word} both say how many: give one of them")
+        options = options | {"particles": particles}
     if entry.is_pyro:
-        k = particles or 1
+        k = options.pop("particles", 1)
+        if options or not isinstance(k, int) or k < 1:
+            raise UserError(f"--bound {word}: Pyro's own bounds take one option, particles, at least 1")
         return entry.load()(num_particles=k, vectorize_particles=k > 1)
-    options = {} if particles is None else {"particles": particles}
     return catalog.construct(entry.load(), {}, options, f"bound {entry.name}")[0]
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "read_evaluation",
     "read_rows",
     "table_text",
+    "terminal_width",
     "update_evaluation",
     "write_rows",
 ]
@@ -59,6 +60,14 @@ def print_table(table: Table) -> None:
 
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(table)
+
+
+def terminal_width() -> int | None:
+    """How many letters a line of the terminal has; None in a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    return console.width if console.is_terminal else None
 
 
 class Judged(NamedTuple):

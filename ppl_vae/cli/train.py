@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ppl_vae.data import Data
     from ppl_vae.training import Result
 
-__all__ = ["train"]
+__all__ = ["load_rows", "train"]
 
 
 # -- the run folder ----------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ __all__ = ["train"]
 
 def _folder(ask: Request) -> Path:
     """Where the run goes; a folder that is there is refused before anything is trained."""
-    from ppl_vae.runs import refuse_existing
+    from ppl_vae.runs import numbered, refuse_existing
 
     if ask.out is not None:
         if ask.resume:
@@ -51,14 +51,11 @@ def _folder(ask: Request) -> Path:
     programs = (catalog.split_options(word)[0].rpartition(":")[2] for word in (ask.model, ask.guide))
     words = [Path(ask.data).stem, *programs]
     base = Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", w) if w != ask.data else w for w in words)
-    taken = [base] if base.exists() else []
-    while taken and (following := base.with_name(f"{base.name}-{len(taken) + 1}")).exists():
-        taken.append(following)
+    last, following = numbered(base)
     if ask.resume:
-        last = taken[-1] if taken else base
         _need_checkpoint(last)
         return last
-    return base.with_name(f"{base.name}-{len(taken) + 1}") if taken else base
+    return following
 
 
 def _need_checkpoint(out: Path) -> None:
@@ -101,14 +98,7 @@ def train(ask: Request) -> None:
 
     started = time.monotonic()
     device = pick_device(ask.device)
-    words = DataWords(ask.data, ask.label, o.split_words("--columns", ask.columns), ask.missing)
-    data = words.load(
-        binarise=ask.binarise,
-        fields=o.field_columns(ask.field),
-        kinds=o.kind_words(ask.kind),
-        labels=ask.labels,
-        outliers=o.split_words("--outliers", ask.outliers),
-    )
+    data = load_rows(ask)
     pyro.set_rng_seed(ask.seed)
     model, guide = build(ProgramWords(ask.model, ask.guide), data, ask.program_options())
     bound = make_bound(ask.bound, ask.particles)
@@ -128,6 +118,18 @@ def train(ask: Request) -> None:
     except KeyboardInterrupt as stop:
         raise Interrupted(f"interrupted: the run is saved, go on with ppl-vae evaluate {out}") from stop
     _finish(ask, result, split, None if judged is None else judged.summary, out, report, time.monotonic() - started)
+
+
+def load_rows(ask: Request) -> Data:
+    """The data set that the options say."""
+    words = DataWords(ask.data, ask.label, o.split_words("--columns", ask.columns), ask.missing)
+    return words.load(
+        binarise=ask.binarise,
+        fields=o.field_columns(ask.field),
+        kinds=o.kind_words(ask.kind),
+        labels=ask.labels,
+        outliers=o.split_words("--outliers", ask.outliers),
+    )
 
 
 class _Decided(NamedTuple):

@@ -136,7 +136,7 @@ class LooPIT:
             return (
                 f"Not to be believed yet: in {100 * self.unreliable:.0f} % of the entries of field {self.field!r} "
                 f"predictions rest on fewer than {FEWEST} effective particles. Take more particles, or a wider "
-                f"or richer guide. {self._found()}"
+                f"or richer guide. As far as these go: {self._found()}"
             )
         return self._found()
 

@@ -1,0 +1,260 @@
+"""The cells of a grid: checked, trained in parallel processes, judged, kept in a folder, and put together."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ppl_vae import catalog
+from ppl_vae.atomic import write_json
+from ppl_vae.comparable import Observed, observed, preparation, refuse_incomparable
+from ppl_vae.compared import Compared, ladder
+from ppl_vae.comparison import Comparison, ranked
+from ppl_vae.errors import UserError
+from ppl_vae.kept import Kept, kept
+from ppl_vae.workers import Job, Watcher, cores, work
+
+if TYPE_CHECKING:
+    from ppl_vae.grid import Cell, Grid
+
+__all__ = ["Outcome", "check_grid", "train_grid"]
+
+_QUICK = 50  # particles of fit's own evaluation, which the one of the comparison replaces
+
+
+# -- the folder --------------------------------------------------------------------------------------------
+
+
+def _claim(grid: Grid, out: Path, resume: bool) -> None:
+    """Refuse a folder that is not of this very grid; write down which cells it is for.
+
+    A grid that is continued may have other cells than before, as long as they are trained in the same way.
+    """
+    file = out / "grid.json"
+    training = {name: str(value) for name, value in sorted(grid.training.items())}
+    known: dict[str, str] = {}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not file.is_file():
+            raise UserError(f"{out} exists already and is no comparison: choose another folder with --out")
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+            known, was = dict(before["cells"]), dict(before["training"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{file} cannot be read ({error}): choose another folder with --out") from error
+        _same(out, was, training)
+        if not resume:
+            raise UserError(f"{out} exists already: continue it with --resume, or choose another folder with --out")
+    cells = {cell.folder: grid.digest(cell) for cell in grid.cells}
+    for name, digest in cells.items():
+        if known.get(name, digest) != digest:
+            raise UserError(
+                f"{name} in {out} was trained with another file of data or programs: choose another folder with --out"
+            )
+        if name not in known and (out / name).exists():
+            raise UserError(f"{out / name} is there, but not of this comparison: choose another folder with --out")
+    write_json(file, {"training": training, "cells": known | cells})
+
+
+def _same(out: Path, was: Mapping[str, str], training: Mapping[str, str]) -> None:
+    for name in sorted({*was, *training}):
+        if was.get(name) != training.get(name):
+            raise UserError(
+                f"{out} belongs to another comparison, its {name} is {was.get(name, 'the default')}, not "
+                f"{training.get(name, 'the default')}: choose another folder with --out"
+            )
+
+
+# -- training ----------------------------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """What became of a grid: the comparison of the cells that finished (None if none did), and why others did not."""
+
+    comparison: Comparison | None
+    failed: dict[str, str]
+    runs: dict[str, list[Path]]
+
+
+def check_grid(grid: Grid) -> None:
+    """Build every pair once, before anything is trained, and refuse what cannot be built, judged or compared.
+
+    Raises:
+        UserError: with the words of the cell.
+    """
+    from ppl_vae.cli.inputs import make_bound
+    from ppl_vae.cli.train import load_rows
+
+    asks = [(cell, _request(grid, cell)) for cell in grid.cells if cell.seed == 0]
+    for _, ask in asks:
+        ask.check()
+        make_bound(ask.bound, ask.particles)
+    data, loaded = load_rows(asks[0][1]), dict[Path, Any]()
+    seen: dict[str, Observed] = {}
+    for cell, ask in asks:
+        name = ", ".join(word for factor, word in cell.factors.items() if factor != "bound")
+        if name not in seen:
+            seen[name] = _look(ask, data, loaded)
+    refuse_incomparable(seen)
+
+
+def _request(grid: Grid, cell: Cell) -> Any:
+    """The cell as the options of `fit`."""
+    from ppl_vae.cli.fit import Request, fit
+
+    usual = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
+    options = usual | grid.options(cell)
+    if options["beta"] is None:
+        options["beta"] = catalog.default_of(catalog.split_options(options["model"])[0], "default_beta", None)
+    return Request(**options)
+
+
+def _look(ask: Any, data: Any, loaded: dict[Path, Any]) -> Observed:
+    """What a pair observes, as it is before training."""
+    from ppl_vae.analysis import preserved_randomness
+    from ppl_vae.cli.inputs import ProgramWords, build
+    from ppl_vae.data import as_split
+    from ppl_vae.generated import GeneratedGuide
+    from ppl_vae.program import Pair
+
+    with preserved_randomness():
+        programs = build(ProgramWords(ask.model, ask.guide, loaded), data, ask.program_options())
+        model, guide = (program.value for program in programs)
+        if isinstance(guide, GeneratedGuide) and not guide.ready:
+            guide.setup(data.train)
+        rows = next(s for s in (data.test, data.validation, data.train) if s is not None)
+        rows = as_split(rows, schema=getattr(model, "schema", None))
+        return observed(Pair(model, guide), rows, preparation(None, model))
+
+
+def train_grid(
+    grid: Grid,
+    out: Path,
+    *,
+    particles: int = 1000,
+    iwae: Sequence[int] | None = None,
+    seed: int = 0,
+    jobs: int | None = None,
+    resume: bool = False,
+    watch: Callable[[int, int], AbstractContextManager[Watcher]] | None = None,
+) -> Outcome:
+    """Train the cells that are not finished, judge those that are not judged, and compare them all.
+
+    Args:
+        grid: what to train.
+        out: its folder: `grid.json` and one run folder for each cell.
+        particles, iwae, seed: of the evaluations, as for `compare`.
+        jobs: processes at once; by default as many as there are cores, on CUDA one.
+        resume: go on in a folder of the same grid.
+        watch: from the numbers of cells, and of those that are finished, to a context manager with a `Watcher`.
+
+    Raises:
+        UserError: for what can be seen before training; what fails later is in the outcome.
+    """
+    key = {"particles": particles, "iwae": list(ladder(particles, iwae)), "seed": seed}
+    check_grid(grid)
+    _claim(grid, out, resume)
+    todo = [job for cell in grid.cells if (job := _job(grid, cell, out, key)) is not None]
+    with (watch or _silent)(len(grid.cells), len(grid.cells) - len(todo)) as watcher:
+        at_once = jobs or _at_once(grid)
+        failed = work(todo, min(at_once, max(1, len(todo))), watcher)
+    return _outcome(grid, out, key, failed)
+
+
+def _silent(total: int, done: int) -> AbstractContextManager[Watcher]:
+    return nullcontext(_Nobody())
+
+
+class _Nobody:
+    """Watches nothing."""
+
+    def begin(self, name: str) -> None:
+        """Not told."""
+
+    def line(self, name: str, text: str) -> None:
+        """Not told."""
+
+    def end(self, name: str, reason: str | None) -> None:
+        """Not told."""
+
+
+def _at_once(grid: Grid) -> int:
+    from ppl_vae.training import pick_device
+
+    return 1 if pick_device(grid.training.get("device", "auto")).type == "cuda" else cores()
+
+
+def _job(grid: Grid, cell: Cell, out: Path, key: Mapping[str, Any]) -> Job | None:
+    """What is left to do for a cell; None if it is finished."""
+    run = out / cell.folder
+    commands = []
+    if not (run / "run.json").is_file():  # which `fit` writes last
+        begun = (run / "checkpoint").is_dir()
+        if run.exists() and not begun:
+            shutil.rmtree(run)
+        commands.append(["fit", *_words(grid.options(cell)), "--out", str(run), *(["--resume"] if begun else [])])
+    elif kept(run, key) is not None:
+        return None
+    own = [(f"--{r}", cell.factors[r]) for r in ("model", "guide") if catalog.is_file(cell.factors[r])]
+    rungs = ",".join(map(str, key["iwae"]))
+    judge = [
+        "compare-cell",
+        str(run),
+        "--particles",
+        str(key["particles"]),
+        "--iwae",
+        rungs,
+        "--seed",
+        str(key["seed"]),
+    ]
+    judge += [word for pair in own for word in pair]
+    judge += ["--device", str(grid.training["device"])] if "device" in grid.training else []
+    return Job(f"{grid.name(cell)}, seed {cell.seed}", [*commands, judge])
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """The options of `fit` as words of the command line."""
+    words = [str(options["model"]), "--no-report", "--evaluate-particles", str(_QUICK)]
+    for name, value in options.items():
+        if name != "model" and value is not None:
+            for each in value if isinstance(value, list | tuple) else [value]:
+                words += [f"--{name.replace('_', '-')}", str(each)]
+    return words
+
+
+def _outcome(grid: Grid, out: Path, key: Mapping[str, Any], failed: dict[str, str]) -> Outcome:
+    groups: dict[str, list[tuple[Cell, Kept]]] = {}
+    for cell in grid.cells:
+        judged = kept(out / cell.folder, key)
+        if judged is not None:
+            groups.setdefault(grid.name(cell), []).append((cell, judged))
+    runs = {name: [out / cell.folder for cell, _ in several] for name, several in groups.items()}
+    if not groups:
+        return Outcome(None, failed, runs)
+    about = {name: several[0][1].about for name, several in groups.items()}
+    refuse_incomparable({name: Observed.from_json(known["observed"]) for name, known in about.items()})
+    pairs = [_compared(name, several) for name, several in groups.items()]
+    levels = {f: tuple(w for w in words if any(p.factors[f] == w for p in pairs)) for f, words in grid.levels.items()}
+    where = next(iter(about.values()))["where"]
+    found = ranked(pairs, where=where, particles=key["particles"], rungs=key["iwae"], levels=levels, failed=failed)
+    return Outcome(found, failed, runs)
+
+
+def _compared(name: str, several: Sequence[tuple[Cell, Kept]]) -> Compared:
+    cell, first = several[0]
+    abouts = [found.about for _, found in several]
+    seconds = [about["seconds_per_epoch"] for about in abouts if about["seconds_per_epoch"] is not None]
+    epochs = [about["epochs"] for about in abouts]
+    return Compared(
+        name,
+        tuple(found.evaluation for _, found in several),
+        (first.about["parameters"][0], first.about["parameters"][1]),
+        median(seconds) if seconds else None,
+        sum(epochs) / len(epochs) if all(epochs) else None,
+        dict(cell.factors),
+    )

@@ -1,0 +1,125 @@
+"""`ppl-vae diagnose`: whether to believe a run, one verdict after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from ppl_vae.cli import options as o
+from ppl_vae.cli.inputs import DataWords, open_words, rows_of
+from ppl_vae.cli.output import as_json as plain
+from ppl_vae.cli.output import note
+from ppl_vae.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from ppl_vae.data import Split
+    from ppl_vae.runs import Run
+
+__all__ = ["NAMES", "diagnose"]
+
+Diagnosis = Callable[[Any, Any, Any, int], Any]
+
+
+class _Kind(NamedTuple):
+    """What is asked, and the function of `ppl_vae.diagnostics` that answers it, from a model, a guide, rows, a seed."""
+
+    asks: str
+    answer: Diagnosis
+    always: bool = True
+
+
+def _of(name: str, *, guide: bool = True) -> Diagnosis:
+    def answer(model: Any, q: Any, rows: Any, seed: int) -> Any:
+        from ppl_vae import diagnostics
+
+        return getattr(diagnostics, name)(*((model, q) if guide else (model,)), rows, seed=seed)
+
+    return answer
+
+
+_KINDS = {
+    "collapse": _Kind("do the latents tell anything", _of("collapse")),
+    "calibration": _Kind("is the guide as sure as it may be", _of("calibration")),
+    "predictive-check": _Kind("have data of the model the statistics of the data", _of("predictive_check")),
+    "two-sample": _Kind("can rows of the model be told from rows of the data", _of("two_sample", guide=False)),
+    "loo-pit": _Kind("is an entry where the others let expect it", _of("loo_pit")),
+    "bdmc": _Kind("how exact is a log evidence, from both sides", _of("bidirectional"), always=False),
+}
+
+NAMES = tuple(_KINDS)
+
+
+def diagnose(
+    run: o.RunFolder,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help=f"Some of {', '.join(NAMES)}.", show_default="all but bdmc, which is slow"),
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Look at no more rows than that, the first ones.")] = 1000,
+    data: o.OtherData = None,
+    split: o.SplitName = None,
+    label: o.Label = None,
+    columns: o.Columns = None,
+    missing: o.Missing = "refuse",
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+) -> None:
+    """Say whether to believe a run: collapse, calibration, criticism of the model.
+
+    Verdicts in plain words; their numbers go into RUN/diagnostics.json, their figures into RUN/figures, and all of it
+    into the report.
+    """
+    o.check_whole("--rows", rows, 2)
+    o.check_whole("--seed", seed, 0)
+    o.check_choice("--missing", missing, ("refuse", "allow"))
+    wanted = _wanted(only)
+    opened = open_words(run, model, guide, device)
+    chosen, name = rows_of(opened, DataWords(data, label, o.split_words("--columns", columns), missing), split)
+    chosen = chosen.rows(slice(0, rows))
+    found = {kind: _answer(kind, opened, chosen, seed) for kind in wanted}
+    file = _keep(run, found, name, len(chosen))
+    if as_json:
+        typer.echo(json.dumps(plain({"run": run, "rows": name, "diagnostics": found}), indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{len(chosen):,} rows: {name}")
+    for kind, said in found.items():
+        typer.echo(f"\n{kind} ({_KINDS[kind].asks}?)\n  {said['verdict']}")
+    typer.echo(f"\nwritten to {file}; figures are in {run / 'figures'}; ppl-vae report {run} puts them into the report")
+
+
+def _wanted(only: str | None) -> list[str]:
+    if only is None:
+        return [name for name, kind in _KINDS.items() if kind.always]
+    words = o.split_words("--only", only) or []
+    for word in words:
+        if word not in _KINDS:
+            raise unknown_name("diagnosis", word, NAMES)
+    return [name for name in NAMES if name in words]
+
+
+def _answer(kind: str, run: Run, rows: Split, seed: int) -> dict[str, Any]:
+    """Verdict and numbers, with the figure written; a line where the question has no meaning for this pair."""
+    from ppl_vae.drawing import save
+
+    note(f"{kind} ...")
+    try:
+        found = _KINDS[kind].answer(run.model, run.guide, rows, seed)
+    except UserError as reason:
+        return {"verdict": f"does not apply: {reason}", "summary": {}}
+    save(found.figure(), run.path / "figures" / f"diagnosis-{kind}.png")
+    return {"verdict": found.verdict, "summary": found.summary()}
+
+
+def _keep(run: Path, found: dict[str, dict[str, Any]], name: str, rows: int) -> Path:
+    from ppl_vae.atomic import write_json
+    from ppl_vae.report_diagnosed import read_diagnostics
+
+    said = {kind: {"rows": f"{rows:,} rows: {name}", **plain(answer)} for kind, answer in found.items()}
+    return write_json(run / "diagnostics.json", read_diagnostics(run) | said)

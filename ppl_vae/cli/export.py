@@ -1,0 +1,91 @@
+"""`ppl-vae export`: a run and its rows as a NetCDF file for ArviZ."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ppl_vae.cli import options as o
+from ppl_vae.cli.inputs import DataWords, open_words, rows_of
+from ppl_vae.cli.output import check_target
+from ppl_vae.errors import UserError
+
+__all__ = ["export"]
+
+
+def export(
+    run: o.RunFolder,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.nc", show_default="RUN/posterior.nc")] = None,
+    data: o.OtherData = None,
+    split: o.SplitName = None,
+    draws: Annotated[int, typer.Option(help="Of every row, in each chain.")] = 100,
+    chains: Annotated[int, typer.Option(help="How many.")] = 4,
+    particles: Annotated[int, typer.Option(help="Particles per row, for the evidence.")] = 1000,
+    rows: Annotated[int | None, typer.Option(help="Only the first so many.", show_default="at most 1000")] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Draws of the posterior, chosen by weight, not of the guide.")
+    ] = False,
+    predictive: Annotated[bool, typer.Option(help="Draw rows too.")] = True,
+    label: o.Label = None,
+    columns: o.Columns = None,
+    missing: o.Missing = "refuse",
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.Device = "auto",
+) -> None:
+    """Write a file for ArviZ.
+
+    Posterior, prior and predictive draws of the rows, their log evidence, weights, k-hat and observed values: a NetCDF
+    file for arviz.from_netcdf(FILE).
+    """
+    for option, number, least in (("--draws", draws, 1), ("--chains", chains, 1), ("--particles", particles, 1)):
+        o.check_whole(option, number, least)
+    o.check_whole("--rows", rows, 1)
+    o.check_whole("--seed", seed, 0)
+    o.check_choice("--missing", missing, ("refuse", "allow"))
+    check_target(out, (".nc",))
+    _refuse_without_backend()
+    words = DataWords(data, label, o.split_words("--columns", columns), missing)
+    opened = open_words(run, model, guide, device)
+    given, name = rows_of(opened, words, split)
+    import ppl_vae
+
+    found = ppl_vae.to_arviz(
+        opened.model,
+        opened.guide,
+        given,
+        draws=draws,
+        chains=chains,
+        particles=particles,
+        rows=rows,
+        resample=resample,
+        predictive=predictive,
+        seed=seed,
+    )
+    count = found["posterior"].sizes["row"]
+    left = f", the first of {len(given):,} (--rows takes more)" if rows is None and count < len(given) else ""
+    typer.echo(f"{chains * draws:,} draws of {count:,} rows{left} ({name}) written to {_write(found, out, run)}")
+
+
+def _refuse_without_backend() -> None:
+    if find_spec("netCDF4") is None and (find_spec("h5netcdf") is None or find_spec("h5py") is None):
+        raise UserError("writing NetCDF needs a package that is not installed: pip install h5netcdf h5py")
+
+
+def _write(found: Any, out: Path | None, run: Path) -> Path:
+    """The file, whole or not at all."""
+    target = out or run / "posterior.nc"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        found.to_netcdf(str(draft))
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return target

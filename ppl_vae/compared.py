@@ -1,0 +1,157 @@
+"""One pair among others: its evaluations on the rows that all share, means with their errors, paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ppl_vae.errors import UserError
+from ppl_vae.evaluation import Evaluation
+
+__all__ = ["LADDER", "Bound", "Compared", "Difference", "Estimate", "difference", "ladder", "standard_error"]
+
+LADDER = (1, 5, 10, 50, 100, 500, 1000, 5000)
+"""The numbers of particles whose bounds are told where none are asked for."""
+
+Bound = str | int
+"""`"elbo"`, `"log_evidence"`, or the number of particles of an IWAE."""
+
+
+class Estimate(NamedTuple):
+    """A mean over rows in nats per row, and where its error comes from.
+
+    `se` is the standard error of a mean over rows, `mc_se` the part of it that is due to Monte Carlo draws,
+    `seed_se` the standard error of a mean over trainings (nan with one).
+    """
+
+    value: float
+    se: float
+    mc_se: float
+    seed_se: float
+
+
+class Difference(NamedTuple):
+    """A paired difference, row by row, in nats per row.
+
+    `se` is that of the mean over rows of the differences, `seed_se` that between trainings (nan unless both have
+    several), `unpaired_se` what `se` would be if the rows had not been the same.
+    """
+
+    value: float
+    se: float
+    seed_se: float
+    unpaired_se: float
+
+    @property
+    def total_se(self) -> float:
+        """Both sources of error; of rows alone where there is one training."""
+        return math.hypot(self.se, 0.0 if math.isnan(self.seed_se) else self.seed_se)
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether it is more than two standard errors from 0."""
+        return abs(self.value) > 2 * self.total_se
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A pair, or several trainings of it, with one evaluation for each on the same rows.
+
+    Attributes:
+        name: for people.
+        evaluations: one for each training (seed).
+        parameters: how many numbers are learned in the model and, beside these, in the guide.
+        seconds_per_epoch: the median over the epochs of training, where known.
+        epochs: of training, the mean over trainings, where known.
+        factors: what a grid varied, such as {"guide": "iaf", "bound": "iwae"}.
+    """
+
+    name: str
+    evaluations: tuple[Evaluation, ...]
+    parameters: tuple[int, int]
+    seconds_per_epoch: float | None = None
+    epochs: float | None = None
+    factors: Mapping[str, str] = field(default_factory=dict)
+
+    def rows(self, bound: Bound = "log_evidence") -> Float[Tensor, " row"]:
+        """A bound of every row in nats, the mean over trainings, in float64."""
+        return torch.stack([_values(e, bound) for e in self.evaluations]).mean(0)
+
+    def estimate(self, bound: Bound = "log_evidence") -> Estimate:
+        """The mean over rows and its errors."""
+        rows = self.rows(bound)
+        means = torch.stack([_values(e, bound).mean() for e in self.evaluations])
+        errors = [_monte_carlo(e, bound).square().sum() for e in self.evaluations]
+        mc = float(torch.stack(errors).sum().sqrt()) / (len(rows) * len(errors))
+        return Estimate(float(rows.mean()), standard_error(rows), mc, standard_error(means))
+
+    @property
+    def unreliable_rows(self) -> float:
+        """In how many rows k-hat is too large for the evidence to be believed, the mean over trainings."""
+        return sum(len(e.unreliable) for e in self.evaluations) / len(self.evaluations)
+
+
+def standard_error(values: Tensor) -> float:
+    """Of the mean of independent values; nan of a single one."""
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def _values(evaluation: Evaluation, bound: Bound) -> Tensor:
+    return _column(evaluation, bound, "").double().cpu()
+
+
+def _monte_carlo(evaluation: Evaluation, bound: Bound) -> Tensor:
+    return _column(evaluation, 1 if bound == "elbo" else bound, "_se").double().cpu()
+
+
+def _column(evaluation: Evaluation, bound: Bound, suffix: str) -> Tensor:
+    if isinstance(bound, str):
+        if bound not in ("elbo", "log_evidence"):
+            raise UserError(f"unknown bound {bound!r}: use 'elbo', 'log_evidence' or a number of particles")
+        return getattr(evaluation, bound + suffix)
+    found = getattr(evaluation, "iwae" + suffix)
+    if bound not in found:
+        raise UserError(
+            f"IWAE of {bound} particles was not evaluated: pass iwae= with it ({', '.join(map(str, found))})"
+        )
+    return found[bound]
+
+
+def difference(one: Compared, other: Compared, bound: Bound = "log_evidence") -> Difference:
+    """How much higher a bound of `one` is than that of `other`, on the same rows.
+
+    d = mean_i (a_i - b_i), with the standard error sd_i(a_i - b_i) / sqrt(rows): what the rows have in common, such as
+    how hard each is, does not enter it.
+    """
+    gap = one.rows(bound) - other.rows(bound)
+    a, b = one.estimate(bound), other.estimate(bound)
+    seeds = math.hypot(a.seed_se, b.seed_se) if one is not other else 0.0
+    return Difference(float(gap.mean()), standard_error(gap), seeds, math.hypot(a.se, b.se))
+
+
+def ladder(particles: int, iwae: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The numbers of particles whose bounds are told, 1 among them: its Monte Carlo error is that of the ELBO.
+
+    Raises:
+        UserError: for one above `particles`, below 1, or not whole.
+
+    Example:
+        >>> ladder(1000), ladder(1000, (50, 2))
+        ((1, 5, 10, 50, 100, 500), (1, 2, 50))
+    """
+    if not isinstance(particles, int) or particles < 1:
+        raise UserError(f"particles must be a whole number of at least 1, got {particles!r}")
+    if iwae is None:
+        return tuple(k for k in LADDER if k < particles or k == 1)
+    for k in iwae:
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= particles:
+            raise UserError(
+                f"iwae expects numbers of particles from 1 to particles={particles:,}, got {k!r}: draw more particles"
+            )
+    return tuple(sorted({1, *iwae}))

@@ -1,0 +1,298 @@
+"""Pairs of model and guide on the same held-out rows: bounds, paired differences and what they allow to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from ppl_vae.comparable import observed, preparation, refuse_incomparable
+from ppl_vae.compared import Bound, Compared, Difference, difference, ladder
+from ppl_vae.data import Data, Split, as_split
+from ppl_vae.errors import NoDensity, UserError, unknown_name
+from ppl_vae.evaluation import evaluate
+from ppl_vae.program import Pair
+from ppl_vae.psis import khat_limit
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+    from ppl_vae.ordering import Order
+
+__all__ = ["Comparison", "compare", "pace", "ranked", "size_of"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found: the pairs, best log evidence first, on the same rows with as many particles.
+
+    `rows` is how many rows there are, `where` what they are called, `particles` the draws per row, `ladder` the
+    numbers of particles whose bounds are known, `levels` what a grid varied, in the order in which it was asked for,
+    `failed` why cells of a grid are not there. Everything is in nats per row.
+    """
+
+    pairs: tuple[Compared, ...]
+    rows: int
+    where: str
+    particles: int
+    ladder: tuple[int, ...]
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Compared:
+        """The pair with the highest log evidence."""
+        return self.pairs[0]
+
+    def __getitem__(self, name: str) -> Compared:
+        for pair in self.pairs:
+            if pair.name == name:
+                return pair
+        raise unknown_name("pair", name, [pair.name for pair in self.pairs])
+
+    def difference(self, one: str, other: str, bound: Bound = "log_evidence") -> Difference:
+        """How much higher a bound ("elbo", "log_evidence", or particles of an IWAE) is for `one`, row by row."""
+        return difference(self[one], self[other], bound)
+
+    @property
+    def order(self) -> Order:
+        """Whether ELBO <= IWAE_k <= IWAE_2k <= ... holds for every pair, within three paired standard errors."""
+        from ppl_vae.ordering import check_order
+
+        return check_order(self)
+
+    @property
+    def verdict(self) -> str:
+        """What can be said and what not, in a few sentences."""
+        from ppl_vae.comparison_words import verdict
+
+        return verdict(self)
+
+    def table(self, width: int | None = None) -> Table:
+        """A `rich` table, one line a pair, at most so wide; print it, or `str()` of the comparison."""
+        from ppl_vae.comparison_words import table
+
+        return table(self, width)
+
+    def __str__(self) -> str:
+        from ppl_vae.comparison_words import text
+
+        return text(self)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the rows as plain numbers, strings and lists; nan where there is no error to tell."""
+        return {
+            "rows": self.rows,
+            "where": self.where,
+            "particles": self.particles,
+            "iwae": list(self.ladder),
+            "khat_limit": khat_limit(self.particles),
+            "best": self.best.name,
+            "pairs": [self._record(pair) for pair in self.pairs],
+            "order": self.order.summary(),
+            "failed": dict(self.failed),
+            "verdict": self.verdict,
+        }
+
+    def _record(self, pair: Compared) -> dict[str, Any]:
+        found: dict[str, Any] = {"name": pair.name, **pair.factors, "seeds": len(pair.evaluations)}
+        bounds: list[Bound] = ["elbo", *self.ladder, "log_evidence"]
+        for bound in bounds:
+            key = f"iwae_{bound}" if isinstance(bound, int) else bound
+            estimate = pair.estimate(bound)
+            found |= {key: estimate.value} | {f"{key}_{n}": v for n, v in estimate._asdict().items() if n != "value"}
+        for bound in ("log_evidence", "elbo"):
+            gap = difference(pair, self.best, bound)
+            found |= {f"{bound}_to_best": gap.value, f"{bound}_to_best_se": gap.se}
+            found[f"{bound}_to_best_seed_se"] = gap.seed_se
+        return found | {
+            "told_apart": difference(pair, self.best).told_apart,
+            "unreliable_rows": pair.unreliable_rows,
+            "parameters_model": pair.parameters[0],
+            "parameters_guide": pair.parameters[1],
+            "seconds_per_epoch": pair.seconds_per_epoch,
+            "epochs": pair.epochs,
+        }
+
+    def frame(self) -> pd.DataFrame:
+        """The lines of `summary()["pairs"]` as a DataFrame, indexed by name."""
+        import pandas
+
+        return pandas.DataFrame([self._record(pair) for pair in self.pairs]).set_index("name")
+
+    def figure(self) -> Figure:
+        """Bounds against K for each pair, and paired differences to the best, with bands of two standard errors."""
+        from ppl_vae.plots_comparison import bounds_against_particles
+
+        return bounds_against_particles(self)
+
+
+def compare(
+    pairs: Mapping[str, Any],
+    data: Any,
+    *,
+    particles: int = 1000,
+    iwae: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Judge several pairs on the same held-out rows, with as many particles: bounds, evidence, paired differences.
+
+    Args:
+        pairs: by name (model, guide), or the result of `fit`, or an opened run; a list of these is one pair that
+            was trained several times (seeds): its rows are averaged, and the error between trainings is told apart.
+        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
+        particles: draws per row, the K of the log evidence.
+        iwae: the numbers of particles k <= K whose bounds IWAE_k are told; by default 1, 5, 10, 50, ... below K.
+        seed: of the draws, the same for every pair; the global generators are left alone.
+
+    Raises:
+        UserError: for no pair, an IWAE of more particles than there are, what `evaluate` refuses, and pairs whose
+            evidence is of different things: a mass and a density, other fields, other values of the same rows, or
+            training rows that were prepared in another way.
+        NoDensity: for a guide that draws a latent of the rows from a point mass.
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def posterior(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5 ** 0.5))
+        >>> def wide(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 1.0))
+        >>> rows = torch.linspace(-1, 1, 50)
+        >>> found = compare({"wide": (model, wide), "exact": (model, posterior)}, rows, particles=1000)
+        >>> round(found.difference("exact", "wide", "elbo").value, 2)  # KL(N(0, 1) || N(0, 1/2)) = (1 - log 2) / 2
+        0.15
+        >>> found.order.holds
+        True
+    """
+    trained = {name: _trained(name, value) for name, value in _named(pairs).items()}
+    rungs = ladder(particles, iwae)
+    rows = _fixed(as_split(data, "test", _schema(trained)), seed)
+    seen = {}
+    for name, several in trained.items():
+        for one in several:
+            with _of(name):
+                pair = Pair(one.model, one.guide)
+                mine = as_split(rows, schema=getattr(one.model, "schema", None)).to(pair.device)
+                seen[_numbered(name, one, several)] = observed(pair, mine, preparation(one.origin, one.model))
+    refuse_incomparable(seen)
+    found = []
+    for name, several in trained.items():
+        with _of(name):
+            evaluations = tuple(evaluate(t.model, t.guide, rows, particles, iwae=rungs, seed=seed) for t in several)
+        found.append(
+            Compared(
+                name, evaluations, size_of(several[0].model, several[0].guide), *pace([t.history for t in several])
+            )
+        )
+    return ranked(found, where=_where(data, rows), particles=particles, rungs=rungs)
+
+
+def ranked(
+    pairs: Sequence[Compared],
+    *,
+    where: str,
+    particles: int,
+    rungs: Sequence[int],
+    levels: Mapping[str, tuple[str, ...]] | None = None,
+    failed: Mapping[str, str] | None = None,
+) -> Comparison:
+    """A comparison of pairs that were judged on the same rows, best first; those without a number come last."""
+    order = sorted(pairs, key=lambda pair: -_or_lowest(pair.estimate().value))
+    return Comparison(tuple(order), len(order[0].rows()), where, particles, tuple(rungs), levels or {}, failed or {})
+
+
+def _or_lowest(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def size_of(model: Callable[..., Any], guide: Callable[..., Any]) -> tuple[int, int]:
+    """How many numbers are learned in the model, and in the guide beside those."""
+    pair = Pair(model, guide)
+    own = {id(p): p.numel() for p in pair.model.parameters() if p.requires_grad}
+    rest = {id(p): p.numel() for p in pair.guide.parameters() if p.requires_grad and id(p) not in own}
+    return sum(own.values()), sum(rest.values())
+
+
+# -- what was given ----------------------------------------------------------------------------------------
+
+
+class _Trained(NamedTuple):
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    history: Sequence[Mapping[str, Any]]
+    origin: Any
+
+
+def _named(pairs: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(pairs, Mapping) or not pairs:
+        raise UserError(f"pairs: expected a dict of (model, guide) by name, got {type(pairs).__name__} {pairs!r:.60}")
+    return pairs
+
+
+def _trained(name: str, value: Any) -> list[_Trained]:
+    if isinstance(value, list):
+        if not value:
+            raise UserError(f"pair {name!r}: expected at least one training in the list, got none")
+        return [each for one in value for each in _trained(name, one)]
+    if isinstance(value, tuple) and len(value) == 2 and all(map(callable, value)):
+        return [_Trained(*value, (), None)]
+    if callable(getattr(value, "model", None)) and callable(getattr(value, "guide", None)):
+        return [_Trained(value.model, value.guide, getattr(value, "history", ()), value)]
+    raise UserError(
+        f"pair {name!r}: expected (model, guide), the result of fit, an opened run, or a list of these for several "
+        f"seeds, got {type(value).__name__}"
+    )
+
+
+def _numbered(name: str, one: _Trained, several: Sequence[_Trained]) -> str:
+    return name if len(several) == 1 else f"{name} (seed {several.index(one)})"
+
+
+def _schema(trained: Mapping[str, Sequence[_Trained]]) -> Any:
+    return next((s for several in trained.values() for t in several if (s := getattr(t.model, "schema", None))), None)
+
+
+def _fixed(split: Split, seed: int) -> Split:
+    """The rows with their grey levels drawn once, so that every pair sees the same."""
+    if not split.draws:
+        return split
+    generator = torch.Generator(split.device).manual_seed(seed)
+    return Split(split.schema, split.name, split.batch(None, generator), frozenset(), split.hidden)
+
+
+def _where(data: Any, rows: Split) -> str:
+    """What the rows are called."""
+    if rows.name == "rows":
+        return "rows"
+    return f"{rows.name} rows of {data.name}" if isinstance(data, Data) else f"{rows.name} rows"
+
+
+@contextmanager
+def _of(name: str) -> Iterator[None]:
+    """What is refused is said with the name of the pair."""
+    try:
+        yield
+    except UserError as error:
+        kind = NoDensity if isinstance(error, NoDensity) else UserError
+        raise kind(f"pair {name!r}: {error}") from error
+
+
+def pace(histories: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[float | None, float | None]:
+    """Seconds per epoch, the median over all epochs, and epochs, the mean over trainings."""
+    seconds = [r["seconds"] for history in histories for r in history if r.get("seconds") is not None]
+    counts = [len(history) for history in histories]
+    return (median(seconds) if seconds else None), (sum(counts) / len(counts) if all(counts) else None)

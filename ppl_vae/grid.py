@@ -1,0 +1,185 @@
+"""A grid of models, guides, priors and bounds that is trained to be compared: every cell is a run of `ppl-vae fit`.
+
+Like the command line, whose words it takes, this knows models and guides by name, and nothing imports it but that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppl_vae import catalog
+from ppl_vae.cells import train_grid
+from ppl_vae.comparison import Comparison
+from ppl_vae.errors import UserError, unknown_name
+
+__all__ = ["Cell", "Grid", "compare_grid"]
+
+FACTORS = ("model", "prior", "guide", "bound")
+"""What a grid varies beside the seed; the options of `fit` of the same names."""
+
+OWN = "own"
+"""The word for the prior that a model has by itself."""
+
+
+class Cell(NamedTuple):
+    """One training: a word for each factor, and the seed."""
+
+    factors: Mapping[str, str]
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """The name of its run folder, of all its words."""
+        words = [word for factor, word in self.factors.items() if (factor, word) != ("prior", OWN)]
+        plain = [
+            re.sub(r"[^\w.+]+", "_", catalog.split_options(w)[0].rpartition(":")[2] if catalog.is_file(w) else w)
+            for w in words
+        ]
+        tail = "" if plain == words else f"-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:6]}"
+        return f"{'-'.join(plain)}{tail}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of the words for models, priors, guides and bounds, each with seeds 0, 1, ....
+
+    `training` are further options of `ppl-vae fit`, by name, the same for all cells. With one of Pyro's own bounds,
+    which have no warm-up, no cell has one unless it is asked for, so that cells differ only in what is varied.
+
+    Raises:
+        UserError: for an empty list, a word twice, an unknown name, or an option that `fit` does not have.
+    """
+
+    models: tuple[str, ...] = ("vae",)
+    priors: tuple[str, ...] = (OWN,)
+    guides: tuple[str, ...] = ()
+    bounds: tuple[str, ...] = ("elbo",)
+    seeds: int = 3
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.guides:
+            usual = {
+                catalog.default_of(catalog.split_options(m)[0], "default_guide", "mean_field") for m in self.models
+            }
+            object.__setattr__(self, "guides", tuple(sorted(usual)))
+        for name in ("models", "priors", "guides", "bounds"):
+            words = tuple(getattr(self, name))
+            object.__setattr__(self, name, words)
+            if not words or not all(words):
+                raise UserError(f"{name}: expected at least one name, got {', '.join(words) or 'none'}")
+            for word in words:
+                if words.count(word) > 1:
+                    raise UserError(f"{name}: {word!r} is there twice: name each once")
+                if not catalog.is_file(word) and word != OWN:
+                    catalog.find(name, catalog.split_options(word)[0])
+        if not isinstance(self.seeds, int) or self.seeds < 1:
+            raise UserError(f"seeds must be a whole number of at least 1, got {self.seeds!r}")
+        object.__setattr__(self, "training", self._training())
+
+    def _training(self) -> dict[str, Any]:
+        usual = _fit_options()
+        given = {name: value for name, value in self.training.items() if value is not None}
+        for name in given:
+            if name not in usual:
+                raise unknown_name("option of fit", name, usual)
+        if any(catalog.find("bounds", catalog.split_options(b)[0]).is_pyro for b in self.bounds):
+            given.setdefault("warm_up", 0.0)
+        return {"data": "digits"} | given
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All trainings: the first seed of every combination first, so that there is something to compare early."""
+        words = [getattr(self, f"{factor}s") for factor in FACTORS]
+        choices = [dict(zip(FACTORS, choice, strict=True)) for choice in itertools.product(*words)]
+        return [Cell(choice, seed) for seed in range(self.seeds) for choice in choices]
+
+    @property
+    def levels(self) -> dict[str, tuple[str, ...]]:
+        """The words of each factor that is varied."""
+        found = {factor: tuple(getattr(self, f"{factor}s")) for factor in FACTORS}
+        return {factor: words for factor, words in found.items() if len(words) > 1}
+
+    def name(self, cell: Cell) -> str:
+        """What a cell is called in tables: its words for what is varied."""
+        return " + ".join(cell.factors[factor] for factor in self.levels) or cell.factors["guide"]
+
+    def options(self, cell: Cell) -> dict[str, Any]:
+        """The options of `fit` for a cell, by name."""
+        factors = {name: word for name, word in cell.factors.items() if (name, word) != ("prior", OWN)}
+        return {**self.training, **factors, "seed": cell.seed}
+
+    def digest(self, cell: Cell) -> str:
+        """A hash of all that a training depends on: its options, its data file, a user's programs."""
+        options = self.options(cell)
+        own = [catalog.split_options(w)[0].rpartition(":")[0] for w in cell.factors.values() if catalog.is_file(w)]
+        files = [str(options["data"]), *own]
+        said = {k: str(v) for k, v in sorted(options.items())} | {f"content of {f}": _content(f) for f in files}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _fit_options() -> dict[str, Any]:
+    """The options of `ppl-vae fit` that are the same for all cells, with their defaults."""
+    from ppl_vae.cli.fit import fit
+
+    of_cells = {*FACTORS, "seed", "out", "resume", "as_json", "no_report", "evaluate_particles"}
+    return {n: p.default for n, p in inspect.signature(fit).parameters.items() if n not in of_cells}
+
+
+def _content(file: str) -> str | None:
+    path = Path(file).expanduser()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def compare_grid(
+    *,
+    models: Sequence[str] = ("vae",),
+    priors: Sequence[str] = (OWN,),
+    guides: Sequence[str] = (),
+    bounds: Sequence[str] = ("elbo",),
+    seeds: int = 3,
+    out: str | Path,
+    particles: int = 1000,
+    iwae: Sequence[int] | None = None,
+    jobs: int | None = None,
+    resume: bool = False,
+    **training: Any,
+) -> Comparison:
+    """Train every combination of models, priors, guides and bounds, several seeds of each, and compare them.
+
+    Cells are trained by `ppl-vae fit` in parallel processes and are run folders, which `open_run` opens; so data and
+    programs are given by the names, with options, or `FILE.py:NAME`, that the command line takes.
+
+    Args:
+        models, priors, guides, bounds: words such as "iaf", "mixture:components=50", "iwae:particles=16"; "own" is the
+            prior that the model has, no guide is the model's own choice.
+        seeds: trainings of each combination.
+        out: the folder of the comparison.
+        particles, iwae: of the evaluations, as for `compare`.
+        jobs: processes at once; by default as many as there are cores, on CUDA one.
+        resume: go on in the folder of the same grid: cells that are finished are kept.
+        training: options of `ppl-vae fit`, such as `data="my.csv"`, `epochs=100`, `latent_dim=8`.
+
+    Raises:
+        UserError: for a name, an option or a pair that is refused, before anything is trained; if every cell failed.
+            Why some did is in `failed` of the comparison.
+
+    Example:
+        >>> compare_grid(guides=["mean_field", "iaff"], out="runs/none")
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: unknown guide 'iaff': did you mean 'iaf'...
+    """
+    grid = Grid(tuple(models), tuple(priors), tuple(guides), tuple(bounds), seeds, training)
+    found = train_grid(grid, Path(out), particles=particles, iwae=iwae, jobs=jobs, resume=resume)
+    if found.comparison is None:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.failed.items())
+        raise UserError(f"every cell failed ({reasons}): mend it, then go on with resume=True")
+    return found.comparison

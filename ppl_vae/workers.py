@@ -1,0 +1,129 @@
+"""Commands of this package in parallel processes, each with one thread; what they say goes to one display."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import NamedTuple, Protocol
+
+__all__ = ["Job", "Watcher", "cores", "work"]
+
+# Modules are looked up where this process looks them up, and nothing in the working directory shadows them.
+_CHILD = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from ppl_vae.cli import main; "
+    "sys.exit(next((s for s in map(main, json.loads(sys.argv[2])) if s), 0))"
+)
+_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+
+
+class Job(NamedTuple):
+    """Commands of `ppl-vae`, run one after the other in one process until one fails."""
+
+    name: str
+    commands: Sequence[Sequence[str]]
+
+
+class Watcher(Protocol):
+    """Who is told what happens; called from several threads."""
+
+    def begin(self, name: str) -> None:
+        """A job was started."""
+
+    def line(self, name: str, text: str) -> None:
+        """A job says something on stderr."""
+
+    def end(self, name: str, reason: str | None) -> None:
+        """A job is over; with the reason if it failed."""
+
+
+def cores() -> int:
+    """How many processors this process may use.
+
+    Example:
+        >>> cores() >= 1
+        True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def work(jobs: Sequence[Job], at_once: int, watcher: Watcher) -> dict[str, str]:
+    """Run jobs, so many at once, and return the reasons of those that failed, by name.
+
+    When interrupted, what runs is ended, what waits is not begun, and KeyboardInterrupt is raised.
+    """
+    pool = _Processes(watcher)
+    failed: dict[str, str] = {}
+    with ThreadPoolExecutor(max(1, at_once)) as threads:
+        futures: dict[Future[str | None], str] = {threads.submit(pool.run, job): job.name for job in jobs}
+        try:
+            waiting = set(futures)
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    if (reason := future.result()) is not None:
+                        failed[futures[future]] = reason
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            pool.stop()
+            raise
+    return {job.name: failed[job.name] for job in jobs if job.name in failed}
+
+
+class _Processes:
+    """The processes that run now."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+        self.lock = threading.Lock()
+        self.running: set[subprocess.Popen[str]] = set()
+        self.stopped = False
+
+    def run(self, job: Job) -> str | None:
+        """Run a job to its end; the reason if it failed."""
+        command = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), json.dumps(job.commands)]
+        with self.lock:
+            if self.stopped:
+                return "interrupted"
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=os.environ | _ONE_THREAD,
+            )
+            self.running.add(process)
+        self.watcher.begin(job.name)
+        last = ""
+        with process:
+            for line in process.stderr or ():
+                if line.strip():
+                    last = line.strip()
+                    self.watcher.line(job.name, last)
+        status = process.returncode
+        with self.lock:
+            self.running.discard(process)
+        if self.stopped:
+            return "interrupted"
+        reason = None if status == 0 else _reason(last, status)
+        self.watcher.end(job.name, reason)
+        return reason
+
+    def stop(self) -> None:
+        """End what runs; files are written whole or not at all, so that this may be done at any time."""
+        with self.lock:
+            self.stopped = True
+            for process in self.running:
+                process.terminate()
+
+
+def _reason(last: str, status: int) -> str:
+    if status < 0:
+        return f"the process was ended by signal {-status}"
+    return last.removeprefix("ppl-vae: ") or f"exit status {status}"

@@ -1,0 +1,117 @@
+"""`ppl-vae diagnose`: verdicts, numbers, figures, and their place in the report; rows of large k-hat in it."""
+
+import json
+
+import pytest
+import torch
+
+import ppl_vae
+from ppl_vae.cli import main
+from ppl_vae.cli.diagnose import NAMES
+from ppl_vae.evaluation import Evaluation
+from ppl_vae.guides import MeanField
+from ppl_vae.models import VAE, AutoEncoder
+from ppl_vae.report import write_report
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diagnose") / "run"
+    data = ppl_vae.load("digits")
+    torch.manual_seed(0)
+    model = VAE(data, latent_dim=3, hidden=(32,))
+    ppl_vae.fit(model, MeanField(model, hidden=(32,)), data, epochs=3).save(folder)
+    return folder
+
+
+def test_a_run_is_diagnosed_and_its_report_repeats_it(run, capsys):
+    assert main(["diagnose", str(run), "--rows", "120", "--only", "collapse,two-sample"]) == 0
+    said = capsys.readouterr().out
+    found = json.loads((run / "diagnostics.json").read_text())
+    assert set(found) == {"collapse", "two-sample"}
+    for kind, answer in found.items():
+        assert answer["verdict"] in said
+        assert answer["summary"]
+        assert answer["rows"] == "120 rows: test"
+        assert (run / "figures" / f"diagnosis-{kind}.png").is_file()
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "Diagnosis: collapse" in page
+    assert "Diagnosis: two sample" in page
+
+
+def test_answers_are_kept_beside_each_other_and_json_is_one_object(run, capsys):
+    assert main(["diagnose", str(run), "--rows", "60", "--only", "calibration", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == "test"
+    assert set(found["diagnostics"]) == {"calibration"}
+    assert "calibration" in json.loads((run / "diagnostics.json").read_text())
+
+
+def test_what_has_no_meaning_for_a_pair_is_said_and_the_rest_goes_on(tmp_path, capsys):
+    data = ppl_vae.load(torch.randn(80, 3, generator=torch.manual_seed(0)))
+    model = AutoEncoder(data, latent_dim=1, hidden=(8,))
+    from ppl_vae.guides import Point
+
+    ppl_vae.fit(model, Point(model, hidden=(8,)), data, epochs=1).save(tmp_path / "ae")
+    assert main(["diagnose", str(tmp_path / "ae"), "--only", "calibration"]) == 0
+    assert "does not apply" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--only", "kalibration"], "did you mean 'calibration'"),
+        (["--rows", "1"], "--rows"),
+        (["--split", "tset"], "did you mean 'test'"),
+    ],
+)
+def test_bad_words_are_one_line_and_write_nothing(run, words, expected, capsys):
+    before = sorted(run.rglob("*"))
+    assert main(["diagnose", str(run), *words]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_damaged_file_is_one_line(run, tmp_path, capsys):
+    (run / "diagnostics.json").write_text("{")
+    assert main(["report", str(run)]) == 2
+    assert "diagnostics.json cannot be read" in capsys.readouterr().err
+    (run / "diagnostics.json").unlink()
+
+
+def test_every_name_is_a_function_of_the_package():
+    assert set(NAMES) == {"collapse", "calibration", "predictive-check", "two-sample", "loo-pit", "bdmc"}
+
+
+@pytest.mark.parametrize("bad", [0, 3])
+def test_the_report_names_and_draws_the_rows_of_large_khat(run, bad):
+    opened = ppl_vae.open_run(run)
+    data = opened.data()
+    rows = len(data.test)
+    khat = torch.full((rows,), 0.1)
+    khat[:bad] = torch.tensor([0.9, 2.5, 1.1])[:bad]
+    one = torch.ones(rows)
+    found = Evaluation(-95 * one, -92 * one, 0.1 * one, khat, 20 * one, 3 * one, 92 * one, particles=1000)
+    page = write_report(opened, data, found.summary(), found).read_text()
+    figures = run / "figures"
+    assert (figures / "khat.png").is_file()
+    if not bad:
+        assert "No row is above the limit" in page
+        return
+    assert "3 of 447 rows (0.7 %) are above the limit" in page
+    named = [page.index(f"test row {i} (class") for i in (1, 2, 0)]  # worst first
+    assert named == sorted(named)
+    assert (figures / "khat-rows.png").is_file()
+
+
+def test_evaluate_writes_every_row_and_the_report_reads_it(run, capsys):
+    assert main(["evaluate", str(run), "--particles", "40"]) == 0
+    assert "k-hat above" in capsys.readouterr().out
+    lines = (run / "evaluation-test.csv").read_text().splitlines()
+    assert lines[0].startswith("row,elbo,log_evidence,log_evidence_se,ess,khat")
+    assert len(lines) == 448
+    assert main(["report", str(run)]) == 0
+    assert "Where to believe the guide" in (run / "report.html").read_text()
