@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ppl_vae.data import as_split
 from ppl_vae.diagnostics.features import is_nominal
+from ppl_vae.diagnostics.held_out import held_out
 from ppl_vae.diagnostics.left_out import left_out, refuse_field
 from ppl_vae.diagnostics.several import holm
 from ppl_vae.diagnostics.uniformity import Uniformity, uniformity
@@ -44,7 +44,7 @@ class LooPIT:
     `khat` the tail index of the weights that leave the entry out: above 1 they have no mean, and more particles do not
     help. u is a share, between 0 and 1 whatever the weights, so that a k-hat of 0.7 does it no harm. `randomised` says
     that values are discrete, so that u is drawn between P(X < x) and P(X <= x). `names` are those of the entries of a
-    row, where they have any.
+    row, where they have any; `rows` are the places of the rows in the data.
 
     Example:
         >>> u = torch.rand(500, 2, generator=torch.manual_seed(1))
@@ -61,6 +61,7 @@ class LooPIT:
     randomised: bool = False
     names: tuple[str, ...] = ()
     seed: int = 0
+    rows: Int[Tensor, " row"] | None = None
 
     @cached_property
     def overall(self) -> Uniformity:
@@ -172,6 +173,7 @@ def loo_pit(
     field: str = "x",
     *,
     particles: int = 1000,
+    rows: int = 1000,
     seed: int = 0,
 ) -> LooPIT:
     """The probability integral transform of every entry under its prediction from the other entries of its row.
@@ -190,6 +192,7 @@ def loo_pit(
             name, or one array (field `x`).
         field: whose entries are judged.
         particles: draws of z for each row, K.
+        rows: at most; of more, as many are chosen at random, see `LooPIT.rows`.
         seed: of all draws; the global generators are left alone.
 
     Raises:
@@ -214,7 +217,8 @@ def loo_pit(
         (True, 'too narrow')
     """
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None)).inliers().to(pair.device)
+    split, places = held_out(model, data, rows, seed)
+    split = split.to(pair.device)
     about = split.schema[field]
     if is_nominal(about):
         raise UserError(
@@ -224,8 +228,8 @@ def loo_pit(
     with passes(pair, split, particles, seed=seed) as plan:
         refuse_field(pair, plan, about)
         # all particles of a row are needed at once: weights, densities and distribution functions of its entries
-        rows = max(1, min(plan.rows, FLOATS_AT_ONCE // (6 * particles * about.size)))
-        batches = [split.batch(slice(start, start + rows)) for start in range(0, len(split), rows)]
+        at_once = max(1, min(plan.rows, FLOATS_AT_ONCE // (6 * particles * about.size)))
+        batches = [split.batch(slice(start, start + at_once)) for start in range(0, len(split), at_once)]
         parts = [left_out(pair, plan, about, {n: v.contiguous() for n, v in batch.items()}) for batch in batches]
     u, tails, ess = (torch.cat(column).cpu() for column in zip(*(p[:3] for p in parts), strict=True))
-    return LooPIT(field, u, tails, ess, particles, any(p[3] for p in parts), about.names, seed)
+    return LooPIT(field, u, tails, ess, particles, any(p[3] for p in parts), about.names, seed, places)

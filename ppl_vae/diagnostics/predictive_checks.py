@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import Field, Split, as_split
+from ppl_vae.data import Field, Split
 from ppl_vae.diagnostics.features import with_gaps
+from ppl_vae.diagnostics.held_out import held_out
 from ppl_vae.diagnostics.replicas import FromGuide, FromPrior, Rows
 from ppl_vae.diagnostics.statistics import defaults, of_pairs
 from ppl_vae.errors import UserError, unknown_name
@@ -138,6 +139,7 @@ def predictive_check(
     *,
     draws: int = 500,
     kind: Literal["prior", "posterior"] = "prior",
+    rows: int = 1000,
     seed: int = 0,
 ) -> PredictiveCheck:
     """Compare statistics of held-out rows with those of data sets of as many rows that the model makes.
@@ -161,6 +163,7 @@ def predictive_check(
             see `ppl_vae.diagnostics.statistics.defaults`.
         draws: replicated data sets, D.
         kind: "prior" or "posterior".
+        rows: at most; of more, as many are chosen at random.
         seed: of the draws; the global generators are left alone.
 
     Raises:
@@ -189,12 +192,12 @@ def predictive_check(
     if not isinstance(draws, int) or draws < 2:
         raise UserError(f"draws must be a whole number of at least 2, got {draws!r}")
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None)).inliers().to(pair.device)
+    split = held_out(model, data, rows, seed)[0].to(pair.device)
     with _replicas(pair, split, kind, seed) as replicas:
-        wanted, rows = _wanted(statistics, replicas.fields), replicas.observed
+        wanted, seen = _wanted(statistics, replicas.fields), replicas.observed
         if statistics is None:  # of a column without entries, or of a single row, there is no deviation
-            wanted = {name: how for name, how in wanted.items() if bool(torch.isfinite(torch.as_tensor(how(rows))))}
-        observed = _values(wanted, rows, "the rows")
+            wanted = {name: how for name, how in wanted.items() if bool(torch.isfinite(torch.as_tensor(how(seen))))}
+        observed = _values(wanted, seen, "the rows")
         replicated = torch.stack([_values(wanted, made, "replicated rows") for made in replicas.draws(draws)])
     return PredictiveCheck(tuple(wanted), observed, replicated, kind, len(split))
 

@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ppl_vae.data import as_split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics.distances import TwoSampleTest, classifier_two_sample, mmd, sliced_wasserstein
 from ppl_vae.diagnostics.features import matrices
+from ppl_vae.diagnostics.held_out import held_out
 from ppl_vae.diagnostics.replicas import FromPrior
 from ppl_vae.diagnostics.several import holm
 from ppl_vae.errors import UserError, unknown_name
@@ -37,6 +35,7 @@ class TwoSample:
     are the p-values corrected for the number of tests (Holm).
 
     Example:
+        >>> import torch
         >>> test = TwoSampleTest(0.7, 0.01, torch.full((9,), 0.5))
         >>> found = TwoSample({"c2st": test}, rows=100, features=4, fields=("x",))
         >>> found.p_value, found.summary()["c2st_p"]
@@ -126,7 +125,7 @@ def two_sample(
         NoDensity: for a model with an improper prior.
 
     Example:
-        >>> import pyro
+        >>> import pyro, torch
         >>> import pyro.distributions as dist
         >>> def model(x=None):
         ...     with pyro.plate("data", len(x)):
@@ -141,24 +140,23 @@ def two_sample(
         if name not in TESTS:
             raise unknown_name("test", name, TESTS)
     pair = Pair(model, _no_guide)
-    split = as_split(data, "test", getattr(model, "schema", None)).inliers()
-    if min(len(split), samples) < 4 or not names:
-        raise UserError(f"expected a test, and four rows or more, got {len(names)} and {min(len(split), samples)}")
-    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:samples]
+    if not names:
+        raise UserError(f"tests expects some of {', '.join(TESTS)}, got none")
+    split, _ = held_out(model, data, samples, seed, fewest=4)
     with judging(pair, seed):
-        replicas = FromPrior(pair.model, split.rows(chosen.sort().values).to(pair.device))
+        replicas = FromPrior(pair.model, split.to(pair.device))
         rows, made = replicas.observed, next(replicas.draws(1))
-    held_out, drawn = (m.cpu() for m in matrices(replicas.fields, rows, made))
+    seen, drawn = (m.cpu() for m in matrices(replicas.fields, rows, made))
     missing = any(bool(missing_in(f.kind, rows[f.name]).any()) for f in replicas.fields)
     run = {
-        "mmd": lambda: mmd(held_out, drawn, permutations=permutations, paired=True, seed=seed),
-        "c2st": lambda: classifier_two_sample(held_out, drawn, paired=True, seed=seed),
+        "mmd": lambda: mmd(seen, drawn, permutations=permutations, paired=True, seed=seed),
+        "c2st": lambda: classifier_two_sample(seen, drawn, paired=True, seed=seed),
         "sliced_wasserstein": lambda: sliced_wasserstein(
-            held_out, drawn, permutations=permutations, paired=True, seed=seed
+            seen, drawn, permutations=permutations, paired=True, seed=seed
         ),
     }
     found = {name: run[name]() for name in names}
-    return TwoSample(found, len(held_out), held_out.shape[1], tuple(f.name for f in replicas.fields), missing)
+    return TwoSample(found, len(seen), seen.shape[1], tuple(f.name for f in replicas.fields), missing)
 
 
 def _no_guide(**fields: Any) -> None:
