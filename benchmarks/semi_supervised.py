@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import ppl_vae
+import ppl_vae.likelihoods
 from ppl_vae.data import Data
 from ppl_vae.data.labels import hide_labels
 from ppl_vae.encoders import FieldEncoder
@@ -31,14 +32,14 @@ from ppl_vae.models import M1, M1M2, M2
 from ppl_vae.schedules import Cosine, WarmUp
 
 MODELS = {
-    "M1": lambda data, o: M1(data, latent_dim=o.latent_dim, hidden=(o.width,)),
-    "M2": lambda data, o: M2(data, latent_dim=o.latent_dim, hidden=(o.width,)),
-    "M1M2": lambda data, o: M1M2(data, latent_dims=(o.latent_dim, o.style_dim), hidden=(o.width,)),
+    "M1": lambda data, o, x: M1(data, likelihood=x, latent_dim=o.latent_dim, hidden=(o.width,)),
+    "M2": lambda data, o, x: M2(data, likelihood=x, latent_dim=o.latent_dim, hidden=(o.width,)),
+    "M1M2": lambda data, o, x: M1M2(data, likelihood=x, latent_dims=(o.features, o.style_dim), hidden=(o.width,)),
 }
 
 
 def encoder_of(data: Data, o) -> FieldEncoder:
-    return FieldEncoder([data.schema["x"]], data.train, (o.width,), "gated", convolutions=False)
+    return FieldEncoder([data.schema["x"]], data.train, (o.width,), "gated", convolutions=False, noise=o.noise)
 
 
 def classifier(data: Data, o, seed: int) -> float:
@@ -54,14 +55,17 @@ def classifier(data: Data, o, seed: int) -> float:
         optimizer.zero_grad()
         F.cross_entropy(network(batch), batch["y"]).backward()
         optimizer.step()
+    network.eval()
+    rows = getattr(data, o.split)
     with torch.no_grad():
-        found = network(data.test.batch()).argmax(-1)
-    return float((found == data.test.truth("y")).double().mean())
+        found = network(rows.batch()).argmax(-1)
+    return float((found == rows.truth("y")).double().mean())
 
 
 def semi_supervised(name: str, data: Data, labels: int, o, seed: int) -> float:
     torch.manual_seed(seed)
-    model = MODELS[name](data, o)
+    likelihood = None if o.likelihood is None else getattr(ppl_vae.likelihoods, o.likelihood)()
+    model = MODELS[name](data, o, likelihood)
     guide = MeanField(model, encoder=encoder_of(data, o), hidden=(o.width,))
     ppl_vae.fit(
         model,
@@ -76,8 +80,9 @@ def semi_supervised(name: str, data: Data, labels: int, o, seed: int) -> float:
         seed=seed,
         device=o.device,
     )
-    found = ppl_vae.predict(model, guide, data.test, draws=16).labels.cpu()
-    return float((found == data.test.truth("y")).double().mean())
+    rows = getattr(data, o.split)
+    found = ppl_vae.predict(model, guide, rows, draws=16).labels.cpu()
+    return float((found == rows.truth("y")).double().mean())
 
 
 def mean_and_error(values: list[float]) -> str:
@@ -100,6 +105,11 @@ def main() -> None:
     options.add_argument("--latent-dim", type=int, default=16)
     options.add_argument("--style-dim", type=int, default=8)
     options.add_argument("--width", type=int, default=256)
+    options.add_argument("--features", type=int, default=32, help="of M1M2")
+    options.add_argument("--noise", type=float, default=0.0, help="of the encoder's input, for all four")
+    options.add_argument("--likelihood", help="such as Binomial; by default the one that fits")
+    options.add_argument("--split", default="test", choices=("validation", "test"), help="validation to choose settings")
+    options.add_argument("--first", type=int, default=0, help="the first draw")
     options.add_argument("--device", default="auto")
     o = options.parse_args()
     full = ppl_vae.load(o.data)
@@ -108,7 +118,7 @@ def main() -> None:
     start = time.perf_counter()
     for labels in map(int, o.labels.split(",")):
         found: dict[str, list[float]] = {"classifier": []} | {name: [] for name in o.models.split(",")}
-        for seed in range(o.draws):
+        for seed in range(o.first, o.first + o.draws):
             data = hide_labels(full, labels, seed)
             found["classifier"].append(classifier(data, o, seed))
             for name in o.models.split(","):
