@@ -285,7 +285,9 @@ def adapted(encoder: nn.Module, batch: Mapping[str, Tensor]) -> nn.Module:
     )
 
 
-def _input(field: Field, repeated: bool, convolutions: bool, noise: float) -> Callable[[Field, Split | None], nn.Module]:
+def _input(
+    field: Field, repeated: bool, convolutions: bool, noise: float
+) -> Callable[[Field, Split | None], nn.Module]:
     if field.kind == "categorical" and field.shape == ():
         return OneHotInput
     if repeated and field.kind != "categorical":
