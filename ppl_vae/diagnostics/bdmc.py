@@ -7,26 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyro
 import torch
 from jaxtyping import Float
-from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.analysis import preserved_randomness
+from ppl_vae.analysis import analyse
 from ppl_vae.data import Split, as_split
-from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics.annealing import acceptance_words
 from ppl_vae.diagnostics.bridge import Start
 from ppl_vae.diagnostics.ladder import Climb, Settings, ladder
+from ppl_vae.diagnostics.simulation import simulated
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
-from ppl_vae.filling import observes, view_in
 from ppl_vae.lanes import Compile
-from ppl_vae.missing import Holes
-from ppl_vae.prediction import simulate
+from ppl_vae.passes import judging, some_rows
 from ppl_vae.program import Pair
-from ppl_vae.support import Watch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -204,41 +199,9 @@ def bidirectional(
 
 
 def simulated_rows(pair: Pair, like: Split, n: int, *, seed: int = 0) -> tuple[Split, Mapping[str, Tensor]]:
-    """n rows (z, x) from the model: a split with the observed fields and gaps of other rows, and the latents by site.
-
-    Raises:
-        UserError: for a site that observes no field as it is.
-    """
+    """n rows (z, x) from the model: a split with the conditions and gaps of other rows, and the latents by site."""
     like = like.rows(torch.arange(n) % len(like))
-    batch = {name: value.contiguous() for name, value in like.batch().items()}
-    watch, was_training = Watch(), pair.training
-    pair.eval()
-    try:
-        with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-            poutine.trace(Holes(None, batch=batch)(watch(pair.model))).get_trace(**batch)
-        places = {site: (_field(site, values, like, batch), values) for site, (_, values) in watch.seen.items()}
-        observed = {field for field, _ in places.values()}
-        given = {name: value for name, value in batch.items() if name not in observed}
-        drawn = simulate(pair, like.schema, n, seed=seed, given=given)
-    finally:
-        pair.train(was_training)
-    fields = {name: value.clone() for name, value in batch.items()}
-    for site, (field, values) in places.items():
-        view_in(fields[field], values, batch[field]).copy_(drawn[site])
-    for field in observed:
-        kind = like.schema[field].kind
-        gaps = missing_in(kind, batch[field])
-        fields[field][gaps] = -1 if kind == "categorical" else torch.nan
-    return Split(like.schema, "simulated", fields), {n: v for n, v in drawn.items() if n not in places}
-
-
-def _field(site: str, values: Tensor, rows: Split, batch: Mapping[str, Tensor]) -> str:
-    """The field that a site observes."""
-    namesake_first = sorted(rows.schema, key=lambda f: f.name != site)
-    found = next((f.name for f in namesake_first if observes(values, batch[f.name], f)), None)
-    if found is None:
-        raise UserError(
-            f"site {site!r} observes no field as it is, so that what is simulated there cannot be put into a row: "
-            "observe the field itself (obs=x), and prepare it before it comes to the model"
-        )
-    return found
+    with judging(pair, seed):
+        made = simulated(pair, analyse(pair, some_rows(like)), like.schema, like.batch())
+    latents = {n: s["value"] for n, s in made.sites.items() if not (s["is_observed"] or s["infer"].get("was_observed"))}
+    return Split(like.schema, "simulated", made.batch), latents

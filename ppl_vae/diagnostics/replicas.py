@@ -14,11 +14,12 @@ from ppl_vae.contract import data_plate
 from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.density import is_improper
+from ppl_vae.diagnostics.simulation import contiguous
 from ppl_vae.errors import NoDensity, UserError
 from ppl_vae.filling import Target, observing
 from ppl_vae.missing import Holes
 from ppl_vae.passes import FLOATS_AT_ONCE, Passes
-from ppl_vae.program import Batch, Pair, Program
+from ppl_vae.program import Pair, Program
 from ppl_vae.structure import frames, sample_sites
 
 __all__ = ["FromGuide", "FromPrior", "Rows"]
@@ -78,7 +79,9 @@ class FromPrior(_Replicas):
 
     def __init__(self, model: Program, split: Split) -> None:
         self.model = model
-        batches = [_contiguous(split, start, ROWS_AT_ONCE) for start in range(0, len(split), ROWS_AT_ONCE)]
+        batches = [
+            contiguous(split.batch(slice(start, start + ROWS_AT_ONCE))) for start in range(0, len(split), ROWS_AT_ONCE)
+        ]
         holes = Holes(None, batch=batches[0])
         sites = sample_sites(poutine.trace(holes(model)).get_trace(**batches[0]))
         frame = data_plate(sites)
@@ -119,7 +122,7 @@ class FromGuide(_Replicas):
         self.pair, self.plan = pair, plan
         parts = []
         for start in range(0, len(plan.split), plan.rows):
-            batch = _contiguous(plan.split, start, plan.rows)
+            batch = contiguous(plan.split.batch(slice(start, start + plan.rows)))
             holes = Holes(plan.structure.holes, plan.structure.latents, batch)
             targets = observing(pair.model, holes, plan.structure.dim, plan.split.schema, batch)
             held = {name for name, what in plan.structure.holes.items() if what == "held"}
@@ -141,12 +144,6 @@ class FromGuide(_Replicas):
             each.append([self.placed(part, {t: v[k] for t, v in drawn.items()}) for k in range(particles)])
         for parts in zip(*each, strict=True):
             yield _joined(parts)
-
-
-def _contiguous(split: Split, start: int, rows: int) -> dict[str, Tensor]:
-    """Some rows in memory of their own, so that a part of them can be found by where it is."""
-    batch: Batch = split.batch(slice(start, start + rows))
-    return {name: values.clone(memory_format=torch.contiguous_format) for name, values in batch.items()}
 
 
 def _joined(parts: Iterable[Rows]) -> Rows:
