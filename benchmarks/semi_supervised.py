@@ -1,8 +1,8 @@
-"""Accuracy from few labels: M1, M2 and M1M2 against the classifier with the same network and the same labels.
+"""Accuracy from few labels: M1, M2, M1M2 and M1+M2 (in turn) against the classifier with the same network and labels.
 
     python benchmarks/semi_supervised.py --data digits --labels 50,100,300 --draws 5
 
-For every number of labels and every draw of labels (as many of each class) all four are trained anew: the classifier
+For every number of labels and every draw of labels (as many of each class) all are trained anew: the classifier
 is the guide's own q(y | x), encoder and linear head, trained on the labelled rows alone with the same optimiser and as
 many steps; M2's is the same network. Labels of other training rows, of validation and of test are hidden from all.
 `--rows N` keeps only the first N training rows (labelled or not). Test accuracy, mean over draws with its standard
@@ -13,32 +13,35 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import statistics
 import sys
 import time
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ppl_vae
-from ppl_vae.data import Data
+import ppl_vae.likelihoods
+from ppl_vae.data import Data, Field, Schema, Split
 from ppl_vae.data.labels import hide_labels
 from ppl_vae.encoders import FieldEncoder
 from ppl_vae.guides import MeanField
-from ppl_vae.models import M1, M1M2, M2
+from ppl_vae.models import M1, M1M2, M2, VAE
+from ppl_vae.prediction import encode
 from ppl_vae.schedules import Cosine, WarmUp
 
 MODELS = {
-    "M1": lambda data, o: M1(data, latent_dim=o.latent_dim, hidden=(o.width,)),
-    "M2": lambda data, o: M2(data, latent_dim=o.latent_dim, hidden=(o.width,)),
-    "M1M2": lambda data, o: M1M2(data, latent_dims=(o.latent_dim, o.style_dim), hidden=(o.width,)),
+    "M1": lambda data, o, x: M1(data, likelihood=x, latent_dim=o.latent_dim, hidden=(o.width,)),
+    "M2": lambda data, o, x: M2(data, likelihood=x, latent_dim=o.latent_dim, hidden=(o.width,)),
+    "M1M2": lambda data, o, x: M1M2(data, likelihood=x, latent_dims=(o.features, o.style_dim), hidden=(o.width,)),
 }
 
 
 def encoder_of(data: Data, o) -> FieldEncoder:
-    return FieldEncoder([data.schema["x"]], data.train, (o.width,), "gated", convolutions=False)
+    return FieldEncoder([data.schema["x"]], data.train, (o.width,), "gated", convolutions=False, noise=o.noise)
 
 
 def classifier(data: Data, o, seed: int) -> float:
@@ -54,15 +57,24 @@ def classifier(data: Data, o, seed: int) -> float:
         optimizer.zero_grad()
         F.cross_entropy(network(batch), batch["y"]).backward()
         optimizer.step()
+    network.eval()
     with torch.no_grad():
-        found = network(data.test.batch()).argmax(-1)
-    return float((found == data.test.truth("y")).double().mean())
+        return accuracy(network(getattr(data, o.split).batch()).argmax(-1), data, o)
+
+
+def likelihood_of(o):
+    return None if o.likelihood is None else getattr(ppl_vae.likelihoods, o.likelihood)()
 
 
 def semi_supervised(name: str, data: Data, labels: int, o, seed: int) -> float:
     torch.manual_seed(seed)
-    model = MODELS[name](data, o)
+    model = MODELS[name](data, o, likelihood_of(o))
     guide = MeanField(model, encoder=encoder_of(data, o), hidden=(o.width,))
+    train(model, guide, data, o, seed, label_weight=0.0 if name == "M1" else o.alpha * len(data.train) / labels)
+    return accuracy(ppl_vae.predict(model, guide, getattr(data, o.split), draws=16).labels, data, o)
+
+
+def train(model, guide, data: Data, o, seed: int, **options) -> None:
     ppl_vae.fit(
         model,
         guide,
@@ -72,12 +84,32 @@ def semi_supervised(name: str, data: Data, labels: int, o, seed: int) -> float:
         lr=Cosine(o.lr, o.epochs),
         weight_decay=o.weight_decay,
         beta=WarmUp(o.epochs / 6),
-        label_weight=0.0 if name == "M1" else o.alpha * len(data.train) / labels,
         seed=seed,
         device=o.device,
+        **options,
     )
-    found = ppl_vae.predict(model, guide, data.test, draws=16).labels.cpu()
-    return float((found == data.test.truth("y")).double().mean())
+
+
+def accuracy(found: Tensor, data: Data, o) -> float:
+    return float((found.cpu() == getattr(data, o.split).truth("y")).double().mean())
+
+
+def in_turn(data: Data, labels: int, o, seed: int) -> float:
+    """M1, then M2 of the posterior means of its features, as in the source."""
+    torch.manual_seed(seed)
+    vae = VAE(data, likelihood=likelihood_of(o), latent_dim=o.features, hidden=(o.width,))
+    guide = MeanField(vae, encoder=encoder_of(data, o), hidden=(o.width,))
+    train(vae, guide, data, o, seed)
+    guide.eval()
+    schema = Schema((Field("x", "real", (o.features,)), data.schema["y"]))
+
+    def features(split: Split) -> Split:
+        z = encode(guide, {"x": split.batch()["x"]})["z"]
+        return Split(schema, split.name, {"x": z, "y": split["y"]}, hidden=split.hidden)
+
+    parts = {name: features(getattr(data, name)) for name in ("train", "validation", "test")}
+    style = argparse.Namespace(**vars(o) | {"latent_dim": o.style_dim, "likelihood": None})
+    return semi_supervised("M2", dataclasses.replace(data, schema=schema, **parts), labels, style, seed)
 
 
 def mean_and_error(values: list[float]) -> str:
@@ -100,6 +132,13 @@ def main() -> None:
     options.add_argument("--latent-dim", type=int, default=16)
     options.add_argument("--style-dim", type=int, default=8)
     options.add_argument("--width", type=int, default=256)
+    options.add_argument("--features", type=int, default=32, help="of M1M2 and M1+M2")
+    options.add_argument("--noise", type=float, default=0.0, help="of the encoder's input, for all")
+    options.add_argument("--likelihood", help="such as Binomial; by default the one that fits")
+    options.add_argument(
+        "--split", default="test", choices=("validation", "test"), help="validation to choose settings"
+    )
+    options.add_argument("--first", type=int, default=0, help="the first draw")
     options.add_argument("--device", default="auto")
     o = options.parse_args()
     full = ppl_vae.load(o.data)
@@ -108,11 +147,12 @@ def main() -> None:
     start = time.perf_counter()
     for labels in map(int, o.labels.split(",")):
         found: dict[str, list[float]] = {"classifier": []} | {name: [] for name in o.models.split(",")}
-        for seed in range(o.draws):
+        for seed in range(o.first, o.first + o.draws):
             data = hide_labels(full, labels, seed)
             found["classifier"].append(classifier(data, o, seed))
             for name in o.models.split(","):
-                found[name].append(semi_supervised(name, data, labels, o, seed))
+                run = in_turn if name == "M1+M2" else functools.partial(semi_supervised, name)
+                found[name].append(run(data, labels, o, seed))
             print(json.dumps({"labels": labels, "draw": seed} | {n: v[-1] for n, v in found.items()}), file=sys.stderr)
         cells = [f"classifier {mean_and_error(found['classifier'])}"]
         for name in o.models.split(","):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro.nn import PyroModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from ppl_vae.analysis import analyse, preserved_randomness
+from ppl_vae.analysis import preserved_randomness
 from ppl_vae.errors import UserError
 from ppl_vae.execution import isolated
 from ppl_vae.generated import GeneratedGuide
 from ppl_vae.guides.mean_field import MeanField
 from ppl_vae.program import Pair
 from ppl_vae.recorded import Recorded
-from ppl_vae.weights import weigh
+from ppl_vae.refining import Layers, refine
 
 __all__ = ["Refined"]
 
@@ -89,11 +88,8 @@ class Refined(Recorded, PyroModule):
     def forward(self, **fields: Tensor) -> dict[str, Tensor]:
         """Refine the guide for these rows, then draw every latent from it."""
         offsets = self._offsets(fields)
-        with _shifted(self._layers(), [o.detach() for o in offsets], self.guide.dim):
+        with Layers(self.guide).applied([o.detach() for o in offsets]):
             return self.guide(**fields)
-
-    def _layers(self) -> list[nn.Linear]:
-        return [layer for layer in self.guide.heads.modules() if isinstance(layer, nn.Linear)]
 
     def _offsets(self, fields: dict[str, Tensor]) -> list[Tensor]:
         pair = Pair(self.model, self.guide)
@@ -102,27 +98,9 @@ class Refined(Recorded, PyroModule):
         if self._last is None or not _same(self._last[0], state):
             with isolated(), preserved_randomness(), torch.enable_grad():
                 torch.manual_seed(0)
-                self._last = [t.detach().clone() for t in state], self._refine(pair, fields)
+                found = refine(pair, Layers(self.guide), fields, steps=self.steps, lr=self.lr, particles=self.particles)
+                self._last = [t.detach().clone() for t in state], found
         return self._last[1]
-
-    def _refine(self, pair: Pair, fields: Mapping[str, Tensor]) -> list[Tensor]:
-        layers = self._layers()
-        rows = len(next(iter(fields.values())))
-        like = next(self.guide.heads.parameters())
-        offsets = [like.new_zeros(rows, layer.out_features).requires_grad_() for layer in layers]
-        tiled = {n: v.repeat((self.particles,) + (1,) * (v.dim() - 1)) for n, v in fields.items()}
-        structure = analyse(pair, tiled)
-        optimizer = torch.optim.Adam(offsets, lr=self.lr)
-        for step in range(self.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * (1 - step / self.steps)
-            with _shifted(layers, [o.repeat(self.particles, 1) for o in offsets], self.guide.dim):
-                log_w = weigh(pair, structure, tiled).log_weight
-            gradients = torch.autograd.grad(-log_w.sum() / self.particles, offsets, allow_unused=True)
-            for offset, gradient in zip(offsets, gradients, strict=True):
-                offset.grad = gradient
-            optimizer.step()
-        return offsets
 
 
 def _same(before: list[Tensor], now: list[Tensor]) -> bool:
@@ -130,19 +108,3 @@ def _same(before: list[Tensor], now: list[Tensor]) -> bool:
     return len(before) == len(now) and all(
         a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in zip(before, now, strict=True)
     )
-
-
-@contextmanager
-def _shifted(layers: list[nn.Linear], offsets: list[Tensor], dim: int) -> Iterator[None]:
-    """The layers with an offset for every row added to what they give."""
-
-    def adding(offset: Tensor) -> Any:
-        placed = offset.reshape(offset.shape[:1] + (1,) * (-1 - dim) + offset.shape[1:])
-        return lambda module, inputs, output: output + placed
-
-    handles = [layer.register_forward_hook(adding(o)) for layer, o in zip(layers, offsets, strict=True)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

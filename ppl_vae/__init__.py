@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppl_vae.arviz import to_arviz as to_arviz
-    from ppl_vae.comparison import Comparison as Comparison
-    from ppl_vae.comparison import compare as compare
+    from ppl_vae.comparison.compare import Comparison as Comparison
+    from ppl_vae.comparison.compare import compare as compare
+    from ppl_vae.comparison.grid import compare_grid as compare_grid
     from ppl_vae.data import Data as Data
     from ppl_vae.data import load as load
     from ppl_vae.errors import UserError as UserError
     from ppl_vae.evaluation import Evaluation as Evaluation
     from ppl_vae.evaluation import evaluate as evaluate
-    from ppl_vae.grid import compare_grid as compare_grid
     from ppl_vae.imputation import Imputation as Imputation
     from ppl_vae.imputation import impute as impute
     from ppl_vae.linter import Finding as Finding
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Comparison": "ppl_vae.comparison",
+    "Comparison": "ppl_vae.comparison.compare",
     "Data": "ppl_vae.data",
     "Evaluation": "ppl_vae.evaluation",
     "Finding": "ppl_vae.linter",
@@ -47,8 +47,8 @@ _HOMES = {
     "Result": "ppl_vae.training",
     "UserError": "ppl_vae.errors",
     "check": "ppl_vae.linter",
-    "compare": "ppl_vae.comparison",
-    "compare_grid": "ppl_vae.grid",
+    "compare": "ppl_vae.comparison.compare",
+    "compare_grid": "ppl_vae.comparison.grid",
     "evaluate": "ppl_vae.evaluation",
     "fit": "ppl_vae.training",
     "impute": "ppl_vae.imputation",

@@ -6,7 +6,6 @@ same random numbers, rounds otherwise, and costs many. Each is used only after i
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -99,9 +98,10 @@ class GraphStep:
         if lane.due:
             lane.due = False
             self._choose(lane, batch)
-        start = time.perf_counter()
+        device = next(iter(batch.values())).device
+        start = lane.now(device)
         outcome = self.step(batch, epoch) if lane.graph is None else self._replay(lane, lane.graph, batch, epoch)
-        lane.clock(time.perf_counter() - start)
+        lane.clock(lane.now(device) - start)
         return outcome
 
     def _replay(self, lane: _Lane, graph: StepGraph, batch: Batch, epoch: float) -> Outcome:

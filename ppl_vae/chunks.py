@@ -6,7 +6,7 @@ same for every particle are one graph, run once for some rows; the rest is anoth
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,21 +19,23 @@ from ppl_vae.compiler import CannotCompile, compiled
 from ppl_vae.errors import UserError
 from ppl_vae.execution import run
 from ppl_vae.factors import Factors
-from ppl_vae.graph import agree
+from ppl_vae.graph import agree, generator_state
 from ppl_vae.lanes import WAYS, Compile, Lane
-from ppl_vae.program import Batch, Pair
+from ppl_vae.linter import Finding
+from ppl_vae.program import Batch, Pair, Programs
 from ppl_vae.structure import Structure
 from ppl_vae.weights import LogWeights, concatenate
 
-__all__ = ["Chunks", "split_at_draws"]
+__all__ = ["Chunks", "both", "split_at_draws"]
 
 
-def split_at_draws(graph: Graph, inputs: int) -> tuple[Graph, Graph]:
+def split_at_draws(graph: Graph, inputs: int, moving: int = 0) -> tuple[Graph, Graph]:
     """A graph in two: what no random draw enters, and the rest, which takes the results of the first after its inputs.
 
     Args:
         graph: a captured function.
         inputs: how many inputs it has.
+        moving: how many of them, the last ones, are other values at every call, like a draw.
 
     Example:
         >>> layer = torch.nn.Linear(2, 3)
@@ -45,7 +47,7 @@ def split_at_draws(graph: Graph, inputs: int) -> tuple[Graph, Graph]:
     """
     nodes = list(graph.module.graph.nodes)
     places = [n for n in nodes if n.op == "placeholder"]
-    random = _random(nodes)
+    random = _random(nodes, places[inputs - moving : inputs])
     output = nodes[-1]
     fixed = [n for n in nodes if n.op == "call_function" and n not in random]
     carried = [n for n in fixed if any(user in random or user is output for user in n.users)]
@@ -59,15 +61,16 @@ def split_at_draws(graph: Graph, inputs: int) -> tuple[Graph, Graph]:
         copies[node] = each.node_copy(node)
     for i, node in enumerate(carried):
         copies[node] = each.placeholder(f"carried_{i}")
-    for node in [*places[inputs:], *[n for n in nodes if n.op == "get_attr" or n in random], output]:
+    moved = [n for n in nodes if n.op == "get_attr" or (n in random and n.op != "placeholder")]
+    for node in [*places[inputs:], *moved, output]:
         copies[node] = each.node_copy(node, copies.__getitem__)
     parts = (fx.GraphModule(graph.module, g) for g in (once, each))
     return tuple(Graph(part, graph.state) for part in parts)  # type: ignore[return-value]
 
 
-def _random(nodes: list[fx.Node]) -> set[fx.Node]:
-    """The operations that draw, what is made of their results, and the tensors into which they write."""
-    found: set[fx.Node] = set()
+def _random(nodes: list[fx.Node], moving: list[fx.Node]) -> set[fx.Node]:
+    """The operations that draw, what is made of their results or of inputs that move, and what they write into."""
+    found: set[fx.Node] = {*moving}
     while True:
         size = len(found)
         for node in nodes:
@@ -99,18 +102,27 @@ class _Lane(Lane):
 class Chunks:
     """The weights of a chunk of particles, of which evidence and bounds are made; every shape has its own `Lane`.
 
-    A pair that cannot be captured is run as it is, with the same numbers.
+    A pair that cannot be captured is run as it is, with the same numbers; `findings` say why. Instead of the weights,
+    any `function` of a batch, the particles and inputs that move from call to call may be run in this way.
 
     Raises:
         UserError: with "on", for programs that cannot be captured, or a machine without a compiler.
     """
 
-    def __init__(self, pair: Pair, structure: Structure, mode: Compile) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        structure: Structure,
+        mode: Compile,
+        function: Callable[..., list[Tensor]] | None = None,
+    ) -> None:
         self.pair, self.structure, self.mode = pair, structure, mode
+        self._eager = function or self._sums
         self.lanes: dict[Any, _Lane] = {}
         self.refused: set[str] = set() if mode != "off" else set(WAYS)
+        self.findings: list[Finding] = []
 
-    def __call__(self, batch: Batch, particles: int, left: int) -> list[Tensor]:
+    def __call__(self, batch: Batch, particles: int, left: int, *moving: Tensor) -> list[Tensor]:
         """Of some rows the sums of log w, of the rate and of log p(x | z), [row], then the log weights [particle, row].
 
         `left` is how many chunks of this shape are still to come.
@@ -119,33 +131,34 @@ class Chunks:
         lane = self.lanes.setdefault(key, _Lane())
         if lane.due or self.mode == "on":
             lane.due = False
-            self._choose(lane, batch, particles, left)
-        start = time.perf_counter()
-        sums = self._eager(batch, particles) if lane.each is None else self._replay(lane, batch, particles)
-        lane.clock(time.perf_counter() - start)
+            self._choose(lane, batch, particles, left, moving)
+        device = next(iter(batch.values())).device
+        start, eager = lane.now(device), lane.each is None
+        sums = self._eager(batch, particles, *moving) if eager else self._replay(lane, batch, particles, moving)
+        lane.clock(lane.now(device) - start)
         return sums
 
-    def _eager(self, batch: Batch, particles: int) -> list[Tensor]:
-        expected, marginal = _both(self.pair, self.structure, batch, particles)
+    def _sums(self, batch: Batch, particles: int) -> list[Tensor]:
+        expected, marginal = both(self.pair, self.structure, batch, particles)
         sums = [v.sum(0) for v in (expected.log_weight, expected.rate, expected.log_likelihood)]
         return [*sums, marginal.log_weight]
 
-    def _replay(self, lane: _Lane, batch: Batch, particles: int) -> list[Tensor]:
-        inputs = tuple(batch.values())
+    def _replay(self, lane: _Lane, batch: Batch, particles: int, moving: tuple[Tensor, ...]) -> list[Tensor]:
+        inputs = *batch.values(), *moving
         if lane.rows is not batch and lane.once is not None:
             lane.rows, lane.carried = batch, tuple(lane.once(*inputs))
         if not lane.is_due_for_proof():
             return lane.each(*inputs, *lane.carried)  # type: ignore[misc]
         with preserved_randomness():
             sums = lane.each(*inputs, *lane.carried)  # type: ignore[misc]
-            state = torch.get_rng_state()
-        expected = self._eager(batch, particles)
-        if not (torch.equal(state, torch.get_rng_state()) and agree(sums, expected)):
-            self._refuse(lane.way, f"the {lane.way} evaluation has other numbers than the eager one")
+            state = generator_state(batch)
+        expected = self._eager(batch, particles, *moving)
+        if not (torch.equal(state, generator_state(batch)) and agree(sums, expected)):
+            self._refuse(lane.way, None, f"the {lane.way} evaluation has other numbers than the eager one")
             lane.back()
         return expected
 
-    def _choose(self, lane: _Lane, batch: Batch, particles: int, left: int) -> None:
+    def _choose(self, lane: _Lane, batch: Batch, particles: int, left: int, moving: tuple[Tensor, ...]) -> None:
         if self.mode == "on":
             ways = [w for w in ("captured", "compiled") if WAYS.index(w) > WAYS.index(lane.way)]
         else:
@@ -155,30 +168,39 @@ class Chunks:
                 return
         for way in ways:
             if way != lane.way and way not in self.refused:
-                self._change(lane, batch, particles, way)
+                self._change(lane, batch, particles, way, moving)
 
-    def _change(self, lane: _Lane, batch: Batch, particles: int, way: str) -> None:
-        inputs = list(batch.values())
+    def _change(self, lane: _Lane, batch: Batch, particles: int, way: str, moving: tuple[Tensor, ...]) -> None:
+        names, inputs = tuple(batch), [*batch.values(), *moving]
+
+        def flat(*values: Tensor) -> list[Tensor]:
+            return self._eager(dict(zip(names, values, strict=False)), particles, *values[len(names) :])
+
         try:
             if way == "captured":
-                names = tuple(batch)
-                whole = capture(self.pair, lambda *v: self._eager(dict(zip(names, v, strict=True)), particles), inputs)
-                lane.once, lane.each = split_at_draws(whole, len(inputs))
+                whole = capture(self.pair, flat, inputs)
+                lane.once, lane.each = split_at_draws(whole, len(inputs), len(moving))
                 lane.captured = lane.each
             elif lane.captured is not None and lane.once is not None:
                 lane.each = compiled(lane.captured, [*inputs, *lane.once(*inputs)])
-        except (Uncapturable, CannotCompile) as error:
-            self._refuse(way, str(error))
+        except Uncapturable as error:
+            self._refuse(way, error.site, str(error))
+        except CannotCompile as error:
+            self._refuse(way, None, str(error))
         else:
             lane.forward(way)
 
-    def _refuse(self, way: str, problem: str) -> None:
+    def _refuse(self, way: str, site: str | None, problem: str) -> None:
+        """Say once why particles are not drawn in this way."""
         if self.mode == "on":
             raise UserError(f"compile='on', but {problem}: use compile='auto' or 'off'")
-        self.refused |= set(WAYS[WAYS.index(way) :])
+        if way not in self.refused:
+            self.refused |= set(WAYS[WAYS.index(way) :])
+            goes_on = f"evaluation goes on {'as it was' if way == 'captured' else 'captured, not compiled'}"
+            self.findings.append(Finding(site, problem, goes_on, "warning"))
 
 
-def _both(pair: Pair, structure: Structure, batch: Batch, k: int) -> tuple[LogWeights, LogWeights]:
+def both(pair: Programs, structure: Structure, batch: Batch, k: int) -> tuple[LogWeights, LogWeights]:
     """The same draws seen twice: discrete latents in expectation (ELBO) and summed inside the weight (evidence)."""
     expected, marginal = [], []
     for size in [k] if structure.broadcasts else [1] * k:

@@ -7,8 +7,9 @@ import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,10 @@ OPTIONS = {"fallback_random": True}
 """Random numbers come from torch's own generators, in the eager step's order."""
 
 
+CUDA_OPTIONS = {"triton.cudagraphs": True}
+"""On a GPU the compiled graph is recorded once and launched as one; its draws are fresh at every launch."""
+
+
 class CannotCompile(UserError):
     """There is no working compiler, or it refused a graph."""
 
@@ -47,7 +52,8 @@ def compiled(graph: Graph, inputs: Sequence[Tensor]) -> Graph:
         warnings.simplefilter("ignore")  # the compiler's remarks about itself
         _look_for_compiler(arguments[0].device)
         try:
-            run = torch._inductor.compile(factored(graph.module), [*arguments], options=OPTIONS)
+            options = OPTIONS | (CUDA_OPTIONS if arguments[0].device.type == "cuda" else {})
+            run = torch._inductor.compile(factored(graph.module), [*arguments], options=options)
             run(*arguments)  # some code is built when it is first run
         except Exception as error:  # the compiler's own errors have no common class
             raise CannotCompile(f"TorchInductor fails ({' '.join(str(error).split())[:160]})") from error
@@ -57,7 +63,20 @@ def compiled(graph: Graph, inputs: Sequence[Tensor]) -> Graph:
         mark.touch()
     except OSError:
         pass  # then the next run takes it for new
-    return graph.replaced(run)
+    return graph.replaced(_launched(run) if arguments[0].device.type == "cuda" else run)
+
+
+def _launched(run: Callable[..., Any]) -> Callable[..., Any]:
+    """A recorded graph writes its results into the same memory again: numbers that are kept are copied out.
+
+    Larger results (gradients) are used before the next launch.
+    """
+
+    def launch(*arguments: Tensor) -> list[Any]:
+        torch.compiler.cudagraph_mark_step_begin()
+        return [v.clone() if isinstance(v, Tensor) and v.dim() < 2 else v for v in run(*arguments)]
+
+    return launch
 
 
 def seconds_to_compile(graph: Graph) -> float:

@@ -15,6 +15,7 @@ from ppl_vae.chunks import Chunks
 from ppl_vae.data import as_split
 from ppl_vae.errors import UserError
 from ppl_vae.lanes import Compile, check_mode
+from ppl_vae.linter import Finding
 from ppl_vae.passes import Passes, passes
 from ppl_vae.program import Pair
 from ppl_vae.psis import FEWEST, khat_limit
@@ -32,7 +33,8 @@ class Evaluation:
     delta method, `ess` the effective number of particles, (sum w)^2 / sum w^2, and `khat` the tail index of the
     weights, by which rows are known whose standard error cannot be believed (`unreliable`). `rate` is the KL part
     and `distortion` minus the likelihood part: rate + distortion = -elbo. `iwae` holds the bounds IWAE_k that
-    were asked for, by k, and `iwae_se` their Monte Carlo standard errors.
+    were asked for, by k, and `iwae_se` their Monte Carlo standard errors. `findings` say why
+    particles were not drawn as fast as asked for, if they were not.
     """
 
     elbo: Float[Tensor, " row"]
@@ -45,6 +47,7 @@ class Evaluation:
     particles: int
     iwae: Mapping[int, Float[Tensor, " row"]] = field(default_factory=dict)
     iwae_se: Mapping[int, Float[Tensor, " row"]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def unreliable(self) -> list[int]:
@@ -157,6 +160,7 @@ def evaluate(
         particles=particles,
         iwae=dict(zip(sizes, bounds[::2], strict=True)),
         iwae_se=dict(zip(sizes, bounds[1::2], strict=True)),
+        findings=tuple(chunks.findings),
     )
 
 

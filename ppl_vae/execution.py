@@ -22,7 +22,7 @@ from ppl_vae.paths import Estimator, PathScale, detached, rescaled
 from ppl_vae.program import Batch, Programs
 from ppl_vae.structure import Structure
 
-__all__ = ["Run", "for_particles", "isolated", "mark_summed", "run", "traced"]
+__all__ = ["Run", "for_particles", "isolated", "mark_summed", "run", "summing", "traced"]
 
 PARTICLES = "_particles"
 
@@ -74,8 +74,8 @@ def run(
     holes = Holes(structure.holes, (), batch), Holes(structure.holes, structure.latents)
     depth = structure.nesting + (particles > 1)
     plain_guide = for_particles(holes[0](pair.guide), structure, particles)
-    guide: Any = _Sum(structure.summed_guide)(plain_guide)
-    model: Any = _Sum(structure.summed_model)(for_particles(holes[1](pair.model), structure, particles))
+    guide: Any = summing(structure.summed_guide)(plain_guide)
+    model: Any = summing(structure.summed_model)(for_particles(holes[1](pair.model), structure, particles))
     if structure.enumerates:
         guide = EnumMessenger(first_available_dim=-1 - depth)(guide)
         model = EnumMessenger()(model)
@@ -115,10 +115,10 @@ def isolated() -> Iterator[None]:
 
 def mark_summed(pair: Programs, structure: Structure) -> tuple[Any, Any]:
     """Model and guide with their discrete latents marked for Pyro's own enumeration."""
-    return _Sum(structure.summed_model)(pair.model), _Sum(structure.summed_guide)(pair.guide)
+    return summing(structure.summed_model)(pair.model), summing(structure.summed_guide)(pair.guide)
 
 
-class _Sum(Messenger):
+class summing(Messenger):
     """Mark the discrete sites that are summed out; whoever wrote the program need not."""
 
     def __init__(self, names: frozenset[str]) -> None:

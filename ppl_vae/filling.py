@@ -23,7 +23,7 @@ from ppl_vae.program import Batch, Pair, Program
 from ppl_vae.structure import Structure, sample_sites
 from ppl_vae.support import Watch
 
-__all__ = ["Target", "columns_with", "filled_frame", "find_targets", "in_words", "observing"]
+__all__ = ["Target", "columns_with", "filled_frame", "find_targets", "in_words", "observes", "observing", "view_in"]
 
 Sites = Mapping[str, dict[str, Any]]
 
@@ -102,7 +102,7 @@ class Target:
         inside = torch.zeros_like(self.stored, dtype=torch.bool)
         values = values.movedim(0, self.row)
         for whole, part in ((place, values), (inside, torch.ones_like(values, dtype=torch.bool))):
-            _view(whole, self.values, self.stored).copy_(part)
+            view_in(whole, self.values, self.stored).copy_(part)
         return place, inside
 
     def each(self, values: Tensor, extra: int = 0) -> Tensor:
@@ -127,7 +127,7 @@ def observing(model: Program, holes: Holes, dim: int, schema: Schema, batch: Bat
     found = []
     for site, (_, values) in watch.seen.items():
         namesake_first = sorted((f for f in schema if f.name in batch), key=lambda f: f.name != site)
-        field = next((f for f in namesake_first if _observes(values, batch[f.name], f)), None)
+        field = next((f for f in namesake_first if observes(values, batch[f.name], f)), None)
         if field is not None:
             fn = sites[site]["fn"]
             row, base = values.dim() - fn.event_dim + dim, _unwrapped(fn)
@@ -137,7 +137,7 @@ def observing(model: Program, holes: Holes, dim: int, schema: Schema, batch: Bat
     return found
 
 
-def _observes(values: Tensor, stored: Tensor, field: Field) -> bool:
+def observes(values: Tensor, stored: Tensor, field: Field) -> bool:
     """Whether a site's values are a field: a view of its rows, or a copy of them."""
     if values.untyped_storage().data_ptr() == stored.untyped_storage().data_ptr():
         return 0 not in values.stride() or values.numel() <= 1
@@ -147,7 +147,7 @@ def _observes(values: Tensor, stored: Tensor, field: Field) -> bool:
     return bool((values[there] == stored[there]).all())
 
 
-def _view(whole: Tensor, values: Tensor, stored: Tensor) -> Tensor:
+def view_in(whole: Tensor, values: Tensor, stored: Tensor) -> Tensor:
     """The part of a tensor like `stored` at which `values` are in `stored`."""
     if values.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr():
         return whole

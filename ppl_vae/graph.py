@@ -15,7 +15,7 @@ from ppl_vae.capture import Graph, Uncapturable, capture, kept_buffers
 from ppl_vae.program import Batch
 from ppl_vae.steps import BoundStep, Outcome
 
-__all__ = ["StepGraph", "Values", "agree"]
+__all__ = ["StepGraph", "Values", "agree", "generator_state"]
 
 Values = list[Tensor | None]
 """The fields of an outcome, then the gradient of minus the objective for every parameter; None where there is none."""
@@ -71,9 +71,9 @@ class StepGraph:
         """One update as the eager step makes it, and whether the graph has the same numbers and draws."""
         with kept_buffers(self.step.pair), preserved_randomness():
             values = self.values(batch, epoch)
-            state = torch.get_rng_state()
+            state = generator_state(batch)
         expected = self._eager(batch, *self.step.levels(epoch))
-        same = torch.equal(state, torch.get_rng_state()) and agree(values, expected)
+        same = torch.equal(state, generator_state(batch)) and agree(values, expected)
         return self._update(expected), same
 
     def _update(self, values: Values) -> Outcome:
@@ -94,6 +94,12 @@ def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
+
+
+def generator_state(batch: Batch) -> Tensor:
+    """The state of the generator that a program draws from on the device of its rows."""
+    device = next(iter(batch.values())).device
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def agree(values: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> bool:

@@ -16,6 +16,7 @@ from ppl_vae.data import Split
 from ppl_vae.density import refuse_points
 from ppl_vae.errors import UserError
 from ppl_vae.execution import run
+from ppl_vae.memory import kept_memory
 from ppl_vae.program import Pair
 from ppl_vae.structure import Structure, sample_sites
 from ppl_vae.support import check_support
@@ -82,7 +83,7 @@ def judging(programs: nn.Module, seed: int) -> Iterator[None]:
     was_training = programs.training
     programs.eval()
     try:
-        with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+        with kept_memory(), preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(seed)
             yield
     finally:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ppl_vae.bounds.base import Bound
 from ppl_vae.errors import UserError
 from ppl_vae.execution import mark_summed
+from ppl_vae.precision import products
 from ppl_vae.program import Batch, Pair
 from ppl_vae.schedules import Capacity, FreeBits, Schedule, like
 from ppl_vae.structure import Structure
@@ -43,8 +44,9 @@ class BoundStep:
         rows: int,
         beta: Schedule,
         label_weight: float = 0.0,
+        precision: str = "float32",
     ) -> None:
-        self.label_weight = label_weight
+        self.label_weight, self.products = label_weight, products(precision)
         self.pair, self.structure, self.bound, self.beta = pair, structure, bound, beta
         self.optimizer, self.rows = optimizer, structure.rows_total or rows
         # The parts of a weight that was summed over discrete values have no rate of their own.
@@ -66,7 +68,8 @@ class BoundStep:
 
     def outcome(self, batch: Batch, beta: float | Tensor, level: float | Tensor) -> Outcome:
         """What one step sees, before any update; the objective carries its gradient."""
-        weights = self.bound.weigh(self.pair, self.structure, batch, beta)
+        with self.products():
+            weights = self.bound.weigh(self.pair, self.structure, batch, beta)
         shared: Any = 0.0
         if weights.log_global is not None:
             shared = like(beta, weights.log_global) * weights.log_global.mean() / self.rows
@@ -184,6 +187,7 @@ def make_step(
     rows: int,
     beta: Schedule,
     label_weight: float = 0.0,
+    precision: str = "float32",
 ) -> BoundStep | PyroStep:
     """The step for a bound; `rows` is N, the number of training rows, `beta` the weight of the KL part."""
     if label_weight:
@@ -195,8 +199,13 @@ def make_step(
                 f"{type(bound).__name__} is an upper bound and trains nothing: train with a lower bound, and "
                 "compare with it afterwards"
             )
-        return BoundStep(pair, structure, bound, optimizer, rows, beta, label_weight)
+        return BoundStep(pair, structure, bound, optimizer, rows, beta, label_weight, precision)
     if isinstance(bound, pyro.infer.ELBO):
+        if precision == "bfloat16":
+            raise UserError(
+                f"precision bfloat16 needs a bound of ppl_vae.bounds, but {type(bound).__name__} is Pyro's own: use "
+                "ELBO(), or float32"
+            )
         return PyroStep(pair, structure, bound, optimizer, rows, beta)
     raise UserError(f"bound must be a bound of ppl_vae.bounds or one of Pyro's ELBOs, got {type(bound).__name__}")
 

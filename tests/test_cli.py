@@ -194,6 +194,17 @@ def test_a_run_evaluates_as_it_did(digits, capsys):
     assert set(json.loads((digits / "evaluation.json").read_text())) == {"test", "validation"}
 
 
+def test_the_gap_is_taken_apart(digits, capsys):
+    asked = ("evaluate", digits, "--particles", 10, "--gap", "--gap-rows", 5)
+    out = json.loads(said(capsys, *asked, "--json"))["evaluation"]["gap"]
+    assert out["which_rows"] == "5 of 447, evenly spread"
+    assert out["approximation"] + out["amortization"] == pytest.approx(out["log_evidence"] - out["elbo"])
+    assert json.loads((digits / "evaluation.json").read_text())["test"]["gap"] == out
+    words = said(capsys, *asked)
+    assert "amortization gap (the encoder's)" in words
+    assert out["verdict"] in words.replace("\n", " ")
+
+
 def test_evaluate_on_named_data(digits, capsys):
     out = said(capsys, "evaluate", digits, "--particles", 2, "--data", "digits", "--json")
     assert json.loads(out)["rows"] == "digits"
@@ -369,6 +380,8 @@ def test_a_changed_file_is_warned_of(folder, capsys):
         ("fit --batch-size 0", "--batch-size must be a whole number of at least 1, got 0"),
         ("fit --lr -1", "--lr must be positive and finite, got -1"),
         ("fit --compile maybe", "unknown value of --compile 'maybe'"),
+        ("fit --precision half", "unknown value of --precision 'half'"),
+        ("fit --precision tf32 --device cpu", "precision tf32 needs a CUDA device"),
         ("fit --lr 0", "--lr"),
         ("fit --lr nan", "--lr"),
         ("fit --lr inf", "--lr"),
@@ -423,6 +436,7 @@ def test_bad_words_are_refused_in_one_line(argv, message, folder, capsys):
     ("argv", "message"),
     [
         ("evaluate RUN --particles 0", "--particles"),
+        ("evaluate RUN --gap --gap-rows 0", "--gap-rows"),
         ("evaluate RUN --split tets", "did you mean 'test'"),
         ("evaluate RUN --model own.py:Net", "leave --model out"),
         ("evaluate RUN --label y", "is for --data"),

@@ -29,9 +29,9 @@ from cases import (
 
 import ppl_vae
 from ppl_vae import UserError
-from ppl_vae.compared import Compared, difference, ladder, standard_error
-from ppl_vae.comparison import ranked
-from ppl_vae.comparison_words import effects
+from ppl_vae.comparison.compare import ranked
+from ppl_vae.comparison.pairs import Compared, difference, ladder, standard_error
+from ppl_vae.comparison.words import effects
 from ppl_vae.data import Field, Schema, Split
 from ppl_vae.evaluation import Evaluation
 from ppl_vae.guides import MeanField

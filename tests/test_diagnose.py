@@ -9,7 +9,7 @@ import ppl_vae
 from ppl_vae.cli import main
 from ppl_vae.cli.diagnose import NAMES
 from ppl_vae.evaluation import Evaluation
-from ppl_vae.guides import MeanField
+from ppl_vae.guides import MeanField, Point
 from ppl_vae.models import VAE, AutoEncoder
 from ppl_vae.report import write_report
 
@@ -49,10 +49,8 @@ def test_answers_are_kept_beside_each_other_and_json_is_one_object(run, capsys):
 
 
 def test_what_has_no_meaning_for_a_pair_is_said_and_the_rest_goes_on(tmp_path, capsys):
-    data = ppl_vae.load(torch.randn(80, 3, generator=torch.manual_seed(0)))
+    data = ppl_vae.load("digits")
     model = AutoEncoder(data, latent_dim=1, hidden=(8,))
-    from ppl_vae.guides import Point
-
     ppl_vae.fit(model, Point(model, hidden=(8,)), data, epochs=1).save(tmp_path / "ae")
     assert main(["diagnose", str(tmp_path / "ae"), "--only", "calibration"]) == 0
     assert "does not apply" in capsys.readouterr().out

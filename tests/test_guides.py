@@ -20,6 +20,7 @@ from cases import (
     alike_measurements,
     fields_of,
     gaussian_elbo,
+    gaussian_evidence,
     items,
     label_and_style,
     label_then_two,
@@ -309,6 +310,56 @@ def test_a_user_may_bring_an_encoder():
     made = MeanField(model, rows(), encoder=torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh()))
     assert made.encoder.size == 5
     assert ppl_vae.check(model, made, rows()) == []
+
+
+# -- noise -------------------------------------------------------------------------------------------------------
+
+
+def test_noise_of_the_stated_deviation_is_added_in_training_to_what_was_observed():
+    for layer, shape in ((StandardisedInput, (200,)), (SetInput, (200, 1))):
+        x = 5 + 3 * torch.randn(300, *shape, generator=torch.manual_seed(0))
+        x[:, 0] = torch.nan
+        field = Field("x", "real", shape, missing=True)
+        split = ppl_vae.data.Split(ppl_vae.data.Schema((field,)), "rows", {"x": x})
+        made, plain = layer(field, split, noise=0.3), layer(field, split)
+        if layer is SetInput:
+            made.load_state_dict(plain.state_dict())
+            assert not torch.equal(made(x), plain(x))
+        else:
+            added = made(x) - plain(x)
+            assert (added[:, :1] == 0).all()
+            assert (added[:, 200:] == 0).all()  # the mask
+            seen = added[:, 1:200]
+            assert abs(float(seen.mean())) < 4 * 0.3 / math.sqrt(seen.numel())
+            assert abs(float(seen.std()) - 0.3) < 4 * 0.3 / math.sqrt(2 * seen.numel())
+        assert torch.equal(made.eval()(x), plain.eval()(x))
+
+
+def test_a_guide_with_noise_gives_weights_that_average_to_the_evidence():
+    """E exp(log w) = p(x) under the guide of each noisy row, so that its ELBO stays below the evidence."""
+    torch.manual_seed(0)
+    made = MeanField(linear_gaussian, X.float(), hidden=(4,), noise=0.5).double()
+    ppl_vae.fit(linear_gaussian, made, X, epochs=100, lr=1e-2)
+    exact = gaussian_evidence(X)
+    noisy = made.train()
+    with torch.no_grad():
+        log_w = torch.stack([ppl_vae.log_weights(linear_gaussian, noisy, {"x": X}, 200).log_weight for _ in range(40)])
+    again = log_w.mean(1)
+    assert (again.std(0) > 0.01).all()  # every call reads other noise
+    ratio = (log_w - exact).exp().mean(1)
+    assert ((ratio.mean(0) - 1).abs() < 4.5 * ratio.std(0) / math.sqrt(40)).all()
+    assert (again.mean(0) < exact).all()
+    found = ppl_vae.evaluate(linear_gaussian, noisy, X, particles=2000)
+    assert (found.elbo > again.mean(0) - 0.02).float().mean() > 0.8  # evaluation is without noise
+
+
+def test_noise_that_cannot_be_is_refused():
+    for options, words in (
+        ({"noise": -1.0}, "noise must not be negative"),
+        ({"noise": 0.5, "encoder": torch.nn.Linear(3, 5)}, "FieldEncoder"),
+    ):
+        with pytest.raises(UserError, match=words):
+            MeanField(PROGRAMS["vector"], rows(), **options)
 
 
 # -- refined -----------------------------------------------------------------------------------------------------

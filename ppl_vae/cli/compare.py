@@ -16,8 +16,8 @@ from ppl_vae.cli.output import Interrupted, as_json, print_table, terminal_width
 from ppl_vae.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from ppl_vae.comparison import Comparison
-    from ppl_vae.grid import Grid
+    from ppl_vae.comparison.compare import Comparison
+    from ppl_vae.comparison.grid import Grid
     from ppl_vae.runs import Run
 
 __all__ = ["compare", "compare_cell", "words_of"]
@@ -177,7 +177,7 @@ def _grid(factors: Mapping[str, str | None], seeds: int | None, training: Mappin
         raise UserError("expected run folders, or a grid such as --guides mean_field,iaf or --bounds trace_elbo,iwae")
     o.check_whole("--seeds", seeds, 1)
     words = {name: words_of(f"--{name}", text) for name, text in factors.items()}
-    from ppl_vae.grid import Grid
+    from ppl_vae.comparison.grid import Grid
 
     given: dict[str, Any] = {name: found for name, found in words.items() if found is not None}
     return Grid(**given, seeds=3 if seeds is None else seeds, training=training)
@@ -255,7 +255,7 @@ def _same_data(opened: Mapping[str, Run]) -> None:
 def _compare_grid(
     grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Path | None, resume: bool, json_: bool
 ) -> None:
-    from ppl_vae.cells import train_grid
+    from ppl_vae.comparison.cells import train_grid
     from ppl_vae.progress import CellsDisplay
     from ppl_vae.runs import numbered
 
@@ -330,9 +330,9 @@ def compare_cell(
 
     import ppl_vae
     from ppl_vae.cli.output import Judged, update_evaluation
-    from ppl_vae.comparable import observed, preparation
-    from ppl_vae.comparison import size_of
-    from ppl_vae.kept import keep
+    from ppl_vae.comparison.comparable import observed, preparation
+    from ppl_vae.comparison.compare import size_of
+    from ppl_vae.comparison.kept import keep
 
     rows, where = rows_of(opened, DataWords(None), None)
     found = ppl_vae.evaluate(opened.model, opened.guide, rows, particles, iwae=rungs, seed=seed)

@@ -108,6 +108,9 @@ def fit(
             metavar="auto|on|off", help="Capture and compile the training step: when that pays, at once, never."
         ),
     ] = "auto",
+    precision: Annotated[
+        str, typer.Option(metavar="float32|tf32|bfloat16", help="Of the matrix products of a training step.")
+    ] = "float32",
     evaluate_particles: Annotated[int, typer.Option(help="Draws per row of the final evaluation.")] = 1000,
     out: Annotated[
         Path | None,
@@ -175,6 +178,7 @@ class Request:
     seed: int
     device: str
     compile: Literal["auto", "on", "off"]
+    precision: Literal["float32", "tf32", "bfloat16"]
     evaluate_particles: int
     out: Path | None
     resume: bool
@@ -192,6 +196,7 @@ class Request:
             o.check_number(f"--{name.replace('_', '-')}", getattr(self, name))
         o.check_choice("--lr-schedule", self.lr_schedule, ("constant", "cosine"))
         o.check_choice("--compile", self.compile, ("auto", "on", "off"))
+        o.check_choice("--precision", self.precision, ("float32", "tf32", "bfloat16"))
         o.check_choice("--missing", self.missing, ("refuse", "allow"))
         if self.binarise is not None:
             o.check_choice("--binarise", self.binarise, ("dynamic", "static", "none"))

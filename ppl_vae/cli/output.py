@@ -33,7 +33,9 @@ __all__ = [
     "check_target",
     "column_names",
     "evaluation_table",
+    "gap_table",
     "judge",
+    "judge_gap",
     "note",
     "print_table",
     "read_evaluation",
@@ -93,6 +95,8 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
         note(str(reason))
         back = ppl_vae.reconstruct(model, guide, inliers, seed=seed)
         return Judged(back.summary() | label_scores(model, guide, inliers) | {"seed": seed}, None)
+    for finding in found.findings:
+        note(str(finding))
     usual = found
     if rows.outliers is not None:
         from ppl_vae.diagnostics.anomalies import anomalies_of, of_rows
@@ -101,6 +105,45 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
         apart = {key: value for key, value in apart.items() if key == "outliers" or key.startswith("auc")}
         usual = of_rows(found, (~rows.outliers).nonzero()[:, 0])
     return Judged(usual.summary() | label_scores(model, guide, inliers) | apart | {"seed": seed}, found)
+
+
+def judge_gap(model: Any, guide: Any, rows: Any, most: int, particles: int, seed: int) -> dict[str, Any]:
+    """The gap between log evidence and ELBO taken apart, on some rows at most, and which rows these are."""
+    import torch
+
+    from ppl_vae.diagnostics.gaps import gap
+
+    count = len(rows)
+    index = torch.linspace(0, count - 1, min(most, count)).round().long()
+    which = f"all {count:,}" if len(index) == count else f"{len(index):,} of {count:,}, evenly spread"
+    found = gap(model, guide, rows.rows(index), particles=particles, seed=seed)
+    return found.summary() | {"which_rows": which, "seed": seed}
+
+
+def gap_table(summary: Mapping[str, Any]) -> Table:
+    """ELBO, refined ELBO, log evidence and the two gaps between them, in nats per row."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"The gap taken apart, rows: {summary['which_rows']}",
+        caption="± standard error over rows, and of the Monte Carlo draws alone; the evidence and both gaps are lower "
+        "bounds",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("nats per row")
+    table.add_column("", justify="right")
+    table.add_column("Monte Carlo", justify="right")
+    names = {
+        "elbo": "ELBO",
+        "refined_elbo": f"ELBO, q refined row by row ({summary['refining_steps']} steps)",
+        "log_evidence": f"log evidence, importance sampled with {summary['particles']:,} particles",
+        "approximation": "approximation gap (the family's)",
+        "amortization": "amortization gap (the encoder's)",
+    }
+    for key, words in names.items():
+        table.add_row(words, _with_error(summary, key), f"± {_number(summary[f'{key}_mc_se'], 3)}")
+    return table
 
 
 def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
@@ -216,7 +259,7 @@ def read_rows(run: Path, key: str, particles: int) -> Evaluation | None:
     try:
         with rows_file(run, key).open(encoding="utf-8", newline="") as lines:
             table = list(csv.DictReader(lines))
-        names = [f.name for f in fields(Evaluation) if f.name not in ("particles", "iwae", "iwae_se")]
+        names = [f.name for f in fields(Evaluation) if f.name not in ("particles", "iwae", "iwae_se", "findings")]
         columns: dict[str, Any] = {n: torch.tensor([float(row[n]) for row in table]) for n in names}
         return Evaluation(**columns, particles=particles)
     except (OSError, KeyError, ValueError):

@@ -228,6 +228,7 @@ def _fit(
                 seed=ask.seed,
                 device=device,
                 compile=ask.compile,
+                precision=ask.precision,
                 on_epoch=display,
                 checkpoint=out / "checkpoint",
                 resume=ask.resume,

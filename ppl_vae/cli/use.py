@@ -19,7 +19,9 @@ from ppl_vae.cli.output import (
     check_target,
     column_names,
     evaluation_table,
+    gap_table,
     judge,
+    judge_gap,
     print_table,
     read_evaluation,
     read_rows,
@@ -43,6 +45,10 @@ ROWS_AT_ONCE = 2000
 def evaluate(
     run: o.RunFolder,
     particles: Annotated[int, typer.Option(help="Draws per row.")] = 5000,
+    gap: Annotated[
+        bool, typer.Option("--gap", help="Take log evidence - ELBO apart: the family's part, and the encoder's.")
+    ] = False,
+    gap_rows: Annotated[int, typer.Option(help="Rows for --gap at most, evenly spread.")] = 200,
     data: o.OtherData = None,
     split: o.SplitName = None,
     label: o.Label = None,
@@ -60,17 +66,24 @@ def evaluate(
     well rows come back; also goes into RUN/evaluation.json.
     """
     o.check_whole("--particles", particles, 1)
+    o.check_whole("--gap-rows", gap_rows, 1)
     o.check_whole("--seed", seed, 0)
     words = _words(data, label, columns, missing)
     opened = open_words(run, model, guide, device)
     rows, name = rows_of(opened, words, split)
     train = opened.data().train if rows.outliers is not None else None  # what simpler scores are made from
     judged = judge(opened.model, opened.guide, rows, particles, seed, train)
-    summary, file = judged.summary, update_evaluation(run, name, judged)
+    summary = judged.summary
+    if gap:
+        summary["gap"] = judge_gap(opened.model, opened.guide, rows, gap_rows, particles, seed)
+    file = update_evaluation(run, name, judged)
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "evaluation": summary}), indent=2))
         return
     print_table(evaluation_table(f"{summary['rows']:,} rows: {name}", summary))
+    if gap:
+        print_table(gap_table(summary["gap"]))
+        typer.echo(summary["gap"]["verdict"])
     typer.echo(f"written to {file}")
 
 

@@ -150,10 +150,11 @@ class Split:
 
 
 def _draw(grey: Tensor, missing: bool, generator: torch.Generator | None) -> Tensor:
-    if not missing:
-        return torch.bernoulli(grey, generator=generator)
-    drawn = torch.bernoulli(torch.nan_to_num(grey), generator=generator)
-    return torch.where(torch.isnan(grey), grey, drawn)
+    """1 with probability `grey`: u < grey, which takes less than half of the time of `torch.bernoulli`."""
+    # never 1, so that 1 is always drawn as 1; and the comparison with NaN is 0
+    uniform = torch.rand(grey.shape, generator=generator, dtype=grey.dtype, device=grey.device)
+    drawn = uniform.lt_(grey)
+    return torch.where(torch.isnan(grey), grey, drawn) if missing else drawn
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ppl_vae.compared import Compared, Difference, difference, standard_error
+from ppl_vae.comparison.pairs import Compared, Difference, difference, standard_error
 from ppl_vae.psis import khat_limit
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ppl_vae.comparison import Comparison
+    from ppl_vae.comparison.compare import Comparison
 
 __all__ = ["Effect", "effects", "shown_rungs", "table", "text", "verdict"]
 

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ppl_vae.compared import Bound, Compared, difference
+from ppl_vae.comparison.pairs import Bound, Compared, difference
 from ppl_vae.drawing import CLASSES, SOFT, house_axes, shared_legend, shorten
 
 if TYPE_CHECKING:
-    from ppl_vae.comparison import Comparison
+    from ppl_vae.comparison.compare import Comparison
 
 __all__ = ["bounds_against_particles"]
 

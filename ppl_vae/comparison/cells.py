@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ppl_vae import catalog
 from ppl_vae.atomic import write_json
-from ppl_vae.comparable import Observed, observed, preparation, refuse_incomparable
-from ppl_vae.compared import Compared, ladder
-from ppl_vae.comparison import Comparison, ranked
+from ppl_vae.comparison.comparable import Observed, observed, preparation, refuse_incomparable
+from ppl_vae.comparison.compare import Comparison, ranked
+from ppl_vae.comparison.kept import Kept, kept
+from ppl_vae.comparison.pairs import Compared, ladder
+from ppl_vae.comparison.workers import Job, Watcher, cores, work
 from ppl_vae.errors import UserError
-from ppl_vae.kept import Kept, kept
-from ppl_vae.workers import Job, Watcher, cores, work
 
 if TYPE_CHECKING:
-    from ppl_vae.grid import Cell, Grid
+    from ppl_vae.comparison.grid import Cell, Grid
 
 __all__ = ["Outcome", "check_grid", "train_grid"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppl_vae import catalog
-from ppl_vae.cells import train_grid
-from ppl_vae.comparison import Comparison
+from ppl_vae.comparison.cells import train_grid
+from ppl_vae.comparison.compare import Comparison
 from ppl_vae.errors import UserError, unknown_name
 
 __all__ = ["Cell", "Grid", "compare_grid"]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.compared import Bound, Compared, standard_error
+from ppl_vae.comparison.pairs import Bound, Compared, standard_error
 from ppl_vae.evaluation import Evaluation
 
 if TYPE_CHECKING:
-    from ppl_vae.comparison import Comparison
+    from ppl_vae.comparison.compare import Comparison
 
 __all__ = ["Order", "Step", "check_order"]
 

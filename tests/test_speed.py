@@ -1,0 +1,263 @@
+"""What a run costs beside its steps: nothing is read back within an epoch, memory is kept, fallbacks are told."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import ppl_vae
+from ppl_vae import UserError, lanes, memory
+from ppl_vae.analysis import analyse
+from ppl_vae.bounds import IWAE
+from ppl_vae.compiler import compiled
+from ppl_vae.graph import StepGraph
+from ppl_vae.guides import MeanField, Refined
+from ppl_vae.lanes import Lane
+from ppl_vae.memory import kept_memory
+from ppl_vae.models import VAE
+from ppl_vae.program import Pair
+from ppl_vae.steps import BoundStep
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ppl_vae.load("digits")
+
+
+@pytest.fixture
+def soon_captured(monkeypatch):
+    """ "auto" captures after two runs, as if every run were long, and never compiles."""
+    monkeypatch.setattr(lanes, "MARGIN", 0.0)
+    monkeypatch.setattr(lanes, "TRIAL", 1)
+    monkeypatch.setattr(lanes, "NOISE", float("inf"))
+    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))
+
+
+class ReadBack(TorchDispatchMode):
+    """Counts the values that Python reads off a tensor: on a GPU each one waits for all that was asked before."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        ReadBack.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", ["off", "auto"])
+def test_an_epoch_reads_back_as_many_values_however_many_steps_it_has(mode, soon_captured, monkeypatch):
+    """Epochs without a proof, 4 or 24 steps, dynamic binarisation, a learning rate and a KL weight that change."""
+    grey = torch.rand(96, 5)
+    data = ppl_vae.load(grey.numpy(), binarise="dynamic", validation=0, test=0)
+    monkeypatch.setattr(lanes, "AGAIN", 10**6)
+    counts = []
+    for batch_size in (24, 4):
+        torch.manual_seed(0)
+        model = VAE(data, latent_dim=2, hidden=(4,))
+        seen = []
+
+        def note(record, seen=seen):
+            seen.append(ReadBack.count)
+
+        with ReadBack():
+            ppl_vae.fit(
+                model,
+                MeanField(model, hidden=(4,)),
+                data,
+                epochs=7,
+                batch_size=batch_size,
+                beta=ppl_vae.schedules.WarmUp(3),
+                lr=ppl_vae.schedules.Cosine(1e-3, 7),
+                compile=mode,
+                on_epoch=note,
+            )
+        counts.append([b - a for a, b in itertools.pairwise(seen[4:])])
+    assert counts[0] == counts[1]
+    assert max(counts[0]) <= 5  # is everything finite; four columns of the history
+
+
+def test_evaluation_that_cannot_be_captured_says_so_once(digits, soon_captured):
+    model = VAE(digits, latent_dim=2, hidden=(4,))
+    guide = Refined(MeanField(model, hidden=(4,)), steps=1)
+    rows = digits.test["x"][:6]
+    auto = ppl_vae.evaluate(model, guide, rows, 40, floats_at_once=2**14)
+    off = ppl_vae.evaluate(model, guide, rows, 40, floats_at_once=2**14, compile="off")
+    (finding,) = auto.findings
+    assert "before the first site" in str(finding)
+    assert str(finding).endswith("evaluation goes on as it was")
+    assert not off.findings
+    assert torch.equal(auto.elbo, off.elbo)
+
+
+def test_a_gpu_is_waited_for_only_while_times_are_compared(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    lane, cuda = Lane(), torch.device("cuda")
+    for _ in range(20):
+        lane.clock(lane.now(cuda) - lane.now(cuda))
+    assert len(waited) == 2 * (lanes.TRIAL + 1)
+    lane.now(torch.device("cpu"))
+    assert len(waited) == 2 * (lanes.TRIAL + 1)
+
+
+def faults(run):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    run()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(memory._glibc() is None, reason="not glibc, or its thresholds are set by hand")
+def test_memory_is_kept_between_steps_and_given_back_afterwards():
+    libc = memory._glibc()
+    libc.mallopt(memory.MMAP_THRESHOLD, 2**17)  # as in a fresh process
+    libc.mallopt(memory.TRIM_THRESHOLD, 2**17)
+
+    def steps():
+        for _ in range(50):
+            torch.zeros(2**20).add_(1.0)  # 4 MB: 1,024 pages
+
+    try:
+        with kept_memory():
+            steps()
+            with kept_memory():  # as evaluation within `on_epoch`
+                pass
+            kept = faults(steps)
+        libc.mallopt(memory.MMAP_THRESHOLD, 2**17)
+        libc.mallopt(memory.TRIM_THRESHOLD, 2**17)
+        assert kept < 2000 < 40_000 < faults(steps)
+    finally:
+        with kept_memory():
+            pass
+
+
+def test_thresholds_that_the_user_has_set_are_left_alone(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    assert memory._glibc() is None
+    with kept_memory():
+        assert memory._depth == 0
+
+
+# -- precision ------------------------------------------------------------------------------------------------
+
+
+def bfloat16_step(data, **options):
+    torch.manual_seed(0)
+    model = VAE(data, latent_dim=2, hidden=(32,))
+    pair = Pair(model, MeanField(model, hidden=(32,)))
+    batch = data.train.batch(slice(0, 64))
+    optimizer = torch.optim.SGD(pair.parameters(), 0.1)
+    return BoundStep(pair, analyse(pair, batch), IWAE(4), optimizer, 64, lambda epoch: 1.0, **options), batch
+
+
+def test_bfloat16_rounds_products_and_their_gradients_alone(digits):
+    """Parameters, gradients and bounds stay float32; both are close to, and not, those of float32."""
+    seen = []
+    for precision in ("float32", "bfloat16"):
+        step, batch = bfloat16_step(digits, precision=precision)
+        torch.manual_seed(1)
+        outcome = step.outcome(batch, 1.0, 1.0)
+        (-outcome.objective).backward()
+        gradients = [p.grad for p in step.pair.parameters()]
+        assert {v.dtype for v in (outcome.bound, *gradients)} == {torch.float32}
+        seen.append((outcome.bound.detach(), torch.cat([g.flatten() for g in gradients])))
+    (bound, gradient), (rough_bound, rough) = seen
+    assert 0 < abs(rough_bound - bound) < 0.01 * abs(bound)  # factors are rounded by 2^-9 at most
+    assert 0 < (rough - gradient).norm() < 0.05 * gradient.norm()
+
+
+def test_a_captured_bfloat16_step_is_the_eager_one(digits):
+    step, batch = bfloat16_step(digits, precision="bfloat16")
+    graph = StepGraph(step, batch)
+    assert any("bfloat16" in str(n.kwargs) for n in graph.captured.module.graph.nodes)
+    torch.manual_seed(1)
+    values = graph.values(batch, 1.0)
+    torch.manual_seed(1)
+    assert torch.equal(values[0], step.outcome(batch, 1.0, 1.0).bound)
+    assert graph.proved(batch, 1.0)[1]
+
+
+@pytest.mark.slow
+def test_a_compiled_bfloat16_step_is_the_eager_one_up_to_rounding(digits):
+    step, batch = bfloat16_step(digits, precision="bfloat16")
+    graph = StepGraph(step, batch)
+    graph.use(compiled(graph.captured, graph.inputs(batch, 1.0)))
+    assert graph.proved(batch, 1.0)[1]
+
+
+def test_training_in_bfloat16_reaches_what_float32_does(digits):
+    bounds = []
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        model = VAE(digits, latent_dim=4, hidden=(32,))
+        result = ppl_vae.fit(
+            model, MeanField(model, hidden=(32,)), digits, epochs=8, precision=precision, compile="off"
+        )
+        assert result.settings["precision"] == precision
+        bounds.append([r["validation"] for r in result.history])
+    assert bounds[0] != bounds[1]
+    assert bounds[1][-1] > bounds[1][0] + 1
+    assert bounds[1][-1] == pytest.approx(bounds[0][-1], abs=0.2)
+
+
+def test_a_precision_that_there_is_not_is_refused_in_one_line(digits):
+    model = VAE(digits, latent_dim=2, hidden=(4,))
+    guide = MeanField(model, hidden=(4,))
+    for precision, bound, problem in (
+        ("tf32", None, "precision tf32 needs a CUDA device of compute capability 8.0 or higher, got cpu: use float32"),
+        ("half", None, "precision 'half'"),
+        ("bfloat16", Trace_ELBO(), "precision bfloat16 needs a bound of ppl_vae.bounds, but Trace_ELBO is Pyro's own"),
+    ):
+        with pytest.raises(UserError, match=problem) as error:
+            ppl_vae.fit(model, guide, digits, bound, epochs=1, precision=precision, device="cpu")
+        assert "\n" not in str(error.value)
+
+
+# -- on a GPU ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile", ["auto", "on"])
+def test_training_on_a_gpu_draws_afresh_and_has_the_eager_numbers(digits, compile):
+    """The recorded graph, launched again, makes other draws, those of the eager step."""
+    runs = []
+    for mode in ("off", compile):
+        torch.manual_seed(0)
+        model = VAE(digits, latent_dim=4, hidden=(32,))
+        result = ppl_vae.fit(
+            model, MeanField(model, hidden=(32,)), digits, epochs=6, compile=mode, device="cuda", patience=None
+        )
+        assert not result.findings
+        assert next(model.parameters()).is_cuda
+        runs.append([r["train"] for r in result.history])
+    assert runs[0] == pytest.approx(runs[1], rel=1e-3)
+    assert len(set(runs[1])) == len(runs[1])
+
+
+@pytest.mark.gpu
+def test_a_launched_graph_keeps_numbers_and_draws_afresh(digits):
+    step, batch = bfloat16_step(digits)
+    step.pair.to("cuda")
+    batch = {n: v.cuda() for n, v in batch.items()}
+    graph = StepGraph(step, batch)
+    graph.use(compiled(graph.captured, graph.inputs(batch, 1.0)))
+    assert graph.proved(batch, 1.0)[1]
+    kept = [graph.replay(batch, 1.0).bound for _ in range(5)]
+    before = [float(v) for v in kept]
+    graph.replay(batch, 1.0)
+    assert [float(v) for v in kept] == before
+    assert len(set(before)) == 5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_named_precisions_train_on_a_gpu_and_leave_torchs_setting(digits, precision):
+    before = torch.get_float32_matmul_precision()
+    torch.manual_seed(0)
+    model = VAE(digits, latent_dim=4, hidden=(32,))
+    result = ppl_vae.fit(model, MeanField(model, hidden=(32,)), digits, epochs=8, precision=precision, device="cuda")
+    assert result.history[-1]["validation"] > result.history[0]["validation"] + 1
+    assert torch.get_float32_matmul_precision() == before
