@@ -32,6 +32,7 @@ PUBLIC = (
     "ppl_vae.priors",
     "ppl_vae.likelihoods",
     "ppl_vae.bounds",
+    "ppl_vae.diagnostics",
     "ppl_vae.sklearn",
 )
 
