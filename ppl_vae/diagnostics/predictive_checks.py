@@ -117,7 +117,7 @@ class PredictiveCheck:
             "Where single entries are too noisy or too smooth try another likelihood; where rows are too alike, a "
             "prior that is learned, or more latents"
             if self.kind == "prior"
-            else "Try another likelihood, or a decoder with more capacity: it is no matter of the prior"
+            else "Try another likelihood, more capacity of the decoder, or a richer guide: the prior matters little"
         )
         return (
             f"In {len(off)} of {len(self.names)} statistics held-out rows differ from {made} "
