@@ -36,6 +36,12 @@ class AnnealedEvidence:
     `log_evidence` is the log of the mean weight over chains, a lower bound of log p(x) in expectation,
     `log_evidence_se` its Monte Carlo standard error by the delta method, `ess` the effective number of chains,
     `acceptance` the mean probability with which moves were accepted. `log_weights` are those of the chains.
+
+    Example:
+        >>> one = torch.ones(2)
+        >>> found = AnnealedEvidence(-3 * one, 0.1 * one, 15 * one, 0.7 * one, torch.zeros(16, 2), 500, 10, "guide")
+        >>> found.summary()["rows"], round(found.summary()["acceptance"], 1)
+        (2, 0.7)
     """
 
     log_evidence: Float[Tensor, " row"]

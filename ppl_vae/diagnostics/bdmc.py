@@ -39,6 +39,13 @@ class Bidirectional:
     In expectation `lower` <= log p(x) <= `upper`; `lower_se` and `upper_se` are Monte Carlo standard errors over
     chains. `acceptance` is the mean probability with which moves were accepted, in both directions. `rows` are the
     simulated rows.
+
+    Example:
+        >>> from ppl_vae.data import as_split
+        >>> one, rows = torch.ones(2), as_split(torch.zeros(2))
+        >>> found = Bidirectional(-3.1 * one, -3 * one, 0 * one, 0 * one, 0.7 * one, 16, 500, 10, "guide", rows)
+        >>> round(found.gap_mean, 2)
+        0.1
     """
 
     lower: Float[Tensor, " row"]

@@ -40,6 +40,12 @@ class Gap:
     (log evidence - refined ELBO), and what the encoder's answer loses to that (refined ELBO - ELBO). The evidence is a
     lower bound in expectation, and so is the approximation gap; refining ends before the optimum, so that the
     amortization gap is a lower bound too.
+
+    Example:
+        >>> one, none = torch.ones(2), torch.zeros(2)
+        >>> found = Gap(-4 * one, none, -3.5 * one, none, -3 * one, none, 0.5 * one, none, 0.5 * one, none, "iwae", 9, 9)
+        >>> found.summary()["amortization"]
+        0.5
     """
 
     elbo: Float[Tensor, " row"]
