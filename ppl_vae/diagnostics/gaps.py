@@ -42,8 +42,8 @@ class Gap:
     amortization gap is a lower bound too.
 
     Example:
-        >>> one, none = torch.ones(2), torch.zeros(2)
-        >>> found = Gap(-4 * one, none, -3.5 * one, none, -3 * one, none, 0.5 * one, none, 0.5 * one, none, "iwae", 9, 9)
+        >>> one, o = torch.ones(2), torch.zeros(2)
+        >>> found = Gap(-4 * one, o, -3.5 * one, o, -3 * one, o, one / 2, o, one / 2, o, "iwae", 9, 9)
         >>> found.summary()["amortization"]
         0.5
     """
