@@ -19,6 +19,7 @@ from ppl_vae.evaluation import evidence_of
 from ppl_vae.lanes import Compile
 from ppl_vae.passes import FLOATS_AT_ONCE, Passes, passes
 from ppl_vae.program import Batch, Pair
+from ppl_vae.psis import khat, khat_limit
 from ppl_vae.refining import moved, offsets_of, refine
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Gap:
     `log_evidence` - `elbo` = `approximation` + `amortization`: what the family leaves after it was refined for the row
     (log evidence - refined ELBO), and what the encoder's answer loses to that (refined ELBO - ELBO). The evidence is a
     lower bound in expectation, and so is the approximation gap; refining ends before the optimum, so that the
-    amortization gap is a lower bound too.
+    amortization gap is a lower bound too. `khat` is the tail index of the refined guide's weights, of "iwae" alone.
 
     Example:
         >>> one, o = torch.ones(2), torch.zeros(2)
@@ -61,6 +62,7 @@ class Gap:
     evidence: Evidence
     particles: int
     steps: int
+    khat: Float[Tensor, " row"] | None = None
 
     def summary(self) -> dict[str, Any]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone."""
@@ -77,7 +79,12 @@ class Gap:
                 f"{name}_se": float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan,
                 f"{name}_mc_se": float(errors.square().sum().sqrt() / len(values)),
             }
-        return found | {"verdict": self.verdict}
+        return found | {"unreliable_rows": self.unreliable_rows, "verdict": self.verdict}
+
+    @property
+    def unreliable_rows(self) -> int:
+        """In how many rows the weights of "iwae" have too heavy a tail, so that the evidence may lie far too low."""
+        return 0 if self.khat is None else int((self.khat > khat_limit(self.particles)).sum())
 
     @property
     def verdict(self) -> str:
@@ -95,7 +102,13 @@ class Gap:
             cure = "a richer family (FullRank, IAF, Spline) helps, a larger encoder does not"
         else:
             cure = "a richer family (FullRank, IAF, Spline) and a larger encoder or Refined(guide) both help"
-        return f"{words}, {split}: {cure}."
+        words = f"{words}, {split}: {cure}."
+        if self.unreliable_rows > 0.1 * len(self.elbo):
+            words += (
+                f" In {self.unreliable_rows:,} of {len(self.elbo):,} rows the weights of the refined guide have too heavy "
+                "a tail: there the evidence, and with it the family's gap, may be too low; evidence='ais' does not mind."
+            )
+        return words
 
     def figure(self) -> Figure:
         """Both gaps row by row, largest first, and one against the other."""
@@ -193,6 +206,7 @@ def gap(
         parts = [_draws(pair, plan, batch, steps, lr).estimates() for batch in plan.batches()]
     found = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
     if annealed is not None:
+        del found["khat"]
         found["log_evidence"], found["log_evidence_se"] = annealed.log_evidence, annealed.log_evidence_se
         found["approximation"] = annealed.log_evidence - found["refined_elbo"]
         found["approximation_se"] = torch.hypot(annealed.log_evidence_se, found["refined_elbo_se"])
@@ -226,7 +240,8 @@ class _Draws(NamedTuple):
             "approximation": (found.log_evidence - self.refined.mean(0), _mean(relative - self.refined)[1]),
             "amortization": _mean(self.refined - self.guide),
         }
-        return {n: value for name, pair in values.items() for n, value in zip((name, f"{name}_se"), pair, strict=True)}
+        told = {n: value for name, pair in values.items() for n, value in zip((name, f"{name}_se"), pair, strict=True)}
+        return told | {"khat": khat(self.summed)}
 
 
 def _mean(draws: Tensor) -> tuple[Tensor, Tensor]:
