@@ -105,8 +105,9 @@ class Gap:
         words = f"{words}, {split}: {cure}."
         if self.unreliable_rows > 0.1 * len(self.elbo):
             words += (
-                f" In {self.unreliable_rows:,} of {len(self.elbo):,} rows the weights of the refined guide have too heavy "
-                "a tail: there the evidence, and with it the family's gap, may be too low; evidence='ais' does not mind."
+                f" In {self.unreliable_rows:,} of {len(self.elbo):,} rows the weights of the refined guide have too "
+                "heavy a tail: there the evidence, and with it the family's gap, may be too low; evidence='ais' does "
+                "not mind."
             )
         return words
 
