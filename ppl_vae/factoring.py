@@ -61,7 +61,8 @@ def _joined(node: Any) -> tuple[tuple[int, ...], list[_Part]] | None:
     """The rows' shape and the parts behind a matrix of joined features, if it is worth while to take it apart."""
     if not isinstance(node, fx.Node) or node.target not in _VIEWS:
         return None
-    cat, rounded = node.args[0], {}
+    rounded: dict[str, Any] = {}
+    cat: Any = node.args[0]
     if isinstance(cat, fx.Node) and cat.target is _aten._to_copy.default and set(cat.kwargs) == {"dtype"}:
         cat, rounded = cat.args[0], dict(cat.kwargs)  # factors in bfloat16
     shape = _shape(cat)
