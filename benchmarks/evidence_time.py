@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from peers import pythae_vae
 
 import ppl_vae
 from ppl_vae.data import Field, Schema
@@ -39,36 +40,10 @@ def ours(x: torch.Tensor, particles: int, clock: Callable[[], float]) -> None:
 
 def theirs(x: torch.Tensor, particles: int, clock: Callable[[], float]) -> None:
     try:
-        from pythae.models import VAE as PythaeVAE
-        from pythae.models import VAEConfig
-        from pythae.models.base.base_utils import ModelOutput
-        from pythae.models.nn import BaseDecoder, BaseEncoder
+        model = pythae_vae(HIDDEN, LATENT, torch.nn.ReLU).eval()
     except ImportError:
         print("  pythae cannot be imported")
         return
-
-    class Encoder(BaseEncoder):
-        def __init__(self) -> None:
-            super().__init__()
-            self.hidden = torch.nn.Sequential(torch.nn.Linear(PIXELS, HIDDEN), torch.nn.ReLU())
-            self.loc, self.scale = torch.nn.Linear(HIDDEN, LATENT), torch.nn.Linear(HIDDEN, LATENT)
-
-        def forward(self, x: torch.Tensor) -> ModelOutput:
-            h = self.hidden(x.reshape(len(x), -1))
-            return ModelOutput(embedding=self.loc(h), log_covariance=self.scale(h))
-
-    class Decoder(BaseDecoder):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = torch.nn.Sequential(
-                torch.nn.Linear(LATENT, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, PIXELS), torch.nn.Sigmoid()
-            )
-
-        def forward(self, z: torch.Tensor) -> ModelOutput:
-            return ModelOutput(reconstruction=self.layers(z))
-
-    config = VAEConfig(input_dim=(PIXELS,), latent_dim=LATENT, reconstruction_loss="bce")
-    model = PythaeVAE(config, Encoder(), Decoder()).eval()
     few = x[: max(1, len(x) // 20)]
     with torch.no_grad():
         model.get_nll(few[:1], particles)

@@ -1,27 +1,33 @@
 """The time of one training step: ours compiled, captured and eager, Pyro's SVI, torch written by hand, NumPyro.
 
-    python benchmarks/step_time.py [--rounds 12] [--steps 10] [--only vae,iwae,gated,m2,iaf] [--clock wall|cpu]
+    python benchmarks/step_time.py [--rounds 12] [--steps 10] [--only vae,iwae,iwae50,gated,conv,m2,iaf] [--batch 128]
+        [--clock wall|cpu] [--columns "ours, compiled;Pyro's SVI"]
 
-Same networks, rows, optimizer (Adam, 1e-3) and batch of 128 in every column; each column has its own copy. Rounds are
-interleaved, so that a busy machine is equally bad for all; medians over rounds, and ratios to ours compiled. `cpu`
-counts this process's processor time, which on a shared machine says more, with OMP_NUM_THREADS=1. NumPyro is a
-column where it can be imported (`pip install -e ".[bench]"`). The floor is the number of floating-point operations of
-the step written by hand over the speed of a large matrix product with as many threads.
+Same networks, rows, optimizer (Adam, 1e-3) and batch in every column. Each column is a process of its own, as a user
+would run it, because what one leaves in the C library's allocator makes another faster; ours keeps freed memory as
+`fit` does. Rounds are interleaved, so that a busy machine is equally bad for all; medians over rounds, and ratios to
+ours compiled. `cpu` counts processor time, which on a shared machine says more, with OMP_NUM_THREADS=1 (NumPyro's own
+threads are counted too). NumPyro and pythae are columns where they can be imported (`pip install -e ".[bench]"`). The
+floor is the number of floating-point operations of the step written by hand over the speed of a large matrix
+product with as many threads.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import multiprocessing
 import statistics
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
+from peers import PIXELS, pythae_vae
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,12 +39,13 @@ from ppl_vae.compiler import compiled
 from ppl_vae.data import Field, Schema
 from ppl_vae.graph import StepGraph
 from ppl_vae.guides import IAF, MeanField
+from ppl_vae.memory import kept_memory
 from ppl_vae.models import VAE
 from ppl_vae.networks import MLP, concatenate, hidden_layer
 from ppl_vae.program import Pair
 from ppl_vae.steps import BoundStep
 
-ROWS, PIXELS, LABELS = 128, 784, 10
+LABELS = 10
 Step = Callable[[Tensor], Any]
 
 
@@ -211,9 +218,60 @@ def iaf() -> Case:
     return Case(ours, ELBO(), ours, Trace_ELBO(), Hand)
 
 
+# -- convolutions: the same programs in all columns ------------------------------------------------------------
+
+
+class Convolutional(nn.Module):
+    """28 x 28 - 32 x 14 x 14 - 64 x 7 x 7 - 20 and back, as two Pyro programs and by hand."""
+
+    def __init__(self, latent: int = 20) -> None:
+        super().__init__()
+        down = [nn.Conv2d(1, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()]
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(64 * 49, 2 * latent))
+        up = [nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, 1, 4, 2, 1)]
+        self.decoder = nn.Sequential(nn.Linear(latent, 64 * 49), nn.ReLU(), nn.Unflatten(1, (64, 7, 7)), *up)
+        self.latent = latent
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        loc, raw = self.encoder(x.reshape(-1, 1, 28, 28)).chunk(2, -1)
+        return loc, raw.exp()
+
+    def decode(self, z: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(z.reshape(-1, self.latent))
+        return logits.reshape(*z.shape[:-1], PIXELS)
+
+    def model(self, x: Tensor) -> None:
+        pyro.module("convolutional", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(self.latent), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.decode(z)).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        pyro.module("convolutional", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(*self.encode(x)).to_event(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        loc, scale = self.encode(x)
+        noise = torch.randn_like(loc)
+        z = loc + scale * noise
+        fit = -F.binary_cross_entropy_with_logits(self.decode(z), x, reduction="none").sum(-1)
+        return -(fit + (0.5 * (noise.square() - z.square()) + scale.log()).sum(-1)).mean()
+
+
+def convolutional() -> Case:
+    def ours() -> tuple[Any, Any]:
+        programs = Convolutional()
+        return programs.model, programs.guide
+
+    return Case(ours, ELBO(), ours, Trace_ELBO(), Convolutional)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "vae": lambda: vae((400,), 20, "softplus"),
     "iwae": lambda: vae((400,), 20, "softplus", particles=5),
+    "iwae50": lambda: vae((400,), 20, "softplus", particles=50),
+    "conv": convolutional,
     "gated": lambda: vae((300, 300), 40, "gated"),
     "m2": m2,
     "iaf": iaf,
@@ -222,62 +280,62 @@ CASES: dict[str, Callable[[], Case]] = {
 # -- columns ----------------------------------------------------------------------------------------------------
 
 
-def our_steps(case: Case, x: Tensor) -> dict[str, Step]:
-    steps: dict[str, Step] = {}
-    for way in ("eager", "captured", "compiled"):
-        torch.manual_seed(0)
-        pair = Pair(*case.ours())
-        structure = analyse(pair, {"x": x})
-        optimizer = torch.optim.AdamW(pair.parameters(), 1e-3, weight_decay=0.0, fused=True)
-        step = BoundStep(pair, structure, case.bound, optimizer, 60_000, lambda epoch: 1.0)
-        if way == "eager":
-            steps["ours, eager"] = lambda x, step=step: step({"x": x}, 1.0)
-            continue
-        start = time.perf_counter()
-        graph = StepGraph(step, {"x": x})
-        if way == "compiled":
-            graph.use(compiled(graph.captured, graph.inputs({"x": x}, 1.0)))
-        print(f"  ours, {way}: ready after {time.perf_counter() - start:.1f} s", flush=True)
-        steps[f"ours, {way}"] = lambda x, graph=graph: graph.replay({"x": x}, 1.0)
-    return steps
+def our_step(case: Case, x: Tensor, way: str, precision: str = "float32") -> Step:
+    torch.manual_seed(0)
+    pair = Pair(*case.ours())
+    structure = analyse(pair, {"x": x})
+    optimizer = torch.optim.AdamW(pair.parameters(), 1e-3, weight_decay=0.0, fused=True)
+    step = BoundStep(pair, structure, case.bound, optimizer, 60_000, lambda epoch: 1.0, precision=precision)
+    if way == "eager":
+        return lambda x: step({"x": x}, 1.0)
+    start = time.perf_counter()
+    graph = StepGraph(step, {"x": x})
+    if way == "compiled":
+        graph.use(compiled(graph.captured, graph.inputs({"x": x}, 1.0)))
+    print(f"  ours, {way}, {precision}: ready after {time.perf_counter() - start:.1f} s", flush=True)
+    return lambda x: graph.replay({"x": x}, 1.0)
 
 
-def pyro_step(case: Case, x: Tensor) -> Step:
-    pyro.clear_param_store()
+def pyro_step(case: Case) -> Step:
     model, guide = case.pyro()
     return SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=case.loss).step
 
 
-def hand_steps(case: Case) -> dict[str, Step]:
-    steps: dict[str, Step] = {}
-    network = case.hand()
-    for name, compiling in (("by hand, eager", False), ("by hand, torch.compile", True)):
-        own = copy.deepcopy(network)
-        optimizer = torch.optim.Adam(own.parameters(), 1e-3, fused=True)
-        loss = torch.compile(own) if compiling else own
+def hand_step(network: nn.Module, loss: Callable[[Tensor], Tensor]) -> Step:
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=True)
 
-        def step(x: Tensor, loss: Any = loss, optimizer: Any = optimizer) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            loss(x).backward()
-            optimizer.step()
+    def step(x: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(x).backward()
+        optimizer.step()
 
-        steps[name] = step
-    return steps
+    return step
 
 
-def numpyro_step(x: Tensor) -> Step | None:
+def pythae_step() -> Step:
+    """pythae's VAE as its trainer steps it: a dict of data in, an output with a loss, torch's Adam."""
+    network = pythae_vae(400, 20, nn.Softplus)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+
+    def step(x: Tensor) -> None:
+        optimizer.zero_grad()
+        network({"data": x}, epoch=1, dataset_size=60_000).loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def numpyro_step(x: Tensor) -> Step:
     """NumPyro's SVI of the 784-400-20 VAE, jitted, as its own example writes it."""
-    try:
-        import jax
-        import numpyro
-        import numpyro.distributions as ndist
-        from jax import numpy as jnp
-        from jax.example_libraries import stax
-        from numpyro import optim
-        from numpyro.infer import SVI as JaxSVI
-        from numpyro.infer import Trace_ELBO as JaxELBO
-    except ImportError:
-        return None
+    import jax
+    import numpyro
+    import numpyro.distributions as ndist
+    from jax import numpy as jnp
+    from jax.example_libraries import stax
+    from numpyro import optim
+    from numpyro.infer import SVI as JaxSVI
+    from numpyro.infer import Trace_ELBO as JaxELBO
+
     encoder = stax.serial(
         stax.Dense(400),
         stax.Softplus,
@@ -287,14 +345,14 @@ def numpyro_step(x: Tensor) -> Step | None:
     decoder = stax.serial(stax.Dense(400), stax.Softplus, stax.Dense(PIXELS), stax.Sigmoid)
 
     def model(batch: Any) -> None:
-        decode = numpyro.module("decoder", decoder, (ROWS, 20))
-        with numpyro.plate("batch", ROWS):
+        decode = numpyro.module("decoder", decoder, (len(x), 20))
+        with numpyro.plate("batch", len(x)):
             z = numpyro.sample("z", ndist.Normal(0, 1).expand([20]).to_event(1))
             numpyro.sample("obs", ndist.Bernoulli(decode(z)).to_event(1), obs=batch)
 
     def guide(batch: Any) -> None:
-        encode = numpyro.module("encoder", encoder, (ROWS, PIXELS))
-        with numpyro.plate("batch", ROWS):
+        encode = numpyro.module("encoder", encoder, (len(x), PIXELS))
+        with numpyro.plate("batch", len(x)):
             numpyro.sample("z", ndist.Normal(*encode(batch)).to_event(1))
 
     svi = JaxSVI(model, guide, optim.Adam(1e-3), JaxELBO())
@@ -322,17 +380,64 @@ def floor(case: Case, x: Tensor, clock: Callable[[], float]) -> float:
     return counter.get_total_flops() / (2 * 2048**3 / min(times))
 
 
-def measure(steps: dict[str, Step], x: Tensor, rounds: int, count: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Median seconds of a step by column."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(rounds + 1):
-        for name, step in steps.items():
-            start = clock()
+COLUMNS: dict[str, Callable[[Case, Tensor], Step]] = {
+    "ours, eager": lambda case, x: our_step(case, x, "eager"),
+    "ours, captured": lambda case, x: our_step(case, x, "captured"),
+    "ours, compiled": lambda case, x: our_step(case, x, "compiled"),
+    "ours, compiled, bfloat16": lambda case, x: our_step(case, x, "compiled", "bfloat16"),
+    "Pyro's SVI": lambda case, x: pyro_step(case),
+    "by hand, eager": lambda case, x: hand_step(*[case.hand()] * 2),
+    "by hand, torch.compile": lambda case, x: hand_step(network := case.hand(), torch.compile(network)),
+    "NumPyro, jitted": lambda case, x: numpyro_step(x),
+    "pythae": lambda case, x: pythae_step(),
+}
+
+
+def work(pipe: Any, name: str, column: str, x: Tensor, clock: str) -> None:
+    """A column's own process: told how many steps to make, it answers with the seconds of one."""
+    pyro.enable_validation(False)
+    warnings.simplefilter("ignore")
+    now = time.perf_counter if clock == "wall" else time.process_time
+    keep = kept_memory if column.startswith("ours") else nullcontext
+    with keep():
+        try:
+            step = COLUMNS[column](CASES[name](), x)
+        except ImportError:
+            pipe.send(None)
+            return
+        pipe.send(0.0)
+        while count := pipe.recv():
+            start = now()
             for _ in range(count):
                 step(x)
+            pipe.send((now() - start) / count)
+
+
+def measure(name: str, columns: list[str], x: Tensor, rounds: int, count: int, clock: str) -> dict[str, float]:
+    """Median seconds of a step by column."""
+    context = multiprocessing.get_context("spawn")
+    pipes, workers = {}, []
+    for column in columns:
+        pipe, end = context.Pipe()
+        workers.append(context.Process(target=work, args=(end, name, column, x, clock), daemon=True))
+        workers[-1].start()
+        if pipe.recv() is None:
+            print(f"  {column}: cannot be imported", flush=True)
+        else:
+            pipes[column] = pipe
+    times: dict[str, list[float]] = {column: [] for column in pipes}
+    for i in range(rounds + 1):
+        for column, pipe in pipes.items():
+            pipe.send(count)
             if i:  # the first round warms up
-                times[name].append((clock() - start) / count)
-    return {name: statistics.median(v) for name, v in times.items()}
+                times[column].append(pipe.recv())
+            else:
+                pipe.recv()
+    for pipe in pipes.values():
+        pipe.send(0)
+    for worker in workers:
+        worker.join()
+    return {column: statistics.median(v) for column, v in times.items()}
 
 
 def main() -> None:
@@ -340,24 +445,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--only", default=",".join(CASES))
+    parser.add_argument("--columns", default=";".join(COLUMNS), help="names as in the table, separated by ;")
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     ask = parser.parse_args()
-    pyro.enable_validation(False)
     clock = time.perf_counter if ask.clock == "wall" else time.process_time
     torch.manual_seed(0)
-    x = torch.bernoulli(torch.full((ROWS, PIXELS), 0.3))
-    print(f"torch {torch.__version__}, pyro {pyro.__version__}, {torch.get_num_threads()} threads, {ask.clock} time")
+    x = torch.bernoulli(torch.full((ask.batch, PIXELS), 0.3))
+    print(
+        f"torch {torch.__version__}, pyro {pyro.__version__}, {torch.get_num_threads()} threads, {ask.clock} time, "
+        f"batch {ask.batch}"
+    )
     for name in ask.only.split(","):
         print(name, flush=True)
-        case = CASES[name]()
-        steps = our_steps(case, x) | {"Pyro's SVI": pyro_step(case, x)} | hand_steps(case)
-        if name == "vae" and (jax_step := numpyro_step(x)) is not None:
-            steps["NumPyro, jitted"] = jax_step
-        found = measure(steps, x, ask.rounds, ask.steps, clock)
-        ours = found["ours, compiled"]
+        columns = [c for c in ask.columns.split(";") if name == "vae" or c not in ("NumPyro, jitted", "pythae")]
+        found = measure(name, columns, x, ask.rounds, ask.steps, ask.clock)
+        ours = found.get("ours, compiled", float("nan"))
         for column, seconds in found.items():
             print(f"  {column:24s} {seconds * 1e3:8.2f} ms   ours compiled / this {ours / seconds:5.2f}", flush=True)
-        print(f"  {'floor (arithmetic)':24s} {floor(case, x, clock) * 1e3:8.2f} ms", flush=True)
+        print(f"  {'floor (arithmetic)':24s} {floor(CASES[name](), x, clock) * 1e3:8.2f} ms", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,18 @@ WORTH = 0.75
 
 
 class _Part(NamedTuple):
-    """A piece of joined features: its tensor before it was expanded, and which columns it is."""
+    """A piece of joined features: its tensor before it was expanded (and rounded), and which columns it is."""
 
     source: fx.Node
     shape: tuple[int, ...]
     start: int
     width: int
+    rounded: dict[str, Any]
+
+    def matrix(self, graph: fx.Graph) -> fx.Node:
+        """Its own rows, [row, feature]."""
+        found = graph.call_function(_aten.reshape.default, (self.source, [-1, self.width]))
+        return graph.call_function(_aten._to_copy.default, (found,), self.rounded) if self.rounded else found
 
 
 def factored(module: fx.GraphModule) -> fx.GraphModule:
@@ -55,7 +61,10 @@ def _joined(node: Any) -> tuple[tuple[int, ...], list[_Part]] | None:
     """The rows' shape and the parts behind a matrix of joined features, if it is worth while to take it apart."""
     if not isinstance(node, fx.Node) or node.target not in _VIEWS:
         return None
-    cat = node.args[0]
+    rounded: dict[str, Any] = {}
+    cat: Any = node.args[0]
+    if isinstance(cat, fx.Node) and cat.target is _aten._to_copy.default and set(cat.kwargs) == {"dtype"}:
+        cat, rounded = cat.args[0], dict(cat.kwargs)  # factors in bfloat16
     shape = _shape(cat)
     if not isinstance(cat, fx.Node) or cat.target is not _aten.cat.default or shape is None:
         return None
@@ -69,7 +78,7 @@ def _joined(node: Any) -> tuple[tuple[int, ...], list[_Part]] | None:
         if own is None or whole is None or own[-1] != whole[-1]:
             return None
         own = (1,) * (len(shape) - len(own)) + own
-        parts.append(_Part(source, own, start, whole[-1]))  # type: ignore[arg-type]
+        parts.append(_Part(source, own, start, whole[-1], rounded))  # type: ignore[arg-type]
         start += whole[-1]
     rows = math.prod(shape[:-1])
     left = sum(p.width * math.prod(p.shape[:-1]) for p in parts)
@@ -90,9 +99,8 @@ def _forwards(graph: fx.Graph, node: fx.Node, rows: tuple[int, ...], parts: Sequ
     with graph.inserting_before(node):
         total: Any = bias
         for part in parts:
-            matrix = graph.call_function(_aten.reshape.default, (part.source, [-1, part.width]))
             slab = graph.call_function(_aten.slice.Tensor, (weight, 0, part.start, part.start + part.width))
-            product = graph.call_function(_aten.mm.default, (matrix, slab))
+            product = graph.call_function(_aten.mm.default, (part.matrix(graph), slab))
             placed = graph.call_function(_aten.reshape.default, (product, [*part.shape[:-1], size]))
             total = graph.call_function(_aten.add.Tensor, (placed, total))
         total = graph.call_function(_aten.expand.default, (total, [*rows, size]))
@@ -114,8 +122,7 @@ def _backwards(graph: fx.Graph, node: fx.Node, rows: tuple[int, ...], parts: Seq
             summed = graph.call_function(_aten.sum.dim_IntList, (spread, dims, True)) if dims else spread
             flat = graph.call_function(_aten.reshape.default, (summed, [-1, size]))
             left = graph.call_function(_aten.t.default, (flat,))
-            matrix = graph.call_function(_aten.reshape.default, (part.source, [-1, part.width]))
-            products.append(graph.call_function(_aten.mm.default, (left, matrix)))
+            products.append(graph.call_function(_aten.mm.default, (left, part.matrix(graph))))
         result = graph.call_function(_aten.cat.default, (products, 1))
     result.meta = dict(node.meta)
     node.replace_all_uses_with(result)

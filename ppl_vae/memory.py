@@ -1,8 +1,8 @@
 """Memory that one step gives back is kept for the next, instead of going back to the system and coming anew in pages.
 
 glibc's allocator returns freed blocks to the kernel beyond thresholds that fit small programs; a step frees and asks
-for the same megabytes again and again, and every page of 4 kB that comes back costs a microsecond in the kernel. For
-a label of ten values that was a fifth of a compiled step (docs/design/007-capture.md).
+for the same megabytes again and again, and every page of 4 kB that comes back costs two microseconds in the kernel:
+up to a tenth of a compiled step, a quarter of an eager one (docs/design/007-capture.md).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.acceleration import GraphStep, accelerated
 from ppl_vae.analysis import analyse, preserved_randomness, representative
@@ -244,15 +244,16 @@ def _adam(pair: Pair, settings: _Settings) -> torch.optim.Optimizer:
 
     Biases, scales, the means of a mixture and pseudo-inputs have no reason to be near 0.
     """
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": settings.weight_decay},
-        {"params": [], "weight_decay": 0.0},
-    ]
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in pair.named_parameters():
         if parameter.requires_grad:
-            groups[not (name.endswith("weight") and parameter.dim() > 1)]["params"].append(parameter)
+            decays = settings.weight_decay > 0 and name.endswith("weight") and parameter.dim() > 1
+            (decayed if decays else others).append(parameter)
+    groups = [(decayed, settings.weight_decay), (others, 0.0)]
     lr = settings.lr(0.0) if callable(settings.lr) else settings.lr
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr, fused=True)
+    # without decay one group, so one operation, for all parameters
+    return torch.optim.AdamW([{"params": p, "weight_decay": d} for p, d in groups if p], lr, fused=True)
 
 
 def _splits(data: Any) -> tuple[Split, Split | None]:
