@@ -61,9 +61,9 @@ def add_legend(ax: Any, **options: Any) -> Any:
 def shared_legend(figure: Figure, panels: Sequence[Any], **options: Any) -> None:
     """One legend for all panels, from the panel that has most entries; none if there are none."""
     handles, words = max((ax.get_legend_handles_labels() for ax in panels), key=lambda pair: len(pair[1]))
-    place = {"loc": "outside upper right", "ncols": 2, "title_fontsize": 9} | options
+    place = {"loc": "outside upper right", "ncols": 2, "title_fontsize": 9, "handlelength": 2.0} | options
     if words:
-        legend = figure.legend(handles, words, frameon=False, fontsize=9, labelcolor=INK, handlelength=2.0, **place)
+        legend = figure.legend(handles, words, frameon=False, fontsize=9, labelcolor=INK, **place)
         legend.get_title().set(color=SOFT, multialignment="left")
         for text in legend.get_texts():
             text.set_parse_math(False)

@@ -42,7 +42,7 @@ def bounds_against_particles(found: Comparison) -> Figure:
         ax.xaxis.set_major_locator(FixedLocator([k for k, _ in rungs]))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xticklabels([f"{k:,}" for k, _ in rungs])
-    shared_legend(figure, axes[:1], loc="outside upper left", ncols=min(3, len(found.pairs)))
+    shared_legend(figure, axes[:1], loc="outside upper left", ncols=min(3, len(found.pairs)), handlelength=2.6)
     figure.supxlabel(
         f"{found.rows:,} {found.where}; K = 1 is the ELBO, K = {found.particles:,} the log evidence",
         fontsize=9,
