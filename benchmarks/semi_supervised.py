@@ -83,7 +83,7 @@ def train(model, guide, data: Data, o, seed: int, **options) -> None:
         batch_size=o.batch_size,
         lr=Cosine(o.lr, o.epochs),
         weight_decay=o.weight_decay,
-        beta=WarmUp(o.epochs / 6),
+        beta=WarmUp(o.warm_up * o.epochs),
         seed=seed,
         device=o.device,
         **options,
@@ -129,6 +129,7 @@ def main() -> None:
     options.add_argument("--lr", type=float, default=1e-3)
     options.add_argument("--weight-decay", type=float, default=1.0)
     options.add_argument("--alpha", type=float, default=2.0, help="label_weight times labels over rows")
+    options.add_argument("--warm-up", type=float, default=1 / 6, help="share of the epochs in which beta grows")
     options.add_argument("--latent-dim", type=int, default=16)
     options.add_argument("--style-dim", type=int, default=8)
     options.add_argument("--width", type=int, default=256)

@@ -53,7 +53,7 @@ class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
         encoder: any module from the dict of observed fields, or from the only one, to features [B, F]; by default
             a `ppl_vae.encoders.FieldEncoder`.
         noise: deviation of the noise that this default encoder adds to standardised entries in training mode; with few
-            labels (M2) it makes the classifier, which reads the same features, far better.
+            labels (M2) it may help the classifier, which reads the same features.
         conditioning: "structured" conditions every latent on the earlier ones that its posterior depends on,
             "independent" on none.
         init_scale: posterior scale (unconstrained) at which training starts.
