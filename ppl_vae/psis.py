@@ -74,7 +74,7 @@ def smooth(log_weights: Float[Tensor, "particle row"]) -> Float[Tensor, "particl
     Source: Vehtari et al. 2024, arXiv 1507.02646.
 
     Example:
-        >>> torch.manual_seed(0).seed() and None
+        >>> _ = torch.manual_seed(0)
         >>> w = 3 * torch.randn(1000, 1)
         >>> bool(smooth(w).max() <= w.max()), bool((smooth(w) != w).sum() == 95)
         (True, True)
