@@ -82,7 +82,7 @@ def diagnose(
     wanted = _wanted(only)
     opened = open_words(run, model, guide, device)
     chosen, name = rows_of(opened, DataWords(data, label, o.split_words("--columns", columns), missing), split)
-    chosen = chosen.rows(slice(0, rows))
+    chosen = chosen.inliers().rows(slice(0, rows))
     found = {kind: _answer(kind, opened, chosen, seed) for kind in wanted}
     file = _keep(run, found, name, len(chosen))
     if as_json:
