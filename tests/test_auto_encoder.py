@@ -240,6 +240,7 @@ def trained(digits, seed=0, epochs=15, **options):
     return model, guide.eval()
 
 
+@pytest.mark.slow
 def test_penalties_do_on_digits_what_they_say(digits):
     """Smaller codes and flatter encoders than those of the plain autoencoder."""
     plain, sparse, flat = trained(digits), trained(digits, sparsity=1.0), trained(digits, contraction=1.0)

@@ -153,6 +153,7 @@ def test_reliability_is_that_of_scikit_learn():
 # -- exact posteriors ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_exact_posterior_passes_in_95_of_100_runs():
     runs = [
         calibration(linear_gaussian, linear_gaussian_exact, {"x": X}, simulations=120, draws=19, seed=seed)

@@ -144,6 +144,7 @@ def scripts_of_their_own():
     pyro.clear_param_store()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECOVERED)
 def test_an_example_recovers_what_it_simulated(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -175,6 +176,7 @@ def test_only_the_vae_has_an_evidence_and_knows_where_its_codes_are(capsys):
     assert table.loc["AutoEncoder", "squared error"] < table.loc["VAE", "squared error"]
 
 
+@pytest.mark.slow
 def test_the_estimators_recover_what_was_simulated(capsys):
     script = runpy.run_path(str(EXAMPLES / "scikit_learn.py"))
     search, (alone, both) = script["main"]()

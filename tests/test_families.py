@@ -179,6 +179,7 @@ def correlated(x=None):
         pyro.sample("x", dist.Normal(z.sum(-1), NOISE), obs=x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", [FullRank, LowRank, IAF], ids=lambda g: g.__name__)
 def test_a_full_covariance_reaches_the_evidence_of_a_linear_gaussian_model(guide):
     x = 1.5 * torch.randn(100)
@@ -201,6 +202,7 @@ QUICK = ("MeanField", "LowRank", "FullRank", "Householder", "Planar", "Radial", 
 CORRELATED = [n for n in GUIDES if n not in ("MeanField, independent", "Mixture", "CNF")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CORRELATED])
 def test_the_posterior_of_a_hierarchy_can_be_learned(name):
     """x ~ N(b, 1), b ~ N(a, 1), a ~ N(0, 1): the gap to the exact evidence closes, dependence included."""

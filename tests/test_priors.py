@@ -251,6 +251,7 @@ def test_the_evidence_is_computed_under_the_learned_prior(make, size):
         assert (found.log_evidence - wrong).abs().mean() > 2 * error.mean()
 
 
+@pytest.mark.slow
 @by_prior
 def test_a_prior_that_learns_has_no_worse_evidence_than_the_standard_normal(make):
     data = clusters()

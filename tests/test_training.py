@@ -114,6 +114,7 @@ def test_traceenum_sums_out_unmarked_labels():
     assert program.history[-1]["train"] == pytest.approx(ours.history[-1]["train"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 7])
 def test_global_latents_train_to_the_posterior_whatever_the_batch(size):
     """The mean's posterior is normal with a known precision: N/B wrong would make it 7/2 too narrow or wide."""
