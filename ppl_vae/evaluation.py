@@ -21,7 +21,10 @@ from ppl_vae.program import Pair
 from ppl_vae.psis import FEWEST, khat_limit
 from ppl_vae.running import Groups, Largest, Sums
 
-__all__ = ["Evaluation", "Evidence", "evaluate", "evidence_of"]
+__all__ = ["COLUMNS", "Evaluation", "Evidence", "evaluate", "evidence_of"]
+
+COLUMNS = ("elbo", "log_evidence", "log_evidence_se", "ess", "khat", "rate", "distortion")
+"""What is told of every row, whatever was asked for."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Evaluation:
 
     def columns(self) -> dict[str, Float[Tensor, " row"]]:
         """Everything that is told of single rows, by name."""
-        return {name: getattr(self, name) for name in _COLUMNS} | {f"iwae_{k}": v for k, v in self.iwae.items()}
+        return {name: getattr(self, name) for name in COLUMNS} | {f"iwae_{k}": v for k, v in self.iwae.items()}
 
     def summary(self) -> dict[str, float | int]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone.
@@ -88,9 +91,6 @@ class Evaluation:
         for k, values in self.iwae.items():
             found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": _standard_error(values)}
         return found
-
-
-_COLUMNS = ("elbo", "log_evidence", "log_evidence_se", "ess", "khat", "rate", "distortion")
 
 
 def _standard_error(values: Tensor) -> float:
@@ -154,9 +154,9 @@ def evaluate(
         chunks = Chunks(pair, plan.structure, compile)
         parts = [_rows(chunks, plan, i, batch, sizes) for i, batch in enumerate(plan.batches())]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    bounds = columns[len(_COLUMNS) :]
+    bounds = columns[len(COLUMNS) :]
     return Evaluation(
-        **dict(zip(_COLUMNS, columns, strict=False)),
+        **dict(zip(COLUMNS, columns, strict=False)),
         particles=particles,
         iwae=dict(zip(sizes, bounds[::2], strict=True)),
         iwae_se=dict(zip(sizes, bounds[1::2], strict=True)),

@@ -9,7 +9,6 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,6 +112,7 @@ def judge_gap(model: Any, guide: Any, rows: Any, most: int, particles: int, seed
 
     from ppl_vae.diagnostics.gaps import gap
 
+    rows = rows.inliers()
     count = len(rows)
     index = torch.linspace(0, count - 1, min(most, count)).round().long()
     which = f"all {count:,}" if len(index) == count else f"{len(index):,} of {count:,}, evenly spread"
@@ -256,13 +256,12 @@ def read_rows(run: Path, key: str, particles: int) -> Evaluation | None:
     """What `update_evaluation` wrote of single rows; nothing if it is not there or is no such table."""
     import torch
 
-    from ppl_vae.evaluation import Evaluation
+    from ppl_vae.evaluation import COLUMNS, Evaluation
 
     try:
         with rows_file(run, key).open(encoding="utf-8", newline="") as lines:
             table = list(csv.DictReader(lines))
-        names = [f.name for f in fields(Evaluation) if f.name not in ("particles", "iwae", "iwae_se", "findings")]
-        columns: dict[str, Any] = {n: torch.tensor([float(row[n]) for row in table]) for n in names}
+        columns: dict[str, Any] = {n: torch.tensor([float(row[n]) for row in table]) for n in COLUMNS}
         return Evaluation(**columns, particles=particles)
     except (OSError, KeyError, ValueError):
         return None

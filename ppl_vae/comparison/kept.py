@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ppl_vae.atomic import write
-from ppl_vae.evaluation import Evaluation
+from ppl_vae.evaluation import COLUMNS, Evaluation
 
 __all__ = ["NAME", "Kept", "keep", "kept"]
 
 NAME = "comparison.safetensors"
 """The file in a run folder."""
-
-_ROWS = ("elbo", "log_evidence", "log_evidence_se", "khat", "ess", "rate", "distortion")
 
 
 class Kept(NamedTuple):
@@ -31,7 +29,7 @@ def keep(run: Path, evaluation: Evaluation, key: Mapping[str, Any], about: Mappi
     """Write the rows of an evaluation into a run folder; `key` says how it was made, `about` what else to keep."""
     from safetensors.torch import save
 
-    columns = {name: getattr(evaluation, name) for name in _ROWS}
+    columns = {name: getattr(evaluation, name) for name in COLUMNS}
     for name in ("iwae", "iwae_se"):
         columns |= {f"{name} {k}": values for k, values in getattr(evaluation, name).items()}
     found = {"key": json.dumps(key, sort_keys=True), "about": json.dumps(about)}
