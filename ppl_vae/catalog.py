@@ -1,4 +1,4 @@
-"""The names of the command line: what there is in this package, and classes of a user's own file.
+"""The names of the command line: what there is in this package, and the options after a name.
 
 The tables are read from the source files, without importing torch, so that a listing or a mistyped name costs
 nothing. Adding a file to models/ or guides/, or a public class elsewhere, adds its name here.
@@ -9,41 +9,27 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import inspect
 import pkgutil
 import re
-import sys
-import traceback
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.user_files import is_file
 
 __all__ = [
     "KINDS",
-    "USER_MODULE",
     "Entry",
-    "UserObject",
-    "accepted",
-    "construct",
     "default_of",
     "find",
-    "is_file",
+    "split_options",
     "table",
-    "user_object",
-    "where",
 ]
 
 KINDS = ("models", "guides", "priors", "likelihoods", "bounds", "data")
 """The tables that there are."""
-
-USER_MODULE = "ppl_vae_user_"
-"""How the modules that are made of users' files begin."""
 
 _BY_FILE = ("models", "guides")
 _PYRO_BOUNDS = {
@@ -272,156 +258,3 @@ def _value(word: str) -> Any:
         except ValueError:
             continue
     return word
-
-
-# -- a user's own file -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class UserObject:
-    """An object of a user's file."""
-
-    path: Path
-    name: str
-    value: Any
-
-    def __str__(self) -> str:
-        return f"{self.path.name}:{self.name}"
-
-
-def is_file(text: str) -> bool:
-    """Whether a name of the command line means a user's file, `path/file.py:Name`.
-
-    Example:
-        >>> is_file("models/my.py:Net"), is_file("my.py"), is_file("vae")
-        (True, True, False)
-    """
-    return text.endswith(".py") or ".py:" in text
-
-
-def user_object(text: str, loaded: dict[Path, ModuleType] | None = None) -> UserObject:
-    """The object that `path/file.py:Name` means; this runs the file.
-
-    Args:
-        text: the file and, after a colon, the name in it.
-        loaded: files that have been run already, so that a model and a guide of one file share it.
-
-    Raises:
-        UserError: there is no such file or name, or the file does not run.
-    """
-    place, colon, name = text.rpartition(":")
-    path = Path(place if colon else text).expanduser()
-    if not colon or not name:
-        raise UserError(f"{text} does not say which object of the file: write {text.rstrip(':')}:NAME")
-    if not path.is_file():
-        raise UserError(f"there is no file {path}: check the path")
-    loaded = {} if loaded is None else loaded
-    key = path.resolve()
-    if key not in loaded:
-        loaded[key] = _run_file(key)
-    module = loaded[key]
-    if not hasattr(module, name):
-        own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
-        raise unknown_name(f"name in {path}", name, [n for n in own if not n.startswith("_")])
-    value = getattr(module, name)
-    if not callable(value):
-        raise UserError(f"{text} is of type {type(value).__name__}: expected a class or a function")
-    return UserObject(key, name, value)
-
-
-def _run_file(path: Path) -> ModuleType:
-    name = f"{USER_MODULE}{path.stem}_{zlib.crc32(str(path).encode()):08x}"  # two files may have one name
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and type hints look their module up
-    try:
-        with _beside(path):
-            spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(spec.name, None)
-        raise UserError(f"{path} cannot be imported: {where(error, path)}") from error
-    return module
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[None]:
-    """A script finds the files beside it, and so does a user's file; nothing here is shadowed by them."""
-    sys.path.append(str(path.parent))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(path.parent))
-
-
-def where(error: BaseException, *paths: Path) -> str:
-    """An error in one line, with the innermost line of these files that it went through."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) in paths]
-    line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
-    text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" + (f" (line {line})" if line else "")
-
-
-# -- construction ------------------------------------------------------------------------------------------
-
-
-def accepted(cls: type) -> dict[str, bool]:
-    """The arguments of a constructor, with whether each is required; looks through **kwargs to its bases."""
-    found: dict[str, bool] = {}
-    for part in cls.__mro__:
-        if "__init__" not in vars(part) or part.__module__.startswith(("torch.", "pyro.", "builtins")):
-            continue
-        parameters = list(inspect.signature(vars(part)["__init__"]).parameters.values())[1:]
-        for p in parameters:
-            if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
-                found.setdefault(p.name, p.default is p.empty)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    # A class that takes options by **kwargs may say which.
-    said: Any = vars(cls).get("__signature__")
-    for p in said.parameters.values() if said is not None else ():
-        if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
-            found.setdefault(p.name, p.default is p.empty)
-    return found
-
-
-def construct(
-    target: Callable[..., Any], known: Mapping[str, Any], options: Mapping[str, Any], name: str
-) -> tuple[Any, dict[str, Any]]:
-    """An object of a class, from the arguments that it takes; anything else is used as it is.
-
-    Args:
-        target: a class, a function or an object.
-        known: what it may ask for (the data, the model), passed if it does.
-        options: what the user asked for, by argument name.
-        name: of the target, for messages.
-
-    Returns:
-        The object and the arguments that it was given (an empty dict if it was used as it is).
-
-    Raises:
-        UserError: for an option that the class does not take, or an argument that nobody gave.
-    """
-    takes = accepted(target) if inspect.isclass(target) else {}
-    for option in options:
-        if option not in takes:
-            what = "does not take it" if inspect.isclass(target) else "is used as it is and takes no options"
-            offers = f"; it takes {', '.join(n for n in takes if n not in known)}" if takes else ""
-            raise UserError(f"--{option.replace('_', '-')} was given, but {name} {what}: leave it out{offers}")
-    if not inspect.isclass(target):
-        return target, {}
-    arguments = {k: v for k, v in known.items() if k in takes} | dict(options)
-    absent = [k for k, required in takes.items() if required and k not in arguments]
-    if absent:
-        raise UserError(
-            f"{name} needs the argument {absent[0]!r}, but is given {', '.join([*known, *options]) or 'none'}: "
-            "give it a default value, or in Python pass an object"
-        )
-    try:
-        return target(**arguments), arguments
-    except TypeError as error:
-        if not options:
-            raise
-        given = ", ".join(f"{k}={v!r}" for k, v in options.items())
-        raise UserError(f"{name} cannot be made with {given}: {error}") from error

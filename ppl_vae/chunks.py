@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, fx
 
 from ppl_vae.analysis import preserved_randomness
-from ppl_vae.capture import Graph, Uncapturable, capture
-from ppl_vae.compiler import CannotCompile, compiled
 from ppl_vae.errors import UserError
 from ppl_vae.execution import run
 from ppl_vae.factors import Factors
-from ppl_vae.graph import agree, generator_state
-from ppl_vae.lanes import WAYS, Compile, Lane
 from ppl_vae.linter import Finding
 from ppl_vae.program import Batch, Pair, Programs
+from ppl_vae.speed.capture import Graph, Uncapturable, capture
+from ppl_vae.speed.compiler import CannotCompile, compiled
+from ppl_vae.speed.graph import agree, generator_state
+from ppl_vae.speed.lanes import WAYS, Compile, Lane
 from ppl_vae.structure import Structure
 from ppl_vae.weights import LogWeights, concatenate
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from ppl_vae.chunks import Chunks
 from ppl_vae.data import as_split
 from ppl_vae.errors import UserError
-from ppl_vae.lanes import Compile, check_mode
 from ppl_vae.linter import Finding
 from ppl_vae.passes import Passes, passes
 from ppl_vae.program import Pair
 from ppl_vae.psis import FEWEST, khat_limit
 from ppl_vae.running import Groups, Largest, Sums
+from ppl_vae.speed.lanes import Compile, check_mode
 
 __all__ = ["COLUMNS", "Evaluation", "Evidence", "evaluate", "evidence_of"]
 

@@ -16,8 +16,8 @@ from ppl_vae.data import Split
 from ppl_vae.density import refuse_points
 from ppl_vae.errors import UserError
 from ppl_vae.execution import run
-from ppl_vae.memory import kept_memory
 from ppl_vae.program import Pair
+from ppl_vae.speed.memory import kept_memory
 from ppl_vae.structure import Structure, sample_sites
 from ppl_vae.support import check_support
 

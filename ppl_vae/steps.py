@@ -15,9 +15,9 @@ from torch import Tensor
 from ppl_vae.bounds.base import Bound
 from ppl_vae.errors import UserError
 from ppl_vae.execution import mark_summed
-from ppl_vae.precision import products
 from ppl_vae.program import Batch, Pair
 from ppl_vae.schedules import Capacity, FreeBits, Schedule, like
+from ppl_vae.speed.precision import products
 from ppl_vae.structure import Structure
 
 __all__ = ["BoundStep", "Outcome", "PyroStep", "make_step"]

@@ -17,10 +17,10 @@ from ppl_vae.diagnostics import Anomaly, anomaly
 from ppl_vae.diagnostics.anomalies import of_rows
 from ppl_vae.diagnostics.auc import auc, auc_difference
 from ppl_vae.diagnostics.baselines import independent_entries, pca_reconstruction
-from ppl_vae.drawing import to_png_bytes
 from ppl_vae.errors import UserError
 from ppl_vae.guides import MeanField
 from ppl_vae.models import M2, VAE
+from ppl_vae.plots.drawing import to_png_bytes
 
 F64 = torch.float64
 

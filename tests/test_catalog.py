@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ppl_vae import catalog
+from ppl_vae import catalog, construction, user_files
 from ppl_vae.errors import UserError
 
 
@@ -68,7 +68,7 @@ def test_a_file_is_run_once_for_both_programs_and_finds_what_is_beside_it(tmp_pa
     write(tmp_path, "size = 3", "beside.py")
     path = write(tmp_path, "import beside\nclass A: pass\nclass B(A): size = beside.size")
     loaded = {}
-    a, b = (catalog.user_object(f"{path}:{n}", loaded) for n in "AB")
+    a, b = (user_files.user_object(f"{path}:{n}", loaded) for n in "AB")
     assert issubclass(b.value, a.value)
     assert b.value.size == 3
     assert str(b) == "own.py:B"
@@ -79,7 +79,7 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder, f"def f(): return {folder!r}")
-    found = [catalog.user_object(f"{tmp_path / n / 'own.py'}:f").value for n in "ab"]
+    found = [user_files.user_object(f"{tmp_path / n / 'own.py'}:f").value for n in "ab"]
     assert [f() for f in found] == ["a", "b"]
     assert len({f.__module__ for f in found}) == 2
 
@@ -100,13 +100,13 @@ def test_a_file_that_will_not_do_is_refused_in_one_line(tmp_path, monkeypatch, t
     monkeypatch.chdir(tmp_path)
     write(tmp_path, text)
     with pytest.raises(UserError, match=message) as caught:
-        catalog.user_object(f"own.py{name}")
+        user_files.user_object(f"own.py{name}")
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
-        catalog.user_object(f"{tmp_path}/gone.py:Model")
+        user_files.user_object(f"{tmp_path}/gone.py:Model")
 
 
 class Base:
@@ -121,7 +121,7 @@ class Child(Base):
 
 
 def test_constructors_get_what_they_take():
-    made, arguments = catalog.construct(Child, {"data": 1, "model": 2}, {"latent_dim": 5}, "Child")
+    made, arguments = construction.construct(Child, {"data": 1, "model": 2}, {"latent_dim": 5}, "Child")
     assert (made.data, made.latent_dim, made.hidden) == (1, 5, (3,))
     assert arguments == {"data": 1, "latent_dim": 5}
 
@@ -130,24 +130,24 @@ def test_functions_and_objects_are_used_as_they_are():
     def model(x):
         return x
 
-    assert catalog.construct(model, {"data": 1}, {}, "model") == (model, {})
+    assert construction.construct(model, {"data": 1}, {}, "model") == (model, {})
     with pytest.raises(UserError, match="--latent-dim was given, but model is used as it is"):
-        catalog.construct(model, {}, {"latent_dim": 3}, "model")
+        construction.construct(model, {}, {"latent_dim": 3}, "model")
 
 
 def test_options_nobody_takes_and_arguments_nobody_gives_are_refused():
     with pytest.raises(UserError, match="--hidden was given, but Base does not take it"):
-        catalog.construct(Base, {"data": 1}, {"hidden": (3,)}, "Base")
+        construction.construct(Base, {"data": 1}, {"hidden": (3,)}, "Base")
     with pytest.raises(UserError, match="Base needs the argument 'data'"):
-        catalog.construct(Base, {"model": 1}, {}, "Base")
+        construction.construct(Base, {"model": 1}, {}, "Base")
 
 
 def test_modules_without_a_constructor_of_their_own_take_nothing():
     from pyro.nn import PyroModule
     from torch import nn
 
-    assert catalog.accepted(type("A", (nn.Module,), {})) == {}
-    assert catalog.accepted(type("B", (PyroModule,), {})) == {}
+    assert construction.accepted(type("A", (nn.Module,), {})) == {}
+    assert construction.accepted(type("B", (PyroModule,), {})) == {}
 
 
 def test_names_take_options():

@@ -39,11 +39,11 @@ from ppl_vae.diagnostics.features import matrices
 from ppl_vae.diagnostics.leave_one_out import LooPIT
 from ppl_vae.diagnostics.predictive_checks import PredictiveCheck
 from ppl_vae.diagnostics.uniformity import uniformity
-from ppl_vae.drawing import to_png_bytes
 from ppl_vae.errors import NoDensity, ProgramError, UserError
 from ppl_vae.guides import MeanField, Point
 from ppl_vae.likelihoods.discretised import LogisticLevels
 from ppl_vae.models import CVAE, M2, VAE, AutoEncoder
+from ppl_vae.plots.drawing import to_png_bytes
 
 F64 = torch.float64
 NORMAL = dist.Normal(t(0.0), t(1.0))

@@ -25,21 +25,22 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ppl_vae
-from ppl_vae import UserError, acceleration, chunks, lanes
+from ppl_vae import UserError, chunks
 from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE
-from ppl_vae.capture import Uncapturable, capture
-from ppl_vae.compiler import compiled, seconds_to_compile
-from ppl_vae.factoring import factored
-from ppl_vae.graph import StepGraph
 from ppl_vae.guides import CNF, MeanField, Refined
+from ppl_vae.loop import NoOptimizer
 from ppl_vae.models import VAE
 from ppl_vae.networks import concatenate
-from ppl_vae.precision import products
 from ppl_vae.program import Pair
 from ppl_vae.schedules import Capacity, FreeBits, WarmUp
+from ppl_vae.speed import acceleration, lanes
+from ppl_vae.speed.capture import Uncapturable, capture
+from ppl_vae.speed.compiler import compiled, seconds_to_compile
+from ppl_vae.speed.factoring import factored
+from ppl_vae.speed.graph import StepGraph
+from ppl_vae.speed.precision import products
 from ppl_vae.steps import BoundStep
-from ppl_vae.training import _NoOptimizer
 
 ALIKE = (
     "vector",
@@ -64,7 +65,7 @@ def step_of(model, guide, batch, bound, beta=WARM_UP, **options):
     structure = analyse(pair, batch)
     bound.refuse(structure)
     parameters = list(pair.parameters())
-    optimizer = torch.optim.SGD(parameters, 0.1) if parameters else _NoOptimizer()
+    optimizer = torch.optim.SGD(parameters, 0.1) if parameters else NoOptimizer()
     return BoundStep(pair, structure, bound, optimizer, 10 * len(next(iter(batch.values()))), beta, **options)
 
 

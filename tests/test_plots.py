@@ -11,8 +11,10 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from ppl_vae import atomic, drawing, html, plots
+from ppl_vae import atomic, plots
 from ppl_vae.errors import UserError
+from ppl_vae.plots import drawing
+from ppl_vae.report import html
 
 
 def rows(*shape):

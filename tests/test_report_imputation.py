@@ -10,14 +10,14 @@ import torch
 from test_report import untrained
 
 import ppl_vae
-from ppl_vae import plots_missing
 from ppl_vae.errors import UserError
 from ppl_vae.guides import MeanField
 from ppl_vae.likelihoods import Normal
 from ppl_vae.models import VAE
+from ppl_vae.plots import missing
 from ppl_vae.report import write_report
-from ppl_vae.report_imputation import _check, _filled, _hide, _impute, _split
-from ppl_vae.view import look
+from ppl_vae.report.imputation import _check, _filled, _hide, _impute, _split
+from ppl_vae.report.view import look
 
 
 def words_of(page):
@@ -101,8 +101,8 @@ def test_the_check_counts_what_it_says():
 def test_pictures_refuse_what_does_not_fit():
     x = np.zeros((2, 3))
     with pytest.raises(UserError, match="one for each column"):
-        plots_missing.imputed_rows(x, x, x, x, ["a"], ["r", "s"], np.ones((2, 3)))
+        missing.imputed_rows(x, x, x, x, ["a"], ["r", "s"], np.ones((2, 3)))
     with pytest.raises(UserError, match="one for each row"):
-        plots_missing.imputed_images(np.zeros((2, 4, 4)), np.zeros((2, 4, 4)), np.zeros((1, 2, 4, 4)), ["a"])
+        missing.imputed_images(np.zeros((2, 4, 4)), np.zeros((2, 4, 4)), np.zeros((1, 2, 4, 4)), ["a"])
     with pytest.raises(UserError, match="shape of x"):
-        plots_missing.hidden_entries(x, x[:1], x, x, ["a", "b", "c"])
+        missing.hidden_entries(x, x[:1], x, x, ["a", "b", "c"])

@@ -12,16 +12,17 @@ from pyro.infer import Trace_ELBO
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ppl_vae
-from ppl_vae import UserError, lanes, memory
+from ppl_vae import UserError
 from ppl_vae.analysis import analyse
 from ppl_vae.bounds import IWAE
-from ppl_vae.compiler import compiled
-from ppl_vae.graph import StepGraph
 from ppl_vae.guides import MeanField, Refined
-from ppl_vae.lanes import Lane
-from ppl_vae.memory import kept_memory
 from ppl_vae.models import VAE
 from ppl_vae.program import Pair
+from ppl_vae.speed import lanes, memory
+from ppl_vae.speed.compiler import compiled
+from ppl_vae.speed.graph import StepGraph
+from ppl_vae.speed.lanes import Lane
+from ppl_vae.speed.memory import kept_memory
 from ppl_vae.steps import BoundStep
 
 
@@ -108,8 +109,8 @@ def test_a_gpu_is_waited_for_only_while_times_are_compared(monkeypatch):
 PAGES = """
 import resource
 import torch
-from ppl_vae import memory
-from ppl_vae.memory import kept_memory
+from ppl_vae.speed import memory
+from ppl_vae.speed.memory import kept_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -106,7 +106,7 @@ def _wanted(only: str | None) -> list[str]:
 
 def _answer(kind: str, run: Run, rows: Split, seed: int) -> dict[str, Any]:
     """Verdict and numbers, with the figure written; a line where the question has no meaning for this pair."""
-    from ppl_vae.drawing import save
+    from ppl_vae.plots.drawing import save
 
     note(f"{kind} ...")
     try:
@@ -119,7 +119,7 @@ def _answer(kind: str, run: Run, rows: Split, seed: int) -> dict[str, Any]:
 
 def _keep(run: Path, found: dict[str, dict[str, Any]], name: str, rows: int) -> Path:
     from ppl_vae.atomic import write_json
-    from ppl_vae.report_diagnosed import read_diagnostics
+    from ppl_vae.report.diagnosed import read_diagnostics
 
     said = {kind: {"rows": f"{rows:,} rows: {name}", **plain(answer)} for kind, answer in found.items()}
     return write_json(run / "diagnostics.json", read_diagnostics(run) | said)

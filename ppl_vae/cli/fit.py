@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ppl_vae import catalog
+from ppl_vae import catalog, construction, user_files
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import ProgramWords
 from ppl_vae.errors import UserError
@@ -225,7 +225,7 @@ class Request:
     @property
     def is_own(self) -> bool:
         """Whether a program is of a user's file."""
-        return catalog.is_file(self.model) or catalog.is_file(self.guide)
+        return user_files.is_file(self.model) or user_files.is_file(self.guide)
 
     def program_options(self) -> dict[str, Any]:
         """What was asked of the programs, by argument name."""
@@ -234,7 +234,7 @@ class Request:
             if (word := getattr(self, kind)) is not None:
                 name, options = catalog.split_options(word)
                 entry = catalog.find(f"{kind}s", name)
-                found[kind] = catalog.construct(entry.load(), {}, options, f"{kind} {entry.name}")[0]
+                found[kind] = construction.construct(entry.load(), {}, options, f"{kind} {entry.name}")[0]
         found |= {"latent_dim": self.latent_dim, "hidden": o.whole_numbers("--hidden", self.hidden)}
         found |= {"given": o.split_words("--given", self.given)}
         return {name: value for name, value in found.items() if value is not None}

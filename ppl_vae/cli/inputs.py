@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae import catalog
+from ppl_vae import catalog, construction, user_files
 from ppl_vae.cli.output import note
 from ppl_vae.errors import UserError, unknown_name
 
@@ -54,14 +54,14 @@ class ProgramWords:
     def check(self) -> None:
         """Refuse unknown names, before anything slow is imported."""
         for kind, word in (("models", self.model), ("guides", self.guide)):
-            if not catalog.is_file(word):
+            if not user_files.is_file(word):
                 catalog.find(kind, catalog.split_options(word)[0])
 
-    def target(self, kind: str) -> tuple[Any, str, catalog.UserObject | None]:
+    def target(self, kind: str) -> tuple[Any, str, user_files.UserObject | None]:
         """The class or function, its name for people, and the user's object if it is one."""
         word, _ = catalog.split_options(self.model if kind == "models" else self.guide)
-        if catalog.is_file(word):
-            own = catalog.user_object(word, self.loaded)
+        if user_files.is_file(word):
+            own = user_files.user_object(word, self.loaded)
             return own.value, str(own), own
         entry = catalog.find(kind, word)
         return entry.load(), entry.name, None
@@ -75,24 +75,24 @@ def build(words: ProgramWords, data: Data, options: Mapping[str, Any]) -> tuple[
     """
     target, name, own = words.target("models")
     takes, guide_takes = (
-        catalog.accepted(t) if isinstance(t, type) else {} for t in (target, words.target("guides")[0])
+        construction.accepted(t) if isinstance(t, type) else {} for t in (target, words.target("guides")[0])
     )
     # Network widths mean both networks; they are an error only where nobody has a network.
     given = {k: v for k, v in options.items() if k != "hidden" or k in takes or k not in guide_takes}
     given |= catalog.split_options(words.model)[1]
-    value, arguments = catalog.construct(target, {"data": data}, given, name)
+    value, arguments = construction.construct(target, {"data": data}, given, name)
     known = {id(data): "data", id(data.schema): "data"}
     model = Program(value, name, _record(own, arguments, known))
     target, name, own = words.target("guides")
     given = {k: v for k, v in options.items() if k == "hidden" and k in guide_takes}
     given |= catalog.split_options(words.guide)[1]
-    value, arguments = catalog.construct(target, {"model": model.value, "data": data}, given, name)
+    value, arguments = construction.construct(target, {"model": model.value, "data": data}, given, name)
     known[id(model.value)] = "model"
     return model, Program(value, name, _record(own, arguments, known))
 
 
 def _record(
-    own: catalog.UserObject | None, arguments: Mapping[str, Any], known: Mapping[int, str]
+    own: user_files.UserObject | None, arguments: Mapping[str, Any], known: Mapping[int, str]
 ) -> dict[str, Any] | None:
     if own is None:
         return None
@@ -115,7 +115,7 @@ def make_bound(word: str, particles: int | None) -> Any:
         if options or not isinstance(k, int) or k < 1:
             raise UserError(f"--bound {word}: Pyro's own bounds take one option, particles, at least 1")
         return entry.load()(num_particles=k, vectorize_particles=k > 1)
-    return catalog.construct(entry.load(), {}, options, f"bound {entry.name}")[0]
+    return construction.construct(entry.load(), {}, options, f"bound {entry.name}")[0]
 
 
 # -- runs --------------------------------------------------------------------------------------------------
@@ -179,9 +179,9 @@ def _again(
 ) -> Any:
     from ppl_vae.specs import file_hash, rebuild
 
-    if not catalog.is_file(word):
+    if not user_files.is_file(word):
         raise UserError(f"--{role} expects FILE.py:NAME, got {word!r}")
-    own = catalog.user_object(word, loaded)
+    own = user_files.user_object(word, loaded)
     if file_hash(own.path) != record["sha256"]:
         note(f"warning: {own.path} is not the file that this run was trained with (or was changed since)")
     if not isinstance(own.value, type):

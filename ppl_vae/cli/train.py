@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from ppl_vae import catalog
+from ppl_vae import catalog, user_files
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import DataWords, Program, ProgramWords, build, make_bound
 from ppl_vae.cli.output import (
@@ -290,7 +290,7 @@ def _finish(
     note(f"{len(result.history)} epochs in {seconds:.0f} s{early}; kept epoch {result.best.epoch}")
     if summary is not None:
         print_table(evaluation_table(f"{summary['rows']:,} {split} rows of {Path(ask.data).name}", summary))
-    own = [f"--{r} {w}" for r, w in (("model", ask.model), ("guide", ask.guide)) if catalog.is_file(w)]
+    own = [f"--{r} {w}" for r, w in (("model", ask.model), ("guide", ask.guide)) if user_files.is_file(w)]
     more = " ".join(["", *own])
     typer.echo(f"run:    {out}")
     if report is not None:

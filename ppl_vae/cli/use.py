@@ -256,7 +256,7 @@ def report(
     opened = open_words(run, model, guide)
     rows = _whole(opened, words)
     from ppl_vae.report import write_report
-    from ppl_vae.view import held_out
+    from ppl_vae.report.view import held_out
 
     found = read_evaluation(run)
     shown = held_out(rows).name

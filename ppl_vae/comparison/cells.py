@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ppl_vae import catalog
+from ppl_vae import catalog, user_files
 from ppl_vae.atomic import write_json
 from ppl_vae.comparison.comparable import Observed, observed, preparation, refuse_incomparable
 from ppl_vae.comparison.compare import Comparison, ranked
@@ -200,7 +200,7 @@ def _job(grid: Grid, cell: Cell, out: Path, key: Mapping[str, Any]) -> Job | Non
         commands.append(["fit", *_words(grid.options(cell)), "--out", str(run), *(["--resume"] if begun else [])])
     elif kept(run, key) is not None:
         return None
-    own = [(f"--{r}", cell.factors[r]) for r in ("model", "guide") if catalog.is_file(cell.factors[r])]
+    own = [(f"--{r}", cell.factors[r]) for r in ("model", "guide") if user_files.is_file(cell.factors[r])]
     rungs = ",".join(map(str, key["iwae"]))
     judge = [
         "compare-cell",

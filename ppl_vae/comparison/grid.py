@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppl_vae import catalog
+from ppl_vae import catalog, user_files
 from ppl_vae.comparison.cells import train_grid
 from ppl_vae.comparison.compare import Comparison
 from ppl_vae.errors import UserError, unknown_name
@@ -40,7 +40,7 @@ class Cell(NamedTuple):
         """The name of its run folder, of all its words."""
         words = [word for factor, word in self.factors.items() if (factor, word) != ("prior", OWN)]
         plain = [
-            re.sub(r"[^\w.+]+", "_", catalog.split_options(w)[0].rpartition(":")[2] if catalog.is_file(w) else w)
+            re.sub(r"[^\w.+]+", "_", catalog.split_options(w)[0].rpartition(":")[2] if user_files.is_file(w) else w)
             for w in words
         ]
         tail = "" if plain == words else f"-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:6]}"
@@ -79,7 +79,7 @@ class Grid:
             for word in words:
                 if words.count(word) > 1:
                     raise UserError(f"{name}: {word!r} is there twice: name each once")
-                if not catalog.is_file(word) and word != OWN:
+                if not user_files.is_file(word) and word != OWN:
                     catalog.find(name, catalog.split_options(word)[0])
         if not isinstance(self.seeds, int) or self.seeds < 1:
             raise UserError(f"seeds must be a whole number of at least 1, got {self.seeds!r}")
@@ -120,7 +120,7 @@ class Grid:
     def digest(self, cell: Cell) -> str:
         """A hash of all that a training depends on: its options, its data file, a user's programs."""
         options = self.options(cell)
-        own = [catalog.split_options(w)[0].rpartition(":")[0] for w in cell.factors.values() if catalog.is_file(w)]
+        own = [catalog.split_options(w)[0].rpartition(":")[0] for w in cell.factors.values() if user_files.is_file(w)]
         files = [str(options["data"]), *own]
         said = {k: str(v) for k, v in sorted(options.items())} | {f"content of {f}": _content(f) for f in files}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

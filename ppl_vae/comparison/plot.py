@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ppl_vae.comparison.pairs import Bound, Compared, difference
-from ppl_vae.drawing import CLASSES, SOFT, house_axes, shared_legend, shorten
+from ppl_vae.plots.drawing import CLASSES, SOFT, house_axes, shared_legend, shorten
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.compare import Comparison

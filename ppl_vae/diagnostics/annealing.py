@@ -15,7 +15,7 @@ from ppl_vae.diagnostics.bridge import Start
 from ppl_vae.diagnostics.ladder import Settings, ladder
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
-from ppl_vae.lanes import Compile
+from ppl_vae.speed.lanes import Compile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

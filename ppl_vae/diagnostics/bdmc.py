@@ -19,9 +19,9 @@ from ppl_vae.diagnostics.ladder import Climb, Settings, ladder
 from ppl_vae.diagnostics.simulation import simulated
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
-from ppl_vae.lanes import Compile
 from ppl_vae.passes import judging, some_rows
 from ppl_vae.program import Pair
+from ppl_vae.speed.lanes import Compile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,10 +23,10 @@ from ppl_vae.completion import replayed
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.execution import Run, for_particles, run, summing, traced
 from ppl_vae.factors import Factor, Factors
-from ppl_vae.lanes import Compile
 from ppl_vae.missing import Holes
 from ppl_vae.program import Batch, Pair
 from ppl_vae.sites import Site, read_site
+from ppl_vae.speed.lanes import Compile
 from ppl_vae.structure import Structure, sample_sites
 
 __all__ = ["Bridge", "Start"]

@@ -16,11 +16,11 @@ from ppl_vae.data import as_split
 from ppl_vae.diagnostics.annealing import annealed_evidence
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.evaluation import evidence_of
-from ppl_vae.lanes import Compile
 from ppl_vae.passes import FLOATS_AT_ONCE, Passes, passes
 from ppl_vae.program import Batch, Pair
 from ppl_vae.psis import khat, khat_limit
 from ppl_vae.refining import moved, offsets_of, refine
+from ppl_vae.speed.lanes import Compile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,9 +16,9 @@ from ppl_vae.data import as_split
 from ppl_vae.diagnostics.bridge import Bridge, Start
 from ppl_vae.diagnostics.transitions import next_step_size, transition
 from ppl_vae.errors import UserError
-from ppl_vae.lanes import Compile, check_mode
 from ppl_vae.passes import Passes, passes
 from ppl_vae.program import Batch, Pair
+from ppl_vae.speed.lanes import Compile, check_mode
 
 __all__ = ["Climb", "Ladder", "Settings", "ladder", "rungs"]
 

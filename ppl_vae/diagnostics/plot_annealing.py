@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ppl_vae.drawing import BLUE, GREEN, ORANGE, Array, add_legend, as_numbers, expect, house_axes
+from ppl_vae.plots.drawing import BLUE, GREEN, ORANGE, Array, add_legend, as_numbers, expect, house_axes
 
 __all__ = ["annealing", "bounds"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.drawing import BLUE, GREEN, INK, ORANGE, PALE, SOFT, add_legend, house_axes
+from ppl_vae.plots.drawing import BLUE, GREEN, INK, ORANGE, PALE, SOFT, add_legend, house_axes
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics.anomalies import Anomaly

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.drawing import BLUE, ORANGE, SOFT, Array, add_legend, as_numbers, expect, house_axes
+from ppl_vae.plots.drawing import BLUE, ORANGE, SOFT, Array, add_legend, as_numbers, expect, house_axes
 
 __all__ = ["gaps"]
 

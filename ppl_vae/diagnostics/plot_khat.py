@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.drawing import BLUE, INK, ORANGE, Array, add_legend, as_numbers, expect, house_axes
+from ppl_vae.plots.drawing import BLUE, INK, ORANGE, Array, add_legend, as_numbers, expect, house_axes
 from ppl_vae.psis import khat_limit
 
 __all__ = ["khat_scatter"]

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ppl_vae.diagnostics.uniformity import GRID
-from ppl_vae.drawing import BLUE, INK, ORANGE, add_legend, house_axes
-from ppl_vae.drawing import GRID as SHADE
+from ppl_vae.plots.drawing import BLUE, INK, ORANGE, add_legend, house_axes
+from ppl_vae.plots.drawing import GRID as SHADE
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics.leave_one_out import LooPIT

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.drawing import BLUE, GREEN, INK, ORANGE, PALE, SOFT, add_legend, house_axes, shorten
 from ppl_vae.latents import ACTIVE
+from ppl_vae.plots.drawing import BLUE, GREEN, INK, ORANGE, PALE, SOFT, add_legend, house_axes, shorten
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics.posterior_collapse import Collapse

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ppl_vae.drawing import BLUE, INK, ORANGE, PANELS, house_axes, shared_legend, shorten
+from ppl_vae.plots.drawing import BLUE, INK, ORANGE, PANELS, house_axes, shared_legend, shorten
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics.predictive_checks import PredictiveCheck

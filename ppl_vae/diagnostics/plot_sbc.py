@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ppl_vae.diagnostics.ranks import ecdf_band
 from ppl_vae.diagnostics.reliability import Reliability
-from ppl_vae.drawing import CLASSES, GRID, INK, PALE, SOFT, add_legend, house_axes, shorten
+from ppl_vae.plots.drawing import CLASSES, GRID, INK, PALE, SOFT, add_legend, house_axes, shorten
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics.sbc import Calibration

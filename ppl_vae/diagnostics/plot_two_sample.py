@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.drawing import BLUE, ORANGE, house_axes, shared_legend
+from ppl_vae.plots.drawing import BLUE, ORANGE, house_axes, shared_legend
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics.two_samples import TwoSample

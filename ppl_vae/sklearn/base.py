@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
-from ppl_vae import catalog
+from ppl_vae import catalog, construction
 from ppl_vae.analysis import preserved_randomness
 from ppl_vae.data import Data, Schema, Split
 from ppl_vae.decoding import RowModel
@@ -187,7 +187,7 @@ def made(kind: str, value: Any, **known: Any) -> Any:
     """
     if isinstance(value, str):
         value = catalog.find(kind, value).load()
-    return catalog.construct(value, known, {}, value.__name__)[0] if isinstance(value, type) else value
+    return construction.construct(value, known, {}, value.__name__)[0] if isinstance(value, type) else value
 
 
 def plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from ppl_vae.drawing import BLUE, INK, ORANGE, Array, as_numbers, expect, house_axes, shorten, signed
+from ppl_vae.plots.drawing import BLUE, INK, ORANGE, Array, as_numbers, expect, house_axes, shorten, signed
 
 __all__ = ["heatmap"]
 

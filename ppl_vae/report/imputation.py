@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae import plots_missing
 from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError
-from ppl_vae.html import Section
 from ppl_vae.imputation import Imputation, impute
-from ppl_vae.report_figures import Album, Picture, is_picture, limits_of, names_of
-from ppl_vae.view import View
+from ppl_vae.plots import missing
+from ppl_vae.report.album import Album, Picture, is_picture, limits_of, names_of
+from ppl_vae.report.html import Section
+from ppl_vae.report.view import View
 
 __all__ = ["imputed"]
 
@@ -64,7 +64,7 @@ def _words(view: View, found: Imputation) -> str:
 
 def _pictures(view: View, some: list[int], found: Imputation, album: Album) -> Section:
     rows = list(range(min(SHOWN, len(some))))
-    figure = plots_missing.imputed_images(
+    figure = missing.imputed_images(
         view.values[[some[r] for r in rows]],
         found.mean[view.field.name][rows].float().cpu(),
         found.draws[view.field.name][:5, rows].float().cpu(),
@@ -166,7 +166,7 @@ def _rows(view: View, some: list[int], found: Imputation, numeric: list[int], al
     centre = every.nanmean(0)
     unit = (every - centre).square().nanmean(0).sqrt()
     names = names_of(view)
-    figure = plots_missing.imputed_rows(
+    figure = missing.imputed_rows(
         torch.where(gone, mean, values)[rows][:, columns],
         low[rows][:, columns],
         high[rows][:, columns],
@@ -188,7 +188,7 @@ def _rows(view: View, some: list[int], found: Imputation, numeric: list[int], al
 def _against(view: View, again: Imputation, truth: Tensor, numeric: list[int], album: Album) -> Picture:
     mean, low, high = (part[:, numeric] for part in _filled(view, again))
     names = names_of(view)
-    figure = plots_missing.hidden_entries(truth[:, numeric], mean, low, high, [names[j] for j in numeric])
+    figure = missing.hidden_entries(truth[:, numeric], mean, low, high, [names[j] for j in numeric])
     caption = (
         "A point is an entry that was hidden from the model, a bar the middle 90 % of its draws. On the line the model "
         "knew it from the rest of the row; a flat cloud with long bars says that it cannot be known from there; bars "

@@ -9,9 +9,9 @@ from typing import Literal
 
 import torch
 
-from ppl_vae.capture import Graph
-from ppl_vae.compiler import seconds_to_compile
 from ppl_vae.errors import unknown_name
+from ppl_vae.speed.capture import Graph
+from ppl_vae.speed.compiler import seconds_to_compile
 
 __all__ = ["WAYS", "Compile", "Lane", "check_mode"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ppl_vae.drawing import (
+from ppl_vae.plots.drawing import (
     BLUE,
     GRID,
     INK,

@@ -6,15 +6,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae import plots
-from ppl_vae.heatmap import heatmap
-from ppl_vae.html import Section
-from ppl_vae.report_figures import LINES, Album, Picture, is_picture, limits_of, names_of, spread_of
-from ppl_vae.view import View
+from ppl_vae.report.album import COLUMNS, LINES, Album, Picture, is_picture, limits_of, names_of, spread_of
+from ppl_vae.report.html import Section
+from ppl_vae.report.view import View
 
 __all__ = ["labels_and_clusters"]
-
-COLUMNS = 12
-"""Rows of every cluster, draws of every label, and styles, at most."""
 
 
 def labels_and_clusters(view: View, album: Album) -> list[Section]:
@@ -67,7 +63,7 @@ def _confusion(view: View, site: str, probs: Tensor, truth: Tensor, names: list[
     pairs = truth[known] * len(names) + probs.argmax(-1)[known]
     counts = pairs.bincount(minlength=len(names) ** 2).reshape(len(names), -1)
     share = 100 * counts / counts.sum(1, keepdim=True)  # NaN where a label does not occur
-    figure = heatmap(share, names, names, axes=(f"likeliest {site}", f"true {site}"))
+    figure = plots.heatmap(share, names, names, axes=(f"likeliest {site}", f"true {site}"))
     caption = (
         f"How often {view.split} rows of each true label (line) get each likeliest value (column), in % of the line. "
         "Away from the diagonal are the labels that are taken for others."
@@ -83,7 +79,7 @@ def _exemplars(view: View, site: str, probs: Tensor, names: list[str], album: Al
         weight = torch.cat([probs, torch.ones(len(probs), 1)], 1).T  # the last line: all rows
         means = (weight @ (values.nan_to_num() * seen)) / (weight @ seen).clamp(min=1e-6)
         shifts = (means[:-1] - means[-1]) / torch.where(spread > 0, spread, 1.0)
-        figure = heatmap(shifts, names, names_of(view), axes=("column", site), signs=True)
+        figure = plots.heatmap(shifts, names, names_of(view), axes=("column", site), signs=True)
         caption = (
             f"The mean of every column over the rows of each value of {site}, weighted by q({site} | x), in standard "
             "deviations from the mean of all rows: blue is below, orange is above."

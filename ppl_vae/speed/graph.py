@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.analysis import preserved_randomness
-from ppl_vae.capture import Graph, Uncapturable, capture, kept_buffers
 from ppl_vae.program import Batch
+from ppl_vae.speed.capture import Graph, Uncapturable, capture, kept_buffers
 from ppl_vae.steps import BoundStep, Outcome
 
 __all__ = ["StepGraph", "Values", "agree", "generator_state"]

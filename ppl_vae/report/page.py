@@ -10,15 +10,17 @@ from ppl_vae import plots
 from ppl_vae.atomic import write
 from ppl_vae.data import Data, Split
 from ppl_vae.evaluation import Evaluation
-from ppl_vae.html import Section, render
-from ppl_vae.report_diagnosed import diagnosed
-from ppl_vae.report_figures import Album, latent_space, prior_samples, reconstructions, under_conditions
-from ppl_vae.report_imputation import imputed
-from ppl_vae.report_labels import labels_and_clusters
-from ppl_vae.report_trust import trusted_rows
-from ppl_vae.report_words import data_name, headline, name_of, number, what_was_trained, without_evidence
+from ppl_vae.report.album import Album
+from ppl_vae.report.diagnosed import diagnosed
+from ppl_vae.report.html import Section, render
+from ppl_vae.report.imputation import imputed
+from ppl_vae.report.labels import labels_and_clusters
+from ppl_vae.report.latent_space import latent_space
+from ppl_vae.report.rows import prior_samples, reconstructions, under_conditions
+from ppl_vae.report.trust import trusted_rows
+from ppl_vae.report.view import MOST, View, look
+from ppl_vae.report.words import data_name, headline, name_of, number, what_was_trained, without_evidence
 from ppl_vae.runs import Run
-from ppl_vae.view import MOST, View, look
 
 __all__ = ["write_report"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.errors import UserError
-from ppl_vae.html import Section
+from ppl_vae.report.html import Section
 
 __all__ = ["diagnosed", "read_diagnostics"]
 

@@ -1,202 +1,26 @@
-"""The sections of a report that show what a trained pair makes of rows, with captions in plain words."""
+"""The sections of a report about latents: what moves with each of them, which are used, where rows lie."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ppl_vae import plots
-from ppl_vae.atomic import write
-from ppl_vae.drawing import PANELS, signed, to_png_bytes
-from ppl_vae.html import Section
 from ppl_vae.latents import ACTIVE, Latents
-from ppl_vae.report_words import number
-from ppl_vae.view import View
+from ppl_vae.plots.drawing import PANELS, signed
+from ppl_vae.report.album import LINES, Album, Picture, flat, is_picture, limits_of, names_of, spread_of
+from ppl_vae.report.html import Section
+from ppl_vae.report.view import View
+from ppl_vae.report.words import number
 
-__all__ = [
-    "Album",
-    "is_picture",
-    "latent_space",
-    "limits_of",
-    "names_of",
-    "prior_samples",
-    "reconstructions",
-    "spread_of",
-    "under_conditions",
-]
+__all__ = ["latent_space"]
 
 SPAN = 2.5
 STEPS = 11
-LINES = 64
-"""How many latents are moved, and how many conditions are shown, at most."""
-
-COLUMNS = 12
-"""Draws under every condition."""
-
-Picture = tuple[bytes, str, str]
-
-
-@dataclass(frozen=True)
-class Album:
-    """Draws each figure once, for the folder and for the page."""
-
-    folder: Path
-
-    def add(self, name: str, figure: Figure, caption: str) -> Picture:
-        """A figure as a section holds it, after writing it to `name`.png."""
-        png = to_png_bytes(figure)
-        write(self.folder / f"{name}.png", png)
-        return png, caption, f"{name.replace('-', ' ')}: {caption.partition('.')[0]}"
-
-
-# -- the observed field --------------------------------------------------------------------------------------
-
-
-def reconstructions(view: View, album: Album) -> Section:
-    """Rows beside E[x | z] for the latents that the guide finds in them."""
-    title = f"{view.split.capitalize()} rows and their reconstructions"
-    how = "averaged over 16 draws from the guide" if view.averages else "at the posterior mean"
-    words = (
-        "Each row is encoded by the guide, and the model is asked what it expects to see for these latents: "
-        f"E[x|z] {how}."
-    )
-    if view.drawn:
-        words += f" The guide leaves {', '.join(view.drawn)} open; the model draws it from p(z)."
-    if not is_picture(view):
-        mean = view.reconstruct(list(range(len(view))))
-        figure = plots.table_reconstructions(_flat(view.values), _flat(mean), names=names_of(view))
-        caption = (
-            "A point is a row. On the line, the latents keep this column. A flat cloud: they do not, and the "
-            "model falls back on the column's average."
-        )
-        return Section(title, words, figures=(album.add("reconstructions", figure, caption),))
-    rows = list(range(min(24, len(view))))
-    names = [view.class_of(row) for row in rows]
-    if labels := view.labels is not None:
-        rows.sort(key=lambda row: (names[row] is None, names[row] or ""))
-    figure = plots.reconstructions(
-        view.values[rows],
-        view.reconstruct(rows),
-        labels=[names[row] or "?" for row in rows] if labels else None,
-        limits=limits_of(view),
-    )
-    caption = (
-        f"{len(rows)} {view.split} rows picked at random{', sorted by class' if labels else ''}: above the "
-        "data, below the model. Look for what the latents lose: a row that comes back as something else, or "
-        f"strokes and edges that are smoothed away.{_gaps(view)}"
-    )
-    return Section(title, words, figures=(album.add("reconstructions", figure, caption),))
-
-
-def prior_samples(view: View, album: Album) -> Section:
-    """What the model makes of latents from the prior, beside data."""
-    if view.flat:
-        return _arbitrary(view, album)
-    title = "Samples from the prior"
-    words = (
-        "No row is encoded here: latents z are drawn from the prior p(z), and the model makes something of "
-        "them. This is what it has learned to be possible."
-    )
-    if not is_picture(view):
-        draws = view.prior(max(500, len(view)), draw=True)
-        figure = plots.table_samples(_flat(view.values), _flat(draws), names=names_of(view))
-        caption = (
-            f"Grey: the {len(view):,} {view.split} rows. Blue line: {len(draws):,} rows drawn from the "
-            "model, z from p(z) and x from p(x|z). The two should cover each other: where only the line is, "
-            "the model invents; where only grey is, it misses rows."
-        )
-        return Section(title, words, figures=(album.add("samples", figure, caption),))
-    rows, limits = list(range(min(64, len(view)))), limits_of(view)
-    made = plots.samples(view.prior(len(rows)), limits=limits, title="model: E[x|z] for z from the prior")
-    real = plots.samples(view.values[rows], limits=limits, title=f"data: {view.split} rows")
-    said = (
-        "Mean pictures E[x|z], not draws of single pixels, so they look smoother than data. Look for "
-        "pictures that resemble no row: there the prior has mass where no row is."
-    )
-    beside = f"As many {view.split} rows for comparison: is every kind made, and as often?{_gaps(view)}"
-    return Section(title, words, figures=(album.add("samples", made, said), album.add("data", real, beside)))
-
-
-def _arbitrary(view: View, album: Album) -> Section:
-    """What a decoder without a prior makes of N(0, I), which is not where its codes are."""
-    title = "Not samples: decoding N(0, I)"
-    words = (
-        "A deterministic autoencoder has no prior, so it has no samples. Here its decoder is given draws of N(0, I), "
-        "as one would a VAE's: nothing in its training has put the codes of rows there."
-    )
-    if not is_picture(view):
-        made = view.prior(max(500, len(view)), draw=True)
-        figure = plots.table_samples(_flat(view.values), _flat(made), names=names_of(view))
-        caption = f"Grey: the {len(view):,} {view.split} rows. Blue line: what z ~ N(0, I) is decoded to. No samples."
-        return Section(title, words, figures=(album.add("decoded-normal", figure, caption),))
-    rows, limits = list(range(min(64, len(view)))), limits_of(view)
-    figure = plots.samples(view.prior(len(rows)), limits=limits, title="E[x|z] for z ~ N(0, I): no samples")
-    caption = f"{len(rows)} draws of N(0, I), decoded. Compare with the reconstructions, whose codes come from rows."
-    return Section(title, words, figures=(album.add("decoded-normal", figure, caption),))
-
-
-def under_conditions(view: View, album: Album) -> list[Section]:
-    """The same latents under every category of a condition; nothing for a model without one, and of tables."""
-    label = next((f for f in view.conditions if f.shape == () and f.kind in ("categorical", "binary")), None)
-    if label is None or not is_picture(view):
-        return []
-    names = list(label.names) or [str(code) for code in range(label.cardinality or 2)]
-    made = view.under(label, COLUMNS)[:LINES]
-    figure = plots.grid(made, names[: len(made)], limits=limits_of(view), axis=label.name)
-    words = (
-        f"The model is given {label.name} and draws what {label.name} leaves open: a line is a value of "
-        f"{label.name}, and a column is one draw of z from the prior, with the same random numbers in all lines."
-    )
-    if others := [f.name for f in view.conditions if f.name != label.name]:
-        words += f" The other conditions ({', '.join(others)}) are those of a {view.split} row, one for each column."
-    caption = (
-        f"Mean pictures. Every line should show its {label.name}, in many manners; what a column has in common "
-        "(slant, weight) is what z stands for. Lines that look alike: the model does not listen to its condition."
-    )
-    return [Section(f"Samples given {label.name}", words, figures=(album.add("conditional", figure, caption),))]
-
-
-def is_picture(view: View) -> bool:
-    """Whether a row is drawn as a picture."""
-    shape = view.field.shape
-    return len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
-
-
-def limits_of(view: View) -> tuple[float, float] | None:
-    """Black and white: the range of the field's kind, so that pictures compare; else that of the rows."""
-    kind, top = view.field.kind, view.field.cardinality
-    if kind in ("categorical", "count") and top is not None:
-        return 0.0, float(max(top - 1, 1))
-    if kind in ("binary", "unit"):
-        return 0.0, 1.0
-    seen = view.values[torch.isfinite(view.values)]
-    return (float(seen.min()), float(seen.max())) if len(seen) else None
-
-
-def _flat(values: Tensor) -> Tensor:
-    return values.reshape(len(values), -1)
-
-
-def names_of(view: View) -> list[str]:
-    """What the entries of a row are called."""
-    field = view.field
-    if len(field.names) == field.size and field.kind != "categorical":
-        return list(field.names)
-    return [field.name] if field.shape == () else [f"{field.name}[{i}]" for i in range(field.size)]
-
-
-def _gaps(view: View) -> str:
-    return " Sand-coloured pixels were not observed." if bool(view.values.isnan().any()) else ""
-
-
-# -- the latents ---------------------------------------------------------------------------------------------
 
 
 def latent_space(view: View, album: Album) -> list[Section]:
@@ -256,7 +80,7 @@ def _traversal(view: View, latents: Latents, album: Album) -> Section:
 def _table_traversals(
     view: View, made: Tensor, steps: Tensor, titles: Sequence[str], axis: str, album: Album
 ) -> tuple[Picture, ...]:
-    scale = spread_of(_flat(view.values))
+    scale = spread_of(flat(view.values))
     caption = (
         "A panel is a latent, a line is a column: where it rises or falls, the latent moves the mean of this "
         "column, in units of the column's standard deviation in the data. Lines that move together share a "
@@ -277,14 +101,6 @@ def _table_traversals(
         figures.append(album.add(name, figure, caption))
         caption = "The next latents, drawn in the same way."
     return tuple(figures)
-
-
-def spread_of(x: Tensor) -> Tensor:
-    """The standard deviation of the entries of each column that are there; 0 where there are none."""
-    seen = x.isfinite()
-    count, filled = seen.sum(0).clamp(min=1), x.nan_to_num(0.0)
-    deviation = torch.where(seen, filled - filled.sum(0) / count, 0.0)
-    return (deviation.square().sum(0) / count).sqrt()
 
 
 def _typical(latents: Latents) -> int:

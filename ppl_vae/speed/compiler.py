@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.analysis import preserved_randomness
-from ppl_vae.capture import Graph, silenced
 from ppl_vae.errors import UserError
-from ppl_vae.factoring import factored
+from ppl_vae.speed.capture import Graph, silenced
+from ppl_vae.speed.factoring import factored
 
 __all__ = ["CannotCompile", "compiled", "seconds_to_compile"]
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ppl_vae.capture import Uncapturable
-from ppl_vae.compiler import CannotCompile, compiled
 from ppl_vae.errors import UserError
-from ppl_vae.graph import StepGraph
-from ppl_vae.lanes import WAYS, Compile, Lane, check_mode
 from ppl_vae.linter import Finding
 from ppl_vae.program import Batch
+from ppl_vae.speed.capture import Uncapturable
+from ppl_vae.speed.compiler import CannotCompile, compiled
+from ppl_vae.speed.graph import StepGraph
+from ppl_vae.speed.lanes import WAYS, Compile, Lane, check_mode
 from ppl_vae.steps import BoundStep, Outcome, PyroStep
 
 __all__ = ["GraphStep", "accelerated"]

@@ -1,0 +1,29 @@
+"""Pictures from arrays: training, rows, latents, missing entries, tables of numbers. Knows no model and no run.
+
+Every function returns a `matplotlib.figure.Figure` made without pyplot: nothing is global, no display is
+needed. `drawing` is the house style that they share.
+"""
+
+from ppl_vae.plots.drawing import save, to_png_bytes
+from ppl_vae.plots.heatmaps import heatmap
+from ppl_vae.plots.images import grid, interpolation, reconstructions, samples, traversal
+from ppl_vae.plots.latents import latent_map, rate_per_latent
+from ppl_vae.plots.tables import table_reconstructions, table_samples, table_traversal
+from ppl_vae.plots.training import training_curve
+
+__all__ = [
+    "grid",
+    "heatmap",
+    "interpolation",
+    "latent_map",
+    "rate_per_latent",
+    "reconstructions",
+    "samples",
+    "save",
+    "table_reconstructions",
+    "table_samples",
+    "table_traversal",
+    "to_png_bytes",
+    "training_curve",
+    "traversal",
+]
