@@ -1,7 +1,5 @@
 """Data: every source, schema, splits, batches, binarisation; see also test_data_named, _refusals."""
 
-import doctest
-import importlib
 import json
 import subprocess
 import sys
@@ -332,10 +330,3 @@ def test_import_is_light():
     code = f"import sys, ppl_vae.data; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize("module", ["ppl_vae.data", "ppl_vae.data.schema", "ppl_vae.data.dataset"])
-def test_examples_run(module):
-    outcome = doctest.testmod(importlib.import_module(module))
-    assert outcome.attempted
-    assert not outcome.failed
