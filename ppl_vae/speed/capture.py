@@ -192,4 +192,4 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_library(path: str) -> bool:
-    return any(f"/{name}/" in path for name in ("torch", "pyro", "ppl_vae/capture.py")) or path.startswith("<")
+    return any(f"/{name}/" in path for name in ("torch", "pyro", "ppl_vae/speed")) or path.startswith("<")
