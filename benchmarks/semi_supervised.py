@@ -70,7 +70,8 @@ def semi_supervised(name: str, data: Data, labels: int, o, seed: int) -> float:
     torch.manual_seed(seed)
     model = MODELS[name](data, o, likelihood_of(o))
     guide = MeanField(model, encoder=encoder_of(data, o), hidden=(o.width,))
-    train(model, guide, data, o, seed, label_weight=0.0 if name == "M1" else o.alpha * len(data.train) / labels)
+    labelled = {"label_weight": o.alpha * len(data.train) / labels, "label_share": o.share}
+    train(model, guide, data, o, seed, **({} if name == "M1" else labelled))
     return accuracy(ppl_vae.predict(model, guide, getattr(data, o.split), draws=16).labels, data, o)
 
 
@@ -129,6 +130,7 @@ def main() -> None:
     options.add_argument("--lr", type=float, default=1e-3)
     options.add_argument("--weight-decay", type=float, default=1.0)
     options.add_argument("--alpha", type=float, default=2.0, help="label_weight times labels over rows")
+    options.add_argument("--share", type=float, help="label_share: of the rows of a batch, how many have a label")
     options.add_argument("--warm-up", type=float, default=1 / 6, help="share of the epochs in which beta grows")
     options.add_argument("--latent-dim", type=int, default=16)
     options.add_argument("--style-dim", type=int, default=8)

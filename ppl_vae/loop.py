@@ -20,6 +20,7 @@ from ppl_vae.program import Pair
 from ppl_vae.schedules import Capacity, FreeBits, Schedule
 from ppl_vae.speed.acceleration import GraphStep
 from ppl_vae.steps import BoundStep, Outcome, PyroStep
+from ppl_vae.strata import Strata
 from ppl_vae.trouble import explain_divergence
 
 __all__ = ["Best", "Loop", "NoOptimizer", "Record", "Settings", "adam"]
@@ -48,6 +49,7 @@ class Settings:
     patience: int | None
     seed: int
     label_weight: float = 0.0
+    label_share: float | None = None
     precision: str = "float32"
 
 
@@ -64,10 +66,11 @@ class Loop:
         beta: Schedule,
         settings: Settings,
         on_epoch: Callable[[Record], None] | None,
+        strata: Strata | None = None,
     ) -> None:
         self.pair, self.step, self.train, self.validation = pair, step, train, validation
         self.beta, self.settings, self.on_epoch = beta, settings, on_epoch
-        self.optimizer = optimizer
+        self.optimizer, self.strata = optimizer, strata
         self.folder: Path | None = None
         self.generator = torch.Generator(train.device).manual_seed(settings.seed)
         self.history: list[Record] = []
@@ -136,6 +139,8 @@ class Loop:
         if self.step.structure.rows_total:  # the model draws its own rows out of all
             steps = math.ceil(len(self.train) / self.settings.batch_size)
             return [torch.arange(len(self.train), device=self.train.device)] * steps
+        if self.strata is not None:
+            return self.strata.batches(self.generator)
         order = torch.randperm(len(self.train), generator=self.generator, device=self.train.device)
         return list(order.split(self.settings.batch_size))
 

@@ -45,8 +45,9 @@ class BoundStep:
         beta: Schedule,
         label_weight: float = 0.0,
         precision: str = "float32",
+        row_weights: Tensor | None = None,
     ) -> None:
-        self.label_weight, self.products = label_weight, products(precision)
+        self.label_weight, self.products, self.row_weights = label_weight, products(precision), row_weights
         self.pair, self.structure, self.bound, self.beta = pair, structure, bound, beta
         self.optimizer, self.rows = optimizer, structure.rows_total or rows
         # The parts of a weight that was summed over discrete values have no rate of their own.
@@ -78,22 +79,26 @@ class BoundStep:
         else:
             objective = self.bound.surrogate(weights, beta).mean() + shared
         if self.label_weight:
-            objective = objective + self.label_weight * sum(log_q.mean() for log_q in weights.labels.values())
-        return self._outcome(weights, objective)
+            objective = objective + self.label_weight * sum(self._mean(log_q) for log_q in weights.labels.values())
+        return self._outcome(weights, objective, self._mean)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Outcome:
         """The bound of some rows, without an update."""
         weights = self.bound.weigh(self.pair, self.structure, batch)
-        return self._outcome(weights, self.bound.reduce(weights).mean())
+        return self._outcome(weights, self.bound.reduce(weights).mean(), torch.mean)
+
+    def _mean(self, rows: Tensor) -> Tensor:
+        """Over all rows, from those [..., B] of a batch: each is weighted by how many it stands for."""
+        return rows.mean() if self.row_weights is None else (rows * self.row_weights.to(rows.dtype)).mean()
 
     @torch.no_grad()
-    def _outcome(self, weights: Any, objective: Tensor) -> Outcome:
+    def _outcome(self, weights: Any, objective: Tensor, mean: Callable[[Tensor], Tensor]) -> Outcome:
         shared = 0.0 if weights.log_global is None else weights.log_global.mean() / self.rows
-        bound = self.bound.reduce(weights).mean() + shared
+        bound = mean(self.bound.reduce(weights)) + shared
         if not self.splits:
             return Outcome(bound, objective)
-        return Outcome(bound, objective, weights.rate.mean() - shared, -weights.log_likelihood.mean())
+        return Outcome(bound, objective, mean(weights.rate) - shared, -mean(weights.log_likelihood))
 
 
 class PyroStep:
@@ -188,6 +193,7 @@ def make_step(
     beta: Schedule,
     label_weight: float = 0.0,
     precision: str = "float32",
+    row_weights: Tensor | None = None,
 ) -> BoundStep | PyroStep:
     """The step for a bound; `rows` is N, the number of training rows, `beta` the weight of the KL part."""
     if label_weight:
@@ -199,7 +205,7 @@ def make_step(
                 f"{type(bound).__name__} is an upper bound and trains nothing: train with a lower bound, and "
                 "compare with it afterwards"
             )
-        return BoundStep(pair, structure, bound, optimizer, rows, beta, label_weight, precision)
+        return BoundStep(pair, structure, bound, optimizer, rows, beta, label_weight, precision, row_weights)
     if isinstance(bound, pyro.infer.ELBO):
         if precision == "bfloat16":
             raise UserError(
@@ -211,7 +217,7 @@ def make_step(
 
 
 def _check_labels(structure: Structure, bound: Any) -> None:
-    labelled = [n for n, what in structure.holes.items() if what == "held" and n in structure.latents]
+    labelled = structure.labelled
     if not labelled or not isinstance(bound, Bound):
         raise UserError(
             "label_weight weighs log q(y | x) of observed labels, but "

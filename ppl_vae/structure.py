@@ -53,6 +53,11 @@ class Structure:
         """Whether some discrete latent is summed out."""
         return bool(self.summed_guide or self.summed_model)
 
+    @property
+    def labelled(self) -> list[str]:
+        """The latents that are observed in some rows, such as the label of M2."""
+        return [n for n, what in self.holes.items() if what == "held" and n in self.latents]
+
 
 def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:
     """The sample statements of a run, in order, without those that plates use to draw their rows."""

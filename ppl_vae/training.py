@@ -25,6 +25,7 @@ from ppl_vae.speed.lanes import Compile
 from ppl_vae.speed.memory import kept_memory
 from ppl_vae.speed.precision import Precision, check_precision, tensor_cores
 from ppl_vae.steps import make_step
+from ppl_vae.strata import stratified
 from ppl_vae.support import check_support
 
 __all__ = ["Best", "Result", "fit"]
@@ -73,6 +74,7 @@ def fit(
     weight_decay: float = 0.0,
     beta: float | Schedule = 1.0,
     label_weight: float = 0.0,
+    label_share: float | None = None,
     patience: int | None = 40,
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -104,6 +106,9 @@ def fit(
             latent in some rows (M2): the classifier's own loss, which the bound alone gives no gradient for these
             rows (Kingma et al. 2014, arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It shapes
             what is maximised, never what is reported.
+        label_share: of the rows of every batch, how many have a label, between 0 and 1 (M2 with few labels: 0.5); None
+            leaves it to chance. Rows with a label so count for more in what is maximised, and the model learns from
+            them what a label means; what is reported is the bound of all rows (`ppl_vae.strata`).
         patience: epochs without a better validation bound (with a KL weight other than 1 the weighted one) after which
             training stops; None for never.
             Without a validation split there is no early stopping.
@@ -135,7 +140,7 @@ def fit(
         >>> len(result.history)
         1
     """
-    settings = Settings(epochs, batch_size, lr, weight_decay, patience, seed, label_weight, precision)
+    settings = Settings(epochs, batch_size, lr, weight_decay, patience, seed, label_weight, label_share, precision)
     _check_numbers(settings)
     bound = ELBO() if bound is None else bound
     train, validation = _splits(data)
@@ -157,11 +162,14 @@ def fit(
         parameters = [p for p in pair.parameters() if p.requires_grad]
         make = optimizer or (lambda _: adam(pair, settings))
         trained: Any = make(parameters) if parameters else NoOptimizer()
-        step = accelerated(
-            make_step(pair, structure, bound, trained, len(train), as_schedule(beta), label_weight, precision), compile
+        strata = None if label_share is None else stratified(train, structure, bound, batch_size, label_share)
+        weights = None if strata is None else strata.weights
+        made = make_step(
+            pair, structure, bound, trained, len(train), as_schedule(beta), label_weight, precision, weights
         )
+        step = accelerated(made, compile)
         torch.manual_seed(seed)  # here, so that draws depend on no check made before
-        loop = Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch)
+        loop = Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch, strata)
         if checkpoint is not None:
             loop.folder = Path(checkpoint)
             if resume:

@@ -23,3 +23,14 @@ def pytest_configure(config):
 
         install_import_hook(["ppl_vae.weights", "ppl_vae.evaluation"], "beartype.beartype")
     pyro.enable_validation(True)
+
+
+@pytest.fixture
+def soon_captured(monkeypatch):
+    """ "auto" captures after two runs, as if every run were long, and never compiles."""
+    from ppl_vae.speed import lanes
+
+    monkeypatch.setattr(lanes, "MARGIN", 0.0)
+    monkeypatch.setattr(lanes, "TRIAL", 1)
+    monkeypatch.setattr(lanes, "NOISE", float("inf"))
+    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))

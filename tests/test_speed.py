@@ -31,15 +31,6 @@ def digits():
     return ppl_vae.load("digits")
 
 
-@pytest.fixture
-def soon_captured(monkeypatch):
-    """ "auto" captures after two runs, as if every run were long, and never compiles."""
-    monkeypatch.setattr(lanes, "MARGIN", 0.0)
-    monkeypatch.setattr(lanes, "TRIAL", 1)
-    monkeypatch.setattr(lanes, "NOISE", float("inf"))
-    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))
-
-
 class ReadBack(TorchDispatchMode):
     """Counts the values that Python reads off a tensor: on a GPU each one waits for all that was asked before."""
 
