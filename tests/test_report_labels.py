@@ -50,10 +50,23 @@ def test_a_heat_map_says_its_numbers():
 
 def test_the_command_line_hides_labels_and_scores_them(tmp_path, capsys):
     out = tmp_path / "run"
-    words = ["fit", "m2", "--labels", "50", "--epochs", "1", "--hidden", "8", "--latent-dim", "2"]
+    words = [
+        "fit",
+        "m2",
+        "--labels",
+        "50",
+        "--label-share",
+        "0.5",
+        "--epochs",
+        "1",
+        "--hidden",
+        "8",
+        "--latent-dim",
+        "2",
+    ]
     assert main([*words, "--evaluate-particles", "2", "--no-report", "--out", str(out)]) == 0
     shown = capsys.readouterr()
-    assert "label weight 20" in shown.err  # 1,000 rows, 50 labels
+    assert "label weight 20, labels in 0.5 of the rows of a batch" in shown.err  # 1,000 rows, 50 labels
     assert "label right, of 447 rows" in shown.out
     found = json.loads((out / "evaluation.json").read_text())["test"]
     run = ppl_vae.open_run(out)

@@ -486,6 +486,16 @@ def test_a_label_weight_is_a_number_or_auto():
         SemiSupervisedVAEClassifier(label_weight="much", **QUICK).fit(*blobs())
 
 
+def test_a_label_share_is_for_rows_of_which_some_have_no_label():
+    x, y = blobs()
+    classifier = SemiSupervisedVAEClassifier(label_share=0.5, **QUICK)
+    assert classifier.fit(x, y).score(x, y) == SemiSupervisedVAEClassifier(**QUICK).fit(x, y).score(x, y)
+    few = np.where(np.arange(len(y)) % 5 == 0, y, -1)
+    assert len(classifier.fit(x, few).predict(x)) == len(x)
+    with pytest.raises(ValueError, match="label_share must be between 0 and 1"):
+        SemiSupervisedVAEClassifier(label_share=2.0, **QUICK).fit(x, few)
+
+
 # learning from few labels ---------------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,13 @@ def fit(
             show_default="training rows / labelled ones",
         ),
     ] = None,
+    label_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the rows of a batch, how many have a label, where some have none (0.5 with few labels).",
+            show_default="as it happens",
+        ),
+    ] = None,
     patience: Annotated[
         int, typer.Option(help="Epochs without a better validation bound before stopping; 0 for never.")
     ] = 40,
@@ -171,6 +178,7 @@ class Request:
     warm_up: float | None
     beta: float | None
     label_weight: float | None
+    label_share: float | None
     patience: int
     latent_dim: int | None
     hidden: str | None
@@ -194,6 +202,8 @@ class Request:
         o.check_number("--lr", self.lr, positive=True)
         for name in ("weight_decay", "warm_up", "beta", "label_weight"):
             o.check_number(f"--{name.replace('_', '-')}", getattr(self, name))
+        if self.label_share is not None and not 0 < self.label_share < 1:
+            raise UserError(f"--label-share must be between 0 and 1, got {self.label_share:g}")
         o.check_choice("--lr-schedule", self.lr_schedule, ("constant", "cosine"))
         o.check_choice("--compile", self.compile, ("auto", "on", "off"))
         o.check_choice("--precision", self.precision, ("float32", "tf32", "bfloat16"))

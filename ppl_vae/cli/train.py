@@ -189,6 +189,8 @@ def _headline(
         weight = weight.replace("KL weight", "penalty weight") + "; no bound: the guide draws points"
     rate = "" if ask.lr_schedule == "constant" else f" ({ask.lr_schedule})"
     labels = f", label weight {decided.label_weight:g}" if decided.label_weight else ""
+    if ask.label_share is not None:
+        labels += f", labels in {ask.label_share:g} of the rows of a batch"
     return (
         f"{model.name} with {guide.name} on {data.name} ({', '.join(rows)} rows): {type(bound).__name__}, "
         f"{particles} particle{'s' * (particles != 1)}; {weight}{labels}; lr {ask.lr:g}{rate}, "
@@ -224,6 +226,7 @@ def _fit(
                 weight_decay=decided.weight_decay,
                 beta=ask.schedule(points=decided.points),
                 label_weight=decided.label_weight,
+                label_share=ask.label_share,
                 patience=ask.patience or None,
                 seed=ask.seed,
                 device=device,

@@ -32,6 +32,8 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
         prior: p(z | y), by default a normal for each class; a prior that does not know labels is p(z).
         label_weight: weight of log q(y | x) of every row with a label; "auto" is N / L for N rows, L of them with a
             label, which weighs the classifier's loss as if every row had one (Kingma et al. take 0.1 N / L).
+        label_share: where some rows have no label, how many of every batch's rows have one, between 0 and 1; None is
+            as it happens. With few labels 0.5 may help: see `ppl_vae.fit`.
 
     Raises:
         ValueError: what scikit-learn refuses; fewer than two classes; rows that the likelihood is no distribution over.
@@ -59,6 +61,7 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
         bound: Any = None,
         beta: Any = 1.0,
         label_weight: Any = "auto",
+        label_share: float | None = None,
         epochs: int = 300,
         batch_size: int = 64,
         lr: Any = 1e-3,
@@ -86,7 +89,7 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
             device=device,
             random_state=random_state,
         )
-        self.label_weight = label_weight
+        self.label_weight, self.label_share = label_weight, label_share
 
     classes_: np.ndarray
 
@@ -101,7 +104,8 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
         field = Field("y", "categorical", cardinality=labels, missing=True)  # rows to predict have none
         rows = Split(Schema((*rows.schema, field)), "train", rows.fields | {"y": torch.from_numpy(codes)})
         prior = made("priors", self.prior, labels=labels)
-        self._train(rows, M2, prior, label_weight=self._label_weight(codes))
+        share = self.label_share if (codes < 0).any() else None
+        self._train(rows, M2, prior, label_weight=self._label_weight(codes), label_share=share)
         return self
 
     def _label_weight(self, codes: np.ndarray) -> float:
