@@ -54,7 +54,7 @@ def test_the_recorded_bound_is_that_of_all_rows(few, bound):
     found = []
     for share in (None, 0.5):
         model, guide = programs(few)
-        options = {"lr": 1e-12, "patience": None, "label_share": share, "seed": 1}
+        options = {"lr": 1e-12, "patience": None, "label_share": share, "seed": 1, "batch_size": 250}
         plain = ppl_vae.fit(model, guide, few, bound, epochs=12, **options).history
         weighted = ppl_vae.fit(model, guide, few, bound, epochs=12, label_weight=20.0, **options).history
         values = [
@@ -72,7 +72,7 @@ def test_a_row_with_a_label_counts_for_more_in_what_is_maximised(few):
     """Half of the rows of a batch have labels: the objective is half the bound of these, half that of the others."""
     model, guide = programs(few)
     seen = few.train["y"] >= 0
-    result = ppl_vae.fit(model, guide, few, epochs=20, lr=1e-12, patience=None, label_share=0.5, batch_size=60)
+    result = ppl_vae.fit(model, guide, few, epochs=20, lr=1e-12, patience=None, label_share=0.5, batch_size=250)
     halves = torch.stack(
         [ppl_vae.evaluate(model, guide, few.train.rows(m.nonzero()[:, 0]), 200).elbo.mean() for m in (seen, ~seen)]
     )
