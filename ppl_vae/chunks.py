@@ -14,15 +14,13 @@ import torch
 from torch import Tensor, fx
 
 from ppl_vae.analysis import preserved_randomness
-from ppl_vae.errors import UserError
 from ppl_vae.execution import run
 from ppl_vae.factors import Factors
-from ppl_vae.linter import Finding
 from ppl_vae.program import Batch, Pair, Programs
-from ppl_vae.speed.capture import Graph, Uncapturable, capture
-from ppl_vae.speed.compiler import CannotCompile, compiled
+from ppl_vae.speed.capture import Graph, capture
+from ppl_vae.speed.compiler import compiled
 from ppl_vae.speed.graph import agree, generator_state
-from ppl_vae.speed.lanes import WAYS, Compile, Lane
+from ppl_vae.speed.lanes import WAYS, Compile, Lane, Ways
 from ppl_vae.structure import Structure
 from ppl_vae.weights import LogWeights, concatenate
 
@@ -119,8 +117,8 @@ class Chunks:
         self.pair, self.structure, self.mode = pair, structure, mode
         self._eager = function or self._sums
         self.lanes: dict[Any, _Lane] = {}
-        self.refused: set[str] = set() if mode != "off" else set(WAYS)
-        self.findings: list[Finding] = []
+        self.ways = Ways(mode, "evaluation")
+        self.findings = self.ways.findings
 
     def __call__(self, batch: Batch, particles: int, left: int, *moving: Tensor) -> list[Tensor]:
         """Of some rows the sums of log w, of the rate and of log p(x | z), [row], then the log weights [particle, row].
@@ -154,7 +152,7 @@ class Chunks:
             state = generator_state(batch)
         expected = self._eager(batch, particles, *moving)
         if not (torch.equal(state, generator_state(batch)) and agree(sums, expected)):
-            self._refuse(lane.way, None, f"the {lane.way} evaluation has other numbers than the eager one")
+            self.ways.close(lane.way, None, f"the {lane.way} evaluation has other numbers than the eager one")
             lane.back()
         return expected
 
@@ -167,7 +165,7 @@ class Chunks:
                 lane.back()
                 return
         for way in ways:
-            if way != lane.way and way not in self.refused:
+            if way != lane.way and way not in self.ways.closed:
                 self._change(lane, batch, particles, way, moving)
 
     def _change(self, lane: _Lane, batch: Batch, particles: int, way: str, moving: tuple[Tensor, ...]) -> None:
@@ -176,28 +174,13 @@ class Chunks:
         def flat(*values: Tensor) -> list[Tensor]:
             return self._eager(dict(zip(names, values, strict=False)), particles, *values[len(names) :])
 
-        try:
+        with self.ways.opening(way, lane):
             if way == "captured":
                 whole = capture(self.pair, flat, inputs)
                 lane.once, lane.each = split_at_draws(whole, len(inputs), len(moving))
                 lane.captured = lane.each
             elif lane.captured is not None and lane.once is not None:
                 lane.each = compiled(lane.captured, [*inputs, *lane.once(*inputs)])
-        except Uncapturable as error:
-            self._refuse(way, error.site, str(error))
-        except CannotCompile as error:
-            self._refuse(way, None, str(error))
-        else:
-            lane.forward(way)
-
-    def _refuse(self, way: str, site: str | None, problem: str) -> None:
-        """Say once why particles are not drawn in this way."""
-        if self.mode == "on":
-            raise UserError(f"compile='on', but {problem}: use compile='auto' or 'off'")
-        if way not in self.refused:
-            self.refused |= set(WAYS[WAYS.index(way) :])
-            goes_on = f"evaluation goes on {'as it was' if way == 'captured' else 'captured, not compiled'}"
-            self.findings.append(Finding(site, problem, goes_on, "warning"))
 
 
 def both(pair: Programs, structure: Structure, batch: Batch, k: int) -> tuple[LogWeights, LogWeights]:

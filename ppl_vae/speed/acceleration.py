@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ppl_vae.errors import UserError
-from ppl_vae.linter import Finding
 from ppl_vae.program import Batch
-from ppl_vae.speed.capture import Uncapturable
-from ppl_vae.speed.compiler import CannotCompile, compiled
+from ppl_vae.speed.compiler import compiled
 from ppl_vae.speed.graph import StepGraph
-from ppl_vae.speed.lanes import WAYS, Compile, Lane, check_mode
+from ppl_vae.speed.lanes import WAYS, Compile, Lane, Ways, check_mode
 from ppl_vae.steps import BoundStep, Outcome, PyroStep
 
 __all__ = ["GraphStep", "accelerated"]
@@ -67,12 +65,11 @@ class GraphStep:
     """
 
     def __init__(self, step: BoundStep, mode: Literal["auto", "on"] = "auto") -> None:
-        self.step, self.mode = step, mode
+        self.step, self.mode, self.ways = step, mode, Ways(mode, "training")
         self.structure, self.evaluate = step.structure, step.evaluate
-        self.findings: list[Finding] = []
+        self.findings = self.ways.findings
         self.lanes: dict[Any, _Lane] = {}
         self.epochs_left, self.sizes = 0.0, Counter[int]()
-        self.refused: set[str] = set()
         self.settings = _settings(step)
 
     def plan(self, epochs_left: float, sizes: Iterable[int]) -> None:
@@ -109,7 +106,7 @@ class GraphStep:
             return graph.replay(batch, epoch)
         outcome, same = graph.proved(batch, epoch)
         if not same:
-            self._refuse(
+            self.ways.close(
                 lane.way,
                 None,
                 f"the {lane.way} step has other numbers than the eager one (something in Python changes from step to "
@@ -129,30 +126,15 @@ class GraphStep:
         way = lane.best(self.epochs_left * self.sizes[rows], None if lane.graph is None else lane.graph.captured)
         if WAYS.index(way) < WAYS.index(lane.way):
             lane.back()
-        elif way != lane.way and way not in self.refused:
+        elif way != lane.way and way not in self.ways.closed:
             self._change(lane, batch, way)
 
     def _change(self, lane: _Lane, batch: Batch, way: str) -> None:
-        try:
+        with self.ways.opening(way, lane):
             if way == "captured":
                 lane.graph = StepGraph(self.step, batch)
             elif lane.graph is not None:
                 lane.graph.use(compiled(lane.graph.captured, lane.graph.inputs(batch, 0.0)))
-        except Uncapturable as error:
-            self._refuse(way, error.site, str(error))
-        except CannotCompile as error:
-            self._refuse(way, None, str(error))
-        else:
-            lane.forward(way)
-
-    def _refuse(self, way: str, site: str | None, problem: str) -> None:
-        """Say once why steps are not run in this way."""
-        if self.mode == "on":
-            raise UserError(f"compile='on', but {problem}: use compile='auto' or 'off'")
-        if way not in self.refused:
-            self.refused |= set(WAYS[WAYS.index(way) :])
-            goes_on = "training goes on as it was" if way == "captured" else "training goes on captured, not compiled"
-            self.findings.append(Finding(site, problem, goes_on, "warning"))
 
 
 def _settings(step: BoundStep) -> list[Any]:

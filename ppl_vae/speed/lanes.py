@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
-from ppl_vae.errors import unknown_name
-from ppl_vae.speed.capture import Graph
-from ppl_vae.speed.compiler import seconds_to_compile
+from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.linter import Finding
+from ppl_vae.speed.capture import Graph, Uncapturable
+from ppl_vae.speed.compiler import CannotCompile, seconds_to_compile
 
-__all__ = ["WAYS", "Compile", "Lane", "check_mode"]
+__all__ = ["WAYS", "Compile", "Lane", "Ways", "check_mode"]
 
 Compile = Literal["auto", "on", "off"]
 
@@ -104,3 +107,38 @@ class Lane:
         """Count a use of a graph, and say whether it has to repeat an eager run now."""
         self.uses += 1
         return self.uses == 1 or (self.uses >= AGAIN and self.uses.bit_count() == 1)
+
+
+class Ways:
+    """Which ways are open to something that is run often, for all of its lanes, and what is said once of the others.
+
+    Args:
+        mode: as for `ppl_vae.fit(compile=)`.
+        what: is run, for messages: "training".
+    """
+
+    def __init__(self, mode: Compile, what: str) -> None:
+        self.mode, self.what = mode, what
+        self.closed: set[str] = set() if mode != "off" else set(WAYS)
+        self.findings: list[Finding] = []
+
+    def close(self, way: str, site: str | None, problem: str) -> None:
+        """Leave a way, and say why; where it was asked for that is an error."""
+        if self.mode == "on":
+            raise UserError(f"compile='on', but {problem}: use compile='auto' or 'off'")
+        if way not in self.closed:
+            self.closed |= set(WAYS[WAYS.index(way) :])
+            goes_on = f"{self.what} goes on {'as it was' if way == 'captured' else 'captured, not compiled'}"
+            self.findings.append(Finding(site, problem, goes_on, "warning"))
+
+    @contextmanager
+    def opening(self, way: str, lane: Lane) -> Iterator[None]:
+        """Around what makes a way ready: if that cannot be done the way is closed, else the lane goes on in it."""
+        try:
+            yield
+        except Uncapturable as error:
+            self.close(way, error.site, str(error))
+        except CannotCompile as error:
+            self.close(way, None, str(error))
+        else:
+            lane.forward(way)
