@@ -106,9 +106,10 @@ def fit(
             latent in some rows (M2): the classifier's own loss, which the bound alone gives no gradient for these
             rows (Kingma et al. 2014, arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It shapes
             what is maximised, never what is reported.
-        label_share: of the rows of every batch, how many have a label, between 0 and 1 (M2 with few labels: 0.5); None
-            leaves it to chance. Rows with a label so count for more in what is maximised, and the model learns from
-            them what a label means; what is reported is the bound of all rows (`ppl_vae.strata`).
+        label_share: of the rows of every batch, how many have a label, between 0 and 1 (M2 with a label in one row of
+            a hundred or fewer: 0.5); None leaves it to chance. Rows with a label so count for more in what is
+            maximised, and the model learns from them what a label means; what is reported is the bound of all rows
+            (`ppl_vae.strata`).
         patience: epochs without a better validation bound (with a KL weight other than 1 the weighted one) after which
             training stops; None for never.
             Without a validation split there is no early stopping.

@@ -89,7 +89,7 @@ def fit(
     label_share: Annotated[
         float | None,
         typer.Option(
-            help="Of the rows of a batch, how many have a label, where some have none (0.5 with few labels).",
+            help="Of the rows of a batch, how many have a label, where some have none: 0.5 where hardly any has.",
             show_default="as it happens",
         ),
     ] = None,

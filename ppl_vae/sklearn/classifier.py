@@ -33,7 +33,7 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
         label_weight: weight of log q(y | x) of every row with a label; "auto" is N / L for N rows, L of them with a
             label, which weighs the classifier's loss as if every row had one (Kingma et al. take 0.1 N / L).
         label_share: where some rows have no label, how many of every batch's rows have one, between 0 and 1; None is
-            as it happens. With few labels 0.5 may help: see `ppl_vae.fit`.
+            as it happens. Where hardly any row has a label 0.5 may help: see `ppl_vae.fit`.
 
     Raises:
         ValueError: what scikit-learn refuses; fewer than two classes; rows that the likelihood is no distribution over.
