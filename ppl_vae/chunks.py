@@ -114,7 +114,7 @@ class Chunks:
         mode: Compile,
         function: Callable[..., list[Tensor]] | None = None,
     ) -> None:
-        self.pair, self.structure, self.mode = pair, structure, mode
+        self.pair, self.structure = pair, structure
         self._eager = function or self._sums
         self.lanes: dict[Any, _Lane] = {}
         self.ways = Ways(mode, "evaluation")
@@ -127,7 +127,7 @@ class Chunks:
         """
         key = particles, tuple((n, v.shape) for n, v in batch.items())
         lane = self.lanes.setdefault(key, _Lane())
-        if lane.due or self.mode == "on":
+        if lane.due or self.ways.mode == "on":
             lane.due = False
             self._choose(lane, batch, particles, left, moving)
         device = next(iter(batch.values())).device
@@ -157,7 +157,7 @@ class Chunks:
         return expected
 
     def _choose(self, lane: _Lane, batch: Batch, particles: int, left: int, moving: tuple[Tensor, ...]) -> None:
-        if self.mode == "on":
+        if self.ways.mode == "on":
             ways = [w for w in ("captured", "compiled") if WAYS.index(w) > WAYS.index(lane.way)]
         else:
             ways = [lane.best(left, lane.captured)]

@@ -85,7 +85,7 @@ def stratified(train: Split, structure: Structure, bound: Any, batch_size: int, 
     if not sites:
         raise UserError(
             "label_share is for a latent of the guide that is observed in some rows, and there is none: give the data "
-            "labels, -1 where there is none"
+            "labels, -1 where there is none, and use a model with a latent label, such as M2"
         )
     fields = {field.name: field for field in train.schema}
     absent = [name for name in sites if name not in fields]

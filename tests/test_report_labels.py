@@ -64,7 +64,8 @@ def test_the_command_line_hides_labels_and_scores_them(tmp_path, capsys):
         "--latent-dim",
         "2",
     ]
-    assert main([*words, "--evaluate-particles", "2", "--no-report", "--out", str(out)]) == 0
+    assert main([*words, "--evaluate-particles", "2", "--out", str(out)]) == 0
+    assert "label weight 20, labels in 0.5 of the rows of a batch" in (out / "report.html").read_text()
     shown = capsys.readouterr()
     assert "label weight 20, labels in 0.5 of the rows of a batch" in shown.err  # 1,000 rows, 50 labels
     assert "label right, of 447 rows" in shown.out

@@ -252,7 +252,10 @@ def _optimisation(settings: Mapping[str, Any], weighed: str = "KL") -> str | Non
         "lr": "learning rate {}",
         "weight_decay": "weight decay {}",
         "beta": weighed + " weight {}",
+        "label_weight": "label weight {:g}",
+        "label_share": "labels in {:g} of the rows of a batch",
         "patience": "patience {} epochs",
     }
-    told = [word.format(settings[k]) for k, word in words.items() if settings.get(k) is not None]
+    said = {k: v for k, v in settings.items() if v is not None and (k, v) != ("label_weight", 0.0)}
+    told = [word.format(said[k]) for k, word in words.items() if k in said]
     return ", ".join(told) or None

@@ -65,7 +65,7 @@ class GraphStep:
     """
 
     def __init__(self, step: BoundStep, mode: Literal["auto", "on"] = "auto") -> None:
-        self.step, self.mode, self.ways = step, mode, Ways(mode, "training")
+        self.step, self.ways = step, Ways(mode, "training")
         self.structure, self.evaluate = step.structure, step.evaluate
         self.findings = self.ways.findings
         self.lanes: dict[Any, _Lane] = {}
@@ -83,7 +83,7 @@ class GraphStep:
         if settings != self.settings:
             self.settings, self.lanes = settings, {}
         for lane in self.lanes.values():
-            lane.due = self.mode == "auto"
+            lane.due = self.ways.mode == "auto"
             lane.epochs += 1
             if lane.epochs.bit_count() == 1:
                 lane.uses = 0
@@ -118,7 +118,7 @@ class GraphStep:
     def _choose(self, lane: _Lane, batch: Batch) -> None:
         """Go on to the next way of running these steps where that pays; go back where it did not."""
         rows = len(next(iter(batch.values())))
-        if self.mode == "on":
+        if self.ways.mode == "on":
             self._change(lane, batch, "captured")
             if self.sizes[rows] >= ENOUGH * self.sizes.total():
                 self._change(lane, batch, "compiled")
