@@ -31,6 +31,7 @@ PRIORS = {
     "vamp": lambda: VampPrior(500),
     "exemplar": lambda: Exemplar(),
     "flow": lambda: FlowPrior(),
+    "wide-flow": lambda: FlowPrior(4, hidden=(256, 256)),
     "mixture": lambda: Mixture(500),
 }
 

@@ -18,15 +18,15 @@ class UserError(ValueError):
     """
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a table, with the nearest right ones.
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:
+    """The error for a name (or what came in its place) that is not in a table, with the nearest right ones.
 
     Example:
         >>> print(unknown_name("guide", "meen_field", ["mean_field", "iaf"]))
         unknown guide 'meen_field': did you mean 'mean_field'? (known: iaf, mean_field)
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5) if isinstance(name, str) else []
     hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ":"
     return UserError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
 

@@ -49,16 +49,16 @@ class Options:
         if not isinstance(self.seed, numbers.Integral) or self.seed < 0:
             raise UserError(f"seed expects a whole number from 0, got {self.seed!r}")
         if self.binarise is not None and self.binarise not in BINARISE:
-            raise unknown_name("binarise", str(self.binarise), BINARISE)
+            raise unknown_name("binarise", self.binarise, BINARISE)
         if self.missing not in ("refuse", "allow"):
-            raise unknown_name("missing", str(self.missing), ("refuse", "allow"))
+            raise unknown_name("missing", self.missing, ("refuse", "allow"))
         if self.labels is not None and (not isinstance(self.labels, numbers.Integral) or self.labels < 1):
             raise UserError(f"labels expects the number of training rows that keep theirs, got {self.labels!r}")
         if isinstance(self.columns, str):
             object.__setattr__(self, "columns", [self.columns])
         for kind in (self.kinds or {}).values():
             if kind not in KINDS:
-                raise unknown_name("kind", str(kind), KINDS)
+                raise unknown_name("kind", kind, KINDS)
 
     def to_json(self) -> dict[str, Any]:
         """What differs from the defaults, and the seed, as plain JSON values."""
