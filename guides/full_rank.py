@@ -43,6 +43,8 @@ class _FullNormal(nn.Module):
         super().__init__()
         self.parts = Parts(features, [(size,), (size,), (size * (size - 1) // 2,)], small=True)
         self.size, self.scale = size, scale
+        # A step of an optimiser moves all d entries of a row at once: without this their sum runs away for large d.
+        self.calm = size**-0.5
         self.register_buffer("below", torch.tril_indices(size, size, -1), persistent=False)
 
     below: Tensor
@@ -52,5 +54,5 @@ class _FullNormal(nn.Module):
         diagonal = positive(raw, self.scale)
         lower = torch.diag_embed(diagonal)
         # rows in units of their scale, so that a correlation does not depend on the unit of a latent
-        lower[..., self.below[0], self.below[1]] = below * diagonal[..., self.below[0]]
+        lower[..., self.below[0], self.below[1]] = self.calm * below * diagonal[..., self.below[0]]
         return dist.MultivariateNormal(loc, scale_tril=lower)

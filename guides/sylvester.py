@@ -57,15 +57,15 @@ class Sylvester(GeneratedGuide):
 class _Step(nn.Module):
     def __init__(self, basis: nn.Module, features: int, width: int) -> None:
         super().__init__()
-        self.basis = basis
+        self.basis, self.calm = basis, width**-0.5  # as in the full-rank guide
         self.parts = Parts(features, [(width, width), (width, width), (width,), (width,), (width,)], small=True)
 
     def forward(self, features: Tensor) -> Any:
         above1, above2, raw1, raw2, bias = self.parts(features)
         # |diag R1 diag R2| < 1 keeps 1 + tanh' diag R1 diag R2 positive: the map is one to one
         diagonal1, diagonal2 = (1 - 1e-4) * raw1.tanh(), (1 - 1e-4) * raw2.tanh()
-        upper1 = above1.triu(1) + torch.diag_embed(diagonal1)
-        upper2 = above2.triu(1) + torch.diag_embed(diagonal2)
+        upper1 = self.calm * above1.triu(1) + torch.diag_embed(diagonal1)
+        upper2 = self.calm * above2.triu(1) + torch.diag_embed(diagonal2)
         return _SylvesterTransform(self.basis(features), upper1, upper2, bias, diagonal1 * diagonal2)
 
 

@@ -52,6 +52,19 @@ def posterior(name, size, rows=1):
 
 
 @by_guide
+def test_a_step_moves_many_latents_no_further_than_few(name):
+    """Adam's first step moves every parameter as far; the sum over d latents of what they say must not grow with d."""
+    spreads = []
+    for size in (4, 64):
+        head = GUIDES[name]().family(32, size).to(F64)
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.add_(0.02)
+            spreads.append(float(head(torch.ones(1, 32)).expand((256, 1)).rsample().std(0).mean()))
+    assert spreads[1] < 2 * spreads[0]
+
+
+@by_guide
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_density_of_a_draw_is_the_density_of_the_draws(name, size):
     """E_q[r / q] = 1 for any density r within q's support: true of the right q and of no other."""
