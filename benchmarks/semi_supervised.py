@@ -41,7 +41,8 @@ MODELS = {
 
 
 def encoder_of(data: Data, o) -> FieldEncoder:
-    return FieldEncoder([data.schema["x"]], data.train, (o.width,), "gated", convolutions=False, noise=o.noise)
+    field = data.schema["x"]
+    return FieldEncoder([field], data.train, (o.width,), "gated", convolutions=o.convolutions, noise=o.noise)
 
 
 def classifier(data: Data, o, seed: int) -> float:
@@ -137,6 +138,7 @@ def main() -> None:
     options.add_argument("--width", type=int, default=256)
     options.add_argument("--features", type=int, default=32, help="of M1M2 and M1+M2")
     options.add_argument("--noise", type=float, default=0.0, help="of the encoder's input, for all")
+    options.add_argument("--convolutions", action="store_true", help="before the encoder's hidden layer, for all")
     options.add_argument("--likelihood", help="such as Binomial; by default the one that fits")
     options.add_argument(
         "--split", default="test", choices=("validation", "test"), help="validation to choose settings"
