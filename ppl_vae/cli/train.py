@@ -110,8 +110,15 @@ def train(ask: Request) -> None:
         save_run(result, out, extra=extra, own_folder=True)
     for finding in result.findings:
         note(str(finding))
+    split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
+    early = ", stopped early" if len(result.history) < ask.epochs else ""
+    with_particles = "" if decided.points else f" with {ask.evaluate_particles:,} particles each"
+    note(
+        f"{len(result.history)} epochs in {time.monotonic() - started:.0f} s{early}; kept epoch {result.best.epoch}; "
+        f"now {len(getattr(data, split)):,} {split} rows{with_particles}"
+    )
     try:
-        split, judged = _evaluate(ask, result, data)
+        judged = _evaluate(ask, result, data, split)
         if judged is not None:
             update_evaluation(out, split, judged)
         report = None if ask.no_report else _report(result, data, judged, out, ask.seed)
@@ -243,16 +250,13 @@ def _fit(
     return result
 
 
-def _evaluate(ask: Request, result: Result, data: Data) -> tuple[str, Judged | None]:
+def _evaluate(ask: Request, result: Result, data: Data, split: str) -> Judged | None:
     """The held-out numbers; none for a pair that has no evidence per row, whose run is kept all the same."""
-    split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
     try:
-        return split, judge(
-            result.model, result.guide, getattr(data, split), ask.evaluate_particles, ask.seed, data.train
-        )
+        return judge(result.model, result.guide, getattr(data, split), ask.evaluate_particles, ask.seed, data.train)
     except UserError as error:
         note(f"the run is saved, but not evaluated: {error}")
-        return split, None
+        return None
 
 
 def _report(result: Result, data: Data, judged: Judged | None, out: Path, seed: int) -> Path | None:
@@ -289,8 +293,6 @@ def _finish(
         }
         typer.echo(json.dumps(as_json(found), indent=2, ensure_ascii=False))
         return
-    early = ", stopped early" if len(result.history) < ask.epochs else ""
-    note(f"{len(result.history)} epochs in {seconds:.0f} s{early}; kept epoch {result.best.epoch}")
     if summary is not None:
         print_table(evaluation_table(f"{summary['rows']:,} {split} rows of {Path(ask.data).name}", summary))
     own = [f"--{r} {w}" for r, w in (("model", ask.model), ("guide", ask.guide)) if user_files.is_file(w)]
