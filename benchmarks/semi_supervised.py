@@ -25,12 +25,12 @@ from torch.nn import functional as F
 
 import ppl_vae
 import ppl_vae.likelihoods
-from ppl_vae.data import Data, Field, Schema, Split
+from ppl_vae import Result
+from ppl_vae.data import Data
 from ppl_vae.data.labels import hide_labels
 from ppl_vae.encoders import FieldEncoder
 from ppl_vae.guides import MeanField
 from ppl_vae.models import M1, M1M2, M2, VAE
-from ppl_vae.prediction import encode
 from ppl_vae.schedules import Cosine, WarmUp
 
 MODELS = {
@@ -67,25 +67,28 @@ def likelihood_of(o):
     return None if o.likelihood is None else getattr(ppl_vae.likelihoods, o.likelihood)()
 
 
-def semi_supervised(name: str, data: Data, labels: int, o, seed: int) -> float:
+def semi_supervised(name: str, data: Data, labels: int, o, seed: int, first: Result | None = None) -> float:
     torch.manual_seed(seed)
     model = MODELS[name](data, o, likelihood_of(o))
     guide = MeanField(model, encoder=encoder_of(data, o), hidden=(o.width,))
+    if first is not None:
+        ppl_vae.warm_start(model, guide, first, freeze=True)
     labelled = {"label_weight": o.alpha * len(data.train) / labels, "label_share": o.share}
     train(model, guide, data, o, seed, **({} if name == "M1" else labelled))
     return accuracy(ppl_vae.predict(model, guide, getattr(data, o.split), draws=16).labels, data, o)
 
 
-def train(model, guide, data: Data, o, seed: int, **options) -> None:
-    ppl_vae.fit(
+def train(model, guide, data: Data, o, seed: int, epochs: int | None = None, **options) -> Result:
+    epochs = epochs or o.epochs
+    return ppl_vae.fit(
         model,
         guide,
         data.train,  # without validation rows there is no early stopping: no label chooses an epoch
-        epochs=o.epochs,
+        epochs=epochs,
         batch_size=o.batch_size,
-        lr=Cosine(o.lr, o.epochs),
+        lr=Cosine(o.lr, epochs),
         weight_decay=o.weight_decay,
-        beta=WarmUp(o.warm_up * o.epochs),
+        beta=WarmUp(o.warm_up * epochs),
         seed=seed,
         device=o.device,
         **options,
@@ -97,21 +100,12 @@ def accuracy(found: Tensor, data: Data, o) -> float:
 
 
 def in_turn(data: Data, labels: int, o, seed: int) -> float:
-    """M1, then M2 of the posterior means of its features, as in the source."""
+    """M1 of all rows, then M2 of its features, as in the source: M1M2 that begins with a VAE and leaves it as it is."""
     torch.manual_seed(seed)
     vae = VAE(data, likelihood=likelihood_of(o), latent_dim=o.features, hidden=(o.width,))
     guide = MeanField(vae, encoder=encoder_of(data, o), hidden=(o.width,))
-    train(vae, guide, data, o, seed)
-    guide.eval()
-    schema = Schema((Field("x", "real", (o.features,)), data.schema["y"]))
-
-    def features(split: Split) -> Split:
-        z = encode(guide, {"x": split.batch()["x"]})["z"]
-        return Split(schema, split.name, {"x": z, "y": split["y"]}, hidden=split.hidden)
-
-    parts = {name: features(getattr(data, name)) for name in ("train", "validation", "test")}
-    style = argparse.Namespace(**vars(o) | {"latent_dim": o.style_dim, "likelihood": None})
-    return semi_supervised("M2", dataclasses.replace(data, schema=schema, **parts), labels, style, seed)
+    first = train(vae, guide, data, o, seed, epochs=o.first_epochs or o.epochs)
+    return semi_supervised("M1M2", data, labels, o, seed, first)
 
 
 def mean_and_error(values: list[float]) -> str:
@@ -127,6 +121,7 @@ def main() -> None:
     options.add_argument("--models", default="M1,M2,M1M2")
     options.add_argument("--rows", type=int)
     options.add_argument("--epochs", type=int, default=60)
+    options.add_argument("--first-epochs", type=int, help="of M1 in M1+M2; by default as many")
     options.add_argument("--batch-size", type=int, default=100)
     options.add_argument("--lr", type=float, default=1e-3)
     options.add_argument("--weight-decay", type=float, default=1.0)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ppl_vae.reconstruction import Reconstruction as Reconstruction
     from ppl_vae.reconstruction import reconstruct as reconstruct
     from ppl_vae.runs import open_run as open_run
+    from ppl_vae.stages import warm_start as warm_start
     from ppl_vae.training import Result as Result
     from ppl_vae.training import fit as fit
     from ppl_vae.weights import LogWeights as LogWeights
@@ -58,6 +59,7 @@ _HOMES = {
     "predict": "ppl_vae.predictive",
     "reconstruct": "ppl_vae.reconstruction",
     "to_arviz": "ppl_vae.arviz",
+    "warm_start": "ppl_vae.stages",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

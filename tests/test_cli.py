@@ -380,6 +380,8 @@ def test_a_changed_file_is_warned_of(folder, capsys):
         ("fit --batch-size 0", "--batch-size must be a whole number of at least 1, got 0"),
         ("fit --lr -1", "--lr must be positive and finite, got -1"),
         ("fit --compile maybe", "unknown value of --compile 'maybe'"),
+        ("fit --freeze", "name the run, --start RUN"),
+        ("fit --start nowhere", "nowhere is no run folder"),
         ("fit --precision half", "unknown value of --precision 'half'"),
         ("fit --precision tf32 --device cpu", "precision tf32 needs a CUDA device"),
         ("fit --lr 0", "--lr"),

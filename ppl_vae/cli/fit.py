@@ -103,6 +103,15 @@ def fit(
         str | None,
         typer.Option(metavar="N,N", help="Widths of hidden layers, of both networks.", show_default="256 for vae"),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Begin with the networks of another run, as far as they fit: another prior or bound, M1M2 with a VAE.",
+            show_default="begin anew",
+        ),
+    ] = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Do not train the networks of --start any further.")] = False,
     given: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="The fields that a conditional model is given.", show_default="y for cvae"),
@@ -182,6 +191,8 @@ class Request:
     patience: int
     latent_dim: int | None
     hidden: str | None
+    start: Path | None
+    freeze: bool
     given: str | None
     seed: int
     device: str
@@ -204,6 +215,8 @@ class Request:
             o.check_number(f"--{name.replace('_', '-')}", getattr(self, name))
         if self.label_share is not None and not 0 < self.label_share < 1:
             raise UserError(f"--label-share must be between 0 and 1, got {self.label_share:g}")
+        if self.freeze and self.start is None:
+            raise UserError("--freeze keeps the networks of another run as they are: name the run, --start RUN")
         o.check_choice("--lr-schedule", self.lr_schedule, ("constant", "cosine"))
         o.check_choice("--compile", self.compile, ("auto", "on", "off"))
         o.check_choice("--precision", self.precision, ("float32", "tf32", "bfloat16"))

@@ -137,6 +137,20 @@ def open_words(path: Path, model: str | None, guide: str | None, device: str = "
     return run
 
 
+def open_start(path: Path, words: ProgramWords) -> Run:
+    """Open the run that another one begins with; programs of a user's file are those that it names, too."""
+    try:
+        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        own = {role for role in ("model", "guide") if "file" in info[role]}
+    except (OSError, ValueError, KeyError, TypeError):
+        own = set()  # open_run says it better
+    model, guide = (
+        word if role in own and user_files.is_file(word) else None
+        for role, word in (("model", words.model), ("guide", words.guide))
+    )
+    return open_words(path, model, guide)
+
+
 def _own_programs(path: Path, model: str | None, guide: str | None) -> tuple[Any, Any]:
     """The user's programs of a run, and the package's model where the user's guide is made from it."""
     from ppl_vae.data import Schema

@@ -14,7 +14,7 @@ import typer
 
 from ppl_vae import catalog, user_files
 from ppl_vae.cli import options as o
-from ppl_vae.cli.inputs import DataWords, Program, ProgramWords, build, make_bound
+from ppl_vae.cli.inputs import DataWords, Program, ProgramWords, build, make_bound, open_start
 from ppl_vae.cli.output import (
     Interrupted,
     Judged,
@@ -100,13 +100,16 @@ def train(ask: Request) -> None:
     device = pick_device(ask.device)
     data = load_rows(ask)
     pyro.set_rng_seed(ask.seed)
-    model, guide = build(ProgramWords(ask.model, ask.guide), data, ask.program_options())
+    words = ProgramWords(ask.model, ask.guide)
+    model, guide = build(words, data, ask.program_options())
+    start = _begin(ask, words, model, guide)
     bound = make_bound(ask.bound, ask.particles)
     decided = _decide(ask, model, guide, data)
     headline = _headline(ask, model, guide, data, bound, decided, str(device))
     with _reserved(out):
         result = _fit(ask, model.value, guide.value, data, bound, decided, device, out, headline)
         extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
+        extra |= {} if start is None else {"start": start}
         save_run(result, out, extra=extra, own_folder=True)
     for finding in result.findings:
         note(str(finding))
@@ -137,6 +140,20 @@ def load_rows(ask: Request) -> Data:
         labels=ask.labels,
         outliers=o.split_words("--outliers", ask.outliers),
     )
+
+
+def _begin(ask: Request, words: ProgramWords, model: Program, guide: Program) -> dict[str, Any] | None:
+    """Take the networks of the run that was asked for; what run.json says of it."""
+    if ask.start is None:
+        return None
+    from ppl_vae.specs import file_hash
+    from ppl_vae.stages import warm_start
+
+    run = open_start(ask.start, words)
+    parts = warm_start(model.value, guide.value, run, freeze=ask.freeze)
+    note(f"from {ask.start}: {', '.join(parts)}{', which stay as they are' if ask.freeze else ''}")
+    weights = file_hash(ask.start / "weights.safetensors")
+    return {"run": str(ask.start), "sha256": weights, "parts": parts, "frozen": ask.freeze}
 
 
 class _Decided(NamedTuple):

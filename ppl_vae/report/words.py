@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyro.distributions as dist
@@ -129,6 +130,7 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
         ("objective" if view.points else "bound", name_of(info.get("bound"), None)),
         ("data", f"{data_name(run, data)}: {'; '.join(_field(f) for f in run.schema)}"),
         ("rows", _rows(data)),
+        ("begun with", _start(info.get("start"))),
         ("best epoch", f"epoch {best}; {epochs} epochs were run"),
         ("parameters", f"{sizes[0]:,} in the model, {sizes[1]:,} in the guide"),
         ("optimisation", _optimisation(settings, "penalty" if view.points else "KL")),
@@ -244,6 +246,13 @@ def _rows(data: Data | Split) -> str:
         return f"{len(data):,} in the split of this report"
     parts = (("training", data.train), ("validation", data.validation), ("test", data.test))
     return ", ".join(f"{len(s):,} {n}" if s is not None else f"no {n} split" for n, s in parts)
+
+
+def _start(start: Mapping[str, Any] | None) -> str | None:
+    if start is None:
+        return None
+    frozen = ", which were not trained any further" if start["frozen"] else ""
+    return f"{', '.join(start['parts'])} of the run {Path(start['run']).name}{frozen}"
 
 
 def _optimisation(settings: Mapping[str, Any], weighed: str = "KL") -> str | None:
