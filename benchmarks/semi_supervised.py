@@ -72,7 +72,7 @@ def semi_supervised(name: str, data: Data, labels: int, o, seed: int, first: Res
     model = MODELS[name](data, o, likelihood_of(o))
     guide = MeanField(model, encoder=encoder_of(data, o), hidden=(o.width,))
     if first is not None:
-        ppl_vae.warm_start(model, guide, first, freeze=True)
+        ppl_vae.warm_start(model, guide, first, freeze=not o.train_features)
     labelled = {"label_weight": o.alpha * len(data.train) / labels, "label_share": o.share}
     train(model, guide, data, o, seed, **({} if name == "M1" else labelled))
     return accuracy(ppl_vae.predict(model, guide, getattr(data, o.split), draws=16).labels, data, o)
@@ -100,7 +100,7 @@ def accuracy(found: Tensor, data: Data, o) -> float:
 
 
 def in_turn(data: Data, labels: int, o, seed: int) -> float:
-    """M1 of all rows, then M2 of its features, as in the source: M1M2 that begins with a VAE and leaves it as it is."""
+    """M1 of all rows, then M2 of its features, as in the source: M1M2 that begins with a VAE (and leaves it as it is)."""
     torch.manual_seed(seed)
     vae = VAE(data, likelihood=likelihood_of(o), latent_dim=o.features, hidden=(o.width,))
     guide = MeanField(vae, encoder=encoder_of(data, o), hidden=(o.width,))
@@ -122,6 +122,7 @@ def main() -> None:
     options.add_argument("--rows", type=int)
     options.add_argument("--epochs", type=int, default=60)
     options.add_argument("--first-epochs", type=int, help="of M1 in M1+M2; by default as many")
+    options.add_argument("--train-features", action="store_true", help="of M1+M2, when the labels come, too")
     options.add_argument("--batch-size", type=int, default=100)
     options.add_argument("--lr", type=float, default=1e-3)
     options.add_argument("--weight-decay", type=float, default=1.0)
