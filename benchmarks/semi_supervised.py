@@ -100,7 +100,7 @@ def accuracy(found: Tensor, data: Data, o) -> float:
 
 
 def in_turn(data: Data, labels: int, o, seed: int) -> float:
-    """M1 of all rows, then M2 of its features, as in the source: M1M2 that begins with a VAE (and leaves it as it is)."""
+    """M1 of all rows, then M2 of its features, as in the source: M1M2 that begins with a VAE."""
     torch.manual_seed(seed)
     vae = VAE(data, likelihood=likelihood_of(o), latent_dim=o.features, hidden=(o.width,))
     guide = MeanField(vae, encoder=encoder_of(data, o), hidden=(o.width,))
