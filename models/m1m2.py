@@ -26,7 +26,7 @@ class M1M2(RowModel):
     """M2 of the features of a VAE: y ~ Categorical(w), z2 ~ p(z), z1 ~ N(m(y, z2), diag s(y, z2)^2), x ~ p(x | f(z1)).
 
     Everything is trained together, in one bound; or the features first, as in the source: fit a `VAE` with d1 latents,
-    then `ppl_vae.warm_start(model, guide, first, freeze=True)`, and the rest. A generated guide draws in the model's
+    then `ppl_vae.warm_start(model, guide, first)`, and go on. A generated guide draws in the model's
     `order`: the features q(z1 | x) of the row alone, then the label q(y | z1) and the style q(z2 | y, z1) of these
     alone, since they say all that the row could tell. Rows with and without a label are as in `M2`. Shapes: y [...],
     z1 [..., d1], z2 [..., d2], x [..., *S]; in nats.
