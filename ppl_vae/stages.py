@@ -35,6 +35,7 @@ def warm_start(
     the trained pair has one of the same name with tensors of the same names and shapes; else it stays as it is. So a
     pair begins with the guide and decoder of one with another prior, or with a bound that is cheaper; and M1M2 begins
     with the features of a VAE. A prior is taken only between pairs with the same latents, as it is a density of them.
+    What the trained pair has seen, this one has seen too: it must have had no rows or labels that are held out now.
 
     Args:
         model: p(z) p(x | z), which is changed in place.
@@ -70,10 +71,9 @@ def warm_start(
     there = {name: state for name, part, state in _parts(theirs) if same or not isinstance(part, Prior)}
     taken = []
     for name, part, state in _parts(own):
-        if _shapes(state) != _shapes(there.get(name, {})) or not any(
-            isinstance(t, nn.Parameter) for t in state.values()
-        ):
-            continue  # it has another form, or nothing that is trained
+        trained = any(isinstance(tensor, nn.Parameter) for tensor in state.values())
+        if not trained or _shapes(state) != _shapes(there.get(name, {})):
+            continue
         with torch.no_grad():
             for key, tensor in state.items():
                 tensor.copy_(there[name][key])
@@ -118,8 +118,7 @@ def _latents(pair: Pair) -> frozenset[str]:
 
 
 def _name(pair: Pair) -> str:
-    names = (_called(program) for program in (pair.model, pair.guide))
-    return " with ".join(names)
+    return f"{_called(pair.model)} with {_called(pair.guide)}"
 
 
 def _called(program: Program) -> str:
