@@ -15,9 +15,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE, MIWAE
-from ppl_vae.program import Pair
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.programs.program import Pair
 
 DRAWS = 20_000
 W = torch.tensor([[1.0, 0.5, -0.3, 0.2], [0.1, -0.8, 0.6, 0.9]], dtype=torch.float64)

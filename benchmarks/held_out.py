@@ -20,9 +20,9 @@ import torch
 
 import ppl_vae
 from ppl_vae.bounds import ELBO, IWAE
-from ppl_vae.encoders import FieldEncoder
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
+from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.priors import Exemplar, FlowPrior, Mixture, VampPrior
 from ppl_vae.schedules import Cosine, WarmUp
 

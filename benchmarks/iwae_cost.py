@@ -15,13 +15,13 @@ import pyro
 import torch
 from torch.nn import functional as F
 
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Field, Schema
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
-from ppl_vae.program import Pair
-from ppl_vae.steps import BoundStep
+from ppl_vae.programs.program import Pair
+from ppl_vae.training.steps import BoundStep
 
 SCHEMA = Schema((Field("x", "binary", (784,)),))
 

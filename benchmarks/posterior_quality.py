@@ -30,12 +30,12 @@ from rich.table import Table
 from torch import Tensor
 
 from ppl_vae import guides, log_weights
-from ppl_vae.analysis import analyse
+from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.bounds import ELBO
-from ppl_vae.generated import GeneratedGuide
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.guides import FullRank, Refined, Spline
-from ppl_vae.prediction import encode
-from ppl_vae.program import Pair
+from ppl_vae.prediction.coding import encode
+from ppl_vae.programs.program import Pair
 from ppl_vae.schedules import Cosine
 
 ROWS, PARTICLES, DRAWS = 16, 32, 8000

@@ -33,17 +33,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Field, Schema
 from ppl_vae.guides import IAF, MeanField
 from ppl_vae.models import VAE
-from ppl_vae.networks import MLP, concatenate, hidden_layer
-from ppl_vae.program import Pair
+from ppl_vae.nn.networks import MLP, concatenate, hidden_layer
+from ppl_vae.programs.program import Pair
 from ppl_vae.speed.compiler import compiled
-from ppl_vae.speed.graph import StepGraph
 from ppl_vae.speed.memory import kept_memory
-from ppl_vae.steps import BoundStep
+from ppl_vae.training.step_graph import StepGraph
+from ppl_vae.training.steps import BoundStep
 
 LABELS = 10
 Step = Callable[[Tensor], Any]

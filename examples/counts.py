@@ -14,7 +14,7 @@ from torch.distributions import constraints
 
 import ppl_vae
 from ppl_vae.guides import Spline
-from ppl_vae.prediction import encode
+from ppl_vae.prediction.coding import encode
 from ppl_vae.schedules import Cosine
 
 DAYS = 4

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ppl_vae.flows import zuko
-from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.nn.flows import zuko
+from ppl_vae.nn.heads import DiagonalNormal, Flowing
 
 __all__ = ["Coupling"]
 

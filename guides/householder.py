@@ -8,8 +8,8 @@ import torch
 from pyro.distributions.transforms.householder import ConditionedHouseholder
 from torch import Tensor, nn
 
-from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.nn.heads import DiagonalNormal, Flowing, Parts
 
 __all__ = ["Householder"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from ppl_vae.flows import zuko
-from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, Inverse, alternating
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.nn.flows import zuko
+from ppl_vae.nn.heads import DiagonalNormal, Flowing, Inverse, alternating
 
 __all__ = ["MAF"]
 

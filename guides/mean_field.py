@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.nn.heads import DiagonalNormal
 
 __all__ = ["MeanField"]
 

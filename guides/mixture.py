@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import Parts, positive
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.nn.heads import Parts, positive
 
 __all__ = ["Mixture"]
 

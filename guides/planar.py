@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 from torch.nn import functional as F
 
-from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.nn.heads import DiagonalNormal, Flowing, Parts
 
 __all__ = ["Planar"]
 

@@ -10,11 +10,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.autoguide.inversion import Block
 from ppl_vae.data import Schema, as_split
-from ppl_vae.encoders import StandardisedInput
 from ppl_vae.errors import NoDensity, UserError
-from ppl_vae.generated import GeneratedGuide
-from ppl_vae.inversion import Block
+from ppl_vae.nn.encoders import StandardisedInput
 
 __all__ = ["Point"]
 

@@ -7,8 +7,8 @@ from typing import Any
 from pyro.distributions.transforms.radial import ConditionedRadial
 from torch import Tensor, nn
 
-from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.nn.heads import DiagonalNormal, Flowing, Parts
 
 __all__ = ["Radial"]
 

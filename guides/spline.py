@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ppl_vae.flows import zuko
-from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import Affine, Flowing, StandardBase, alternating
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.nn.flows import zuko
+from ppl_vae.nn.heads import Affine, Flowing, StandardBase, alternating
 
 __all__ = ["Spline"]
 

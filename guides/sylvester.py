@@ -10,9 +10,9 @@ from pyro.distributions.transforms.householder import ConditionedHouseholder
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
+from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.errors import unknown_name
-from ppl_vae.generated import GeneratedGuide
-from ppl_vae.posteriors import DiagonalNormal, Flowing, Parts
+from ppl_vae.nn.heads import DiagonalNormal, Flowing, Parts
 
 __all__ = ["Sylvester"]
 

@@ -9,8 +9,8 @@ import pyro
 from torch import Tensor
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import RowModel, rows_of
 from ppl_vae.likelihoods import Columns, Likelihood
+from ppl_vae.models._rows import RowModel, rows_of
 from ppl_vae.priors.flat import Flat
 
 __all__ = ["AutoEncoder"]
@@ -32,7 +32,7 @@ class AutoEncoder(RowModel):
         likelihood: p(x | z), which says what a reconstruction error is; by default the one that fits.
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
-        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
 
     Raises:
         UserError: as `VAE`.

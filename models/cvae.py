@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ppl_vae.data import Data, Field, Schema
 from ppl_vae.data.convert import Raw, convert
-from ppl_vae.decoding import RowModel, rows_of
-from ppl_vae.encoders import FieldEncoder
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.networks import concatenate
-from ppl_vae.posteriors import DiagonalNormal
+from ppl_vae.models._rows import RowModel, rows_of
+from ppl_vae.nn.encoders import FieldEncoder
+from ppl_vae.nn.heads import DiagonalNormal
+from ppl_vae.nn.networks import concatenate
 from ppl_vae.priors import LabelConditional, Prior, StandardNormal
 
 __all__ = ["CVAE"]
@@ -45,7 +45,7 @@ class CVAE(RowModel):
         likelihood: p(x | z, c); by default the one that fits.
         latent_dim: d.
         hidden: widths of the hidden layers of the decoder, of h (at most 64) and of the learned prior.
-        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
 
     Raises:
         UserError: for a condition that is no field or leaves nothing to model, for two priors at once, and when rows

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Field, Schema
-from ppl_vae.decoding import RowModel, rows_of
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.likelihoods import Normal
 from ppl_vae.likelihoods.location import LEAST
+from ppl_vae.models._rows import RowModel, rows_of
 
 __all__ = ["GaussianMixture"]
 

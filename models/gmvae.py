@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import RowModel, rows_of
 from ppl_vae.likelihoods import Columns, Likelihood
+from ppl_vae.models._rows import RowModel, rows_of
 from ppl_vae.priors import LabelConditional
 
 __all__ = ["GMVAE"]
@@ -30,7 +30,7 @@ class GMVAE(RowModel):
         likelihood: p(x | z); by default the one that fits.
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
-        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
 
     Raises:
         UserError: for a count below 1, or a likelihood that is no distribution over the data.

@@ -9,11 +9,11 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import RowModel, rows_of
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.networks import MLP
-from ppl_vae.posteriors import positive
+from ppl_vae.models._rows import RowModel, rows_of
+from ppl_vae.nn.heads import positive
+from ppl_vae.nn.networks import MLP
 from ppl_vae.priors import Prior, StandardNormal
 
 __all__ = ["Hierarchical"]
@@ -31,7 +31,7 @@ class Hierarchical(RowModel):
         likelihood: p(x | z_1); by default the one that fits.
         latent_dims: d_1, ..., d_L, from the data up.
         hidden: widths of the hidden layers of every network.
-        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
 
     Raises:
         UserError: for fewer than two layers, or a likelihood that is no distribution over the data.

@@ -9,11 +9,11 @@ import pyro
 from torch import Tensor
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import RowModel, rows_of
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Likelihood
+from ppl_vae.models._response import Response
+from ppl_vae.models._rows import RowModel, rows_of
 from ppl_vae.priors import Prior, StandardNormal
-from ppl_vae.response import Response
 
 __all__ = ["InformationBottleneck"]
 
@@ -37,7 +37,7 @@ class InformationBottleneck(RowModel):
         likelihood: p(y | z); by default the one that fits.
         latent_dim: d.
         hidden: widths of the network from z to y; none by default, as in the source: a linear map.
-        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
 
     Raises:
         UserError: if there is no such field, or no other one.

@@ -8,10 +8,10 @@ import pyro
 from torch import Tensor
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import RowModel, label_of, rows_of
 from ppl_vae.likelihoods import Columns, Likelihood
+from ppl_vae.models._response import Response
+from ppl_vae.models._rows import RowModel, label_of, rows_of
 from ppl_vae.priors import Prior, StandardNormal
-from ppl_vae.response import Response
 
 __all__ = ["M1"]
 
@@ -30,7 +30,7 @@ class M1(RowModel):
         likelihood: p(x | z); by default the one that fits.
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
-        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
         classifier: widths of the hidden layers of g; none for a linear one.
 
     Raises:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import RowModel, label_of, rows_of
-from ppl_vae.encoders import OneHotInput
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.networks import MLP, concatenate
-from ppl_vae.posteriors import positive
+from ppl_vae.models._rows import RowModel, label_of, rows_of
+from ppl_vae.nn.encoders import OneHotInput
+from ppl_vae.nn.heads import positive
+from ppl_vae.nn.networks import MLP, concatenate
 from ppl_vae.priors import Prior, StandardNormal
 
 __all__ = ["M1M2"]
@@ -37,7 +37,7 @@ class M1M2(RowModel):
         likelihood: p(x | z1); by default the one that fits.
         latent_dims: d1, d2.
         hidden: widths of the hidden layers of both networks.
-        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
 
     Raises:
         UserError: for other than two latent_dims, if the data has no label y, or the likelihood is no distribution

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import RowModel, label_of, rows_of
-from ppl_vae.encoders import OneHotInput
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.networks import concatenate
+from ppl_vae.models._rows import RowModel, label_of, rows_of
+from ppl_vae.nn.encoders import OneHotInput
+from ppl_vae.nn.networks import concatenate
 from ppl_vae.priors import Prior, StandardNormal
 
 __all__ = ["M2"]
@@ -33,7 +33,7 @@ class M2(RowModel):
         likelihood: p(x | y, z); by default the one that fits.
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
-        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
 
     Raises:
         UserError: if the data has no label y, or the likelihood is no distribution over the rest.

@@ -8,10 +8,10 @@ import pyro
 from torch import Tensor
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import RowModel, rows_of
 from ppl_vae.likelihoods import Columns, Likelihood
+from ppl_vae.models._response import Response
+from ppl_vae.models._rows import RowModel, rows_of
 from ppl_vae.priors import Prior, StandardNormal
-from ppl_vae.response import Response
 
 __all__ = ["Regression"]
 
@@ -38,7 +38,7 @@ class Regression(RowModel):
         response_likelihood: p(y | z); by default the one that fits.
         latent_dim: d.
         hidden: widths of the hidden layers of both networks.
-        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
         sees_response: whether a generated guide sees y; by default if some training rows miss it.
 
     Raises:

@@ -8,8 +8,8 @@ import pyro
 from torch import Tensor
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.decoding import RowModel, rows_of
 from ppl_vae.likelihoods import Columns, Likelihood
+from ppl_vae.models._rows import RowModel, rows_of
 from ppl_vae.priors import Prior, StandardNormal
 
 __all__ = ["VAE"]
@@ -28,7 +28,7 @@ class VAE(RowModel):
         likelihood: p(x | z); by default the one that fits the field's kind, and `Columns()` if there is no x.
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
-        activation: of the hidden layers, see `ppl_vae.networks.MLP`.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
 
     Raises:
         UserError: if the field is missing, the likelihood is no distribution over it, or a column has a name that

@@ -10,56 +10,56 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppl_vae.arviz import to_arviz as to_arviz
+    from ppl_vae.arviz.groups import to_arviz as to_arviz
+    from ppl_vae.checks.linter import Finding as Finding
+    from ppl_vae.checks.linter import check as check
     from ppl_vae.comparison.compare import Comparison as Comparison
     from ppl_vae.comparison.compare import compare as compare
     from ppl_vae.comparison.grid import compare_grid as compare_grid
     from ppl_vae.data import Data as Data
     from ppl_vae.data import load as load
     from ppl_vae.errors import UserError as UserError
-    from ppl_vae.evaluation import Evaluation as Evaluation
-    from ppl_vae.evaluation import evaluate as evaluate
-    from ppl_vae.imputation import Imputation as Imputation
-    from ppl_vae.imputation import impute as impute
-    from ppl_vae.linter import Finding as Finding
-    from ppl_vae.linter import check as check
-    from ppl_vae.predictive import Prediction as Prediction
-    from ppl_vae.predictive import predict as predict
-    from ppl_vae.reconstruction import Reconstruction as Reconstruction
-    from ppl_vae.reconstruction import reconstruct as reconstruct
-    from ppl_vae.runs import open_run as open_run
-    from ppl_vae.stages import warm_start as warm_start
-    from ppl_vae.training import Result as Result
-    from ppl_vae.training import fit as fit
-    from ppl_vae.weights import LogWeights as LogWeights
-    from ppl_vae.weights import log_weights as log_weights
+    from ppl_vae.evaluation._evaluate import Evaluation as Evaluation
+    from ppl_vae.evaluation._evaluate import evaluate as evaluate
+    from ppl_vae.prediction._impute import Imputation as Imputation
+    from ppl_vae.prediction._impute import impute as impute
+    from ppl_vae.prediction._predict import Prediction as Prediction
+    from ppl_vae.prediction._predict import predict as predict
+    from ppl_vae.prediction._reconstruct import Reconstruction as Reconstruction
+    from ppl_vae.prediction._reconstruct import reconstruct as reconstruct
+    from ppl_vae.runs.folder import open_run as open_run
+    from ppl_vae.training._fit import Result as Result
+    from ppl_vae.training._fit import fit as fit
+    from ppl_vae.training.warm_start import warm_start as warm_start
+    from ppl_vae.weights._log_weights import LogWeights as LogWeights
+    from ppl_vae.weights._log_weights import log_weights as log_weights
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Comparison": "ppl_vae.comparison.compare",
     "Data": "ppl_vae.data",
-    "Evaluation": "ppl_vae.evaluation",
-    "Finding": "ppl_vae.linter",
-    "Imputation": "ppl_vae.imputation",
-    "LogWeights": "ppl_vae.weights",
-    "Prediction": "ppl_vae.predictive",
-    "Reconstruction": "ppl_vae.reconstruction",
-    "Result": "ppl_vae.training",
+    "Evaluation": "ppl_vae.evaluation._evaluate",
+    "Finding": "ppl_vae.checks.linter",
+    "Imputation": "ppl_vae.prediction._impute",
+    "LogWeights": "ppl_vae.weights._log_weights",
+    "Prediction": "ppl_vae.prediction._predict",
+    "Reconstruction": "ppl_vae.prediction._reconstruct",
+    "Result": "ppl_vae.training._fit",
     "UserError": "ppl_vae.errors",
-    "check": "ppl_vae.linter",
+    "check": "ppl_vae.checks.linter",
     "compare": "ppl_vae.comparison.compare",
     "compare_grid": "ppl_vae.comparison.grid",
-    "evaluate": "ppl_vae.evaluation",
-    "fit": "ppl_vae.training",
-    "impute": "ppl_vae.imputation",
+    "evaluate": "ppl_vae.evaluation._evaluate",
+    "fit": "ppl_vae.training._fit",
+    "impute": "ppl_vae.prediction._impute",
     "load": "ppl_vae.data",
-    "log_weights": "ppl_vae.weights",
-    "open_run": "ppl_vae.runs",
-    "predict": "ppl_vae.predictive",
-    "reconstruct": "ppl_vae.reconstruction",
-    "to_arviz": "ppl_vae.arviz",
-    "warm_start": "ppl_vae.stages",
+    "log_weights": "ppl_vae.weights._log_weights",
+    "open_run": "ppl_vae.runs.folder",
+    "predict": "ppl_vae.prediction._predict",
+    "reconstruct": "ppl_vae.prediction._reconstruct",
+    "to_arviz": "ppl_vae.arviz.groups",
+    "warm_start": "ppl_vae.training.warm_start",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

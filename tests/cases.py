@@ -17,10 +17,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae import catalog, guides
+from ppl_vae import guides
+from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.bounds import CIWAE, CUBO, ELBO, IWAE, MIWAE, PIWAE, TVO, Renyi
 from ppl_vae.data import Field
-from ppl_vae.generated import GeneratedGuide
 from ppl_vae.guides import (
     CNF,
     IAF,
@@ -77,6 +77,7 @@ from ppl_vae.priors import (
     StandardNormal,
     VampPrior,
 )
+from ppl_vae.registry import catalog
 
 F64 = torch.float64
 Program = Callable[..., Any]

@@ -21,7 +21,7 @@ def pytest_configure(config):
     if config.getoption("--typecheck"):
         from jaxtyping import install_import_hook
 
-        install_import_hook(["ppl_vae.weights", "ppl_vae.evaluation"], "beartype.beartype")
+        install_import_hook(["ppl_vae.weights._log_weights", "ppl_vae.evaluation._evaluate"], "beartype.beartype")
     pyro.enable_validation(True)
 
 

@@ -25,16 +25,16 @@ from cases import (
     linear_gaussian_off,
 )
 
-from ppl_vae import chunks
-from ppl_vae.analysis import analyse
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.diagnostics import annealed_evidence, bidirectional
-from ppl_vae.diagnostics.bridge import Bridge
-from ppl_vae.diagnostics.ladder import rungs
+from ppl_vae.diagnostics._evidence.bridge import Bridge
+from ppl_vae.diagnostics._evidence.ladder import rungs
 from ppl_vae.errors import UserError
-from ppl_vae.execution import run
-from ppl_vae.factors import Factors
+from ppl_vae.evaluation import chunks
 from ppl_vae.guides import FullRank, MeanField, Planar
-from ppl_vae.program import Pair
+from ppl_vae.programs.execution import run
+from ppl_vae.programs.program import Pair
+from ppl_vae.weights.factors import Factors
 
 PROBLEM = {p.name: p for p in PROBLEMS}
 MOVING = (

@@ -14,9 +14,9 @@ import ppl_vae
 from ppl_vae.cli import main
 from ppl_vae.data import Field, Schema, Split, rebuild
 from ppl_vae.diagnostics import Anomaly, anomaly
-from ppl_vae.diagnostics.anomalies import of_rows
-from ppl_vae.diagnostics.auc import auc, auc_difference
-from ppl_vae.diagnostics.baselines import independent_entries, pca_reconstruction
+from ppl_vae.diagnostics._anomalies.anomaly import of_rows
+from ppl_vae.diagnostics._anomalies.auc import auc, auc_difference
+from ppl_vae.diagnostics._anomalies.baselines import independent_entries, pca_reconstruction
 from ppl_vae.errors import UserError
 from ppl_vae.guides import MeanField
 from ppl_vae.models import M2, VAE

@@ -19,19 +19,19 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 
 import ppl_vae
 from ppl_vae import UserError, log_weights
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.cli import main
 from ppl_vae.errors import NoDensity
 from ppl_vae.guides import FullRank, MeanField, Point
 from ppl_vae.likelihoods import Normal
 from ppl_vae.models import VAE, AutoEncoder
-from ppl_vae.prediction import decode, encode
+from ppl_vae.prediction.coding import decode, encode
 from ppl_vae.priors.flat import Flat
-from ppl_vae.program import Pair
+from ppl_vae.programs.program import Pair
+from ppl_vae.programs.structure import sample_sites
 from ppl_vae.report import write_report
 from ppl_vae.schedules import Cosine
-from ppl_vae.structure import sample_sites
 
 
 @pytest.fixture(scope="module")

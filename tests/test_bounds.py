@@ -13,9 +13,9 @@ from cases import BOUNDS, F64, LOWER_BOUNDS, PROBLEMS, Problem, is_defined, t
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 
 from ppl_vae import UserError, log_weights
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import CIWAE, CUBO, ELBO, IWAE, MIWAE, PIWAE, TVO, Renyi
-from ppl_vae.program import Pair
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.programs.program import Pair
 
 REPLICATES = 4000
 by_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=str)

@@ -48,9 +48,9 @@ from scipy import stats
 import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.diagnostics import calibration
-from ppl_vae.diagnostics.ranking import JOINT
-from ppl_vae.diagnostics.ranks import ecdf_band, holm, rank_tests
-from ppl_vae.diagnostics.reliability import reliability
+from ppl_vae.diagnostics._calibration.ranking import JOINT
+from ppl_vae.diagnostics._calibration.ranks import ecdf_band, holm, rank_tests
+from ppl_vae.diagnostics._calibration.reliability import reliability
 from ppl_vae.errors import NoDensity
 from ppl_vae.guides import MeanField, Point
 from ppl_vae.models import M2, VAE, AutoEncoder
@@ -402,7 +402,7 @@ def test_the_same_seed_gives_the_same_ranks_and_nothing_else_changes():
 
 
 def test_memory_of_a_pass_changes_nothing_but_the_draws(monkeypatch):
-    monkeypatch.setattr(ppl_vae.passes, "FLOATS_AT_ONCE", 3000)  # many passes, over rows and over draws
+    monkeypatch.setattr(ppl_vae.evaluation.passes, "FLOATS_AT_ONCE", 3000)  # many passes, over rows and over draws
     assert calibration(linear_gaussian, linear_gaussian_exact, {"x": X}, simulations=200, draws=19).calibrated
     narrow = calibration(linear_gaussian, normal_guide(0.6), {"x": X}, simulations=200, draws=19)
     assert "too narrow" in narrow.verdict

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ppl_vae import catalog, construction, user_files
 from ppl_vae.errors import UserError
+from ppl_vae.registry import catalog, construction, user_files
 
 
 @pytest.mark.parametrize("kind", [k for k in catalog.KINDS if k != "data"])
@@ -44,7 +44,9 @@ def test_data_sets_are_those_that_load_knows():
 
 
 def test_tables_need_no_torch():
-    code = "import sys; import ppl_vae.catalog as c; list(map(c.table, c.KINDS)); print('torch' in sys.modules)"
+    code = (
+        "import sys; import ppl_vae.registry.catalog as c; list(map(c.table, c.KINDS)); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -41,7 +41,7 @@ from torch.distributions import kl_divergence
 import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.diagnostics import collapse
-from ppl_vae.diagnostics.aggregate import elementwise, marginals
+from ppl_vae.diagnostics._collapse.aggregate import elementwise, marginals
 from ppl_vae.guides import FullRank, MeanField
 from ppl_vae.models import CVAE, GMVAE, M2, VAE, Hierarchical
 
@@ -171,9 +171,9 @@ def test_what_a_label_says_is_the_exact_sum():
 @pytest.mark.parametrize("name", ["IAF", "FullRank", "MeanField", "Spline"])
 @pytest.mark.parametrize("program", ["two layers", "within rows", "positive vector", "label and style"])
 def test_the_density_of_the_aggregate_is_the_mean_over_rows_one_by_one(name, program, floats, monkeypatch):
-    from ppl_vae.diagnostics import aggregate, surgery
-    from ppl_vae.passes import passes
-    from ppl_vae.program import Pair
+    from ppl_vae.diagnostics._collapse import aggregate, surgery
+    from ppl_vae.evaluation.passes import passes
+    from ppl_vae.programs.program import Pair
 
     monkeypatch.setattr(aggregate, "FLOATS_AT_ONCE", floats)
     fields = {n: v.to(F64) for n, v in fields_of(PROGRAMS[program]).items()}

@@ -21,7 +21,7 @@ from ppl_vae.comparison.cells import check_grid
 from ppl_vae.comparison.grid import Cell, Grid, compare_grid
 from ppl_vae.comparison.kept import keep, kept
 from ppl_vae.comparison.workers import Job, work
-from ppl_vae.evaluation import evaluate
+from ppl_vae.evaluation._evaluate import evaluate
 
 TINY = ("--data", "t.npy", "--epochs", "2", "--latent-dim", "2", "--hidden", "8", "--particles", "40", "--iwae", "1,5")
 

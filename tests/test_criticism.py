@@ -34,11 +34,11 @@ from ppl_vae.diagnostics import (
     sliced_wasserstein,
     two_sample,
 )
-from ppl_vae.diagnostics.cdf import at_most
-from ppl_vae.diagnostics.features import matrices
-from ppl_vae.diagnostics.leave_one_out import LooPIT
-from ppl_vae.diagnostics.predictive_checks import PredictiveCheck
-from ppl_vae.diagnostics.uniformity import uniformity
+from ppl_vae.diagnostics._criticism.cdf import at_most
+from ppl_vae.diagnostics._criticism.features import matrices
+from ppl_vae.diagnostics._criticism.leave_one_out import LooPIT
+from ppl_vae.diagnostics._criticism.predictive_checks import PredictiveCheck
+from ppl_vae.diagnostics._criticism.uniformity import uniformity
 from ppl_vae.errors import NoDensity, ProgramError, UserError
 from ppl_vae.guides import MeanField, Point
 from ppl_vae.likelihoods.discretised import LogisticLevels

@@ -22,13 +22,13 @@ from pyro import poutine
 from torch import nn
 
 import ppl_vae
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE
-from ppl_vae.flows import NoInverse
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.guides import IAF, NAF, FullRank, LowRank, MeanField, Mixture, Spline
 from ppl_vae.models import VAE
-from ppl_vae.program import Pair
-from ppl_vae.structure import sample_sites
+from ppl_vae.nn.flows import NoInverse
+from ppl_vae.programs.program import Pair
+from ppl_vae.programs.structure import sample_sites
 
 by_guide = pytest.mark.parametrize("name", GUIDES)
 INVERTIBLE = [n for n in GUIDES if n not in WITHOUT_INVERSE]

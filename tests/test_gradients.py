@@ -23,9 +23,9 @@ from cases import (
 )
 
 from ppl_vae import UserError
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE, MIWAE, PIWAE
-from ppl_vae.program import Pair
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.programs.program import Pair
 
 REPEATS = 4000
 

@@ -25,22 +25,24 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ppl_vae
-from ppl_vae import UserError, chunks
-from ppl_vae.analysis import analyse
+from ppl_vae import UserError
 from ppl_vae.bounds import ELBO, IWAE
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.evaluation import chunks
 from ppl_vae.guides import CNF, MeanField, Refined
-from ppl_vae.loop import NoOptimizer
 from ppl_vae.models import VAE
-from ppl_vae.networks import concatenate
-from ppl_vae.program import Pair
+from ppl_vae.nn.networks import concatenate
+from ppl_vae.programs.program import Pair
 from ppl_vae.schedules import Capacity, FreeBits, WarmUp
-from ppl_vae.speed import acceleration, lanes
+from ppl_vae.speed import lanes
 from ppl_vae.speed.capture import Uncapturable, capture
 from ppl_vae.speed.compiler import compiled, seconds_to_compile
 from ppl_vae.speed.factoring import factored
-from ppl_vae.speed.graph import StepGraph
 from ppl_vae.speed.precision import products
-from ppl_vae.steps import BoundStep
+from ppl_vae.training import acceleration
+from ppl_vae.training.loop import NoOptimizer
+from ppl_vae.training.step_graph import StepGraph
+from ppl_vae.training.steps import BoundStep
 
 ALIKE = (
     "vector",

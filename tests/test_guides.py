@@ -35,13 +35,13 @@ from pyro import poutine
 
 import ppl_vae
 from ppl_vae import UserError, log_weights
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Field
-from ppl_vae.encoders import ConvolutionalInput, SetInput, StandardisedInput
 from ppl_vae.guides import IAF, FullRank, MeanField, Refined, Sylvester
-from ppl_vae.program import Pair
-from ppl_vae.structure import sample_sites
+from ppl_vae.nn.encoders import ConvolutionalInput, SetInput, StandardisedInput
+from ppl_vae.programs.program import Pair
+from ppl_vae.programs.structure import sample_sites
 
 by_guide = pytest.mark.parametrize("guide", GUIDES.values(), ids=GUIDES)
 by_program = pytest.mark.parametrize("model", PROGRAMS.values(), ids=PROGRAMS)

@@ -10,8 +10,8 @@ import torch
 from cases import F64, t
 
 import ppl_vae
-from ppl_vae.psis import khat, khat_limit, smooth, tail_size
-from ppl_vae.running import Groups, Largest, Sums
+from ppl_vae.weights.psis import khat, khat_limit, smooth, tail_size
+from ppl_vae.weights.streaming import Groups, Largest, Sums
 
 
 def arviz_psis(log_weights):

@@ -31,10 +31,10 @@ from ppl_vae.likelihoods import (
     StudentT,
     fitting,
 )
-from ppl_vae.missing import Holes
 from ppl_vae.models import VAE
-from ppl_vae.prediction import expected_value
-from ppl_vae.specs import describe, rebuild
+from ppl_vae.prediction.coding import expected_value
+from ppl_vae.programs.missing import Holes
+from ppl_vae.saving.specs import describe, rebuild
 
 by_likelihood = pytest.mark.parametrize(("likelihood", "field"), LIKELIHOODS.values(), ids=LIKELIHOODS)
 DISCRETE = ("binary", "count", "categorical")

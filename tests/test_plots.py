@@ -10,10 +10,11 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from ppl_vae import atomic, plots
+from ppl_vae import plots
 from ppl_vae.errors import UserError
 from ppl_vae.plots import drawing
 from ppl_vae.report import html
+from ppl_vae.saving import atomic
 
 
 def rows(*shape):

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 import ppl_vae
-from ppl_vae.atomic import write
 from ppl_vae.errors import UserError
 from ppl_vae.guides import MeanField
-from ppl_vae.latents import continuous_latents, information
 from ppl_vae.models import VAE
-from ppl_vae.program import Pair
+from ppl_vae.prediction.latents import continuous_latents, information
+from ppl_vae.programs.program import Pair
 from ppl_vae.report import words as report_words
 from ppl_vae.report import write_report
 from ppl_vae.report.view import look
-from ppl_vae.runs import Run
+from ppl_vae.runs.folder import Run
+from ppl_vae.saving.atomic import write
 
 SUMMARY = {
     "rows": 447,

@@ -13,17 +13,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import ppl_vae
 from ppl_vae import UserError
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import IWAE
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.guides import MeanField, Refined
 from ppl_vae.models import VAE
-from ppl_vae.program import Pair
+from ppl_vae.programs.program import Pair
 from ppl_vae.speed import lanes, memory
 from ppl_vae.speed.compiler import compiled
-from ppl_vae.speed.graph import StepGraph
 from ppl_vae.speed.lanes import Lane
 from ppl_vae.speed.memory import kept_memory
-from ppl_vae.steps import BoundStep
+from ppl_vae.training.step_graph import StepGraph
+from ppl_vae.training.steps import BoundStep
 
 
 @pytest.fixture(scope="module")

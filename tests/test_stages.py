@@ -10,12 +10,12 @@ import torch
 
 import ppl_vae
 from ppl_vae.cli import main
-from ppl_vae.encoders import FieldEncoder
 from ppl_vae.errors import UserError
 from ppl_vae.guides import IAF, FullRank, MeanField
 from ppl_vae.models import GMVAE, M1M2, M2, VAE
+from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.priors import Diagonal, VampPrior
-from ppl_vae.program import Pair
+from ppl_vae.programs.program import Pair
 
 SMALL = {"hidden": (12,)}
 ALL = ("model.decoder", "guide.encoder", "guide.heads.0")

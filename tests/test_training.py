@@ -257,10 +257,10 @@ def labelled():
 
 
 def test_the_label_weight_adds_the_classifier_of_labelled_rows_and_changes_no_bound():
-    from ppl_vae.analysis import analyse
     from ppl_vae.bounds import ELBO
-    from ppl_vae.program import Pair
-    from ppl_vae.steps import make_step
+    from ppl_vae.checks.analysis import analyse
+    from ppl_vae.programs.program import Pair
+    from ppl_vae.training.steps import make_step
 
     model, batch = labelled()
     torch.manual_seed(0)

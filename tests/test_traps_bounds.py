@@ -15,13 +15,13 @@ from torch import nn
 
 import ppl_vae
 from ppl_vae import UserError, log_weights
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import CIWAE, CUBO, ELBO, IWAE, MIWAE, PIWAE, TVO, Renyi
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Field, load
 from ppl_vae.guides import MeanField
 from ppl_vae.likelihoods import Bernoulli, Normal
 from ppl_vae.models import VAE
-from ppl_vae.program import Pair
+from ppl_vae.programs.program import Pair
 
 PYRO_HAS_THE_TRAP = pyro.__version__ in ("1.9.1", "1.9.2")  # the versions in which it was measured
 

@@ -25,9 +25,9 @@ from cases import (
 )
 
 from ppl_vae import UserError, log_weights
-from ppl_vae.analysis import analyse
 from ppl_vae.bounds import ELBO, IWAE, Renyi
-from ppl_vae.program import Pair
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.programs.program import Pair
 
 
 def totals(bound, model, guide, x, seeds):

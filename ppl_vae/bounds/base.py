@@ -16,13 +16,13 @@ import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
-from ppl_vae.analysis import analyse
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.errors import UserError
-from ppl_vae.paths import Estimator, PathScale
-from ppl_vae.program import Batch, Programs
-from ppl_vae.recorded import Recorded
-from ppl_vae.structure import Structure
-from ppl_vae.weights import Discrete, LogWeights, weigh
+from ppl_vae.programs.gradients import Estimator, PathScale
+from ppl_vae.programs.program import Batch, Programs
+from ppl_vae.programs.structure import Structure
+from ppl_vae.saving.recorded import Recorded
+from ppl_vae.weights._log_weights import Discrete, LogWeights, weigh
 
 __all__ = ["Bound"]
 

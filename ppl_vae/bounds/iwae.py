@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
-from ppl_vae.paths import Estimator
+from ppl_vae.programs.gradients import Estimator
 
 __all__ = ["IWAE", "log_mean_exp"]
 

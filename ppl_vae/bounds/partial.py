@@ -13,9 +13,9 @@ from torch import Tensor
 from ppl_vae.bounds.base import Bound
 from ppl_vae.bounds.iwae import log_mean_exp
 from ppl_vae.errors import UserError
-from ppl_vae.paths import Estimator, PathScale
-from ppl_vae.structure import Structure
-from ppl_vae.weights import LogWeights
+from ppl_vae.programs.gradients import Estimator, PathScale
+from ppl_vae.programs.structure import Structure
+from ppl_vae.weights._log_weights import LogWeights
 
 __all__ = ["CIWAE", "MIWAE", "PIWAE"]
 

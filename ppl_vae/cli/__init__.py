@@ -122,7 +122,7 @@ def _in_user_file(error: BaseException) -> tuple[str, int] | None:
     import traceback
     from pathlib import Path
 
-    from ppl_vae.user_files import USER_MODULE, where
+    from ppl_vae.registry.user_files import USER_MODULE, where
 
     own = {Path(m.__file__) for n, m in list(sys.modules.items()) if n.startswith(USER_MODULE) and m.__file__}
     through = [Path(f.filename) for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) in own]

@@ -18,7 +18,7 @@ from ppl_vae.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from ppl_vae.comparison.compare import Comparison
     from ppl_vae.comparison.grid import Grid
-    from ppl_vae.runs import Run
+    from ppl_vae.runs.folder import Run
 
 __all__ = ["compare", "compare_cell", "words_of"]
 
@@ -255,9 +255,9 @@ def _same_data(opened: Mapping[str, Run]) -> None:
 def _compare_grid(
     grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Path | None, resume: bool, json_: bool
 ) -> None:
+    from ppl_vae.cli.progress import CellsDisplay
     from ppl_vae.comparison.cells import train_grid
-    from ppl_vae.progress import CellsDisplay
-    from ppl_vae.runs import numbered
+    from ppl_vae.runs.folder import numbered
 
     if out is None:
         last, following = numbered(Path("runs") / f"compare-{Path(str(grid.training['data'])).stem}")
@@ -305,7 +305,7 @@ def _tell(found: Comparison, runs: Mapping[str, list[Path]], out: Path | None, j
 
 def _write(found: Comparison, record: Mapping[str, Any], out: Path) -> list[Path]:
     from ppl_vae import plots
-    from ppl_vae.atomic import write_json
+    from ppl_vae.saving.atomic import write_json
 
     figure = found.figure()
     return [write_json(out / "compare.json", as_json(record)), plots.save(figure, out / "compare.png")]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ppl_vae.data import Field
-    from ppl_vae.runs import Run
+    from ppl_vae.runs.folder import Run
 
 __all__ = ["conditions_of", "given_words"]
 

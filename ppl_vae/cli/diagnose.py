@@ -17,7 +17,7 @@ from ppl_vae.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from ppl_vae.data import Split
-    from ppl_vae.runs import Run
+    from ppl_vae.runs.folder import Run
 
 __all__ = ["NAMES", "diagnose"]
 
@@ -118,8 +118,8 @@ def _answer(kind: str, run: Run, rows: Split, seed: int) -> dict[str, Any]:
 
 
 def _keep(run: Path, found: dict[str, dict[str, Any]], name: str, rows: int) -> Path:
-    from ppl_vae.atomic import write_json
     from ppl_vae.report.diagnosed import read_diagnostics
+    from ppl_vae.saving.atomic import write_json
 
     said = {kind: {"rows": f"{rows:,} rows: {name}", **plain(answer)} for kind, answer in found.items()}
     return write_json(run / "diagnostics.json", read_diagnostics(run) | said)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ppl_vae import catalog, construction, user_files
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import ProgramWords
 from ppl_vae.errors import UserError
+from ppl_vae.registry import catalog, construction, user_files
 
 if TYPE_CHECKING:
     pass

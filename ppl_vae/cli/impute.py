@@ -17,8 +17,8 @@ from ppl_vae.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ppl_vae.imputation import Imputation
-    from ppl_vae.runs import Run
+    from ppl_vae.prediction._impute import Imputation
+    from ppl_vae.runs.folder import Run
 
 __all__ = ["impute"]
 
@@ -88,7 +88,7 @@ def _imputed(run: Run, rows: Any, draws: int, particles: int, seed: int) -> Impu
     import ppl_vae
     from ppl_vae.data import as_split
     from ppl_vae.data.convert import is_table
-    from ppl_vae.imputation import with_holes
+    from ppl_vae.prediction._impute import with_holes
 
     pair = run.pair
     if "y" not in pair.model.arguments and "y" not in pair.guide.arguments:  # a label that the pair does not look at
@@ -118,7 +118,7 @@ def _write_arrays(out: Path, source: Any, found: Imputation, draws: int) -> Path
     """The arrays as they came, with their holes filled, and [draw, row, ...] beside them."""
     import torch
 
-    from ppl_vae.atomic import write
+    from ppl_vae.saving.atomic import write
 
     came = source if isinstance(source, Mapping) else {"x": source}
     arrays: dict[str, Tensor] = {name: found.mean.get(name, torch.as_tensor(value)) for name, value in came.items()}
@@ -142,7 +142,7 @@ class _Table:
         """The table with means, or with each of some draws, one below the other after a first column `draw`."""
         import pandas
 
-        from ppl_vae.atomic import write
+        from ppl_vae.saving.atomic import write
 
         if draws is None:
             table = self._filled(self.found.mean)
@@ -157,7 +157,7 @@ class _Table:
         return write(out, content.getvalue())
 
     def _filled(self, rows: Mapping[str, Tensor]) -> Any:
-        from ppl_vae.filling import columns_with
+        from ppl_vae.prediction.filling import columns_with
 
         table = self.frame.copy()
         holes = columns_with(self.found.schema, self.found.mask)
@@ -174,7 +174,7 @@ class _Table:
 
 def _spelled(field: Any, values: Tensor, gaps: list[bool], cells: list[Any]) -> list[Any]:
     """Cells with their gaps filled: a level or whole number as other cells of the column spell it."""
-    from ppl_vae.filling import in_words
+    from ppl_vae.prediction.filling import in_words
 
     words = in_words(field, values)
     if not any(gaps):

@@ -11,13 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae import catalog, construction, user_files
 from ppl_vae.cli.output import note
 from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.registry import catalog, construction, user_files
 
 if TYPE_CHECKING:
     from ppl_vae.data import Data, Schema, Split
-    from ppl_vae.runs import Run
+    from ppl_vae.runs.folder import Run
 
 __all__ = [
     "DataWords",
@@ -96,7 +96,7 @@ def _record(
 ) -> dict[str, Any] | None:
     if own is None:
         return None
-    from ppl_vae.specs import describe, file_hash
+    from ppl_vae.saving.specs import describe, file_hash
 
     described = {k: describe(v, known) for k, v in arguments.items()}
     return {"file": str(own.path), "name": own.name, "sha256": file_hash(own.path), "arguments": described}
@@ -127,8 +127,8 @@ def open_words(path: Path, model: str | None, guide: str | None, device: str = "
     Raises:
         UserError: what `open_run` refuses; a file for a program that is of this package.
     """
-    from ppl_vae.runs import open_run
-    from ppl_vae.training import pick_device
+    from ppl_vae.runs.folder import open_run
+    from ppl_vae.training._fit import pick_device
 
     where = pick_device(device)
     own = (None, None) if model is None and guide is None else _own_programs(path, model, guide)
@@ -154,7 +154,7 @@ def open_start(path: Path, words: ProgramWords) -> Run:
 def _own_programs(path: Path, model: str | None, guide: str | None) -> tuple[Any, Any]:
     """The user's programs of a run, and the package's model where the user's guide is made from it."""
     from ppl_vae.data import Schema
-    from ppl_vae.specs import rebuild
+    from ppl_vae.saving.specs import rebuild
 
     if not (path / "run.json").is_file():
         return None, None  # open_run says it better
@@ -191,7 +191,7 @@ def _data_again(source: Mapping[str, Any], schema: Schema) -> Any:
 def _again(
     role: str, word: str, record: Mapping[str, Any], known: Mapping[str, Any], loaded: dict[Path, ModuleType]
 ) -> Any:
-    from ppl_vae.specs import file_hash, rebuild
+    from ppl_vae.saving.specs import file_hash, rebuild
 
     if not user_files.is_file(word):
         raise UserError(f"--{role} expects FILE.py:NAME, got {word!r}")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ppl_vae import catalog
 from ppl_vae.cli.options import Json
 from ppl_vae.cli.output import print_table
+from ppl_vae.registry import catalog
 
 __all__ = ["list_names"]
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ppl_vae.data import Split
-    from ppl_vae.predictive import Prediction
-    from ppl_vae.runs import Run
+    from ppl_vae.prediction._predict import Prediction
+    from ppl_vae.runs.folder import Run
 
 __all__ = ["predict"]
 

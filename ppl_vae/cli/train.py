@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from ppl_vae import catalog, user_files
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import DataWords, Program, ProgramWords, build, make_bound, open_start
 from ppl_vae.cli.output import (
@@ -26,11 +25,12 @@ from ppl_vae.cli.output import (
     update_evaluation,
 )
 from ppl_vae.errors import UserError
+from ppl_vae.registry import catalog, user_files
 
 if TYPE_CHECKING:
     from ppl_vae.cli.fit import Request
     from ppl_vae.data import Data
-    from ppl_vae.training import Result
+    from ppl_vae.training._fit import Result
 
 __all__ = ["load_rows", "train"]
 
@@ -40,7 +40,7 @@ __all__ = ["load_rows", "train"]
 
 def _folder(ask: Request) -> Path:
     """Where the run goes; a folder that is there is refused before anything is trained."""
-    from ppl_vae.runs import numbered, refuse_existing
+    from ppl_vae.runs.folder import numbered, refuse_existing
 
     if ask.out is not None:
         if ask.resume:
@@ -93,8 +93,8 @@ def train(ask: Request) -> None:
     out = _folder(ask)
     import pyro
 
-    from ppl_vae.runs import save_run
-    from ppl_vae.training import pick_device
+    from ppl_vae.runs.folder import save_run
+    from ppl_vae.training._fit import pick_device
 
     started = time.monotonic()
     device = pick_device(ask.device)
@@ -146,8 +146,8 @@ def _begin(ask: Request, words: ProgramWords, model: Program, guide: Program) ->
     """Take the networks of the run that was asked for; what run.json says of it."""
     if ask.start is None:
         return None
-    from ppl_vae.specs import file_hash
-    from ppl_vae.stages import warm_start
+    from ppl_vae.saving.specs import file_hash
+    from ppl_vae.training.warm_start import warm_start
 
     run = open_start(ask.start, words)
     parts = warm_start(model.value, guide.value, run, freeze=ask.freeze)
@@ -186,8 +186,8 @@ def _label_weight(ask: Request, guide: Any, data: Data) -> float:
 
 def _has_points(model: Program, guide: Program, data: Data) -> bool:
     """Whether the guide draws points, so that what is trained is no bound."""
-    from ppl_vae.analysis import analyse, representative
-    from ppl_vae.program import Pair
+    from ppl_vae.checks.analysis import analyse, representative
+    from ppl_vae.programs.program import Pair
 
     pair = Pair(model.value, guide.value)
     try:
@@ -234,7 +234,7 @@ def _fit(
     headline: str,
 ) -> Result:
     import ppl_vae
-    from ppl_vae.progress import Display
+    from ppl_vae.cli.progress import Display
     from ppl_vae.schedules import Cosine
 
     try:
@@ -278,7 +278,7 @@ def _evaluate(ask: Request, result: Result, data: Data, split: str) -> Judged | 
 
 def _report(result: Result, data: Data, judged: Judged | None, out: Path, seed: int) -> Path | None:
     from ppl_vae.report import write_report
-    from ppl_vae.runs import Run
+    from ppl_vae.runs.folder import Run
 
     info = json.loads((out / "run.json").read_text(encoding="utf-8"))
     run = Run(out, result.model, result.guide, result.schema, result.history, info)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ppl_vae.data import Data, Field
-    from ppl_vae.runs import Run
+    from ppl_vae.runs.folder import Run
 
 __all__ = ["encode", "evaluate", "report", "sample"]
 
@@ -118,7 +118,7 @@ def sample(
     check_target(out, (".npz", ".csv", ".png"))
     values = given_words(given)
     opened = open_words(run, model, guide, device)
-    from ppl_vae.prediction import simulate
+    from ppl_vae.prediction.coding import simulate
 
     fields, wanted = _observed(opened)
     under = conditions_of(opened, wanted, values, n)
@@ -137,7 +137,7 @@ def sample(
 
 def _observed(run: Run) -> tuple[dict[str, Field], tuple[str, ...]]:
     """The fields that the model generates, by site (x where there is one), and the names of those it is given."""
-    from ppl_vae.analysis import analyse
+    from ppl_vae.checks.analysis import analyse
     from ppl_vae.data.example import example
 
     batch = {name: value.to(run.pair.device) for name, value in example(run.schema, None).items()}
@@ -218,8 +218,8 @@ def _means(run: Run, rows: Any, seed: int) -> dict[str, Tensor]:
     """Posterior means of the latents that every row has, [row, *event], in passes over rows."""
     import torch
 
-    from ppl_vae.analysis import analyse
-    from ppl_vae.prediction import encode as encode_batch
+    from ppl_vae.checks.analysis import analyse
+    from ppl_vae.prediction.coding import encode as encode_batch
 
     rows = rows.to(run.pair.device)
     shared = analyse(run.pair, rows.batch(slice(0, 2))).global_latents

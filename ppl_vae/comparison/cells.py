@@ -11,14 +11,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ppl_vae import catalog, user_files
-from ppl_vae.atomic import write_json
 from ppl_vae.comparison.comparable import Observed, observed, preparation, refuse_incomparable
 from ppl_vae.comparison.compare import Comparison, ranked
 from ppl_vae.comparison.kept import Kept, kept
 from ppl_vae.comparison.pairs import Compared, ladder
 from ppl_vae.comparison.workers import Job, Watcher, cores, work
 from ppl_vae.errors import UserError
+from ppl_vae.registry import catalog, user_files
+from ppl_vae.saving.atomic import write_json
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.grid import Cell, Grid
@@ -116,11 +116,11 @@ def _request(grid: Grid, cell: Cell) -> Any:
 
 def _look(ask: Any, data: Any, loaded: dict[Path, Any]) -> Observed:
     """What a pair observes, as it is before training."""
-    from ppl_vae.analysis import preserved_randomness
+    from ppl_vae.autoguide.generated import GeneratedGuide
+    from ppl_vae.checks.analysis import preserved_randomness
     from ppl_vae.cli.inputs import ProgramWords, build
     from ppl_vae.data import as_split
-    from ppl_vae.generated import GeneratedGuide
-    from ppl_vae.program import Pair
+    from ppl_vae.programs.program import Pair
 
     with preserved_randomness():
         programs = build(ProgramWords(ask.model, ask.guide, loaded), data, ask.program_options())
@@ -184,7 +184,7 @@ class _Nobody:
 
 
 def _at_once(grid: Grid) -> int:
-    from ppl_vae.training import pick_device
+    from ppl_vae.training._fit import pick_device
 
     return 1 if pick_device(grid.training.get("device", "auto")).type == "cuda" else cores()
 

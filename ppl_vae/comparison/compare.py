@@ -15,9 +15,9 @@ from ppl_vae.comparison.comparable import observed, preparation, refuse_incompar
 from ppl_vae.comparison.pairs import Bound, Compared, Difference, difference, ladder
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import NoDensity, UserError, unknown_name
-from ppl_vae.evaluation import evaluate
-from ppl_vae.program import Pair
-from ppl_vae.psis import khat_limit
+from ppl_vae.evaluation._evaluate import evaluate
+from ppl_vae.programs.program import Pair
+from ppl_vae.weights.psis import khat_limit
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppl_vae import catalog, user_files
 from ppl_vae.comparison.cells import train_grid
 from ppl_vae.comparison.compare import Comparison
 from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.registry import catalog, user_files
 
 __all__ = ["Cell", "Grid", "compare_grid"]
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ppl_vae.atomic import write
-from ppl_vae.evaluation import COLUMNS, Evaluation
+from ppl_vae.evaluation._evaluate import COLUMNS, Evaluation
+from ppl_vae.saving.atomic import write
 
 __all__ = ["NAME", "Kept", "keep", "kept"]
 

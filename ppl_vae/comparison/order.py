@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.comparison.pairs import Bound, Compared, standard_error
-from ppl_vae.evaluation import Evaluation
+from ppl_vae.evaluation._evaluate import Evaluation
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.compare import Comparison

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation import Evaluation
+from ppl_vae.evaluation._evaluate import Evaluation
 
 __all__ = ["LADDER", "Bound", "Compared", "Difference", "Estimate", "difference", "ladder", "standard_error"]
 

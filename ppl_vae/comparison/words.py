@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ppl_vae.comparison.pairs import Compared, Difference, difference, standard_error
-from ppl_vae.psis import khat_limit
+from ppl_vae.weights.psis import khat_limit
 
 if TYPE_CHECKING:
     from rich.table import Table

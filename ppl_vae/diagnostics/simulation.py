@@ -15,16 +15,16 @@ from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.completion import expanded
 from ppl_vae.data import Schema, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import NoDensity, UserError
-from ppl_vae.execution import Run, mark_summed, run, traced
-from ppl_vae.factors import Factors, Parts
-from ppl_vae.filling import observing
-from ppl_vae.missing import Holes
-from ppl_vae.program import Batch, Pair
-from ppl_vae.structure import Structure, sample_sites
+from ppl_vae.prediction.filling import observing
+from ppl_vae.programs.execution import Run, mark_summed, run, traced
+from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.weights.completion import expanded
+from ppl_vae.weights.factors import Factors, Parts
 
 __all__ = [
     "Simulated",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ppl_vae.diagnostics.posterior_collapse import Collapse
-    from ppl_vae.diagnostics.sbc import Calibration
+    from ppl_vae.diagnostics._calibration.sbc import Calibration
+    from ppl_vae.diagnostics._collapse.posterior_collapse import Collapse
 
 __all__ = ["calibration_verdict", "collapse_verdict", "listed"]
 
@@ -49,7 +49,7 @@ Fault = tuple[str, str]
 
 def _of(found: Calibration, *tests: str) -> list[str]:
     """The latents of which one of these tests is rejected, most significant first."""
-    from ppl_vae.diagnostics.sbc import JOINT
+    from ppl_vae.diagnostics._calibration.sbc import JOINT
 
     return list(dict.fromkeys(t.latent for t in found.rejected if t.name in tests and t.latent != JOINT))
 
@@ -89,7 +89,7 @@ def _shape(found: Calibration) -> Fault | None:
 
 
 def _together(found: Calibration) -> Fault | None:
-    from ppl_vae.diagnostics.sbc import JOINT
+    from ppl_vae.diagnostics._calibration.sbc import JOINT
 
     if all(t.latent != JOINT for t in found.rejected):
         return None

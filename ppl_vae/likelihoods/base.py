@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ppl_vae.data.dataset import Split
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError
-from ppl_vae.recorded import Recorded
+from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["Likelihood", "fitting", "with_gaps"]
 

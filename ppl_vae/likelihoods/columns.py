@@ -14,7 +14,7 @@ from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.defaults import column_likelihood
-from ppl_vae.recorded import Recorded
+from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["Columns"]
 

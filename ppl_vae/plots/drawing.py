@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from ppl_vae.atomic import write
 from ppl_vae.errors import UserError
+from ppl_vae.saving.atomic import write
 
 if TYPE_CHECKING:
     import torch

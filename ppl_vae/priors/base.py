@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from ppl_vae.errors import UserError
-from ppl_vae.recorded import Recorded
+from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["Prior"]
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ppl_vae.data import Field, Split, as_split
 from ppl_vae.errors import ProgramError, UserError
-from ppl_vae.posteriors import DiagonalNormal
+from ppl_vae.nn.heads import DiagonalNormal
 from ppl_vae.priors.base import Prior
-from ppl_vae.structure import is_shapes_only
+from ppl_vae.programs.structure import is_shapes_only
 
 __all__ = ["EncodedPrior"]
 

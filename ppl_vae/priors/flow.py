@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.flows import Flow, zuko
+from ppl_vae.nn.flows import Flow, zuko
 from ppl_vae.priors.base import Prior, at_least_one
 
 __all__ = ["CouplingFlowPrior", "FlowPrior", "SplineFlowPrior"]

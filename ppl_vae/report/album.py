@@ -9,9 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ppl_vae.atomic import write
 from ppl_vae.plots.drawing import to_png_bytes
 from ppl_vae.report.view import View
+from ppl_vae.saving.atomic import write
 
 __all__ = ["COLUMNS", "LINES", "Album", "Picture", "flat", "gaps", "is_picture", "limits_of", "names_of", "spread_of"]
 

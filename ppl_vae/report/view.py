@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppl_vae.analysis import analyse, preserved_randomness
+from ppl_vae.checks.analysis import analyse, preserved_randomness
 from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError
-from ppl_vae.latents import Latents, Sites, continuous_latents, draw_pair
-from ppl_vae.missing import can_enumerate
-from ppl_vae.prediction import decode, decode_columns, encode
-from ppl_vae.program import Batch, Pair
-from ppl_vae.structure import frames
+from ppl_vae.prediction.coding import decode, decode_columns, encode
+from ppl_vae.prediction.latents import Latents, Sites, continuous_latents, draw_pair
+from ppl_vae.programs.missing import can_enumerate
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.structure import frames
 
 __all__ = ["View", "held_out", "look"]
 

@@ -11,12 +11,12 @@ from typing import Any
 import pyro.distributions as dist
 
 from ppl_vae.data import Data, Field, Split
-from ppl_vae.latents import draw_pair
-from ppl_vae.program import Program
+from ppl_vae.prediction.latents import draw_pair
+from ppl_vae.programs.program import Program
 from ppl_vae.report.html import Section
 from ppl_vae.report.view import View
-from ppl_vae.runs import Run
-from ppl_vae.specs import HOMES
+from ppl_vae.runs.folder import Run
+from ppl_vae.saving.specs import HOMES
 
 __all__ = ["NO_DENSITY", "data_name", "headline", "name_of", "number", "what_was_trained", "without_evidence"]
 

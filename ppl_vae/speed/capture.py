@@ -18,7 +18,7 @@ import pyro
 import torch
 from torch import Tensor, fx, nn
 
-from ppl_vae.analysis import LastSite, preserved_randomness
+from ppl_vae.checks.analysis import LastSite, preserved_randomness
 from ppl_vae.errors import UserError
 
 __all__ = ["Graph", "Uncapturable", "capture", "kept_buffers", "silenced"]

@@ -11,8 +11,8 @@ from typing import Literal
 
 import torch
 
+from ppl_vae.checks.linter import Finding
 from ppl_vae.errors import UserError, unknown_name
-from ppl_vae.linter import Finding
 from ppl_vae.speed.capture import Graph, Uncapturable
 from ppl_vae.speed.compiler import CannotCompile, seconds_to_compile
 

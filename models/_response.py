@@ -1,0 +1,62 @@
+"""One field given latents, p(y | f(z)): what models of a response share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.data import Field, Split
+from ppl_vae.likelihoods import Likelihood, column_likelihood
+from ppl_vae.nn.networks import MLP
+
+__all__ = ["Response"]
+
+
+class Response(nn.Module):
+    """A network from latents to the likelihood of one field; the network starts at the training rows' marginal.
+
+    Shapes: z [..., inputs] -> a site with batch shape [...] and the field's event shape. Rows that miss the field (NaN
+    or -1) are skipped there.
+
+    Args:
+        field: the response; by its kind and its training values the likelihood is chosen, as for columns.
+        train: the training rows.
+        inputs: length of the latent vector.
+        hidden: widths of the hidden layers; none for a linear response.
+        activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
+        likelihood: instead of the one that fits.
+
+    Example:
+        >>> answer = Response(Field("y", "categorical", (), 3), None, 2, ())
+        >>> answer(torch.zeros(5, 2)).batch_shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        train: Split | None,
+        inputs: int,
+        hidden: Sequence[int] = (256,),
+        activation: str = "gated",
+        likelihood: Likelihood | None = None,
+    ) -> None:
+        super().__init__()
+        rows = None if train is None else train[field.name]
+        self.name = field.name
+        self.likelihood = (likelihood or column_likelihood(field, rows)).build(field, rows)
+        self.network = MLP(inputs, hidden, self.likelihood.size, activation)
+        if rows is not None:
+            with torch.no_grad():
+                self.network.last.bias.copy_(self.likelihood.initial_bias(rows))
+
+    def forward(self, z: Tensor) -> pyro.distributions.Distribution:
+        """p(y | z)."""
+        return self.likelihood(self.network(z))
+
+    def observe(self, z: Tensor, value: Tensor | None) -> Tensor:
+        """The statement of p(y | z), observed where a value is given."""
+        return pyro.sample(self.name, self(z), obs=value, infer={"leaf": True})

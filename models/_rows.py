@@ -1,0 +1,113 @@
+"""What models of a data set share: they keep it, decode latents to its rows, and observe or simulate them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from ppl_vae.data import Data, Field, Schema
+from ppl_vae.data.dataset import Split
+from ppl_vae.errors import UserError
+from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
+from ppl_vae.nn.networks import MLP
+from ppl_vae.saving.recorded import Recorded
+
+__all__ = ["RowModel", "label_of", "rows_of"]
+
+
+class RowModel(Recorded, PyroModule):
+    """A generative model of the rows of a data set: a subclass says `decodes(...)` and writes its sample statements.
+
+    Args:
+        data: the data set (or its schema); a generated guide reads it as `model.data`.
+    """
+
+    likelihood: Likelihood | Columns
+    decoder: MLP
+    observes: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, data: Data | Schema) -> None:
+        super().__init__()
+        self.data = data
+        self.schema: Schema = data if isinstance(data, Schema) else data.schema
+
+    @property
+    def train_rows(self) -> Split | None:
+        """The training rows, where the model was given any."""
+        return None if isinstance(self.data, Schema) else self.data.train
+
+    def decodes(
+        self,
+        inputs: int,
+        likelihood: Likelihood | Columns | None,
+        hidden: Sequence[int],
+        activation: str,
+        *,
+        taken: Collection[str],
+        also: Sequence[str] = (),
+        without: Collection[str] = (),
+    ) -> None:
+        """Choose the likelihood and make the network from [..., inputs] to its features.
+
+        By default the likelihood fits field `x`, or every column if there is no x. The network starts at the marginals
+        of the training rows. `taken` are the names of the model's own sites; `also` the further fields it asks for;
+        `without` fields that are no part of the row that is decoded.
+
+        Raises:
+            UserError: for a column with a name that the model has taken for a site or an argument.
+        """
+        default = default_likelihood(self.schema["x"]) if "x" in self.schema else Columns()
+        schema = Schema(tuple(field for field in self.schema if field.name not in without))
+        self.likelihood = (likelihood or default).of(schema, self.train_rows)
+        for field in self.likelihood.fields if isinstance(self.likelihood, Columns) else ():
+            if field.name in {"n", "data", "self", *taken}:
+                raise UserError(f"column {field.name!r} has the name of a site or argument of the model: rename it")
+        self.observes = (*(field.name for field in self.likelihood.fields), *also)
+        if isinstance(self.likelihood, Columns):
+            self.recorded["likelihood"] = self.likelihood  # as it was chosen from the rows
+        self.decoder = MLP(inputs, hidden, self.likelihood.size, activation)
+        if self.train_rows is not None:
+            with torch.no_grad():
+                self.decoder.last.bias.copy_(self.likelihood.bias(self.train_rows))
+
+    def rows(self, given: Mapping[str, Tensor], n: int) -> Any:
+        """The data plate: as wide as the rows that are given, else `n`."""
+        return pyro.plate("data", len(next(iter(given.values()))) if given else n)
+
+    def observe(self, latents: Tensor, given: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        """The statements of p(x | latents), observed where rows are given; their values, by column if several."""
+        found = {
+            name: pyro.sample(name, fn, obs=given.get(name), infer={"leaf": True})
+            for name, fn in self.likelihood.sites(self.decoder(latents)).items()
+        }
+        return found if isinstance(self.likelihood, Columns) else found["x"]
+
+
+def rows_of(**fields: Tensor | None) -> dict[str, Tensor]:
+    """The fields that were given.
+
+    Example:
+        >>> sorted(rows_of(x=torch.zeros(2), y=None))
+        ['x']
+    """
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def label_of(schema: Schema, model: str) -> Field:
+    """The field y of a model with a label.
+
+    Raises:
+        UserError: if there is none, or it is no single category.
+    """
+    if "y" in schema and schema["y"].kind == "categorical" and schema["y"].shape == ():
+        return schema["y"]
+    raise UserError(
+        f"{model} needs a label y with categories, got {', '.join(map(str, schema))}: name its column "
+        "(label='species'; command line --label), -1 or empty where there is none"
+    )

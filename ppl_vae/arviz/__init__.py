@@ -1,0 +1,1 @@
+"""What a pair says about rows, for ArviZ."""

@@ -1,0 +1,247 @@
+"""Draws of all that a pair says about rows: latents given a row, rows given latents, and both from the model alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from pyro import poutine
+from torch import Tensor
+
+from ppl_vae.arviz.layouts import Layout
+from ppl_vae.checks.support import Watch
+from ppl_vae.evaluation._evaluate import Evidence, evidence_of
+from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, refuse_blind
+from ppl_vae.programs.execution import for_particles, traced
+from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.weights.completion import Sites, completed, replayed
+from ppl_vae.weights.psis import khat, smooth
+
+__all__ = ["Draws", "bootstrapped", "draw_all"]
+
+JITTER = 1e-6
+"""Nats: so little that nothing changes, but ArviZ's fit of a tail needs values that differ where nothing is random."""
+
+
+class Draws(NamedTuple):
+    """What was drawn, each variable [draw, row, other plates, *event]; `observed` and `constant` have one draw.
+
+    `log_weight` [draw, row] are the log weights of the posterior draws in nats, None if these were resampled, and
+    `chosen` [draw, row] the numbers of the particles that they are; `log_evidence` [draw, row] says how sure the
+    `evidence` of a row is; `khat` [row]; `probabilities` [row, other plates, level] of categories that are latent.
+    """
+
+    posterior: dict[str, Tensor]
+    posterior_predictive: dict[str, Tensor]
+    prior: dict[str, Tensor]
+    prior_predictive: dict[str, Tensor]
+    observed: dict[str, Tensor]
+    constant: dict[str, Tensor]
+    log_weight: Float[Tensor, "draw row"] | None
+    chosen: Tensor
+    log_evidence: Float[Tensor, "draw row"]
+    evidence: Evidence
+    khat: Float[Tensor, " row"]
+    probabilities: dict[str, Tensor]
+
+
+def draw_all(
+    pair: Pair, plan: Passes, layouts: Mapping[str, Layout], draws: int, *, resample: bool, predictive: bool
+) -> Draws:
+    """Everything about the rows of a plan, whose particles are at least as many as the draws."""
+    sampler = _Sampler(pair, plan, layouts, draws, resample, predictive)
+    width = sum(layouts[name].size for name in sampler.latents)
+    rows = max(1, 4 * FLOATS_AT_ONCE // (plan.particles * max(1, width)))  # these latents are held all at once
+    plan = replace(plan, rows=min(plan.rows, rows))
+    batches = ({n: v.contiguous() for n, v in batch.items()} for batch in plan.batches())
+    return _joined([sampler.some(batch, i * plan.rows) for i, batch in enumerate(batches)])
+
+
+def bootstrapped(log_weights: Float[Tensor, "particle row"], draws: int) -> Float[Tensor, "draw row"]:
+    """Draws of the log of a row's mean weight that say how sure it is, in nats: Bayesian bootstrap over the particles.
+
+    log sum_k v_k w_k with v ~ Dirichlet(1, ..., 1). In the mean over draws the mean weight is what it is over the
+    particles; the deviation of the draws is its Monte Carlo standard error.
+
+    Source: Rubin 1981, The Bayesian bootstrap.
+
+    Example:
+        >>> w = torch.randn(4000, 1, generator=torch.manual_seed(0)).double()
+        >>> found = bootstrapped(w, 1000)
+        >>> round(float(found.std()), 3), round(float(evidence_of(w).log_evidence_se), 3)
+        (0.024, 0.024)
+    """
+    log_weights = log_weights.double()
+    top = log_weights.max(0).values
+    scaled = (log_weights - top).exp()
+    total, sums = torch.zeros(draws, 1, dtype=torch.float64), torch.zeros(draws, scaled.shape[1], dtype=torch.float64)
+    for some in scaled.split(max(1, FLOATS_AT_ONCE // draws)):
+        shares = torch.empty(draws, len(some), dtype=torch.float64).exponential_()
+        total += shares.sum(1, keepdim=True)
+        sums += shares @ some
+    return top + (sums / total).log() + JITTER * torch.randn(sums.shape, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    pair: Pair
+    plan: Passes
+    layouts: Mapping[str, Layout]
+    draws: int
+    resample: bool
+    predictive: bool
+
+    @property
+    def structure(self) -> Structure:
+        return self.plan.structure
+
+    @property
+    def latents(self) -> set[str]:
+        return {*self.structure.latents, *self.structure.summed_model} - self.structure.auxiliary
+
+    @property
+    def shown(self) -> list[str]:
+        """Sites of the model that are data, there or absent, and are to be drawn."""
+        if not self.predictive:
+            return []
+        names = {*self.structure.observed, *self.structure.absent, *self.structure.holes}
+        return [name for name in self.layouts if name in names]
+
+    def some(self, batch: dict[str, Tensor], start: int) -> Draws:
+        """The draws for some rows, the first of which has this number."""
+        log_weights, held, codes = self._particles(batch)
+        refuse_blind(log_weights.sum(0), start)
+        log_weights = log_weights.clamp(min=-1e30)  # a row that nothing explains has weights all the same
+        if self.resample:
+            chosen = torch.multinomial(smooth(log_weights).softmax(0).T, self.draws, replacement=True).T
+        else:
+            chosen = torch.arange(self.draws).unsqueeze(1).expand(-1, log_weights.shape[1])
+        latents = {name: _picked(value, chosen, self._row(name)) for name, value in held.items()}
+        weights = log_weights.softmax(0)
+        observed, constant = self._data(batch)
+        prior = _gathered(self._simulated(batch), self.layouts)
+        return Draws(
+            posterior={name: self.layouts[name].arranged(value) for name, value in latents.items()},
+            posterior_predictive=_gathered(self._predicted(batch, latents), self.layouts),
+            prior={name: prior[name] for name in latents},
+            prior_predictive={name: prior[name] for name in self.shown},
+            observed=observed,
+            constant=constant,
+            log_weight=None if self.resample else log_weights[: self.draws],
+            chosen=chosen,
+            log_evidence=bootstrapped(log_weights, self.draws),
+            evidence=evidence_of(log_weights),
+            khat=khat(log_weights),
+            probabilities={n: _probabilities(c, weights, self.layouts[n].levels) for n, c in codes.items()},
+        )
+
+    def _row(self, name: str) -> int:
+        """The rows' dim in a latent [particle, plates, *event], from the right."""
+        return self.structure.dim - len(self.layouts[name].event_shape)
+
+    def _particles(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Log weights [particle, row], the latents of the particles that may be chosen, and all codes of categories."""
+        log_weights: list[Tensor] = []
+        held: dict[str, list[Tensor]] = {}
+        codes: dict[str, list[Tensor]] = {}
+        done = 0
+        for k in self.plan.sizes():
+            particles = completed(self.pair, self.structure, batch, k)
+            log_weights.append(particles.log_weight.double().cpu())
+            wanted = k if self.resample else max(0, min(k, self.draws - done))
+            for name, value in particles.latents.items():
+                if wanted:
+                    held.setdefault(name, []).append(value[:wanted].clone())  # a view would keep all of the pass
+                if self.layouts[name].levels:
+                    codes.setdefault(name, []).append(self.layouts[name].arranged(value).cpu())
+            done += k
+        return torch.cat(log_weights), _cat(held), _cat(codes)
+
+    def _predicted(self, batch: Batch, latents: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """x ~ p(x | z) for the drawn latents, some draws at a time."""
+        for start in range(0, self.draws if self.shown else 0, self.plan.at_once):
+            k = min(self.plan.at_once, self.draws - start)
+            some = {name: value[start : start + k] for name, value in latents.items()}
+            for sites in replayed(self.pair, self.structure, batch, some, k):
+                yield {name: self._whole(sites[name]["fn"].sample(), name) for name in self.shown}
+
+    def _simulated(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
+        """z ~ p(z), x ~ p(x | z) as the model alone says, under the conditions of the rows, some draws at a time."""
+        program, names = poutine.uncondition(self.pair.model), [*self.latents, *self.shown]
+        size = self.plan.at_once if self.structure.broadcasts else 1
+        for start in range(0, self.draws, size):
+            k = min(size, self.draws - start)
+            sites: Sites = sample_sites(traced(for_particles(program, self.structure, k), batch))
+            yield {name: self._whole(sites[name]["value"], name) for name in names}
+
+    def _whole(self, value: Tensor, name: str) -> Tensor:
+        """A site's value with all of its dims, [draw, plates, *event]."""
+        dims = self.structure.nesting + 1 + len(self.layouts[name].event_shape)
+        return value.reshape((1,) * (dims - value.dim()) + tuple(value.shape))
+
+    def _data(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the model observes, by site, and the other fields: conditions, and labels that the pair does not use."""
+        watch, holes = Watch(), Holes(self.structure.holes, self.structure.latents, batch)
+        traced(holes(watch(self.pair.model)), batch)
+        seen = {name: watch.seen[name][1] for name in self.layouts if name in watch.seen}
+        used = {value.untyped_storage().data_ptr() for value in seen.values()}
+        fields = {layout.field.name for name, layout in self.layouts.items() if name in seen and layout.field}
+        others = {n: v for n, v in batch.items() if n not in fields and v.untyped_storage().data_ptr() not in used}
+        observed = {name: self.layouts[name].arranged(value.unsqueeze(0)).cpu() for name, value in seen.items()}
+        return observed, {name: value.unsqueeze(0).cpu() for name, value in others.items()}
+
+
+def _picked(value: Tensor, chosen: Tensor, row: int) -> Tensor:
+    """Of a latent [particle, plates, *event] the chosen particle of every row, [draw, plates, *event]."""
+    index = chosen.to(value.device)
+    each = value.movedim(row, 1)
+    rows = torch.arange(index.shape[1], device=value.device)
+    each = each.expand(-1, len(rows), *each.shape[2:])
+    return each[index, rows].movedim(1, row)
+
+
+def _gathered(parts: Iterator[dict[str, Tensor]], layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+    """Variables [draw, row, other plates, *event] from parts with some draws each."""
+    found: dict[str, list[Tensor]] = {}
+    for part in parts:
+        for name, value in part.items():
+            value = value if value.is_floating_point() else value.to(torch.int32)  # half the memory
+            found.setdefault(name, []).append(layouts[name].arranged(value).cpu())
+    return _cat(found)
+
+
+def _probabilities(codes: Tensor, weights: Tensor, levels: int) -> Tensor:
+    """p(level | x) by the weights [particle, row], from codes [particle, row, other plates]."""
+    weights = weights.reshape(*weights.shape, *[1] * (codes.dim() - 2))
+    return torch.stack([(weights * (codes == level)).sum(0) for level in range(levels)], -1)
+
+
+def _cat(parts: Mapping[str, Sequence[Tensor]], dim: int = 0) -> dict[str, Tensor]:
+    return {name: torch.cat(list(values), dim) for name, values in parts.items()}
+
+
+def _joined(parts: Sequence[Draws]) -> Draws:
+    """The draws of all rows."""
+
+    def every(name: str, dim: int) -> dict[str, Tensor]:
+        each = [getattr(part, name) for part in parts]
+        return _cat({key: [e[key] for e in each] for key in each[0]}, dim)
+
+    def one(name: str, dim: int) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts], dim)
+
+    groups = ("posterior", "posterior_predictive", "prior", "prior_predictive", "observed", "constant")
+    return Draws(
+        **{name: every(name, 1) for name in groups},
+        log_weight=None if parts[0].log_weight is None else one("log_weight", 1),
+        chosen=one("chosen", 1),
+        log_evidence=one("log_evidence", 1),
+        evidence=Evidence(*(torch.cat(column) for column in zip(*(p.evidence for p in parts), strict=True))),
+        khat=one("khat", 0),
+        probabilities=every("probabilities", 0),
+    )

@@ -1,0 +1,287 @@
+"""A pair and its rows as ArviZ knows them: draws in groups, with dims and coordinates named from the data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.arviz.draws import Draws, draw_all
+from ppl_vae.arviz.layouts import Layout, event_names, read_layouts
+from ppl_vae.data import Split, as_split
+from ppl_vae.data.convert import is_table
+from ppl_vae.errors import UserError
+from ppl_vae.evaluation.passes import passes
+from ppl_vae.programs.program import Pair, Program
+
+__all__ = ["to_arviz"]
+
+ROWS = 1000
+"""How many rows are taken where nobody says: ArviZ computes a number for every latent of every row."""
+
+NUMBERS = 2**26
+"""How many numbers a variable may hold where nobody says how many rows to take: 256 MB."""
+
+TAKEN = ("chain", "draw", "row")
+
+Variable = tuple[tuple[str, ...], np.ndarray, dict[str, Any]]
+"""Dims, values and attributes, as xarray takes them."""
+
+
+def to_arviz(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    *,
+    draws: int = 100,
+    chains: int = 4,
+    particles: int = 1000,
+    rows: int | None = None,
+    resample: bool = False,
+    predictive: bool = True,
+    seed: int = 0,
+    floats_at_once: int | None = None,
+) -> Any:
+    """What a pair says about rows, for ArviZ: `InferenceData` under ArviZ 0.x, an `xarray.DataTree` under ArviZ 1.x.
+
+    K = max(particles, chains * draws) particles z ~ q(z | x) of each row are weighted, w = p(x, z) / q(z | x). Groups:
+
+    * `posterior` [chain, draw, row, ...]: the latents. By default the first particles, which are draws of the guide;
+      with `resample` particles that were chosen by their Pareto smoothed weights (sampling importance resampling),
+      which are draws of the posterior as K grows. Discrete latents that are summed out of the weights are drawn given
+      the other latents and x. Particles are independent, and chains are a way to count them.
+    * `posterior_predictive`: x ~ p(x | z) for these; fields that the data do not have are predicted here too.
+    * `prior`, `prior_predictive`: z ~ p(z) and x ~ p(x | z) as the model alone says, under each row's conditions.
+    * `observed_data`: what the model observes, by site; missing entries are NaN. `constant_data`: all other fields.
+    * `log_likelihood`: `log_evidence` [chain, draw, row], log p(x) of each row in nats with z integrated out. Its
+      draws are those of a Bayesian bootstrap over the K particles: their spread is the Monte Carlo error alone.
+    * `sample_stats`: `log_weight` [chain, draw, row] of the draws of the guide, or with `resample` the number of the
+      `particle` of each; `khat`, `ess`, `log_evidence` and `log_evidence_se` [row]; of a latent category y
+      `y_probability` [row, y_level], by the weights.
+
+    What `arviz.loo` means here: parameters are points, fitted to other rows, so that for held-out rows the expected
+    log predictive density is the sum of log p(x) and nothing has to be left out. `elpd` is that sum, and `p_loo`
+    is its squared Monte Carlo standard error in place of a number of parameters. On training rows it is too good.
+
+    Args:
+        model: p(z) p(x | z).
+        guide: q(z | x).
+        data: a data set (its test split), a split, a dict of arrays by field name, one array (field `x`), or a
+            DataFrame, whose index names the rows.
+        draws: of every row, in each chain.
+        chains: how many; ArviZ wants two for some of its numbers.
+        particles: K, if it is more than all draws.
+        rows: the first so many; by default at most 1000, and fewer if a variable would have more than 2^26 numbers.
+            The attribute `rows_available` says how many there were.
+        resample: choose particles by weight.
+        predictive: whether rows are drawn at all; without, it is faster, and `posterior_predictive` and
+            `prior_predictive` are left out.
+        seed: of all draws; the global generators are left alone.
+        floats_at_once: bounds the memory of one pass, as for `evaluate`; what is returned has to fit too.
+
+    Raises:
+        UserError: for counts below 1, programs that break the contract, latents shared by all rows, of which there is
+            no draw of each row, or sites with names that ArviZ needs.
+        NoDensity: for a guide that draws a latent of the rows from a point mass.
+
+    Source: Vehtari et al. 2024, arXiv 1507.02646 (smoothed weights, k-hat); Rubin 1981 and 1988 (Bayesian bootstrap,
+    resampling); Vehtari, Gelman & Gabry 2017, arXiv 1507.04544 (elpd).
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.guides import MeanField
+        >>> from ppl_vae.models import VAE
+        >>> model = VAE(ppl_vae.load("digits"), latent_dim=2)
+        >>> idata = to_arviz(model, MeanField(model), model.data, draws=50, particles=200, rows=10)
+        >>> dict(idata["posterior"]["z"].sizes)
+        {'chain': 4, 'draw': 50, 'row': 10, 'z_dim': 2}
+    """
+    for name, value in {"draws": draws, "chains": chains, "rows": 1 if rows is None else rows}.items():
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not isinstance(particles, int) or particles < 1:
+        raise UserError(f"particles must be a whole number of at least 1, got {particles!r}")
+    pair = Pair(model, guide)
+    whole = as_split(data, "test", getattr(model, "schema", None))
+    ids = _row_ids(data, len(whole))
+    split = whole.rows(slice(0, rows if rows is not None else _fitting(whole, chains * draws))).to(pair.device)
+    count = max(particles, chains * draws)
+    with passes(pair, split, count, seed=seed, floats_at_once=floats_at_once) as plan:
+        layouts = read_layouts(pair, plan.structure, split.schema, split.batch(slice(0, 100)))
+        drawn = draw_all(pair, plan, layouts, chains * draws, resample=resample, predictive=predictive)
+    attributes = {
+        "inference_library": "ppl_vae",
+        "inference_library_version": _version(),
+        "model": _name(model),
+        "guide": _name(guide),
+        "particles": count,
+        "seed": seed,
+        "resampled": int(resample),
+        "split": split.name,
+        "rows_available": len(whole),
+    }
+    return _tree(_Groups(split, layouts, ids[: len(split)], chains).of(drawn), attributes)
+
+
+def _fitting(split: Split, draws: int) -> int:
+    largest = max(max(field.size for field in split.schema), 1)
+    return max(1, min(ROWS, NUMBERS // (draws * largest)))
+
+
+def _row_ids(data: Any, count: int) -> np.ndarray:
+    """The index of a DataFrame, as far as it tells rows apart; else their numbers."""
+    index = data.index if is_table(data) else None
+    if index is None or not index.is_unique or index.nlevels > 1 or len(index) != count:
+        return np.arange(count)
+    return np.asarray(index if index.dtype.kind in "iu" else [str(label) for label in index])
+
+
+def _name(program: Any) -> str:
+    inner = program.program if isinstance(program, Program) else program
+    return str(getattr(inner, "__name__", type(inner).__name__))
+
+
+def _version() -> str:
+    from ppl_vae import __version__
+
+    return __version__
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Draws as xarray data sets."""
+
+    split: Split
+    layouts: Mapping[str, Layout]
+    ids: np.ndarray
+    chains: int
+
+    def of(self, drawn: Draws) -> dict[str, Any]:
+        """The groups that are not empty, in the order in which ArviZ shows them."""
+        observed = {n: self.variable(n, v, drawn=False) for n, v in drawn.observed.items()}
+        floats = {name for name, (_, array, _) in observed.items() if array.dtype.kind == "f"}
+        groups = {
+            group: self.dataset(
+                {
+                    name: self.variable(name, values, drawn=True, floats="predictive" in group and name in floats)
+                    for name, values in getattr(drawn, group).items()
+                }
+            )
+            for group in ("posterior", "posterior_predictive", "prior", "prior_predictive")
+        }
+        groups["sample_stats"] = self.dataset(self.statistics(drawn))
+        groups["log_likelihood"] = self.dataset(
+            {"log_evidence": (("chain", "draw", "row"), self.chained(drawn.log_evidence), {"units": "nats"})}
+        )
+        groups["observed_data"] = self.dataset(observed)
+        groups["constant_data"] = self.dataset({n: self.constant(n, v) for n, v in drawn.constant.items()})
+        return {name: group for name, group in groups.items() if len(group.data_vars)}
+
+    def variable(self, name: str, values: Tensor, *, drawn: bool, floats: bool = False) -> Variable:
+        """A site of the model; rows that are drawn are `floats` where those observed are, since ArviZ compares them."""
+        layout = self.layouts[name]
+        whole = not floats and (layout.levels > 0 or (layout.field is not None and layout.field.kind in _WHOLE))
+        values = values.to(torch.get_default_dtype()) if floats and not values.is_floating_point() else values
+        array = _array(values, whole, layout.field is not None and layout.field.kind == "categorical")
+        attributes = {"categories": self.levels(layout)} if self.levels(layout) else {}
+        dims = tuple(_flat(dim) for dim in layout.dims)
+        if not drawn:
+            return dims, array[0], attributes
+        return ("chain", "draw", *dims), self.chained(array), attributes
+
+    def constant(self, name: str, values: Tensor) -> Variable:
+        """A field that the model does not observe."""
+        field = self.split.schema[name]
+        array = _array(values, field.kind in _WHOLE, field.kind == "categorical")[0]
+        attributes = {"categories": list(field.names)} if field.kind == "categorical" and field.names else {}
+        return ("row", *event_names(_flat(name), len(field.shape))), array, attributes
+
+    def statistics(self, drawn: Draws) -> dict[str, Variable]:
+        """What is known about the draws."""
+        sampled, nats = ("chain", "draw", "row"), {"units": "nats"}
+        found: dict[str, Variable] = {}
+        if drawn.log_weight is None:
+            found["particle"] = (sampled, self.chained(drawn.chosen.to(torch.int32)), {})
+        else:
+            found["log_weight"] = (sampled, self.chained(drawn.log_weight), nats)
+        found["khat"] = (("row",), _numpy(drawn.khat), {})
+        found["ess"] = (("row",), _numpy(drawn.evidence.ess), {})
+        found["log_evidence"] = (("row",), _numpy(drawn.evidence.log_evidence), nats)
+        found["log_evidence_se"] = (("row",), _numpy(drawn.evidence.log_evidence_se), nats)
+        for name, values in drawn.probabilities.items():
+            dims = (*(_flat(dim) for dim in self.layouts[name].dims), f"{_flat(name)}_level")
+            found[f"{name}_probability"] = (dims, _numpy(values), {})
+        return found
+
+    def levels(self, layout: Layout) -> list[str]:
+        """The names of the categories of a site, if it has any."""
+        field = layout.field
+        return list(field.names) if field is not None and field.kind == "categorical" and field.names else []
+
+    def chained(self, values: Any) -> np.ndarray:
+        """Values [draw, ...] as [chain, draw, ...]."""
+        array = _numpy(values) if isinstance(values, Tensor) else values
+        return array.reshape(self.chains, -1, *array.shape[1:])
+
+    def dataset(self, variables: Mapping[str, Variable]) -> Any:
+        """Variables with the coordinates of their dims."""
+        import xarray
+
+        sizes: dict[Hashable, int] = {}
+        for name, (dims, array, _) in variables.items():
+            sizes |= dict(zip(dims, array.shape, strict=True))
+            if name in TAKEN:
+                raise UserError(f"{name!r} is the name of a dim of every variable for ArviZ: rename the site or column")
+        named = self.coordinates()
+        coords = {d: named[d] if len(named.get(d, ())) == n else np.arange(n) for d, n in sizes.items()}
+        return xarray.Dataset({_flat(name): variable for name, variable in variables.items()}, coords)
+
+    def coordinates(self) -> dict[Hashable, Any]:
+        """Coordinates that have names: rows, columns, categories."""
+        found: dict[Hashable, Any] = {"row": self.ids}
+        fields = {n: layout.field for n, layout in self.layouts.items() if layout.field} | {
+            field.name: field for field in self.split.schema
+        }
+        for name, field in fields.items():
+            if field.names and field.kind == "categorical":
+                found[f"{_flat(name)}_level"] = list(field.names)
+            elif field.names and len(field.shape) == 1:
+                found[f"{_flat(name)}_dim"] = list(field.names)
+        return found
+
+
+_WHOLE = ("binary", "count", "categorical")
+
+
+def _array(values: Tensor, whole: bool, category: bool) -> np.ndarray:
+    """Numbers as they are, whole ones as int32 unless some are missing, which is NaN."""
+    gone = torch.isnan(values) if values.is_floating_point() else (values == -1) & category
+    if bool(gone.any()):
+        values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+        return _numpy(values.masked_fill(gone, torch.nan))
+    return _numpy(values.to(torch.int32) if whole or not values.is_floating_point() else values)
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", "_")  # names of variables are paths in a tree
+
+
+def _tree(groups: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:
+    """The groups in the container of the ArviZ that is installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 tells of 1.0 when it is imported
+        import arviz
+        import xarray
+    groups = {name: group.assign_attrs(attributes) for name, group in groups.items()}
+    if int(arviz.__version__.split(".")[0]) < 1:
+        return arviz.InferenceData(attrs=dict(attributes), **groups)
+    return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=dict(attributes)), **groups})

@@ -1,0 +1,1 @@
+"""A guide generated from a model: the model read, its sites as vectors, order and conditioning, shared latents."""

@@ -1,0 +1,268 @@
+"""Read the structure of a pair from one run, and refuse programs that break the contract, by site name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ppl_vae.checks import contract
+from ppl_vae.data import Split
+from ppl_vae.data.example import example
+from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.programs.density import is_improper, point_masses
+from ppl_vae.programs.execution import Run, run, traced
+from ppl_vae.programs.missing import Holes, can_enumerate
+from ppl_vae.programs.program import Batch, Programs
+from ppl_vae.programs.structure import Structure, frames, sample_sites
+from ppl_vae.weights.factors import Factors
+
+__all__ = [
+    "ENUMERATION_LIMIT",
+    "LastSite",
+    "Observation",
+    "analyse",
+    "observe",
+    "preserved_randomness",
+    "read",
+    "representative",
+]
+
+ENUMERATION_LIMIT = 1024
+"""Finite supports with more values than this are sampled, with a score-function gradient, not summed out."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One run of each program: their sample sites, the guide's latents, and what was done about holes."""
+
+    guide: dict[str, dict[str, Any]]
+    model: dict[str, dict[str, Any]]
+    latents: list[str]
+    holes: dict[str, str]
+    rows: int
+
+
+def analyse(pair: Programs, batch: Batch) -> Structure:
+    """Run a pair on a batch and read its structure; refuse programs that break the contract.
+
+    The state of the random number generators is left as it was.
+
+    Raises:
+        ProgramError: naming the site, what is wrong with it, and the remedy.
+    """
+    with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+        seen = observe(pair, batch)
+        structure = read(pair, batch, seen)
+        contract.check_matching(seen.latents, seen.guide, seen.model)
+        contract.check_supports(seen.latents, seen.guide, seen.model)
+        frame = contract.data_plate(seen.model)
+        contract.check_plates(seen.latents, seen.guide, seen.model, frame, seen.rows)
+        contract.check_shapes("guide", seen.guide)
+        contract.check_shapes("model", seen.model)
+        contract.check_scales(seen.latents, seen.guide, seen.model)
+        contract.check_improper(structure)
+        if structure.enumerates:
+            _check_enumeration(pair, batch, structure)
+        return replace(structure, broadcasts=_broadcasts(pair, batch, structure))
+
+
+def observe(pair: Programs, batch: Batch) -> Observation:
+    """Run the guide, then the model on its draws, noting what they do with missing entries."""
+    guide_holes = Holes(None, batch=batch)
+    guide = sample_sites(_trace("guide", guide_holes(pair.guide), batch))
+    latents = [name for name, site in guide.items() if not site["is_observed"]]
+    holes = Holes(None, latents, batch)
+    replayed = poutine.replay(holes(pair.model), trace=_as_trace(guide, latents))
+    model = sample_sites(_trace("model", replayed, batch))
+    rows = len(next(iter(batch.values()))) if batch else 0
+    return Observation(guide, model, latents, guide_holes.found | holes.found, rows)
+
+
+def representative(pair: Programs, split: Split, rows: int = 8) -> dict[str, Tensor]:
+    """A batch on which to read a pair: a few rows, or all of them for a model that subsamples its rows itself."""
+    batch = example(split.schema, split, rows)
+    if len(split) > rows:
+        try:
+            with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+                observe(pair, batch)
+        except ProgramError:
+            whole = split.batch()
+            try:
+                return whole if analyse(pair, whole).rows_total else batch
+            except ProgramError:
+                return batch
+    return batch
+
+
+class preserved_randomness:
+    """Give the random number generators back as they were."""
+
+    def __enter__(self) -> None:
+        self.fork = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+        self.fork.__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        self.fork.__exit__(*exception)
+
+
+class LastSite(Messenger):
+    """Remembers how far a program came."""
+
+    name: str | None = None
+
+    def _pyro_sample(self, msg: Message) -> None:
+        self.name = str(msg["name"])
+
+
+def _trace(role: str, program: Any, batch: Batch) -> Trace:
+    """Run a program; what it raises is said with the site at which it happened."""
+    last = LastSite()
+    try:
+        with last:
+            return traced(program, batch)
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
+        named = re.search(r" at site (\S+) dim", reason)  # Pyro's plates say which site they cannot hold
+        site = named[1] if named else last.name
+        where = f"at site {site!r}" if named else f"at or after site {site!r}" if site else "before its first site"
+        shapes = ", ".join(f"{n} {tuple(v.shape)}" for n, v in batch.items())
+        raise ProgramError(
+            site,
+            f"the {role} fails {where} ({reason}) on a batch with {shapes}",
+            "declare event dims with .to_event(), index with ..., and flatten only event dims, never the rows",
+        ) from error
+
+
+def _as_trace(sites: Mapping[str, dict[str, Any]], names: list[str]) -> Trace:
+    trace = Trace()
+    for name in names:
+        trace.add_node(name, **sites[name])
+    return trace
+
+
+def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
+    """The structure behind an observation."""
+    guide, model, latents = seen.guide, seen.model, seen.latents
+    frame = contract.data_plate(model)
+    everywhere = [*guide.values(), *model.values()]
+    plates = [f for s in everywhere for f in frames(s)]
+    local = {n for n in latents if any(f.dim == frame.dim for f in frames(guide[n]))}
+    summed_guide = {n for n in local if _summable(guide[n]["fn"])}
+    summed_model, absent = set(), set()
+    for name, site in model.items():
+        if site["is_observed"] or name in latents:
+            continue
+        inside = any(f.dim == frame.dim for f in frames(site))
+        if inside and _summable(site["fn"]):
+            summed_model.add(name)
+        elif name in pair.model.arguments and name not in batch:
+            absent.add(name)
+        else:
+            raise contract.no_guide_site(name, site, inside)
+    drawn = set(latents) - summed_guide
+    return Structure(
+        plate=frame.name,
+        dim=int(frame.dim or -1),
+        nesting=max([-(f.dim or 0) for f in plates], default=1),
+        latents=tuple(latents),
+        observed=tuple(n for n, s in model.items() if s["is_observed"]),
+        holes=seen.holes,
+        summed_guide=frozenset(summed_guide),
+        summed_model=frozenset(summed_model),
+        scored=frozenset(n for n in drawn if not getattr(guide[n]["fn"], "has_rsample", False)),
+        absent=frozenset(absent),
+        auxiliary=frozenset(n for n in latents if guide[n]["infer"].get("is_auxiliary")),
+        global_latents=frozenset(set(latents) - local),
+        points=point_masses(drawn, guide, model),
+        improper=frozenset(n for n in local if n in model and is_improper(model[n]["fn"])),
+        inner_subsample=frozenset(f.name for f in plates if f.dim != frame.dim and f.full_size not in (None, f.size)),
+        rows_total=frame.full_size if frame.full_size not in (None, frame.size) else None,
+    )
+
+
+def _summable(fn: Any) -> bool:
+    return can_enumerate(fn) and fn.enumerate_support(expand=False).shape[0] <= ENUMERATION_LIMIT
+
+
+def _check_enumeration(pair: Programs, batch: Batch, structure: Structure) -> None:
+    """The values of a summed latent are on a dim to the left of the plates: code has to let them through."""
+    last = LastSite()
+    try:
+        with last:
+            run(pair, structure, batch)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        summed = ", ".join(sorted(structure.summed_guide | structure.summed_model))
+        reason = " ".join(str(error).split("Trace Shapes")[0].split())[:200]
+        raise ProgramError(
+            last.name,
+            f"the programs fail after site {last.name!r} when the values of {summed} are summed out ({reason})",
+            "let dims be added on the left: index with ..., broadcast before torch.cat and torch.stack, never "
+            "assume the number of dims",
+        ) from error
+
+
+def _broadcasts(pair: Programs, batch: Batch, structure: Structure) -> bool:
+    """Whether both programs give each particle, added as a dim on the left, the weights it has on its own.
+
+    A program that flattens dims may run with particles and mix rows without a word, so values are compared.
+    """
+    modes = [m for m in (pair.model, pair.guide) if isinstance(m, torch.nn.Module) and m.training]
+    for module in modes:
+        module.eval()  # dropout would make every run another program
+    try:
+        together = run(pair, structure, batch, particles=2)
+        both = _log_weight(together)
+        if structure.absent or structure.rows_total:  # these draw something anew at every run
+            return True
+        for k in range(2):
+            alone: Any = SimpleNamespace(
+                guide=poutine.replay(pair.guide, trace=_particle(together.guide, structure, k)), model=pair.model
+            )
+            if not torch.allclose(_log_weight(run(alone, structure, batch))[0], both[k], rtol=1e-4, atol=1e-2):
+                return False
+    except (NotImplementedError, KeyError):
+        return True  # a flow without an inverse cannot be asked about another run's draws
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False
+    finally:
+        for module in modes:
+            module.train()
+    return True
+
+
+def _log_weight(drawn: Run) -> Tensor:
+    factors = Factors(drawn)
+    parts = factors.marginal() if drawn.structure.enumerates else factors.plain()
+    shared = 0.0 if parts.log_global is None else parts.log_global.unsqueeze(-1)
+    return parts.log_likelihood + parts.log_prior - parts.log_guide + shared
+
+
+def _particle(trace: Trace, structure: Structure, k: int) -> Trace:
+    """The draws of one of two particles."""
+    chosen = Trace()
+    for name in structure.latents:
+        site = trace.nodes[name]
+        if name in structure.summed_guide:
+            continue
+        dim = -structure.nesting - 1 - site["fn"].event_dim
+        value = site["value"]
+        if value.dim() >= -dim and value.shape[dim] == 2:
+            value = value.select(dim, k)
+        # Pyro notes at every draw on which enumerated dims it depends; without the particles these move to the right
+        dims = {d + (d < -structure.nesting): i for d, i in site["infer"].get("_dim_to_id", {}).items()}
+        infer = {k: v for k, v in site["infer"].items() if not k.startswith("_")} | {"_dim_to_id": dims}
+        chosen.add_node(name, name=name, type="sample", value=value, is_observed=False, infer=infer)
+    return chosen

@@ -1,0 +1,179 @@
+"""ppl_vae.check: what is wrong with a pair, before it is trained, by site, problem and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyro
+import torch
+
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.bounds import ELBO
+from ppl_vae.checks import contract
+from ppl_vae.checks.analysis import analyse, observe, preserved_randomness, read, representative
+from ppl_vae.checks.support import check_support
+from ppl_vae.data import Data, Split, as_split
+from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.programs.program import Batch, Pair
+
+__all__ = ["Finding", "check"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: the site (or plate, field or parameter) it is about, the problem, the remedy.
+
+    `fit` refuses on "error"; a "warning" trains, but worse or slower than it could.
+    """
+
+    site: str | None
+    problem: str
+    remedy: str
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.problem}: {self.remedy}"
+
+
+def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> list[Finding]:
+    """Lint a pair on a few rows of its data: everything that is wrong with it, or an empty list.
+
+    Looks for missing and extra sites, event dims and supports that differ, a forgotten `.to_event`, statements in
+    no plate or in the wrong one, a data plate whose size does not follow the rows, code that does not broadcast
+    over particles, a KL weight on one side only, data outside the support, parameters that several modules
+    register under one name, and parameters that get no gradient. Costs a batch or two; trains nothing.
+
+    Args:
+        model: p(z) p(x | z).
+        guide: q(z | x).
+        data: a data set, a split, a dict of arrays by field name, or one array (field `x`).
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        ...         pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+        >>> def guide(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        >>> for finding in check(model, guide, torch.zeros(5)):
+        ...     print(finding)
+        error: site 'z' has event dims 0 in the guide and 1 in the model: add .to_event(1) in the guide
+    """
+    split = data.train if isinstance(data, Data) else as_split(data)
+    if isinstance(guide, GeneratedGuide) and not guide.ready:
+        guide.setup(split)
+    pair = Pair(model, guide)
+    batch = representative(pair, split.to(pair.device))
+    with preserved_randomness(), pyro.validation_enabled(False):
+        errors = list(_errors(pair, batch, split))
+        if errors:
+            return errors
+        try:
+            structure = analyse(pair, batch)
+        except UserError as error:
+            return [_finding(error)]
+        fixed = [] if structure.rows_total else _fixed_plate(pair, structure.plate, batch)
+        return [*fixed, *_warnings(pair, structure, batch)]
+
+
+def _finding(error: UserError) -> Finding:
+    if isinstance(error, ProgramError):
+        return Finding(error.site, error.problem, error.remedy)
+    problem, _, remedy = str(error).partition("; ")
+    return Finding(None, problem, remedy or "see the message")
+
+
+def _errors(pair: Pair, batch: Batch, split: Split) -> Iterator[Finding]:
+    """Every check of the contract on its own, so that one mistake does not hide another."""
+    try:
+        with torch.no_grad():
+            seen = observe(pair, batch)
+            frame = contract.data_plate(seen.model)
+            check_support(pair, seen.holes, seen.latents, split)  # first: other checks stumble over such values
+    except UserError as error:
+        yield _finding(error)
+        return
+    checks: list[Callable[[], Any]] = [
+        lambda: contract.check_matching(seen.latents, seen.guide, seen.model),
+        lambda: contract.check_supports(seen.latents, seen.guide, seen.model),
+        lambda: contract.check_plates(seen.latents, seen.guide, seen.model, frame, seen.rows),
+        lambda: contract.check_shapes("guide", seen.guide),
+        lambda: contract.check_shapes("model", seen.model),
+        lambda: contract.check_scales(seen.latents, seen.guide, seen.model),
+        lambda: contract.check_improper(read(pair, batch, seen)),
+    ]
+    said: set[str | None] = set()
+    for run_check in checks:
+        try:
+            run_check()
+        except ProgramError as error:
+            if error.site not in said:  # what follows from the first mistake at a site says nothing new
+                said.add(error.site)
+                yield _finding(error)
+
+
+def _fixed_plate(pair: Pair, plate: str, batch: Batch) -> Iterator[Finding]:
+    """A plate that has the size of this batch by accident fails on the next one."""
+    fewer = {name: values[:-1] for name, values in batch.items()}
+    if not fewer or not len(next(iter(fewer.values()))):
+        return
+    try:
+        analyse(pair, fewer)
+    except UserError as error:
+        rows = len(next(iter(batch.values())))
+        yield Finding(
+            plate,
+            f"the programs run on {rows} rows but not on {rows - 1} (plate {plate!r} or some tensor has the size of "
+            f"the batch): {error}",
+            f"size everything by the rows that came, pyro.plate({plate!r}, len(x)): batch size belongs to inference",
+        )
+
+
+def _warnings(pair: Pair, structure: Any, batch: Batch) -> Iterator[Finding]:
+    if not structure.broadcasts:
+        yield Finding(
+            None,
+            "the programs do not broadcast over particles, which are run one by one",
+            "index with ... from the right and never flatten the rows, so that dims may be added on the left",
+            "warning",
+        )
+    if structure.scored:
+        sites = ", ".join(sorted(structure.scored))
+        yield Finding(
+            sites,
+            f"site {sites} has no reparameterised sampler and too many values to sum out: its gradient is a "
+            "score-function estimate, noisier than others",
+            "use several particles, or a distribution with rsample",
+            "warning",
+        )
+    if points := structure.points - structure.improper:
+        sites = ", ".join(sorted(points))
+        yield Finding(
+            sites,
+            f"site {sites} is a point in the guide: what is trained is its most probable value, and no bound of the "
+            "evidence is to be had",
+            "use a guide with a density, such as MeanField(model), unless this is meant",
+            "warning",
+        )
+    for name in _without_gradient(pair, structure, batch):
+        yield Finding(
+            name,
+            f"parameter {name} gets no gradient from the ELBO",
+            "use it in a statement that the bound sees, or remove it",
+            "warning",
+        )
+
+
+def _without_gradient(pair: Pair, structure: Any, batch: Batch) -> list[str]:
+    parameters = {n: p for n, p in pair.named_parameters() if p.requires_grad}
+    bound = ELBO()
+    weights = bound.weigh(pair, structure, batch)
+    total = bound.total(bound.surrogate(weights), weights)
+    if not total.requires_grad:
+        return list(parameters)
+    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return [name for name, g in zip(parameters, gradients, strict=True) if g is None]

@@ -1,0 +1,1 @@
+"""Which rows are unusual, judged against held-out outliers."""

@@ -1,0 +1,1 @@
+"""Is the guide calibrated? Simulation-based calibration."""

@@ -1,0 +1,242 @@
+"""Calibration of an amortized guide: latents that the model drew, ranked among the guide's draws for their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ppl_vae.data import as_split
+from ppl_vae.diagnostics._calibration.ranking import JOINT, Labels, joined, ranked
+from ppl_vae.diagnostics._calibration.ranks import holm, rank_tests
+from ppl_vae.diagnostics._calibration.reliability import Reliability, reliability
+from ppl_vae.diagnostics.simulation import resampled, specific
+from ppl_vae.errors import UserError
+from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.programs.program import Pair
+
+__all__ = ["JOINT", "LEVELS", "Calibration", "Tested", "calibration"]
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+SIGNIFICANT = 0.05
+
+
+class Tested(NamedTuple):
+    """One test: of which latent, of what, its p-value, and that corrected for all tests of the calibration."""
+
+    latent: str
+    name: str
+    p: float
+    corrected: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What `calibration` found.
+
+    Attributes:
+        names: entries of the latents that were ranked; the last is `JOINT`.
+        ranks: of the true value among the draws, 0 to `draws`; -1 where it was observed and so no latent.
+        draws: from the guide for each row.
+        tests: all of them, with p-values corrected together (Holm).
+        shift: how far truths lie above draws on average, in standard deviations of the draws, by name.
+        width: how wide draws are relative to what they should be, by name.
+        coverage: share of rows whose true value is in the central interval of each of `levels`, [latent, level].
+        coverage_se: its binomial standard error if the guide is exact, [latent, level].
+        classes: discrete latents with categories: how reliable their probabilities are.
+        notes: what could not be tested, a line each.
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> found = calibration(model, guide, torch.zeros(10), simulations=40)
+        >>> found.names, tuple(found.ranks.shape), found.verdict.split(":")[0]
+        (('z', 'log p(x, z)'), (40, 2), 'Calibrated')
+    """
+
+    names: tuple[str, ...]
+    ranks: Int[Tensor, "simulation latent"]
+    draws: int
+    tests: tuple[Tested, ...]
+    shift: Mapping[str, float]
+    width: Mapping[str, float]
+    coverage: Float[Tensor, "latent level"]
+    coverage_se: Float[Tensor, "latent level"]
+    classes: Mapping[str, Reliability]
+    notes: tuple[str, ...] = ()
+    levels: tuple[float, ...] = field(default=LEVELS)
+
+    @property
+    def rejected(self) -> tuple[Tested, ...]:
+        """Tests whose corrected p-value is below 0.05, most significant first."""
+        return tuple(sorted((t for t in self.tests if t.corrected < SIGNIFICANT), key=lambda t: t.p))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether no test is rejected: true of an exact posterior in at least 95 of 100 runs."""
+        return not self.rejected
+
+    @property
+    def verdict(self) -> str:
+        """What this means, in plain words, and what to try."""
+        from ppl_vae.diagnostics.words import calibration_verdict
+
+        return calibration_verdict(self)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, by what they are."""
+        coverage = {
+            name: {f"{level:g}": float(c) for level, c in zip(self.levels, row, strict=True)}
+            for name, row in zip(self.names, self.coverage, strict=True)
+            if name != JOINT
+        }
+        return {
+            "simulations": len(self.ranks),
+            "draws": self.draws,
+            "calibrated": self.calibrated,
+            "verdict": self.verdict,
+            "smallest_corrected_p": min((t.corrected for t in self.tests), default=1.0),
+            "rejected": [t._asdict() for t in self.rejected],
+            "tests": [t._asdict() for t in self.tests],
+            "shift": {n: float(v) for n, v in self.shift.items()},
+            "width": {n: float(v) for n, v in self.width.items()},
+            "coverage": coverage,
+            "coverage_se": {f"{a:g}": (a * (1 - a) / max(len(self.ranks), 1)) ** 0.5 for a in self.levels},
+            "classes": {name: found.summary() for name, found in self.classes.items()},
+            "notes": list(self.notes),
+        }
+
+    def figure(self) -> Any:
+        """ECDFs of the ranks with their simultaneous band, coverage, and the reliability of classes."""
+        from ppl_vae.diagnostics._calibration.plot import calibration_figure
+
+        return calibration_figure(self)
+
+
+def calibration(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    *,
+    simulations: int = 1000,
+    draws: int = 99,
+    seed: int = 0,
+) -> Calibration:
+    """Whether the guide's posteriors can be believed: simulation-based calibration, without refitting.
+
+    Draw z_i ~ p(z), x_i ~ p(x | z_i) from the model and `draws` values from q(z | x_i). If q is the posterior, the rank
+    of z_i among them is uniform, in every entry of z and for any function of z and x. Tested are, for every entry and
+    for log p(x, z), which shows a wrong dependence between latents: uniformity, symmetry (a shift), and spread (too
+    narrow, too wide); for classes whether their probabilities are too sure, and whether each comes up as often as
+    said. p-values are corrected for the number of tests.
+
+    The rows are the model's own: this tells whether the guide inverts this model, where the model puts its rows, not
+    whether the model fits the data. Labels that may be exchanged, and other modes that the guide leaves out, count as
+    errors of the guide, since the posterior has them all.
+
+    Args:
+        model: p(z) p(x | z).
+        guide: q(z | x).
+        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`). Of the
+            rows only conditions and which entries are missing are used.
+        simulations: rows to simulate.
+        draws: from the guide for each of them.
+        seed: of all draws; the global generators are left alone.
+
+    Raises:
+        UserError: for programs that break the contract, latents shared by all rows, no latents that the guide draws,
+            too few simulations or draws, or draws that are not finite.
+        NoDensity: for points and improper priors.
+
+    Source: Talts et al. 2018, arXiv 1804.06788; Yao et al. 2018, arXiv 1802.02538; Säilynoja et al. 2022, arXiv
+    2103.10522; Modrák et al. 2023, arXiv 2211.02383 (log p(x, z)).
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.57))  # the right deviation is 0.71
+        >>> found = calibration(model, guide, torch.zeros(10))
+        >>> found.calibrated, round(found.width["z"], 1)
+        (False, 0.8)
+    """
+    for name, value, least in (("simulations", simulations, 20), ("draws", draws, 9)):
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    pair = Pair(model, guide)
+    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    with passes(pair, resampled(split, simulations, seed), draws, seed=seed) as plan:
+        if not specific(plan.structure):
+            raise UserError("the guide draws no latent of the model, so that there is nothing to calibrate")
+        parts = [ranked(pair, plan, batch) for batch in plan.batches()]
+        ranks, classes, notes = joined(parts, draws)
+    if not {*ranks, *classes} - {JOINT}:
+        raise UserError(f"there is nothing to calibrate: {'; '.join(notes) or 'the latents are constants'}")
+    return _judged(ranks, classes, draws, seed, (*notes, *_untested(plan)))
+
+
+# -- judging -------------------------------------------------------------------------------------------------------
+
+
+def _judged(
+    ranks: dict[str, Tensor], classes: dict[str, Labels], draws: int, seed: int, notes: tuple[str, ...]
+) -> Calibration:
+    found = {name: rank_tests(column[column >= 0].numpy(), draws) for name, column in ranks.items()}
+    tests = [(name, what, getattr(t, what)) for name, t in found.items() for what in ("uniform", "symmetric", "spread")]
+    replicates = max(9999, 100 * (len(tests) + 2 * len(classes)))  # enough to reject one among so many tests
+    reliable = {
+        name: reliability(name, probs, labels, replicates=replicates, seed=seed)
+        for name, (probs, labels) in classes.items()
+    }
+    for name, one in reliable.items():
+        tests += [(name, "confidence", one.p_confidence), (name, "frequency", one.p_frequency)]
+    corrected = holm(np.array([p for *_, p in tests]))
+    table = torch.stack(list(ranks.values()), 1)
+    coverage = torch.stack([_coverage(column, draws) for column in ranks.values()])
+    level = torch.tensor(LEVELS, dtype=torch.float64)
+    counts = (table >= 0).sum(0).unsqueeze(-1)
+    return Calibration(
+        names=tuple(ranks),
+        ranks=table,
+        draws=draws,
+        tests=tuple(Tested(*test, float(c)) for test, c in zip(tests, corrected, strict=True)),
+        shift={name: t.shift for name, t in found.items()},
+        width={name: t.width for name, t in found.items()},
+        coverage=coverage,
+        coverage_se=(level * (1 - level) / counts).sqrt(),
+        classes=reliable,
+        notes=notes,
+    )
+
+
+def _coverage(ranks: Tensor, draws: int) -> Tensor:
+    """The share of truths in central intervals, [level]: ranks count in part, as intervals of (draws + 1)ths."""
+    seen = ranks[ranks >= 0].double()
+    level = torch.tensor(LEVELS, dtype=torch.float64)
+    low, high = (0.5 - level / 2) * (draws + 1), (0.5 + level / 2) * (draws + 1)
+    inside = torch.minimum(seen.unsqueeze(1) + 1, high) - torch.maximum(seen.unsqueeze(1), low)
+    return inside.clamp(0, 1).mean(0)
+
+
+def _untested(plan: Passes) -> list[str]:
+    """What the guide does not draw."""
+    return [
+        f"{name} is summed out in the model and is no part of the guide" for name in sorted(plan.structure.summed_model)
+    ]

@@ -1,0 +1,1 @@
+"""Which latents are used: KL, activity, the aggregate posterior."""

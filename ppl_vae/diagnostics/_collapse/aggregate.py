@@ -1,0 +1,181 @@
+"""The aggregate posterior q(z) = mean_i q(z | x_i): log q of every draw given every row, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+from torch.distributions.transforms import IndependentTransform
+
+from ppl_vae.distributions import single
+from ppl_vae.evaluation.passes import FLOATS_AT_ONCE
+from ppl_vae.nn.flows import NoInverse
+from ppl_vae.programs.execution import for_particles, traced
+from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.weights.completion import expanded
+from ppl_vae.weights.factors import by_row
+
+__all__ = ["Estimate", "Sites", "aggregate_log_density", "elementwise", "estimated", "marginals", "total_correlation"]
+
+Sites = Mapping[str, Mapping[str, Any]]
+
+
+class Estimate(NamedTuple):
+    """A number in nats, and its Monte Carlo standard error."""
+
+    value: float
+    se: float
+
+
+def aggregate_log_density(
+    pair: Pair, structure: Structure, batches: Sequence[Batch], drawn: Sequence[Sites]
+) -> Float[Tensor, " row"]:
+    """log (1/N) sum_j q(z_i | x_j) of one draw z_i of each of N rows, of all latents together, in nats.
+
+    Args:
+        pair: the programs.
+        structure: of the pair.
+        batches: the N rows.
+        drawn: the guide's sites of the same rows, one draw each.
+
+    Raises:
+        NoInverse: for a guide that cannot tell the density of a value that it did not just draw.
+    """
+    columns = []
+    for sites in drawn:
+        values = _values(structure, sites)
+        width = sum(v[:1].numel() for v in values.values()) * 16  # parameters and hidden layers of a small flow
+        rows = max(len(next(iter(batch.values()))) for batch in batches)
+        at_once = max(1, FLOATS_AT_ONCE // (width * rows)) if structure.broadcasts else 1
+        count = len(next(iter(values.values())))
+        for start in range(0, count, at_once):
+            some = {name: value[start : start + at_once] for name, value in values.items()}
+            parts = [_log_density(pair, structure, batch, some).logsumexp(1) for batch in batches]
+            columns.append(torch.stack(parts).logsumexp(0))
+    return torch.cat(columns) - math.log(sum(len(next(iter(batch.values()))) for batch in batches))
+
+
+def _values(structure: Structure, sites: Sites) -> dict[str, Tensor]:
+    """One draw of each row as draws for whatever row, [row, plates with one row, *event]; pieces of joint draws not."""
+    names = [name for name in structure.latents if sites[name]["infer"].get("joint", name) == name]
+    return {name: _points(structure, sites[name]) for name in names}
+
+
+def _points(structure: Structure, site: Mapping[str, Any]) -> Tensor:
+    whole = expanded(structure, site, site["value"], 1)
+    return whole.transpose(0, structure.dim - site["fn"].event_dim)
+
+
+def _log_density(pair: Pair, structure: Structure, batch: Batch, values: Mapping[str, Tensor]) -> Tensor:
+    """log q(z | x) of the same values for every row of a batch, [value, row]; observed labels do not count."""
+    rows, count = len(next(iter(batch.values()))), len(next(iter(values.values())))
+    holes = Holes(structure.holes, (), batch)
+    guide = for_particles(holes(pair.guide), structure, count)
+    sites = sample_sites(traced(poutine.replay(guide, trace=_repeated(structure, values, rows)), batch))
+    total: Tensor | float = 0.0
+    for name in structure.latents:
+        site = sites[name]
+        if name in holes.observed and bool(holes.observed[name][1].any()):
+            continue
+        try:
+            log_q = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+        except (NotImplementedError, KeyError) as error:  # torch's and Pyro's way of having no inverse
+            raise NoInverse(
+                f"{name} is drawn from a {type(site['fn']).__name__} without an inverse, so that log q(z | x) of the "
+                "draws of other rows cannot be had"
+            ) from error
+        total = total + by_row(structure, name, log_q)
+    return torch.as_tensor(total).expand(count, rows)
+
+
+def _repeated(structure: Structure, values: Mapping[str, Tensor], rows: int) -> Trace:
+    """The same values for so many rows."""
+    trace = Trace()
+    for name, value in values.items():
+        event = value.dim() - structure.nesting - 1
+        sizes = [-1] * value.dim()
+        sizes[structure.dim - event] = rows
+        value = value.expand(sizes)
+        value = value if len(value) > 1 else value.squeeze(0)
+        trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+    return trace
+
+
+# -- single entries ------------------------------------------------------------------------------------------------
+
+
+def elementwise(fn: Any) -> Any:
+    """The distribution of the single entries of an event, if they are independent; else None.
+
+    Example:
+        >>> elementwise(dist.LogNormal(torch.zeros(3), 1.0).to_event(1)).log_prob(torch.ones(3)).shape
+        torch.Size([3])
+        >>> elementwise(dist.MultivariateNormal(torch.zeros(3), torch.eye(3))) is None
+        True
+    """
+    fn = single(fn)
+    if isinstance(fn, dist.TransformedDistribution) and fn.event_dim:
+        base, steps = elementwise(fn.base_dist), [_of_entries(step) for step in fn.transforms]
+        if base is None or any(step is None for step in steps):
+            return None
+        return dist.TransformedDistribution(base, steps)
+    return None if fn.event_dim else fn
+
+
+def _of_entries(transform: Any) -> Any:
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return None if transform.domain.event_dim or transform.codomain.event_dim else transform
+
+
+def marginals(fn: Any) -> Any:
+    """The distributions of the single entries of an event, where they are known; else None."""
+    base = single(fn)
+    if isinstance(base, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
+        return dist.Normal(base.mean, base.variance.sqrt())
+    return elementwise(fn)
+
+
+def total_correlation(structure: Structure, name: str, drawn: Sequence[Sites]) -> Estimate | None:
+    """KL(q(z) || prod_j q(z_j)) of one site's entries under the aggregate posterior, in nats; None if not known.
+
+    A site that depends on earlier latents is mixed over one draw of them for each row. Densities of mixtures of N rows
+    know no more than N components: in many dimensions this is near its ceiling of (d - 1) log N.
+
+    Source: Chen et al. 2018, arXiv 1802.04942.
+    """
+    fns = [sites[name]["fn"] for sites in drawn]
+    entries = [marginals(fn) for fn in fns]
+    if any(each is None for each in entries):
+        return None
+    points = torch.cat([_points(structure, sites[name]) for sites in drawn])
+    at_once = max(1, FLOATS_AT_ONCE // (4 * points[:1].numel() * len(points)))
+    found = []
+    for some in points.split(at_once):
+        together = torch.cat([by_row(structure, name, fn.log_prob(some)) for fn in fns], 1)
+        row = structure.dim - fns[0].event_dim
+        apart = torch.cat([_columns(each.log_prob(some), row) for each in entries], 1)
+        each_entry = apart.logsumexp(1) - math.log(len(points))
+        found.append(together.logsumexp(1) - math.log(len(points)) - each_entry.sum(1))
+    return estimated(torch.cat(found))
+
+
+def _columns(log_q: Tensor, row: int) -> Tensor:
+    """[point, row, entry]."""
+    log_q = log_q.movedim(row, 1)
+    return log_q.reshape(*log_q.shape[:2], -1)
+
+
+def estimated(values: Tensor) -> Estimate:
+    """The mean of independent values, and its standard error."""
+    return Estimate(float(values.mean()), float(values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan)

@@ -1,0 +1,297 @@
+"""Posterior collapse: which latents tell rows apart, how much they say, and where their aggregate lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ppl_vae.data import Split, as_split
+from ppl_vae.data.convert import missing_in
+from ppl_vae.diagnostics._collapse.aggregate import Estimate
+from ppl_vae.diagnostics._collapse.surgery import NOTHING, surgery
+from ppl_vae.diagnostics._collapse.usage import Column, estimate, prior_moments, used
+from ppl_vae.diagnostics.simulation import contiguous, resampled, specific
+from ppl_vae.errors import UserError
+from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.prediction.latents import ACTIVE
+from ppl_vae.programs.program import Pair
+
+__all__ = ["Collapse", "Usage", "collapse"]
+
+FEW = 0.1
+"""Nats that may be noise."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How a discrete latent is used: q(y) = mean_i q(y | x_i), [level], and what it says of a row, I(x; y) in nats."""
+
+    usage: Float[Tensor, " level"]
+    information: float
+
+    @property
+    def effective(self) -> float:
+        """exp of the entropy of q(y): how many classes are in use."""
+        return float(torch.special.entr(self.usage).sum().exp())
+
+    @property
+    def used(self) -> int:
+        """How many classes have at least a tenth of an equal share."""
+        return int((self.usage > 0.1 / len(self.usage)).sum())
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """What `collapse` found, of the rows that it looked at; information and divergences in nats.
+
+    Attributes:
+        rows: how many.
+        names: entries of the latents that are numbers.
+        sites: of each entry the site.
+        activity: Var_x E_q[z | x] as a share of the prior variance, [latent]: 0 if z ignores x.
+        activity_se: its standard error over rows.
+        kl: KL(q(z_i | x) || p(z_i)), mean over rows, [latent]; nan where q and p do not factorise into entries.
+        shift: mean of the aggregate posterior less that of the prior, in prior deviations, [latent].
+        spread: its deviation as a multiple of the prior's, [latent].
+        site_kl: KL(q(z | x) || p(z)) of each draw of the guide, by site (joint draws under one name), mean over rows.
+        mutual_information: I_q(x; z) between the number of the row and all of its latents, at most `ceiling`.
+        marginal_kl: KL(q(z) || p(z)) of the aggregate posterior: what is left of the KL without I_q(x; z).
+        total_correlation: KL(q(z) || prod_i q(z_i)) by site.
+        classes: latents that are classes, by entry.
+        notes: what could not be computed, a line each.
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> found = collapse(model, guide, torch.linspace(-2, 2, 9))
+        >>> found.names, bool(found.kl[0] > 0), found.collapsed
+        (('z',), True, ())
+    """
+
+    rows: int
+    names: tuple[str, ...]
+    sites: tuple[str, ...]
+    activity: Float[Tensor, " latent"]
+    activity_se: Float[Tensor, " latent"]
+    kl: Float[Tensor, " latent"]
+    shift: Float[Tensor, " latent"]
+    spread: Float[Tensor, " latent"]
+    site_kl: Mapping[str, Estimate]
+    mutual_information: Estimate
+    marginal_kl: Estimate
+    total_correlation: Mapping[str, Estimate]
+    classes: Mapping[str, Usage]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def active(self) -> Bool[Tensor, " latent"]:
+        """Latents whose activity is above 0.01 (Burda et al. 2016)."""
+        return self.activity > ACTIVE
+
+    @property
+    def ceiling(self) -> float:
+        """log N: no estimate of I_q(x; z) from N rows is above it."""
+        return math.log(self.rows)
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """Sites that say nothing about a row: no entry is active, and no KL pays for information of another kind."""
+        mute = not self.mutual_information.value > FEW
+        silent = [
+            site
+            for site in dict.fromkeys(self.sites)
+            if not bool(self.active[[other == site for other in self.sites]].any())
+            and (mute or not self.site_kl.get(site, NOTHING).value > FEW)
+        ]
+        return (*silent, *(n for n, c in self.classes.items() if c.information <= ACTIVE and len(c.usage) > 1))
+
+    @property
+    def verdict(self) -> str:
+        """What this means, in plain words, and what to try."""
+        from ppl_vae.diagnostics.words import collapse_verdict
+
+        return collapse_verdict(self)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, by what they are."""
+        columns = ("activity", "activity_se", "kl", "shift", "spread")
+        latents = [
+            {"name": name, "active": bool(on), **{c: _plain(float(getattr(self, c)[i])) for c in columns}}
+            for i, (name, on) in enumerate(zip(self.names, self.active, strict=True))
+        ]
+        return {
+            "rows": self.rows,
+            "verdict": self.verdict,
+            "active": int(self.active.sum()),
+            "collapsed": list(self.collapsed),
+            "latents": latents,
+            "site_kl": {name: _plain(kl.value) for name, kl in self.site_kl.items()},
+            "site_kl_se": {name: _plain(kl.se) for name, kl in self.site_kl.items()},
+            "mutual_information": _plain(self.mutual_information.value),
+            "mutual_information_se": _plain(self.mutual_information.se),
+            "ceiling": self.ceiling,
+            "marginal_kl": _plain(self.marginal_kl.value),
+            "marginal_kl_se": _plain(self.marginal_kl.se),
+            "total_correlation": {name: _plain(found.value) for name, found in self.total_correlation.items()},
+            "classes": {
+                name: {"usage": c.usage.tolist(), "information": c.information, "effective": c.effective}
+                for name, c in self.classes.items()
+            },
+            "notes": list(self.notes),
+        }
+
+    def figure(self) -> Any:
+        """The KL of every latent, largest first; what the KL pays for; how classes are used."""
+        from ppl_vae.diagnostics._collapse.plot import collapse_figure
+
+        return collapse_figure(self)
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def collapse(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    *,
+    rows: int = 1000,
+    draws: int = 32,
+    seed: int = 0,
+) -> Collapse:
+    """Which latents are in use, and what they cost and say: active units, KL, I_q(x; z), aggregate posterior.
+
+    KL(q(z | x) || p(z)), averaged over rows, is I_q(x; z) + KL(q(z) || p(z)) with q(z) = (1/N) sum_i q(z | x_i): what z
+    says of the row, and what the aggregate posterior is away from the prior. q(z) is evaluated as the mixture of all N
+    rows, at one draw of each; so I_q is that of the number of the row, is at most log N, and, for rows from a
+    population, is on average too small: near log N it says only that z tells these rows apart.
+
+    Args:
+        model: p(z) p(x | z).
+        guide: q(z | x).
+        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`). Where a
+            label is present in some rows only, the others are looked at.
+        rows: at most so many, drawn at random: q(z) takes time that grows with their square.
+        draws: from the guide for each row.
+        seed: of all draws; the global generators are left alone.
+
+    Raises:
+        UserError: for programs that break the contract, latents shared by all rows, no latents that the guide draws,
+            or counts below 2.
+        NoDensity: for points and improper priors.
+
+    Source: Burda et al. 2016, arXiv 1509.00519 (active units); Hoffman & Johnson 2016, ELBO surgery, NIPS workshop;
+    Chen et al. 2018, arXiv 1802.04942 (total correlation).
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        ...         pyro.sample("x", dist.Normal(z[..., 0], 0.5), obs=x)
+        >>> def guide(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         loc, scale = torch.stack([0.8 * x, 0 * x], -1), torch.tensor([0.45, 1.0])
+        ...         pyro.sample("z", dist.Normal(loc, scale).to_event(1))
+        >>> found = collapse(model, guide, 1.1 * torch.randn(300, generator=torch.manual_seed(0)))
+        >>> found.active
+        tensor([ True, False])
+    """
+    for name, value in (("rows", rows), ("draws", draws)):
+        if not isinstance(value, int) or value < 2:
+            raise UserError(f"{name} must be a whole number of at least 2, got {value!r}")
+    pair = Pair(model, guide)
+    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    if len(split) < 2:
+        raise UserError("collapse compares rows with each other, and got one: pass more")
+    with passes(pair, split, draws, seed=seed) as plan:
+        if not specific(plan.structure):
+            raise UserError("the guide draws no latent of the model, so that there is nothing to collapse")
+        chosen, notes = _alike(plan, rows, seed)
+        plan = replace(plan, split=chosen)
+        batches = [contiguous(batch) for batch in plan.batches()]
+        return _collected(pair, plan, batches, notes)
+
+
+def _alike(plan: Passes, rows: int, seed: int) -> tuple[Split, list[str]]:
+    """Rows that all have the same latents: those without a label, where some have one."""
+    split, notes = plan.split, []
+    for name, what in plan.structure.holes.items():
+        if what == "held" and name in split.schema:
+            gone = missing_in(split.schema[name].kind, split[name]).reshape(len(split), -1).any(1)
+            if bool(gone.any()) and not bool(gone.all()):
+                notes.append(f"{int((~gone).sum())} rows in which {name} is observed are left out")
+                split = split.rows(gone.nonzero().squeeze(1))
+            elif not bool(gone.any()):
+                notes.append(f"{name} is observed in all rows and so no latent")
+    return (resampled(split, rows, seed) if len(split) > rows else split), notes
+
+
+def _collected(pair: Pair, plan: Passes, batches: list[dict[str, Tensor]], notes: list[str]) -> Collapse:
+    structure, rows = plan.structure, len(plan.split)
+    uses = [used(pair, structure, batch, plan.sizes()) for batch in batches]
+    prior = prior_moments(pair, structure, batches)
+    numbers = [name for name in uses[0].columns if name in prior]
+    tables = [_table([use.columns[name] for use in uses], *prior[name], plan.particles) for name in numbers]
+    names = {name: use.names for name, use in uses[0].columns.items()}
+    information, marginal, correlation, missing = surgery(pair, structure, batches)
+    rates = {} if structure.summed_model else uses[0].rates
+    return Collapse(
+        rows=rows,
+        names=tuple(entry for name in numbers for entry in names[name]),
+        sites=tuple(name for name in numbers for _ in names[name]),
+        **{what: torch.cat([t[what] for t in tables]) if tables else torch.zeros(0) for what in _TABLE},
+        site_kl={name: estimate([use.rates[name] for use in uses], plan.particles) for name in rates},
+        mutual_information=information,
+        marginal_kl=marginal,
+        total_correlation=correlation,
+        classes=_classes([use.columns for use in uses], names, plan.particles),
+        notes=(*notes, *missing),
+    )
+
+
+_TABLE = ("activity", "activity_se", "kl", "shift", "spread")
+
+
+def _table(parts: list[Column], centre: Tensor, deviation: Tensor, draws: int) -> dict[str, Tensor]:
+    """The numbers of one site's entries, [entry] each."""
+    scale = deviation.clamp(min=1e-12)
+    first, second = (torch.cat([p.halves[i] / p.counts[i] for p in parts]) / scale for i in (0, 1))
+    product = (first - first.mean(0)) * (second - second.mean(0))  # halves: the noise of the draws is no activity
+    rows = len(product)
+    mean, square = (torch.cat([getattr(p, what) for p in parts]).mean(0) / draws for what in ("total", "square"))
+    kl = [p.kl for p in parts]
+    return {
+        "activity": product.sum(0) / (rows - 1),
+        "activity_se": product.std(0) / rows**0.5,
+        "kl": torch.full_like(centre, math.nan) if kl[0] is None else torch.cat(kl).mean(0) / draws,
+        "shift": (mean - centre) / scale,
+        "spread": (square - mean.square()).clamp(min=0).sqrt() / scale,
+    }
+
+
+def _classes(parts: list[dict[str, Column]], names: Mapping[str, list[str]], draws: int) -> dict[str, Usage]:
+    found = {}
+    for site, first in parts[0].items():
+        if isinstance(first.probs, Tensor):
+            probs = torch.cat([columns[site].probs for columns in parts]) / draws  # [row, entry, level]
+            usage = probs.mean(0)
+            information = torch.special.entr(usage).sum(-1) - torch.special.entr(probs).sum(-1).mean(0)
+            for i, name in enumerate(names[site]):
+                found[name] = Usage(usage[i], max(0.0, float(information[i])))
+    return found

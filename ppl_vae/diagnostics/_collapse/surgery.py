@@ -1,0 +1,85 @@
+"""The KL taken apart: what latents say of the row, and what the aggregate posterior is away from the prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ppl_vae.diagnostics._collapse.aggregate import Estimate, Sites, aggregate_log_density, estimated, total_correlation
+from ppl_vae.diagnostics._collapse.usage import levels_of
+from ppl_vae.diagnostics.simulation import drawings, log_joint, specific
+from ppl_vae.distributions import single
+from ppl_vae.nn.flows import NoInverse
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.structure import Structure, sample_sites
+
+__all__ = ["NOTHING", "surgery"]
+
+NOTHING = Estimate(math.nan, math.nan)
+
+
+def surgery(
+    pair: Pair, structure: Structure, batches: list[dict[str, Tensor]]
+) -> tuple[Estimate, Estimate, dict[str, Estimate], list[str]]:
+    """I_q(x; z), KL(q(z) || p(z)), total correlations by site, and what of these cannot be had.
+
+    Source: Hoffman & Johnson 2016, ELBO surgery, NIPS workshop on advances in approximate Bayesian inference.
+    """
+    drawn, log_q, log_p = _one_draw(pair, structure, batches)
+    correlation, notes = _correlations(structure, drawn)
+    if helpers := [n for n in structure.auxiliary if drawn[0][n]["infer"].get("joint") != n]:
+        said = f"the guide's own {', '.join(sorted(helpers))}, over which q(z | x) would have to be integrated"
+        return NOTHING, NOTHING, correlation, [*notes, f"no I_q(x; z): {said}"]
+    try:
+        mixed = aggregate_log_density(pair, structure, batches, drawn)
+    except NoInverse as error:
+        return NOTHING, NOTHING, correlation, [*notes, f"no I_q(x; z) and no KL(q(z) || p(z)): {error}"]
+    if structure.summed_model:
+        sites = ", ".join(sorted(structure.summed_model))
+        return estimated(log_q - mixed), NOTHING, correlation, [*notes, f"no KL: {sites} is summed out in the model"]
+    if _depends_on_row(pair, structure, batches[0], drawn[0]):
+        said = "no KL(q(z) || p(z)): the prior depends on the row (a condition), so that there is no single p(z)"
+        return estimated(log_q - mixed), NOTHING, correlation, [*notes, said]
+    return estimated(log_q - mixed), estimated(mixed - log_p), correlation, notes
+
+
+def _one_draw(
+    pair: Pair, structure: Structure, batches: list[dict[str, Tensor]]
+) -> tuple[Sequence[Sites], Tensor, Tensor]:
+    """The guide's sites, log q(z | x) and log p(z), of one draw of each row."""
+    drawn, log_q, log_p = [], [], []
+    for batch in batches:
+        ((_, once, parts),) = drawings(pair, structure, batch, [1])
+        drawn.append(sample_sites(once.guide))
+        log_q.append(parts.log_guide[0])
+        log_p.append(parts.log_prior[0])
+    return drawn, torch.cat(log_q), torch.cat(log_p)
+
+
+def _correlations(structure: Structure, drawn: Sequence[Sites]) -> tuple[dict[str, Estimate], list[str]]:
+    found, unknown = {}, []
+    for name in structure.latents:
+        site = drawn[0][name]
+        pieces = site["infer"].get("joint", name) != name
+        if pieces or levels_of(site["fn"]) or site["value"][..., :1].numel() == site["value"].numel():
+            continue
+        result = total_correlation(structure, name, drawn)
+        if result is None:
+            unknown.append(
+                f"no total correlation of {name}: {type(single(site['fn'])).__name__} has no known marginals"
+            )
+        else:
+            found[name] = result
+    return found, unknown
+
+
+def _depends_on_row(pair: Pair, structure: Structure, batch: Batch, drawn: Sites) -> bool:
+    """Whether the same latents have another prior density in other rows."""
+    latents = {name: drawn[name]["value"] for name in specific(structure)}
+    order = torch.randperm(len(next(iter(batch.values()))))
+    moved = {name: values[order.to(values.device)] for name, values in batch.items()}
+    here, there = (log_joint(pair, structure, rows, latents).log_prior for rows in (batch, moved))
+    return not torch.allclose(here, there, rtol=1e-4, atol=1e-3)

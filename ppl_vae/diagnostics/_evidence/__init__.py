@@ -1,0 +1,1 @@
+"""Evidence by annealing, its certificate, and the gaps of a bound."""

@@ -1,0 +1,270 @@
+"""The two ends of an annealing path as densities of one vector a row: all of its continuous latents, unconstrained.
+
+One end is where chains start, the guide q(z | x) or the prior p(z); the other is p(x, z). Both are densities of u, with
+z = T(u) by `biject_to` of every site's support and |dz/du| in both; discrete latents are summed out of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import torch
+from pyro import poutine
+from pyro.poutine.enum_messenger import EnumMessenger
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ppl_vae.autoguide.sites import Site, read_site
+from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.evaluation.chunks import Chunks
+from ppl_vae.programs.execution import Run, for_particles, run, summing, traced
+from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.speed.lanes import Compile
+from ppl_vae.weights.completion import replayed
+from ppl_vae.weights.factors import Factor, Factors
+
+__all__ = ["Bridge", "Start"]
+
+Start = Literal["guide", "prior"]
+
+_Sites = Mapping[str, Mapping[str, Any]]
+
+
+class Bridge:
+    """The densities at both ends of a path for the rows of a batch, and draws from its start.
+
+    With f_0 the density of the start and f_1(u) = p(x, z(u)) |dz/du|, a call gives log f_0(u), log f_1(u), [chain, row]
+    each in nats, and the gradient of (1 - b) log f_0 + b log f_1 in u [chain, row, d]. It is captured and compiled like
+    a chunk of evaluation: what depends on the rows alone, such as an encoder, is then run once.
+
+    Args:
+        pair: whose rows have latents of their own.
+        structure: of the pair.
+        batch: a few rows to read the latents on.
+        start: "guide" or "prior".
+        compile: as for `ppl_vae.evaluate`.
+
+    Raises:
+        UserError: for a discrete latent without finite support, and with "guide" for a guide whose density at given
+            values cannot be had.
+    """
+
+    def __init__(self, pair: Pair, structure: Structure, batch: Batch, start: Start, compile: Compile = "off") -> None:
+        if start not in get_args(Start):
+            raise unknown_name("start", start, get_args(Start))
+        self.pair, self.structure, self.start = pair, structure, start
+        self.sites = _read(pair, structure, batch)
+        self.size = sum(site.width for site in self.sites.values())
+        self.joint = self._joint_draws(batch) if start == "guide" and self.sites else {}
+        self._run = Chunks(pair, structure, compile, self._values)
+
+    def __call__(self, batch: Batch, u: Tensor, b: Tensor, left: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Both log densities and the gradient; `left` is how many calls with these shapes are still to come."""
+        try:
+            start, target, gradient = self._run(batch, len(u), left, u, b)
+        except (NotImplementedError, KeyError) as error:  # torch's and Pyro's way of having no inverse
+            raise _no_density("has a transform that has no inverse") from error
+        return start, target, gradient
+
+    def drawn(self, batch: Batch, chains: int) -> Tensor:
+        """u drawn from the start, [chain, row, d]."""
+        plain = replace(self.structure, summed_guide=frozenset(), summed_model=frozenset())
+        parts = []
+        for k in self._runs(chains):
+            if self.start == "guide":
+                trace = run(self.pair, plain, batch, k).model
+            else:
+                holes = Holes(plain.holes, plain.latents)
+                model: Any = summing(frozenset())(for_particles(holes(self.pair.model), plain, k))
+                trace = holes.hold(traced(model, batch))
+            parts.append(self._packed(sample_sites(trace), k, batch))
+        return torch.cat(parts)
+
+    def placed(self, batch: Batch, latents: Mapping[str, Tensor], chains: int) -> Tensor:
+        """u at given values [row's plates, *event] by site, the same for every chain, [chain, row, d]."""
+        values = {}
+        for name, site in self.sites.items():
+            value = latents[name]
+            depth = self.structure.nesting + len(site.event_shape)
+            values[name] = value.reshape((1,) * (1 + depth - value.dim()) + tuple(value.shape))
+        sites = replayed(self.pair, self.structure, batch, values, 1)[0]
+        return self._packed(sites, 1, batch).expand(chains, -1, -1).clone()
+
+    # -- densities -------------------------------------------------------------------------------------------
+
+    def _values(self, batch: Batch, chains: int, u: Tensor, b: Tensor) -> list[Tensor]:
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            pieces = u.split(self._runs(chains)) if self.structure.broadcasts else u.split(1)
+            ends = [self._ends(batch, piece) for piece in pieces]
+            start, target = (torch.cat(column) for column in zip(*ends, strict=True))
+            if not self.size:
+                return [start.detach(), target.detach(), torch.zeros_like(u)]
+            (gradient,) = torch.autograd.grad(((1 - b) * start + b * target).sum(), u)
+        return [start.detach(), target.detach(), gradient]
+
+    def _ends(self, batch: Batch, u: Tensor) -> tuple[Tensor, Tensor]:
+        holes, placing = Holes(self.structure.holes, self.structure.latents), _Placing(self, u)
+        discrete = self.structure.summed_guide | self.structure.summed_model
+        model = self._summed(holes(self.pair.model), len(u), discrete)
+        trace = holes.hold(traced(placing(model), batch))
+        drawn = self._alone(trace, holes, discrete, len(u))
+        joint = _Density(drawn)
+        stretch = joint.summed_up(placing.stretch | self._known(placing, holes))
+        target = joint.total() + stretch
+        if not self.sites:
+            return torch.zeros_like(target), target
+        if self.start == "prior":
+            return _Latents(drawn).total() + stretch, target
+        return self._guide(batch, sample_sites(trace), len(u)) + stretch, target
+
+    def _known(self, placing: _Placing, holes: Holes) -> dict[str, Tensor]:
+        """Where a site was observed its vector does not matter: a normal at both ends keeps it from drifting away."""
+        found = {}
+        for name in holes.observed.keys() & placing.stretch.keys():
+            free, seen = self.sites[name].spread(placing.pieces[name]), holes.observed[name][1]
+            found[name] = torch.where(seen, -free.square().sum(-1) / 2, placing.stretch[name])
+        return found
+
+    def _guide(self, batch: Batch, sites: _Sites, chains: int) -> Tensor:
+        """log q of the continuous latents, [chain, row]: the guide run at their values."""
+        values, holes = Trace(), Holes(self.structure.holes, (), batch)
+        inside = {name for names in self.joint.values() for name in names}
+        for joint, names in self.joint.items():
+            vector = torch.cat([self._site(n, sites).vector(sites[n]["value"])[0] for n in names], dim=-1)
+            values.add_node(joint, name=joint, type="sample", value=vector, is_observed=False, infer={})
+        for name in self.sites:
+            if name not in inside:
+                value = sites[name]["value"]
+                values.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+        guide = self._summed(holes(self.pair.guide), chains, self.structure.summed_guide)
+        trace = holes.hold(traced(poutine.replay(guide, trace=values), batch))
+        return _Latents(self._alone(trace, holes, self.structure.summed_guide, chains)).total()
+
+    def _summed(self, program: Any, chains: int, names: frozenset[str]) -> Any:
+        """A program for all chains at once, with the values of its discrete latents on dims of their own."""
+        program = summing(names)(for_particles(program, self.structure, chains))
+        first = -1 - self.structure.nesting - (chains > 1)
+        return EnumMessenger(first_available_dim=first)(program) if names else program
+
+    def _alone(self, trace: Trace, holes: Holes, summed: frozenset[str], chains: int) -> Run:
+        """One program alone, as the model of a run whose guide draws nothing."""
+        alone = replace(
+            self.structure,
+            latents=(),
+            summed_guide=frozenset(),
+            summed_model=summed,
+            scored=frozenset(),
+            auxiliary=frozenset(),
+        )
+        return Run(alone, chains, Trace(), trace, holes.observed)
+
+    # -- vectors ---------------------------------------------------------------------------------------------
+
+    def _runs(self, chains: int) -> list[int]:
+        return [chains] if self.structure.broadcasts else [1] * chains
+
+    def pieces(self, u: Tensor) -> dict[str, Tensor]:
+        """The vector of every site [chain, plates, width], the rows at the data plate's dim."""
+        shape = [1] * (self.structure.nesting + 1)
+        shape[0], shape[self.structure.dim] = u.shape[0], u.shape[1]
+        parts = u.split([s.width for s in self.sites.values()], dim=-1)
+        placed = [v.reshape(*(shape if len(u) > 1 else shape[1:]), v.shape[-1]) for v in parts]
+        return dict(zip(self.sites, placed, strict=True))
+
+    def _packed(self, sites: _Sites, chains: int, batch: Batch) -> Tensor:
+        """The values of sites in a run as u [chain, row, d]."""
+        rows = len(next(iter(batch.values())))
+        like = next(s["value"] for s in sites.values() if s["value"].is_floating_point()) if not self.sites else None
+        parts = [] if like is None else [like.new_zeros(chains, rows, 0)]
+        shape = [1] * (self.structure.nesting + 1)
+        shape[0], shape[self.structure.dim] = chains, rows
+        for name in self.sites:
+            vector = self._site(name, sites).vector(sites[name]["value"])[0]
+            parts.append(vector.expand(*shape, vector.shape[-1]).reshape(chains, rows, -1))
+        return torch.cat(parts, dim=-1)
+
+    def _site(self, name: str, sites: _Sites) -> Site:
+        """The site with the support that it has in this run, which may depend on the row or on other latents."""
+        return replace(self.sites[name], support=sites[name]["fn"].support)
+
+    def _joint_draws(self, batch: Batch) -> dict[str, list[str]]:
+        """The guide's joint draws, by auxiliary site: the sites that are the pieces of each, in their order."""
+        plain = replace(self.structure, summed_guide=frozenset(), summed_model=frozenset())
+        found: dict[str, list[str]] = {}
+        for name, site in sample_sites(run(self.pair, plain, batch).guide).items():
+            joint = site["infer"].get("joint")
+            if site["infer"].get("is_auxiliary"):
+                if joint != name:
+                    raise _no_density(f"has an auxiliary site {name!r}")
+                found[name] = []
+            elif joint is not None:
+                found[joint].append(name)
+        return found
+
+
+def _no_density(why: str) -> UserError:
+    return UserError(
+        f"the guide {why}, so that log q of values that it did not just draw cannot be had: use start='prior', or "
+        "another guide"
+    )
+
+
+def _read(pair: Pair, structure: Structure, batch: Batch) -> dict[str, Site]:
+    """The continuous latents of the rows, in the model's order."""
+    plain = replace(structure, summed_guide=frozenset(), summed_model=frozenset())
+    found, discrete = {}, structure.summed_guide | structure.summed_model
+    for name, site in sample_sites(run(pair, plain, batch).model).items():
+        if name not in structure.latents or name in discrete:
+            continue
+        if getattr(site["fn"].support, "is_discrete", False):
+            raise UserError(
+                f"latent site {name!r} is {type(site['fn']).__name__}: annealing moves continuous latents and sums out "
+                "discrete ones of finite support; see ppl_vae.evaluate for importance sampling"
+            )
+        found[name] = read_site(name, site, structure.dim)
+    return found
+
+
+class _Placing(Messenger):
+    """Give latents their values from unconstrained vectors, each through the support that it has at that moment."""
+
+    def __init__(self, bridge: Bridge, u: Tensor) -> None:
+        super().__init__()
+        self.bridge, self.pieces = bridge, bridge.pieces(u) if bridge.sites else {}
+        self.stretch: dict[str, Tensor] = {}  # log |dz/du|, with the site's plates
+
+    def _pyro_sample(self, msg: Message) -> None:
+        name = str(msg["name"])
+        if name not in self.pieces:
+            return
+        site = replace(self.bridge.sites[name], support=msg["fn"].support)
+        placed = site.unpacked(self.pieces[name])
+        msg["value"], msg["done"] = placed.value, True
+        self.stretch[name] = -placed.log_density
+
+
+class _Density(Factors):
+    """The log density of everything in one program, [chain, row], discrete latents summed out."""
+
+    def total(self) -> Tensor:
+        """In nats."""
+        parts = self.marginal() if self.structure.enumerates else self.plain()
+        return parts.log_likelihood + parts.log_prior
+
+    def summed_up(self, logs: Mapping[str, Tensor]) -> Tensor | float:
+        """Numbers of every site, inner plates and all, as [chain, row]."""
+        return sum(self._reduce("prior", name, log) for name, log in logs.items())
+
+
+class _Latents(_Density):
+    """The log density of the latents alone; a label that was observed is given, and no part of it."""
+
+    def _of_model(self, name: str, site: dict[str, Any]) -> list[Factor]:
+        return [f for f in super()._of_model(name, site) if f.part == "prior"]

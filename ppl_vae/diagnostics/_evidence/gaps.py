@@ -1,0 +1,270 @@
+"""The gap between log evidence and ELBO taken apart: what the family costs, and what the encoder adds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ppl_vae.autoguide.refining import moved, offsets_of, refine
+from ppl_vae.data import as_split
+from ppl_vae.diagnostics._evidence.annealing import annealed_evidence
+from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.evaluation._evaluate import evidence_of
+from ppl_vae.evaluation.chunks import both
+from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.speed.lanes import Compile
+from ppl_vae.weights.psis import khat, khat_limit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Gap", "gap"]
+
+Evidence = Literal["iwae", "ais"]
+
+DRAWS = 16
+"""Draws of each row in a refining step."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What `gap` found, one value a row, in nats; `_se` are Monte Carlo standard errors.
+
+    `log_evidence` - `elbo` = `approximation` + `amortization`: what the family leaves after it was refined for the row
+    (log evidence - refined ELBO), and what the encoder's answer loses to that (refined ELBO - ELBO). The evidence is a
+    lower bound in expectation, and so is the approximation gap; refining ends before the optimum, so that the
+    amortization gap is a lower bound too. `khat` is the tail index of the refined guide's weights, of "iwae" alone.
+
+    Example:
+        >>> one, o = torch.ones(2), torch.zeros(2)
+        >>> found = Gap(-4 * one, o, -3.5 * one, o, -3 * one, o, one / 2, o, one / 2, o, "iwae", 9, 9)
+        >>> found.summary()["amortization"]
+        0.5
+    """
+
+    elbo: Float[Tensor, " row"]
+    elbo_se: Float[Tensor, " row"]
+    refined_elbo: Float[Tensor, " row"]
+    refined_elbo_se: Float[Tensor, " row"]
+    log_evidence: Float[Tensor, " row"]
+    log_evidence_se: Float[Tensor, " row"]
+    approximation: Float[Tensor, " row"]
+    approximation_se: Float[Tensor, " row"]
+    amortization: Float[Tensor, " row"]
+    amortization_se: Float[Tensor, " row"]
+    evidence: Evidence
+    particles: int
+    steps: int
+    khat: Float[Tensor, " row"] | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone."""
+        found: dict[str, Any] = {
+            "rows": len(self.elbo),
+            "particles": self.particles,
+            "refining_steps": self.steps,
+            "evidence": self.evidence,
+        }
+        for name in ("elbo", "refined_elbo", "log_evidence", "approximation", "amortization"):
+            values, errors = getattr(self, name), getattr(self, f"{name}_se")
+            found |= {
+                name: float(values.mean()),
+                f"{name}_se": float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan,
+                f"{name}_mc_se": float(errors.square().sum().sqrt() / len(values)),
+            }
+        return found | {"unreliable_rows": self.unreliable_rows, "verdict": self.verdict}
+
+    @property
+    def unreliable_rows(self) -> int:
+        """In how many rows the weights of "iwae" have too heavy a tail, so that the evidence may lie far too low."""
+        return 0 if self.khat is None else int((self.khat > khat_limit(self.particles)).sum())
+
+    @property
+    def verdict(self) -> str:
+        """Which of the two gaps to work on, and how."""
+        family, encoder = float(self.approximation.mean()), float(self.amortization.mean())
+        total = family + encoder
+        error = float((self.log_evidence_se.square() + self.elbo_se.square()).sum().sqrt() / len(self.elbo))
+        words = f"Log evidence is {total:.2f} nats per row above the ELBO"
+        if total < max(3 * error, 0.05):
+            return f"{words}: this guide costs next to nothing."
+        split = f"{family:.2f} of them the family's (approximation), {encoder:.2f} the encoder's (amortization)"
+        if encoder > 2 * family:
+            cure = "a larger encoder, longer training or Refined(guide) helps, a richer family does not"
+        elif family > 2 * encoder:
+            cure = "a richer family (FullRank, IAF, Spline) helps, a larger encoder does not"
+        else:
+            cure = "a richer family (FullRank, IAF, Spline) and a larger encoder or Refined(guide) both help"
+        words = f"{words}, {split}: {cure}."
+        if self.unreliable_rows > 0.1 * len(self.elbo):
+            words += (
+                f" In {self.unreliable_rows:,} of {len(self.elbo):,} rows the weights of the refined guide have too "
+                "heavy a tail: there the evidence, and with it the family's gap, may be too low; evidence='ais' does "
+                "not mind."
+            )
+        return words
+
+    def figure(self) -> Figure:
+        """Both gaps row by row, largest first, and one against the other."""
+        from ppl_vae.diagnostics._evidence.plot_gaps import gaps
+
+        return gaps(self.approximation, self.amortization, self.approximation_se, self.amortization_se)
+
+
+def gap(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    *,
+    evidence: Evidence = "iwae",
+    particles: int = 2000,
+    steps: int = 200,
+    lr: float = 0.05,
+    chains: int = 16,
+    temperatures: int = 500,
+    seed: int = 0,
+    compile: Compile = "auto",
+    floats_at_once: int | None = None,
+) -> Gap:
+    """What the guide costs, row by row, and why: log p(x) - ELBO = approximation gap + amortization gap.
+
+        approximation = log p(x) - max over q in the family of ELBO(q),    amortization = that max - ELBO(q(z | x)).
+
+    The best member of the family is sought from the encoder's answer by gradient steps on offsets of the row's own:
+    of a generated guide, of what its heads say; of any other program, of the parameters of its distributions. Both
+    ELBOs are then estimated with the same fresh random numbers: their difference is much more exact than either.
+    Discrete latents count as in `evaluate`: in expectation in the ELBO, summed out in the evidence.
+
+    Args:
+        model: p(z) p(x | z).
+        guide: q(z | x).
+        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
+        evidence: "iwae", the log of the mean weight under the refined guide, or "ais", `annealed_evidence` from the
+            guide. Both are lower bounds in expectation, and so is then the approximation gap.
+        particles: draws per row for ELBOs and "iwae", K.
+        steps: gradient steps of refining.
+        lr: their size at the start; it falls to 0.
+        chains: of "ais".
+        temperatures: of "ais".
+        seed: of the draws; the global generators are left alone.
+        compile: of "ais", as for `evaluate`.
+        floats_at_once: bounds the memory of one pass; by default as for `evaluate`.
+
+    Raises:
+        UserError: for counts below 1, programs that break the contract, latents shared by all rows, a plain guide
+            with a distribution that cannot be made anew from its parameters, and what `annealed_evidence` refuses.
+        NoDensity: for a guide that draws a latent of the rows from a point mass.
+
+    Source: Cremer et al. 2018, arXiv 1801.03558.
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2 + 0.5, 0.5**0.5))
+        >>> found = gap(model, guide, torch.tensor([0.0, 2.0]))
+        >>> offset = 0.5**2 / (2 * 0.5)  # KL divergence of two normals with variance 0.5, half a unit apart
+        >>> bool(((found.amortization - offset).abs() < 4 * found.amortization_se).all())
+        True
+        >>> bool((found.approximation.abs() < 0.01).all())  # the posterior is normal
+        True
+    """
+    if evidence not in get_args(Evidence):
+        raise unknown_name("evidence", evidence, get_args(Evidence))
+    for name, count in (("particles", particles), ("steps", steps)):
+        if not isinstance(count, int) or count < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, got {count!r}")
+    if not lr > 0:
+        raise UserError(f"lr must be positive, got {lr!r}")
+    pair = Pair(model, guide)
+    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    annealed = None
+    if evidence == "ais":
+        annealed = annealed_evidence(
+            model,
+            guide,
+            split,
+            chains=chains,
+            temperatures=temperatures,
+            seed=seed + 1,  # other numbers than those of the ELBOs
+            compile=compile,
+            floats_at_once=floats_at_once,
+        )
+    with passes(pair, split, max(particles, 3 * DRAWS), seed=seed, floats_at_once=floats_at_once) as plan:
+        plan = _narrower(plan, particles)
+        parts = [_draws(pair, plan, batch, steps, lr).estimates() for batch in plan.batches()]
+    found = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    if annealed is not None:
+        del found["khat"]
+        found["log_evidence"], found["log_evidence_se"] = annealed.log_evidence, annealed.log_evidence_se
+        found["approximation"] = annealed.log_evidence - found["refined_elbo"]
+        found["approximation_se"] = torch.hypot(annealed.log_evidence_se, found["refined_elbo_se"])
+    return Gap(**found, evidence=evidence, particles=particles, steps=steps)
+
+
+def _narrower(plan: Passes, particles: int) -> Passes:
+    """Fewer rows at once: refining holds the draws of a row with their gradients, and their weights are all kept."""
+    rows = min(plan.rows, plan.rows * plan.at_once // (3 * DRAWS), FLOATS_AT_ONCE // (8 * particles))
+    return replace(plan, rows=max(1, rows), particles=particles, at_once=min(plan.at_once, particles))
+
+
+class _Draws(NamedTuple):
+    """Log weights [particle, row] of the guide and of the refined one, in expectation over discrete latents, and of
+    the refined one with these summed out; draw by draw from the same random numbers.
+    """
+
+    guide: Tensor
+    refined: Tensor
+    summed: Tensor
+
+    def estimates(self) -> dict[str, Tensor]:
+        """ELBOs, evidence and gaps of the rows with their standard errors, [row] each."""
+        found = evidence_of(self.summed)
+        relative = (self.summed - found.log_evidence).exp()
+        values = {
+            "elbo": _mean(self.guide),
+            "refined_elbo": _mean(self.refined),
+            "log_evidence": (found.log_evidence, found.log_evidence_se),
+            # log of a mean minus a mean of the same draws: by the delta method
+            "approximation": (found.log_evidence - self.refined.mean(0), _mean(relative - self.refined)[1]),
+            "amortization": _mean(self.refined - self.guide),
+        }
+        told = {n: value for name, pair in values.items() for n, value in zip((name, f"{name}_se"), pair, strict=True)}
+        return told | {"khat": khat(self.summed)}
+
+
+def _mean(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of draws [particle, row] and its standard error."""
+    if len(draws) == 1:
+        return draws[0], torch.full_like(draws[0], torch.nan)
+    return draws.mean(0), draws.std(0) / math.sqrt(len(draws))
+
+
+def _draws(pair: Pair, plan: Passes, batch: Batch, steps: int, lr: float) -> _Draws:
+    """Refine the guide for these rows, then draw from both."""
+    offsets = offsets_of(pair, plan.structure, batch)
+    with torch.enable_grad():
+        chosen = refine(pair, offsets, batch, steps=steps, lr=lr, particles=DRAWS)
+    better = moved(pair, offsets, [o.detach() for o in chosen])
+    columns: list[list[Tensor]] = [[], [], []]
+    for k in plan.sizes():
+        numbers = int(torch.randint(2**31, ()))
+        torch.manual_seed(numbers)
+        columns[0].append(both(pair, plan.structure, batch, k)[0].log_weight)
+        torch.manual_seed(numbers)
+        expected, marginal = both(better, plan.structure, batch, k)
+        columns[1].append(expected.log_weight)
+        columns[2].append(marginal.log_weight)
+    return _Draws(*(torch.cat(column).double() for column in columns))

@@ -1,0 +1,163 @@
+"""Chains that climb from one end of a bridge to the other, and step sizes that were found on another climb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ppl_vae.data import as_split
+from ppl_vae.diagnostics._evidence.bridge import Bridge, Start
+from ppl_vae.diagnostics._evidence.transitions import next_step_size, transition
+from ppl_vae.errors import UserError
+from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.speed.lanes import Compile, check_mode
+
+__all__ = ["Climb", "Ladder", "Settings", "ladder", "rungs"]
+
+SETTLING, SHARE, LEAST = 15, 5, 20
+"""Step sizes are adapted by so many moves at the start, then on every fifth rung, on so many at least."""
+
+DRAWS = 64
+"""Draws from the start whose deviation is the unit of step sizes."""
+
+
+def rungs(count: int) -> Tensor:
+    """The powers b_0 = 0 < ... < b_count = 1, dense at both ends: sigmoids of equal steps, scaled to [0, 1].
+
+    Source: Wu et al. 2017, arXiv 1611.04273.
+
+    Example:
+        >>> rungs(4).tolist()
+        [0.0, 0.10499..., 0.5, 0.89500..., 1.0]
+    """
+    curve = torch.linspace(-4.0, 4.0, count + 1, dtype=torch.float64).sigmoid()
+    return (curve - curve[0]) / (curve[-1] - curve[0])
+
+
+class Settings(NamedTuple):
+    """How chains climb: see `annealed_evidence`."""
+
+    chains: int
+    temperatures: int
+    steps: int
+    step_size: float | None
+
+    def check(self) -> None:
+        """Raise a UserError for numbers that mean nothing."""
+        for name in ("chains", "temperatures", "steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.step_size is not None and not self.step_size > 0:
+            raise UserError(f"step_size must be positive, got {self.step_size!r}")
+
+
+class Climb(NamedTuple):
+    """Log weights [chain, row] in nats and the share of moves that was accepted [row]."""
+
+    log_weight: Float[Tensor, "chain row"]
+    acceptance: Float[Tensor, " row"]
+
+
+class Ladder:
+    """Climbs for one batch of rows: adapt first, which freezes step sizes; then any number of climbs."""
+
+    def __init__(self, bridge: Bridge, settings: Settings, batch: Batch, to_come: int, climbs: int) -> None:
+        self.bridge, self.settings, self.batch = bridge, settings, batch
+        count = settings.temperatures if bridge.size else 1
+        self.powers = rungs(count).tolist()
+        self.coarse = min(count, max(LEAST, count // SHARE))
+        adapting = SETTLING + self.coarse if settings.step_size is None and bridge.size else 0
+        each = (settings.steps + 1) * (adapting + climbs * count)
+        self.left = each * (1 + to_come)
+        self._adapt()
+
+    def density(self, u: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a transition asks for."""
+        self.left -= 1
+        return self.bridge(self.batch, u, b, max(self.left, 1))
+
+    def started(self) -> Tensor:
+        """u drawn from the start of the bridge."""
+        return self.bridge.drawn(self.batch, self.settings.chains)
+
+    def up(self, u: Tensor) -> Climb:
+        """From draws of the start: weights whose mean is p(x) in expectation."""
+        return self._climb(u, self.powers, self.sizes)
+
+    def down(self, u: Tensor) -> Climb:
+        """From draws of the posterior: weights whose mean is 1 / p(x) in expectation."""
+        return self._climb(u, self.powers[::-1], self.sizes.flip(0))
+
+    def _climb(self, u: Tensor, powers: list[float], sizes: Tensor) -> Climb:
+        start, target, _ = self.density(u, u.new_tensor(powers[0]))
+        total = torch.zeros_like(start, dtype=torch.float64)
+        accepted = []
+        for i, (below, b) in enumerate(pairwise(powers)):
+            total += (b - below) * (target - start).double()
+            if i + 2 < len(powers):
+                u, start, target, acceptance = self._move(u, b, sizes[i + 1])
+                accepted.append(acceptance.mean(0))
+        ones = torch.ones_like(start[0])
+        return Climb(total, torch.stack(accepted).mean(0) if accepted else ones)
+
+    def _move(self, u: Tensor, b: float, size: Tensor) -> tuple[Tensor, ...]:
+        return transition(self.density, u, u.new_tensor(b), size, self.scale, self.settings.steps)
+
+    def _adapt(self) -> None:
+        """Step sizes of every rung and row, [rung, row]: from a climb of its own, with draws of its own."""
+        chains, count, given = self.settings.chains, len(self.powers) - 1, self.settings.step_size
+        u = torch.cat([self.bridge.drawn(self.batch, chains) for _ in range(-(-DRAWS // chains))])
+        if not self.bridge.size:  # all was summed out: nothing moves
+            self.sizes = u.new_ones(count + 1, u.shape[1])
+            return
+        self.scale = u.std(0).clamp(min=1e-4)
+        u = u[:chains]
+        size = u.new_full(u.shape[1:2], given or self.bridge.size**-0.25)
+        if given is not None:
+            self.sizes = size.expand(count + 1, -1)
+            return
+        found = []
+        path = torch.linspace(0, count, self.coarse + 1).round().long().tolist()
+        for rung in [0] * SETTLING + path[:-1]:
+            u, _, _, acceptance = self._move(u, self.powers[rung], size)
+            size = next_step_size(size, acceptance)
+            found.append(size)
+        nearest = torch.searchsorted(torch.tensor(path[:-1]), torch.arange(count + 1), right=True) - 1
+        self.sizes = torch.stack(found[SETTLING:])[nearest.to(u.device)]
+
+
+@contextmanager
+def ladder(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    settings: Settings,
+    start: Start,
+    *,
+    climbs: int = 1,
+    seed: int = 0,
+    compile: Compile = "auto",
+    floats_at_once: int | None = None,
+) -> Iterator[tuple[Passes, Iterator[Ladder]]]:
+    """The batches of some rows, each with its adapted ladder; inside, draws are seeded and networks do not train."""
+    settings.check()
+    check_mode(compile)
+    pair = Pair(model, guide)
+    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    with passes(pair, split, 3 * settings.chains, seed=seed, floats_at_once=floats_at_once) as plan:
+        # a gradient holds about three times what a density does, and all chains of a row climb together
+        plan = replace(plan, rows=max(1, plan.rows * plan.at_once // (3 * settings.chains)))
+        bridge = Bridge(pair, plan.structure, next(plan.batches()), start, compile)
+        yield (
+            plan,
+            (Ladder(bridge, settings, batch, plan.count - i - 1, climbs) for i, batch in enumerate(plan.batches())),
+        )

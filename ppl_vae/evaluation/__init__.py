@@ -1,0 +1,1 @@
+"""Held-out evidence in passes that fit into memory."""

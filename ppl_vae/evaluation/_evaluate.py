@@ -1,0 +1,220 @@
+"""Held-out evidence and its error, row by row, in memory that does not grow with particles or rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ppl_vae.checks.linter import Finding
+from ppl_vae.data import as_split
+from ppl_vae.errors import UserError
+from ppl_vae.evaluation.chunks import Chunks
+from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.programs.program import Pair
+from ppl_vae.speed.lanes import Compile, check_mode
+from ppl_vae.weights.psis import FEWEST, khat_limit
+from ppl_vae.weights.streaming import Groups, Largest, Sums
+
+__all__ = ["COLUMNS", "Evaluation", "Evidence", "evaluate", "evidence_of"]
+
+COLUMNS = ("elbo", "log_evidence", "log_evidence_se", "ess", "khat", "rate", "distortion")
+"""What is told of every row, whatever was asked for."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found, one value a row, in nats.
+
+    `elbo` is the mean log weight, `log_evidence` the log of the mean weight over `particles` (its expectation
+    is a lower bound that grows with the particles), `log_evidence_se` its Monte Carlo standard error by the
+    delta method, `ess` the effective number of particles, (sum w)^2 / sum w^2, and `khat` the tail index of the
+    weights, by which rows are known whose standard error cannot be believed (`unreliable`). `rate` is the KL part
+    and `distortion` minus the likelihood part: rate + distortion = -elbo. `iwae` holds the bounds IWAE_k that
+    were asked for, by k, and `iwae_se` their Monte Carlo standard errors. `findings` say why
+    particles were not drawn as fast as asked for, if they were not.
+    """
+
+    elbo: Float[Tensor, " row"]
+    log_evidence: Float[Tensor, " row"]
+    log_evidence_se: Float[Tensor, " row"]
+    khat: Float[Tensor, " row"]
+    ess: Float[Tensor, " row"]
+    rate: Float[Tensor, " row"]
+    distortion: Float[Tensor, " row"]
+    particles: int
+    iwae: Mapping[int, Float[Tensor, " row"]] = field(default_factory=dict)
+    iwae_se: Mapping[int, Float[Tensor, " row"]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def unreliable(self) -> list[int]:
+        """The rows whose k-hat is above `khat_limit`, worst first: there the guide misses much of the posterior."""
+        order = self.khat.nan_to_num(-math.inf).argsort(descending=True, stable=True).tolist()
+        return [i for i in order if self.khat[i] > khat_limit(self.particles)]
+
+    def columns(self) -> dict[str, Float[Tensor, " row"]]:
+        """Everything that is told of single rows, by name."""
+        return {name: getattr(self, name) for name in COLUMNS} | {f"iwae_{k}": v for k, v in self.iwae.items()}
+
+    def summary(self) -> dict[str, float | int]:
+        """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone.
+
+        k-hat is told from 25 particles on.
+
+        Example:
+            >>> one = torch.ones(4)
+            >>> Evaluation(-one, -one, 0 * one, 0 * one, one, 0 * one, one, particles=1).summary()["nll"]
+            1.0
+        """
+        rows = len(self.elbo)
+        found: dict[str, float | int] = {
+            "rows": rows,
+            "particles": self.particles,
+            "negative_elbo": -float(self.elbo.mean()),
+            "negative_elbo_se": _standard_error(self.elbo),
+            "nll": -float(self.log_evidence.mean()),
+            "nll_se": _standard_error(self.log_evidence),
+            "nll_mc_se": float(self.log_evidence_se.square().sum().sqrt() / rows),
+            "rate": float(self.rate.mean()),
+            "distortion": float(self.distortion.mean()),
+            "ess": float(self.ess.mean()),
+        }
+        if self.particles >= FEWEST:
+            found |= {"khat_median": float(self.khat.median()), "khat_max": float(self.khat.max())}
+            found |= {"khat_limit": khat_limit(self.particles), "unreliable_rows": len(self.unreliable)}
+        for k, values in self.iwae.items():
+            found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": _standard_error(values)}
+        return found
+
+
+def _standard_error(values: Tensor) -> float:
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def evaluate(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    particles: int = 1000,
+    *,
+    iwae: Sequence[int] = (),
+    seed: int = 0,
+    compile: Compile = "auto",
+    floats_at_once: int | None = None,
+) -> Evaluation:
+    """ELBO and importance-sampled log evidence of held-out rows, with standard errors, and how far to believe them.
+
+    log p(x) is estimated by log (1/K) sum_k p(x, z_k) / q(z_k | x), under whatever prior the model has.
+    Discrete latents are summed out inside each weight. Time grows with rows x particles, memory does not.
+
+    Args:
+        model: p(z) p(x | z).
+        guide: q(z | x), the proposal.
+        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
+        particles: draws per row, K.
+        iwae: numbers of particles k <= K whose bounds IWAE_k are told too, each the mean over K // k groups.
+        seed: of the draws; the global generators are left alone.
+        compile: as for `fit`: "auto" captures, then compiles a chunk of particles where there are enough of them (an
+            encoder is then run once for each row), "on" at once, "off" never.
+        floats_at_once: bounds the memory of one pass; by default 64 MB, on CUDA a quarter of what is free.
+
+    Raises:
+        UserError: for particles < 1, an IWAE of more particles than there are, programs that break the contract, or
+            latents shared by all rows, for which there is no evidence per row.
+        NoDensity: for a guide that draws a latent of the rows from a point mass, such as a deterministic autoencoder.
+
+    Source: Burda et al. 2016, arXiv 1509.00519 (evidence by importance sampling); Vehtari et al. 2024, arXiv 1507.02646
+    (k-hat).
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def posterior(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5 ** 0.5))
+        >>> result = evaluate(model, posterior, torch.zeros(3), particles=10)
+        >>> [round(v, 3) for v in result.log_evidence.tolist()]
+        [-1.266, -1.266, -1.266]
+    """
+    check_mode(compile)
+    pair = Pair(model, guide)
+    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    sizes = _ladder(iwae, particles)
+    with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
+        chunks = Chunks(pair, plan.structure, compile)
+        parts = [_rows(chunks, plan, i, batch, sizes) for i, batch in enumerate(plan.batches())]
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    bounds = columns[len(COLUMNS) :]
+    return Evaluation(
+        **dict(zip(COLUMNS, columns, strict=False)),
+        particles=particles,
+        iwae=dict(zip(sizes, bounds[::2], strict=True)),
+        iwae_se=dict(zip(sizes, bounds[1::2], strict=True)),
+        findings=tuple(chunks.findings),
+    )
+
+
+def _ladder(iwae: Sequence[int], particles: int) -> list[int]:
+    for k in iwae:
+        if not isinstance(k, int) or not 1 <= k <= particles:
+            raise UserError(
+                f"iwae: expected numbers of particles from 1 to {particles:,}, got {k!r}: draw more particles"
+            )
+    return sorted(set(iwae))
+
+
+def _rows(
+    chunks: Chunks, plan: Passes, index: int, batch: dict[str, Tensor], ladder: Sequence[int]
+) -> tuple[Tensor, ...]:
+    """The columns for one batch of rows."""
+    sizes, to_come = plan.sizes(), plan.count - index - 1
+    sums, largest, groups = Sums(), Largest(plan.particles), [Groups(k) for k in ladder]
+    totals = [torch.zeros(())] * 3
+    for i, k in enumerate(sizes):
+        *found, log_weights = chunks(batch, k, len(sizes) - i + to_come * len(sizes))
+        totals = [a.to(b) + b for a, b in zip(totals, found, strict=True)]
+        sums.add(log_weights)
+        largest.add(log_weights)
+        for group in groups:
+            group.add(log_weights)
+    elbo, rate, likelihood = (v / plan.particles for v in totals)
+    evidence = _evidence(sums, plan.particles)
+    bounds = [value for group in groups for value in (group.mean(), group.standard_error())]
+    return elbo, *evidence, largest.khat(), rate, -likelihood, *bounds
+
+
+class Evidence(NamedTuple):
+    """log of the mean weight of every row, its Monte Carlo standard error, and the effective number of particles."""
+
+    log_evidence: Tensor
+    log_evidence_se: Tensor
+    ess: Tensor
+
+
+def evidence_of(log_weights: Tensor) -> Evidence:
+    """The evidence of rows from log weights [particle, row], in nats; the standard error is by the delta method.
+
+    Example:
+        >>> evidence_of(torch.zeros(5, 1)).ess
+        tensor([5.])
+    """
+    sums = Sums()
+    sums.add(log_weights)
+    return _evidence(sums, len(log_weights))
+
+
+def _evidence(sums: Sums, particles: int) -> Evidence:
+    ess = (2 * sums.total - sums.squares).exp()
+    relative_variance = (particles / ess - 1).clamp(min=0) / max(particles - 1, 1)
+    se = relative_variance.sqrt() if particles > 1 else torch.full_like(ess, math.nan)
+    return Evidence(sums.total - math.log(particles), se, ess)

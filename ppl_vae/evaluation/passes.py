@@ -1,0 +1,157 @@
+"""Rows x particles of any pair in passes that fit into memory: what judging and imputing rows have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.checks.analysis import analyse, preserved_randomness
+from ppl_vae.checks.support import check_support
+from ppl_vae.data import Split
+from ppl_vae.errors import UserError
+from ppl_vae.programs.density import refuse_points
+from ppl_vae.programs.execution import run
+from ppl_vae.programs.program import Pair
+from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.speed.memory import kept_memory
+
+__all__ = ["FLOATS_AT_ONCE", "Passes", "judging", "passes", "refuse_blind", "refuse_global", "some_rows"]
+
+FLOATS_AT_ONCE = 2**24
+"""How many numbers one pass may hold: 64 MB in float32, small enough for a laptop and its caches."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Rows to go through, `rows` of them and `at_once` of the particles at a time; the pair's structure."""
+
+    split: Split
+    structure: Structure
+    particles: int
+    rows: int
+    at_once: int
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """The rows, in their order."""
+        for start in range(0, len(self.split), self.rows):
+            yield self.split.batch(slice(start, start + self.rows))
+
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return -(-len(self.split) // self.rows)
+
+    def sizes(self) -> list[int]:
+        """How many particles each pass over a batch draws."""
+        return [min(self.at_once, self.particles - start) for start in range(0, self.particles, self.at_once)]
+
+
+@contextmanager
+def passes(
+    pair: Pair, split: Split, particles: int, *, seed: int = 0, floats_at_once: int | None = None
+) -> Iterator[Passes]:
+    """Read a pair on these rows and plan the passes; inside, draws are seeded and networks do not train.
+
+    A pass holds `floats_at_once` numbers: by default `FLOATS_AT_ONCE`, on CUDA a quarter of what is free.
+
+    Raises:
+        UserError: for particles < 1, programs that break the contract, values outside a likelihood's support, or
+            latents shared by all rows, for which there are no weights per row.
+    """
+    if not isinstance(particles, int) or particles < 1:
+        raise UserError(f"particles must be a whole number of at least 1, got {particles!r}")
+    with judging(pair, seed):
+        structure = analyse(pair, some_rows(split))
+        check_support(pair, structure.holes, structure.latents, split)
+        refuse_global(structure)
+        refuse_points(structure, "evidence")
+        cell = _floats_per_cell(pair, structure, split)
+        floats_at_once = floats_at_once or _floats_at_once(pair.device)
+        rows = max(1, min(len(split), 500, floats_at_once // cell))
+        yield Passes(split, structure, particles, rows, max(1, min(particles, floats_at_once // (cell * rows))))
+
+
+@contextmanager
+def judging(programs: nn.Module, seed: int) -> Iterator[None]:
+    """Inside, draws are seeded, networks do not train and nothing has a gradient; outside, all is as it was."""
+    was_training = programs.training
+    programs.eval()
+    try:
+        with kept_memory(), preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        programs.train(was_training)
+
+
+def _floats_at_once(device: torch.device) -> int:
+    if device.type != "cuda":
+        return FLOATS_AT_ONCE
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(FLOATS_AT_ONCE, free // 16)
+
+
+def refuse_global(structure: Structure) -> None:
+    """Raise for a pair of which nothing can be told row by row."""
+    if structure.rows_total:
+        raise UserError(
+            f"plate {structure.plate!r} draws its own rows, so that values cannot be told row by row: size it by "
+            f"the rows it is given, pyro.plate({structure.plate!r}, len(x))"
+        )
+    if structure.global_latents:
+        sites = ", ".join(sorted(structure.global_latents))
+        raise UserError(
+            f"{sites} is shared by all rows, so that there is no evidence per row: evaluate the bound of the "
+            "data set with ELBO, or make it a parameter"
+        )
+
+
+def refuse_blind(log_evidence: Tensor, start: int = 0) -> None:
+    """Raise for a row of which the log weights, and so log p(x) [row], are no numbers; `start` is that of the first."""
+    bad = torch.isnan(log_evidence).nonzero()
+    if len(bad):
+        row = start + int(bad[0])
+        raise UserError(
+            f"row {row} has no weights (NaN): the model or guide computes with its missing entries; let both "
+            "replace them, x.nan_to_num(), or use a generated guide"
+        )
+
+
+def some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
+    """A few rows to read the pair on; where entries are missing anywhere, the first of these rows has some too."""
+    batch = split.batch(slice(0, rows))
+    for field in split.schema:
+        values = split[field.name]
+        holes = torch.isnan(values) if values.is_floating_point() else values == -1
+        if bool(holes.any()):
+            batch[field.name] = batch[field.name].clone()
+            batch[field.name][0] = values[holes.flatten(1).any(1) if values.dim() > 1 else holes][0]
+    return batch
+
+
+def _floats_per_cell(pair: Pair, structure: Structure, split: Split) -> int:
+    """About how many numbers one particle of one row needs: the tensors of its distributions and their makings."""
+    batch = split.batch(slice(0, 2))
+    traces = run(pair, structure, batch)
+    found: dict[int, int] = {}
+    for trace in (traces.guide, traces.model):
+        for site in sample_sites(trace).values():
+            for tensor in [site["value"], *_tensors_in(site["fn"])]:
+                found[tensor.data_ptr()] = max(found.get(tensor.data_ptr(), 0), tensor.numel())
+    return 1 + 3 * sum(found.values()) // len(next(iter(batch.values())))
+
+
+def _tensors_in(fn: Any) -> list[Tensor]:
+    found = []
+    for value in vars(fn).values():
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, torch.distributions.Distribution):
+            found += _tensors_in(value)
+    return found

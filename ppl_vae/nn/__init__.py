@@ -1,0 +1,1 @@
+"""Small networks, encoders of fields, flows, and the heads of posterior families."""

@@ -1,0 +1,1 @@
+"""What a trained pair says about rows: codes, fields from other fields, missing entries, reconstructions."""

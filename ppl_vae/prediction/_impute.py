@@ -1,0 +1,243 @@
+"""Missing entries of rows: draws from p(x_missing | x_observed), their means, and the evidence of what was observed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ppl_vae.data import Schema, Split, as_split
+from ppl_vae.data.convert import is_table, missing_in
+from ppl_vae.errors import UserError
+from ppl_vae.evaluation._evaluate import Evidence, evidence_of
+from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
+from ppl_vae.prediction.filling import Target, find_targets
+from ppl_vae.programs.program import Pair
+from ppl_vae.programs.structure import Structure
+from ppl_vae.weights.completion import Particles, completed, replayed
+
+__all__ = ["Imputation", "impute", "with_holes"]
+
+
+@dataclass(frozen=True)
+class Imputation:
+    """What `impute` found; rows in their order, observed entries as they came, in `mean` and in every draw.
+
+    `mean` are the rows with E[x_missing | x_observed] where an entry was missing, [row, *S] by field; of a single
+    category without an order the likeliest level. `draws` are completed rows, [draw, row, *S]. `mask` is True where an
+    entry was imputed. `probabilities` are those of the levels of single categories, [row, level], 0 and 1 where one was
+    observed. `log_evidence` is log p(x_observed) of each row in nats, with its Monte Carlo standard error, `ess` the
+    effective number of `particles`: where it is near 1, draws and means rest on a single particle.
+    """
+
+    mean: Mapping[str, Tensor]
+    draws: Mapping[str, Tensor]
+    mask: Mapping[str, Tensor]
+    probabilities: Mapping[str, Tensor]
+    log_evidence: Float[Tensor, " row"]
+    log_evidence_se: Float[Tensor, " row"]
+    ess: Float[Tensor, " row"]
+    particles: int
+    schema: Schema
+    source: Any = field(default=None, repr=False)
+
+    @property
+    def sd(self) -> dict[str, Tensor]:
+        """The deviation of the draws, [row, *S] by field: how uncertain an entry is; 0 where it was observed."""
+        return {name: draws.to(torch.get_default_dtype()).std(0) for name, draws in self.draws.items()}
+
+    def frame(self, draw: int | None = None) -> Any:
+        """The rows as a DataFrame: filled with means (likeliest levels, whole numbers for counts), or one of the draws.
+
+        If a DataFrame came in, it comes back, index, columns and types as they were, with its holes filled.
+
+        Raises:
+            UserError: if there is no such draw, or fields are no columns.
+        """
+        from ppl_vae.prediction.filling import filled_frame
+
+        count = len(next(iter(self.draws.values()), ()))
+        if draw is not None and not 0 <= draw < count:
+            raise UserError(f"there are {count} draws, 0 to {count - 1}, got draw {draw}")
+        rows = self.mean if draw is None else {name: draws[draw] for name, draws in self.draws.items()}
+        return filled_frame(self.schema, rows, self.mask, self.source)
+
+    def frames(self) -> Any:
+        """All draws one below the other, as a DataFrame with a first column `draw`: multiple imputation."""
+        import pandas
+
+        tables = [self.frame(d) for d in range(len(next(iter(self.draws.values()))))]
+        if "draw" in tables[0].columns:
+            raise UserError("column 'draw' has the name of the column that numbers the draws: rename it")
+        for d, table in enumerate(tables):
+            table.insert(0, "draw", d)
+        return pandas.concat(tables)
+
+
+def impute(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    *,
+    draws: int = 20,
+    particles: int = 1000,
+    seed: int = 0,
+    floats_at_once: int | None = None,
+) -> Imputation:
+    """Fill the missing entries of rows: draws from p(x_missing | x_observed) and their conditional mean.
+
+    With z_k ~ q(z | x_observed) and self-normalised weights w_k = p(x_observed, z_k) / q(z_k | x_observed),
+    E[x_missing | x_observed] = sum_k w_k E[x_missing | z_k] / sum_k w_k; a draw takes z_k with probability w_k / sum w
+    and then x_missing ~ p(x | z_k) (sampling importance resampling). Both are exact as K grows, whatever the guide.
+    Discrete latents are summed out of the weights and drawn given them; a missing label is imputed like any entry.
+
+    Args:
+        model: p(z) p(x | z).
+        guide: q(z | x), the proposal.
+        data: rows with holes: NaN, -1 or None in categories. A DataFrame, a split, a dict of arrays by field name, one
+            array (field `x`), or a data set (its test split).
+        draws: completed rows for each row.
+        particles: proposals per row, K.
+        seed: of the draws; the global generators are left alone.
+        floats_at_once: bounds the memory of one pass; by default as for `evaluate`.
+
+    Raises:
+        UserError: for counts below 1, programs that break the contract, a latent that all rows share, or a guide that
+            cannot read rows with holes.
+
+    Source: Mattei & Frellsen 2019, arXiv 1812.02633 (MIWAE); Rubin 1987, Multiple Imputation.
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        ...         pyro.sample("x", dist.Normal(z.unsqueeze(-1).expand(*z.shape, 2), 0.1).to_event(1), obs=x)
+        >>> def posterior(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x.nan_to_num().sum(-1), 0.1))
+        >>> found = impute(model, posterior, torch.tensor([[0.7, torch.nan]]))
+        >>> [round(v, 1) for v in found.mean["x"][0].tolist()], tuple(found.draws["x"].shape)
+        ([0.7, 0.7], (20, 1, 2))
+    """
+    if not isinstance(draws, int) or draws < 1:
+        raise UserError(f"draws must be a whole number of at least 1, got {draws!r}")
+    pair = Pair(model, guide)
+    split = _rows(data, getattr(model, "schema", None)).to(pair.device)
+    with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
+        parts = [_impute(pair, plan, batch, draws) for batch in plan.batches()]
+    evidence = Evidence(*map(torch.cat, zip(*(p.evidence for p in parts), strict=True)))
+    refuse_blind(evidence.log_evidence)
+    mean = {n: torch.cat([p.mean[n] for p in parts]) for n in parts[0].mean}
+    kinds = {n: split.schema[n].kind for n in mean}
+    return Imputation(
+        mean=mean,
+        draws={n: torch.cat([p.draws[n] for p in parts], dim=1) for n in parts[0].draws},
+        mask={n: missing_in(k, split[n]) & ~missing_in(k, mean[n]) for n, k in kinds.items()},
+        probabilities={n: torch.cat([p.probabilities[n] for p in parts]) for n in parts[0].probabilities},
+        **evidence._asdict(),
+        particles=particles,
+        schema=split.schema,
+        source=data if is_table(data) else None,
+    )
+
+
+def _rows(data: Any, schema: Schema | None) -> Split:
+    """The rows, which may have holes in any field: also where the training rows had none."""
+    if schema is None or getattr(data, "schema", None) == schema:
+        return as_split(data, "test", schema)
+    return as_split(data, "test", with_holes(schema))
+
+
+def with_holes(schema: Schema) -> Schema:
+    """The same fields, in each of which entries may be missing."""
+    return Schema(tuple(replace(f, missing=True) for f in schema))
+
+
+class _Part(NamedTuple):
+    """Some rows, imputed."""
+
+    mean: dict[str, Tensor]
+    draws: dict[str, Tensor]
+    probabilities: dict[str, Tensor]
+    evidence: Evidence
+
+
+def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int) -> _Part:
+    batch = {name: values.contiguous() for name, values in batch.items()}
+    targets = find_targets(pair, plan.structure, plan.split.schema, batch)
+    chosen = _Reservoir(plan.structure, targets, draws)
+    log_w = []
+    for k in plan.sizes():
+        particles = completed(pair, plan.structure, batch, k)
+        log_w.append(particles.log_weight)
+        if targets and not bool(torch.isnan(particles.log_weight).any()):
+            chosen.take(particles)
+    evidence = evidence_of(torch.cat(log_w))
+    if chosen.total is None:
+        return _Part({}, {}, {}, evidence)
+    mean: dict[str, Tensor] = {}
+    drawn: dict[str, Tensor] = {}
+    probabilities: dict[str, Tensor] = {}
+    values = _draw(pair, plan, batch, chosen)
+    for target in targets:
+        name, average = target.name, chosen.average[target]
+        drawn[name] = target.fill(drawn.get(name, batch[name]), values[target])
+        mean[name] = target.fill(mean.get(name, batch[name]), target.summary(average))
+        if target.levels:
+            probabilities[name] = target.known(average)
+    return _Part(mean, drawn, probabilities, evidence)
+
+
+def _draw(pair: Pair, plan: Passes, batch: dict[str, Tensor], chosen: _Reservoir) -> dict[Target, Tensor]:
+    """x ~ p(x | z) for the chosen latents, [draw, row, ...], as many at once as particles are."""
+    latents = chosen.picked()
+    found: dict[Target, list[Tensor]] = {target: [] for target in chosen.targets}
+    for start in range(0, chosen.draws, plan.at_once):
+        count = min(plan.at_once, chosen.draws - start)
+        some = {name: value[start : start + count] for name, value in latents.items()}
+        for sites in replayed(pair, plan.structure, batch, some, count):
+            for target, parts in found.items():
+                parts.append(target.draw(sites))
+    return {target: torch.cat(parts) for target, parts in found.items()}
+
+
+class _Reservoir:
+    """Particles chosen by weight, and weighted averages, over passes: the held give way by the share of new weight."""
+
+    def __init__(self, structure: Structure, targets: list[Target], draws: int) -> None:
+        self.structure, self.targets, self.draws = structure, targets, draws
+        self.total: Any = None  # log of the sum of all weights so far, [row]
+        self.latents: dict[str, Tensor] = {}  # [draw, row, other plates, *event]
+        self.average: dict[Target, Tensor] = {}  # [row, ...]
+        self.place: dict[str, int] = {}  # of the rows' dim in a latent, from the left
+
+    def take(self, particles: Particles) -> None:
+        """Choose among what is held and these particles."""
+        log_w = particles.log_weight.clamp(min=-1e30)  # a row that nothing explains yet has weights all the same
+        here = log_w.logsumexp(0)
+        self.total = here if self.total is None else torch.logaddexp(self.total, here)
+        share = (here - self.total).exp()
+        weights = log_w.softmax(0)
+        for target in self.targets:
+            each = torch.cat([target.expected(sites) for sites in particles.sites])
+            new = torch.einsum("kr,kr...->r...", weights.to(each.dtype), each)
+            old = self.average.get(target, new)
+            self.average[target] = old + (new - old) * share.reshape(-1, *[1] * (new.dim() - 1)).to(new.dtype)
+        rows = torch.arange(len(share), device=share.device)
+        index = torch.multinomial(weights.T, self.draws, replacement=True).T
+        anew = torch.rand(index.shape, device=share.device) < share
+        for name, value in particles.latents.items():
+            self.place[name] = self.structure.nesting + 1 + self.structure.dim
+            new = value.movedim(self.place[name], 1).expand(-1, len(rows), *[-1] * (value.dim() - 2))[index, rows]
+            old = self.latents.get(name, new)
+            self.latents[name] = torch.where(anew.reshape(*anew.shape, *[1] * (new.dim() - 2)), new, old)
+
+    def picked(self) -> dict[str, Tensor]:
+        """The chosen latents [draw, plates, *event]."""
+        return {name: value.movedim(1, self.place[name]) for name, value in self.latents.items()}

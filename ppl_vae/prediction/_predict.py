@@ -1,0 +1,315 @@
+"""What a trained pair says about one field of a row, from the row's other fields alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor, nn
+
+from ppl_vae.autoguide.inversion import ancestors, dependencies
+from ppl_vae.checks.analysis import preserved_randomness
+from ppl_vae.data import Data, Field, Schema, Split, as_split
+from ppl_vae.distributions import log_density, mixture_moments, probabilities, single
+from ppl_vae.errors import ProgramError, UserError, unknown_name
+from ppl_vae.nn.encoders import FieldEncoder
+from ppl_vae.programs.missing import Holes, can_enumerate
+from ppl_vae.programs.program import Batch, Pair, Program
+from ppl_vae.programs.structure import frames, sample_sites
+
+__all__ = ["Prediction", "label_scores", "predict"]
+
+ROWS_AT_ONCE = 2000
+"""How many rows are predicted in one pass: enough to be fast, few enough for a small machine."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The predictive distribution of one field of each row, a mixture over the draws z of the guide.
+
+    Of categories `probs` [row, *S, C] is known, of numbers `mean` and `sd` [row, *S]; the others are None. `draws`
+    [draw, row, *S] has one value for each draw of z; `log_prob` [row] is the log predictive density (or mass, nats) of
+    the true values, NaN in rows that have none, and None where the data do not have the field. Missing entries of the
+    true value count as 0. `names` are the names of the categories, where they have any.
+
+    Example:
+        >>> some = Prediction("y", torch.zeros(2, 3), probs=torch.tensor([[0.2, 0.8], [0.7, 0.3], [0.5, 0.5]]))
+        >>> some.labels
+        tensor([1, 0, 0])
+    """
+
+    field: str
+    draws: Tensor
+    probs: Tensor | None = None
+    mean: Tensor | None = None
+    sd: Tensor | None = None
+    log_prob: Tensor | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> Tensor:
+        """The likeliest category, [row, *S].
+
+        Raises:
+            UserError: for a field of numbers.
+        """
+        if self.probs is None:
+            raise UserError(f"field {self.field!r} holds numbers, which have no labels: ask for .mean")
+        return self.probs.argmax(-1)
+
+    def interval(self, mass: float = 0.9) -> tuple[Tensor, Tensor]:
+        """The ends of the central interval that has this share of the draws, each [row, *S]."""
+        if not 0 < mass < 1:
+            raise UserError(f"mass must be between 0 and 1, got {mass}")
+        values = self.draws if self.draws.is_floating_point() else self.draws.to(torch.get_default_dtype())
+        low, high = values.quantile(values.new_tensor([(1 - mass) / 2, (1 + mass) / 2]), dim=0)
+        return low, high
+
+
+def predict(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    field: str = "y",
+    *,
+    draws: int = 64,
+    seed: int = 0,
+) -> Prediction:
+    """What a pair says about one field of each row, from its other fields x alone.
+
+    p(y | x) is the average over z ~ q(z | x) of p(y | z), if the model observes the field given latents, or of
+    q(y | x, z), if the guide draws it (a label that may be missing, a cluster). The field itself is hidden from the
+    guide even if the data have it. The draws are not importance-weighted: what is averaged is the guide's posterior,
+    and the prediction is as good as that is.
+
+    Args:
+        model: p(z) p(x, y | z).
+        guide: q(z | x).
+        data: rows: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
+        field: the field (or discrete latent) that is asked for.
+        draws: how many z of each row.
+        seed: of the draws; the global generators are left alone.
+
+    Raises:
+        UserError: for a field that the pair does not know, one that the model only conditions on or makes other
+            fields from, or one that the guide's encoder needs and has never seen missing.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> def model(x=None, y=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        ...         pyro.sample("y", dist.Normal(2 * z, 0.5), obs=y)
+        >>> def posterior(x=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5 ** 0.5))
+        >>> found = predict(model, posterior, {"x": torch.tensor([-3.0, 3.0])}, draws=4000)
+        >>> found.mean.round(), found.sd.round(decimals=1)
+        (tensor([-3.,  3.]), tensor([1.5000, 1.5000]))
+    """
+    if not isinstance(draws, int) or draws < 1:
+        raise UserError(f"draws must be a whole number of at least 1, got {draws!r}")
+    pair = Pair(model, guide)
+    known = getattr(model, "schema", None)
+    split, truth = _rows(data, field, known)
+    about = known or (split if truth is None else truth).schema
+    asked = _Asked(pair, field, next((f for f in about if f.name == field), None), draws, seed)
+    split, values = split.to(pair.device), None if truth is None else truth[field].to(pair.device)
+    was_training = pair.training
+    pair.eval()
+    try:
+        with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+            asked.refuse(split)
+            parts = [
+                asked.some(split.batch(index), None if values is None else values[index])
+                for start in range(0, len(split), ROWS_AT_ONCE)
+                for index in [slice(start, start + ROWS_AT_ONCE)]
+            ]
+    finally:
+        pair.train(was_training)
+    return _joined(parts)
+
+
+def label_scores(
+    model: Callable[..., Any], guide: Callable[..., Any], split: Split, field: str = "y"
+) -> dict[str, float | int]:
+    """How often the likeliest label is the true one, also where it was hidden on purpose, and its standard error.
+
+    Nothing where no label is known, or the pair says nothing about it.
+    """
+    if field not in split.schema or split.schema[field].kind != "categorical" or split.schema[field].shape:
+        return {}
+    truth = split.truth(field).cpu()
+    try:
+        found = predict(model, guide, split, field).labels.cpu()
+    except UserError:
+        return {}
+    right = (found == truth)[truth >= 0].double()
+    if len(right) < 2:
+        return {}
+    error = float(right.std()) / len(right) ** 0.5
+    return {"accuracy": float(right.mean()), "accuracy_se": error, "labelled_rows": len(right)}
+
+
+def _rows(data: Any, field: str, schema: Schema | None) -> tuple[Split, Split | None]:
+    """The rows without the field, and with it where the data have it."""
+    there = _fields_of(data)
+    if schema is None:
+        full = as_split(data, "test")
+        others = [name for name in full.schema.names if name != field]
+        truth = full if field in full.schema else None
+    else:
+        others = [name for name in schema.names if name != field]
+        truth = None
+    if not others:
+        raise UserError(f"field {field!r} is predicted from the others, but the data have none: pass some")
+    if schema is None:
+        return full.select(others), truth
+    rest = Schema(tuple(f for f in schema if f.name != field))
+    if field not in schema or field not in there:
+        return as_split(_without(data, field), "test", rest), None
+    loose = Schema(tuple(replace(f, missing=True) if f.name == field else f for f in schema))
+    truth = as_split(data, "test", loose)
+    return truth.select(n for n in others if n in truth.schema), truth
+
+
+def _fields_of(data: Any) -> set[str]:
+    """The names of the fields that the rows have, as far as they have names."""
+    if isinstance(data, Data | Split):
+        return set(data.schema.names)
+    return {str(name) for name in getattr(data, "columns", data if isinstance(data, Mapping) else ())}
+
+
+def _without(data: Any, field: str) -> Any:
+    return {n: v for n, v in data.items() if n != field} if isinstance(data, Mapping) else data
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A field that is asked of a pair, and how."""
+
+    pair: Pair
+    name: str
+    field: Field | None
+    draws: int
+    seed: int
+
+    # -- what the programs are given -------------------------------------------------------------------------
+
+    def batches(self, others: Batch) -> tuple[Batch, Batch]:
+        """What the guide and the model are given: the field with all its entries missing, where they ask for it."""
+        hidden = dict(others)
+        if self.field is not None:
+            rows = next(iter(others.values()))
+            shape = (len(rows), *self.field.shape)
+            codes = self.field.kind == "categorical"
+            empty = torch.full(shape, -1) if codes else torch.full(shape, torch.nan)
+            hidden[self.name] = empty.to(rows.device)
+        by_hand = _encoder_of(self.pair.guide) is None and not self.pair.guide.arguments.get(self.name, False)
+        return (others if by_hand else hidden), hidden
+
+    def refuse(self, split: Split) -> None:
+        """Refuse what cannot be predicted, on a few rows.
+
+        Raises:
+            UserError: naming the field, and the remedy.
+        """
+        batches = self.batches(split.batch(slice(0, 4)))
+        guide = self._guide(batches[0])
+        if self.name in guide and not can_enumerate(guide[self.name]["fn"]):
+            raise UserError(f"{self.name!r} is a continuous latent: ask for its posterior mean, ppl-vae encode")
+        model = guide if self.name in guide else self._model(batches[1], guide)
+        if self.name not in model:
+            if self.name in self.pair.model.arguments:
+                raise UserError(f"the model conditions on field {self.name!r} and does not predict it: ask for another")
+            raise unknown_name("field or discrete latent", self.name, [n for n in model if n in batches[1]] or model)
+        encoder = _encoder_of(self.pair.guide)
+        if encoder is not None and self.name in encoder.names and not encoder.sees_holes(self.name):
+            raise UserError(
+                f"the guide's encoder sees field {self.name!r} and has never seen it missing: train with rows that "
+                "miss it (-1 or NaN, load(..., missing='allow')), or with a guide that does not see it"
+            )
+        if self.name not in guide:
+            self._refuse_causes(batches[1], guide, model)
+
+    def _refuse_causes(self, batch: Batch, guide: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+        """p(y | z) is what z says of y only if nothing observed depends on y itself."""
+        site = model[self.name]
+        if len(frames(site)) > 1:
+            raise UserError(f"field {self.name!r} is in a plate of measurements: no single value of a row to predict")
+        holes = Holes(None, [self.name], batch)
+        parents = dependencies(holes(self.pair.model), batch, [*model])
+        for other, seen in model.items():
+            if seen["is_observed"] and other not in guide and self.name in ancestors(other, parents):
+                raise ProgramError(
+                    self.name,
+                    f"site {other!r} of the model depends on {self.name!r}, which the guide does not draw, so that "
+                    f"p({self.name} | z) leaves out what {other!r} says about it",
+                    f"use a guide that draws {self.name!r}: generate it from data in which some rows miss it",
+                )
+
+    # -- one draw --------------------------------------------------------------------------------------------
+
+    def _guide(self, batch: Batch) -> dict[str, dict[str, Any]]:
+        trace = poutine.trace(Holes(None, batch=batch)(self.pair.guide)).get_trace(**batch)
+        return {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
+
+    def _model(self, batch: Batch, guide: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        drawn = Trace()
+        for name, site in guide.items():
+            drawn.add_node(name, **site)
+        holes = Holes(None, [*guide, self.name], batch)  # held: the field is drawn, as all its entries are missing
+        return sample_sites(poutine.trace(poutine.replay(holes(self.pair.model), trace=drawn)).get_trace(**batch))
+
+    def some(self, others: Batch, truth: Tensor | None) -> Prediction:
+        """The prediction of a batch of rows."""
+        torch.manual_seed(self.seed)
+        batches = self.batches(others)
+        rows = len(next(iter(others.values())))
+        fns, values = [], []
+        for _ in range(self.draws):
+            guide = self._guide(batches[0])
+            site = guide[self.name] if self.name in guide else self._model(batches[1], guide)[self.name]
+            fn, value = site["fn"].expand((rows,)), site["value"]
+            if not bool(torch.isfinite(value).all()):
+                raise UserError(
+                    f"the programs cannot do without field {self.name!r} (they give values that are not finite when "
+                    "it is missing): make them skip missing entries, or not see it"
+                )
+            fns.append(fn)
+            values.append(value.expand(fn.batch_shape + fn.event_shape))
+        log_prob = None if truth is None else torch.stack([log_density(fn, truth) for fn in fns]).logsumexp(0)
+        log_prob = None if log_prob is None else log_prob - torch.tensor(float(self.draws)).log()
+        drawn = torch.stack(values)
+        if self._is_category(fns[0]):
+            names = () if self.field is None else self.field.names
+            probs = torch.stack([probabilities(fn) for fn in fns]).mean(0)
+            return Prediction(self.name, drawn, probs=probs, log_prob=log_prob, names=names)
+        mean, sd = mixture_moments(fns, drawn)
+        return Prediction(self.name, drawn, mean=mean, sd=sd, log_prob=log_prob)
+
+    def _is_category(self, fn: Any) -> bool:
+        nominal = self.field is None or self.field.kind in ("categorical", "binary")
+        return nominal and can_enumerate(single(fn))
+
+
+def _joined(parts: list[Prediction]) -> Prediction:
+    def join(name: str, dim: int = 0) -> Tensor | None:
+        pieces = [getattr(part, name) for part in parts]
+        return None if pieces[0] is None else torch.cat(pieces, dim)
+
+    draws = torch.cat([part.draws for part in parts], 1)
+    columns = {name: join(name) for name in ("probs", "mean", "sd", "log_prob")}
+    return Prediction(parts[0].field, draws, **columns, names=parts[0].names)
+
+
+def _encoder_of(guide: Program) -> FieldEncoder | None:
+    """The encoder that the guide was generated with, also where another guide is around it."""
+    body = guide.program if isinstance(guide.program, nn.Module) else guide
+    return next((part for part in body.modules() if isinstance(part, FieldEncoder)), None)

@@ -1,0 +1,146 @@
+"""How well rows come back from their latents: what can be said of any pair, with or without densities."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ppl_vae.checks.analysis import analyse, preserved_randomness
+from ppl_vae.checks.support import check_support
+from ppl_vae.data import Field, Split, as_split
+from ppl_vae.errors import UserError
+from ppl_vae.evaluation.passes import refuse_global, some_rows
+from ppl_vae.prediction.coding import typical
+from ppl_vae.prediction.latents import draw_pair
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.weights._log_weights import weigh
+
+__all__ = ["Reconstruction", "reconstruct"]
+
+ROWS_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What `reconstruct` found, one value a row.
+
+    `log_likelihood` is E_q log p(x | z) in nats. It is no log p(x) and no bound of one: it knows no prior, and grows
+    with the number of latents. `error` holds, by observed field, the mean over the row's observed entries of the
+    squared difference to E[x | z], or of a category without an order whether the likeliest is a wrong one.
+    """
+
+    log_likelihood: Float[Tensor, " row"]
+    error: Mapping[str, Float[Tensor, " row"]] = dataclasses.field(default_factory=dict)
+
+    def summary(self) -> dict[str, float | int]:
+        """Means over rows, `_se` their standard errors.
+
+        Example:
+            >>> one = torch.ones(4)
+            >>> Reconstruction(-one, {"x": 2 * one}).summary()["error x"]
+            2.0
+        """
+        found: dict[str, float | int] = {"rows": len(self.log_likelihood)}
+        columns = {"reconstruction_log_likelihood": self.log_likelihood}
+        columns |= {f"error {name}": values[values.isfinite()] for name, values in self.error.items()}
+        for name, values in columns.items():
+            found[name] = float(values.mean())
+            found[f"{name}_se"] = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+        return found
+
+
+def reconstruct(
+    model: Callable[..., Any], guide: Callable[..., Any], data: Any, draws: int = 16, *, seed: int = 0
+) -> Reconstruction:
+    """log p(x | z) and the error of E[x | z] for latents that the guide draws for the rows, averaged over draws.
+
+    It says how much of a row its latents keep, and nothing about how probable the row is; it is defined for
+    deterministic autoencoders too, of which one draw is enough.
+
+    Args:
+        model: p(x | z), with or without a proper prior.
+        guide: q(z | x), or a point.
+        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
+        draws: of the latents, for each row.
+        seed: of the draws; the global generators are left alone.
+
+    Raises:
+        UserError: for draws < 1, programs that break the contract, or latents shared by all rows.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.guides import Point
+        >>> from ppl_vae.models import AutoEncoder
+        >>> model = AutoEncoder(ppl_vae.load("digits"), latent_dim=4)
+        >>> sorted(reconstruct(model, Point(model), model.data.test).summary())
+        ['error x', 'error x_se', 'reconstruction_log_likelihood', 'reconstruction_log_likelihood_se', 'rows']
+    """
+    if not isinstance(draws, int) or draws < 1:
+        raise UserError(f"draws must be a whole number of at least 1, got {draws!r}")
+    pair = Pair(model, guide)
+    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    was_training = pair.training
+    pair.eval()
+    try:
+        with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+            torch.manual_seed(seed)
+            parts = _parts(pair, split, draws, seed)
+    finally:
+        pair.train(was_training)
+    names = parts[0][1].keys()
+    return Reconstruction(
+        torch.cat([p[0] for p in parts]), {name: torch.cat([p[1][name] for p in parts]) for name in names}
+    )
+
+
+def _parts(pair: Pair, split: Split, draws: int, seed: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    structure = analyse(pair, some_rows(split))
+    check_support(pair, structure.holes, structure.latents, split)
+    refuse_global(structure)
+    if set(structure.latents) <= structure.points:
+        draws = 1  # all would be equal
+    parts = []
+    for start in range(0, len(split), ROWS_AT_ONCE):
+        batch = split.batch(slice(start, start + ROWS_AT_ONCE))
+        log_p = [weigh(pair, structure, batch).log_likelihood[0] for _ in range(draws)]
+        errors = [_errors(pair, batch, split, seed + k) for k in range(draws)]
+        mean = {name: torch.stack([e[name] for e in errors]).mean(0) for name in errors[0]}
+        parts.append((torch.stack(log_p).mean(0), mean))
+    return parts
+
+
+def _errors(pair: Pair, batch: Batch, split: Split, seed: int) -> dict[str, Tensor]:
+    """By observed field, for one draw of the latents; fields that the model does not observe as they are have none."""
+    _, sites = draw_pair(pair, batch, seed)
+    found = {}
+    for field in split.schema:
+        site = sites.get(field.name)
+        if site is None or not site["is_observed"]:
+            continue
+        try:
+            expected = typical(site["fn"], field)
+        except (NotImplementedError, AttributeError):  # no closed-form mean
+            continue
+        if expected.shape == batch[field.name].shape:
+            found[field.name] = _error(field, expected, batch[field.name])
+    return found
+
+
+def _error(field: Field, expected: Tensor, value: Tensor) -> Tensor:
+    missing = torch.isnan(value) if value.is_floating_point() else torch.zeros_like(value, dtype=torch.bool)
+    if field.kind == "categorical":
+        missing = missing | (value == -1)
+    if field.kind == "categorical" and field.shape == () and not field.ordered:
+        off = (expected != value).to(torch.get_default_dtype())
+    else:
+        off = (expected - value).square()
+    rows = len(value)
+    return torch.where(missing, torch.nan, off).reshape(rows, -1).nanmean(-1)

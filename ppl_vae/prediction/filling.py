@@ -1,0 +1,224 @@
+"""Which sites observe the missing entries of which fields; and values put where entries were missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.nn import functional as F
+
+from ppl_vae.checks.support import Watch
+from ppl_vae.data import Field, Schema
+from ppl_vae.data.convert import missing_in
+from ppl_vae.data.dataset import columns_of
+from ppl_vae.errors import UserError
+from ppl_vae.prediction.coding import expected_value
+from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.program import Batch, Pair, Program
+from ppl_vae.programs.structure import Structure, sample_sites
+
+__all__ = ["Target", "columns_with", "filled_frame", "find_targets", "in_words", "observes", "observing", "view_in"]
+
+Sites = Mapping[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A site that observes a field, or a part of it, in which entries may be missing.
+
+    `values` is what the program observes there, a view of `stored` (the field's rows) or a copy of the same layout;
+    `row` is the rows' dim of it, `levels` the number of levels of a single category, 0 for everything else.
+    """
+
+    field: Field
+    site: str
+    values: Tensor
+    stored: Tensor
+    row: int
+    levels: int
+
+    @property
+    def name(self) -> str:
+        """The field's name."""
+        return self.field.name
+
+    def expected(self, sites: Sites) -> Tensor:
+        """E[x | z] of every particle, [particle, row, ...]; of a single category the probabilities of its levels."""
+        site = sites[self.site]
+        if not site["is_observed"]:  # a label that is latent where it is missing
+            value = self.each(site["value"])
+            return F.one_hot(value.long(), self.levels).to(torch.get_default_dtype()) if self.levels else value
+        fn = _unwrapped(site["fn"])
+        if self.levels:
+            return self.each(fn.probs, extra=1)
+        try:
+            mean = expected_value(fn)
+        except (NotImplementedError, AttributeError):  # no mean in closed form: a draw has the same expectation
+            mean = fn.sample()
+        return self.each(mean)
+
+    def draw(self, sites: Sites) -> Tensor:
+        """x ~ p(x | z) of every particle, [particle, row, ...]."""
+        site = sites[self.site]
+        return self.each(_unwrapped(site["fn"]).sample() if site["is_observed"] else site["value"])
+
+    def summary(self, average: Tensor) -> Tensor:
+        """The average of `expected` as one value an entry: of a category without an order its likeliest level."""
+        if not self.levels:
+            return average
+        if not self.field.ordered:
+            return average.argmax(-1)
+        return (average * torch.arange(self.levels, device=average.device)).sum(-1)
+
+    def known(self, average: Tensor) -> Tensor:
+        """Probabilities of the levels [row, level]: 0 and 1 where the level was observed."""
+        seen = self.stored >= 0
+        observed = F.one_hot(self.stored.clamp(min=0), self.levels).to(average.dtype)
+        return torch.where(seen.unsqueeze(-1), observed, average)
+
+    def fill(self, rows: Tensor, values: Tensor) -> Tensor:
+        """Rows [..., row, *S] with these values [..., row, ...] where entries are missing."""
+        many = values.dim() > self.values.dim()
+        if not many:
+            return self._filled(rows, values)
+        each = rows if rows.dim() > self.stored.dim() else rows.expand(len(values), *rows.shape)
+        return torch.stack([self._filled(r, v) for r, v in zip(each, values, strict=True)])
+
+    def _filled(self, rows: Tensor, values: Tensor) -> Tensor:
+        if values.is_floating_point() and not rows.is_floating_point():
+            rows = rows.to(values.dtype)
+        place, inside = self.spread(values.to(rows.dtype))
+        return torch.where(inside & missing_in(self.field.kind, self.stored), place, rows)
+
+    def spread(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Values [row, ...] where the field has them, [row, *S], and which entries of the field these are."""
+        place = torch.zeros_like(self.stored, dtype=values.dtype)
+        inside = torch.zeros_like(self.stored, dtype=torch.bool)
+        values = values.movedim(0, self.row)
+        for whole, part in ((place, values), (inside, torch.ones_like(values, dtype=torch.bool))):
+            view_in(whole, self.values, self.stored).copy_(part)
+        return place, inside
+
+    def each(self, values: Tensor, extra: int = 0) -> Tensor:
+        """Values of a run as [particle, row, other dims of the site's value, ...]."""
+        tail = values.shape[values.dim() - extra :]
+        return values.reshape(-1, *self.values.shape, *tail).movedim(1 + self.row, 1)
+
+
+def find_targets(pair: Pair, structure: Structure, schema: Schema, batch: Batch) -> list[Target]:
+    """The sites of the model that observe the fields of a batch in which the structure knows of missing entries.
+
+    A field that no site observes as it is (a label that the model does not use, a condition) is left alone.
+    """
+    holes = Holes(structure.holes, structure.latents, batch)
+    return [t for t in observing(pair.model, holes, structure.dim, schema, batch) if t.site in structure.holes]
+
+
+def observing(model: Program, holes: Holes, dim: int, schema: Schema, batch: Batch) -> list[Target]:
+    """The sites of a model, whose data plate has this dim, that observe the fields of a batch, missing or not."""
+    watch = Watch()
+    sites = sample_sites(poutine.trace(holes(watch(model))).get_trace(**batch))
+    found = []
+    for site, (_, values) in watch.seen.items():
+        namesake_first = sorted((f for f in schema if f.name in batch), key=lambda f: f.name != site)
+        field = next((f for f in namesake_first if observes(values, batch[f.name], f)), None)
+        if field is not None:
+            fn = sites[site]["fn"]
+            row, base = values.dim() - fn.event_dim + dim, _unwrapped(fn)
+            single = field.kind == "categorical" and field.shape == () and isinstance(base, dist.Categorical)
+            levels = base.probs.shape[-1] if single else 0
+            found.append(Target(field, site, values, batch[field.name], row, levels))
+    return found
+
+
+def observes(values: Tensor, stored: Tensor, field: Field) -> bool:
+    """Whether a site's values are a field: a view of its rows, or a copy of them."""
+    if values.untyped_storage().data_ptr() == stored.untyped_storage().data_ptr():
+        return 0 not in values.stride() or values.numel() <= 1
+    if values.shape != stored.shape:
+        return False
+    there = ~missing_in(field.kind, stored)
+    return bool((values[there] == stored[there]).all())
+
+
+def view_in(whole: Tensor, values: Tensor, stored: Tensor) -> Tensor:
+    """The part of a tensor like `stored` at which `values` are in `stored`."""
+    if values.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr():
+        return whole
+    return whole.as_strided(values.shape, values.stride(), values.storage_offset() - stored.storage_offset())
+
+
+def _unwrapped(fn: Any) -> Any:
+    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+# -- tables ----------------------------------------------------------------------------------------------------
+
+
+def in_words(field: Field, values: Tensor) -> list[Any]:
+    """Entries of a field as a table holds them: names of categories, whole numbers, floats without float32's tail.
+
+    Example:
+        >>> in_words(Field("a", "real"), torch.tensor([0.1]))
+        [0.1]
+        >>> in_words(Field("a", "count"), torch.tensor([2.7])), in_words(Field("a", "categorical", (), 2, names="xy"), \
+torch.tensor([1]))
+        ([3], ['y'])
+    """
+    if field.kind in ("binary", "count", "categorical"):
+        whole = [int(v) for v in values.double().round().tolist()]
+        names = field.names if field.kind == "categorical" else ()
+        return [names[v] for v in whole] if names else whole
+    array = values.detach().cpu().numpy()
+    return [float(str(v)) if array.dtype == np.float32 else float(v) for v in array]
+
+
+def columns_with(schema: Schema, rows: Mapping[str, Tensor]) -> dict[str, tuple[Field, Tensor]]:
+    """The columns of a table that these fields are, by column name: the field, and its values [row].
+
+    Raises:
+        UserError: for pictures and other fields that are no columns.
+    """
+    found: dict[str, tuple[Field, Tensor]] = {}
+    for field in schema:
+        if field.name not in rows:
+            continue
+        values, names = rows[field.name], columns_of(field)
+        if len(field.shape) > 1:
+            raise UserError(
+                f"field {field.name!r} has rows of shape {field.shape}, which are no columns: use .mean or .draws"
+            )
+        if isinstance(names, str):
+            found[names] = (field, values)
+            continue
+        for i in range(field.size):
+            found[names[i] if names else f"{field.name}_{i}"] = (field, values[:, i])
+    return found
+
+
+def filled_frame(schema: Schema, rows: Mapping[str, Tensor], mask: Mapping[str, Tensor], source: Any = None) -> Any:
+    """Rows as a DataFrame; if they came as one, that one with its holes filled."""
+    import pandas
+
+    columns, holes = columns_with(schema, rows), columns_with(schema, mask)
+    if source is None:
+        return pandas.DataFrame({name: in_words(field, values) for name, (field, values) in columns.items()})
+    frame = source.copy()
+    place = {str(c): i for i, c in enumerate(frame.columns)}
+    for name, (field, values) in columns.items():
+        gaps = holes[name][1].cpu().numpy()
+        if gaps.any():
+            column = frame.iloc[:, place[name]].copy()
+            words = in_words(field, values[holes[name][1]])
+            truths = column.dtype.kind == "O" and any(isinstance(v, bool | np.bool_) for v in column)
+            column.iloc[gaps] = [bool(w) for w in words] if truths else words
+            frame.isetitem(place[name], column)
+    return frame

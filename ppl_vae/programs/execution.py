@@ -1,0 +1,134 @@
+"""Run the two programs: the guide for all particles at once, then the model replayed on its draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+from pyro import poutine
+from pyro.poutine import runtime
+from pyro.poutine.enum_messenger import EnumMessenger
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ppl_vae.errors import UserError
+from ppl_vae.programs.gradients import Estimator, PathScale, detached, rescaled
+from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.program import Batch, Programs
+from ppl_vae.programs.structure import Structure
+
+__all__ = ["Run", "for_particles", "isolated", "mark_summed", "run", "summing", "traced"]
+
+PARTICLES = "_particles"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The traces of a guide and of its model replayed on it; `observed` holds the rows of held sites.
+
+    `scores` is the guide evaluated at its own draws with their path cut, for estimators that need its score.
+    """
+
+    structure: Structure
+    particles: int
+    guide: Trace
+    model: Trace
+    observed: Mapping[str, tuple[Tensor, Tensor]]
+    scores: Trace | None = None
+
+
+def traced(program: Any, batch: Batch) -> Trace:
+    """The trace of a program; an error of ours that Pyro wrapped in its own comes out as it was."""
+    try:
+        return poutine.trace(program).get_trace(**batch)
+    except (RuntimeError, ValueError, TypeError) as error:
+        cause: BaseException | None = error
+        ours = None
+        while cause is not None:  # the innermost: Pyro raises the same class anew, with the shapes of its trace
+            ours = cause if isinstance(cause, UserError) else ours
+            cause = cause.__cause__ or cause.__context__
+        if ours is not None:
+            raise ours from None
+        raise
+
+
+def run(
+    pair: Programs,
+    structure: Structure,
+    batch: Batch,
+    particles: int = 1,
+    *,
+    estimator: Estimator = "reparameterised",
+    path: PathScale | None = None,
+) -> Run:
+    """Run the guide for all particles at once and replay the model on its draws.
+
+    `path` scales the gradients that flow into the draws: those of the model, and with "dreg" also those of the
+    guide's density at its draws.
+    """
+    holes = Holes(structure.holes, (), batch), Holes(structure.holes, structure.latents)
+    depth = structure.nesting + (particles > 1)
+    plain_guide = for_particles(holes[0](pair.guide), structure, particles)
+    guide: Any = summing(structure.summed_guide)(plain_guide)
+    model: Any = summing(structure.summed_model)(for_particles(holes[1](pair.model), structure, particles))
+    if structure.enumerates:
+        guide = EnumMessenger(first_available_dim=-1 - depth)(guide)
+        model = EnumMessenger()(model)
+    trace = holes[0].hold(traced(guide, batch))
+    drawn = trace if path is None else rescaled(trace, path)
+    model_trace = holes[1].hold(traced(poutine.replay(model, trace=drawn), batch))
+    if estimator == "reparameterised":
+        return Run(structure, particles, trace, model_trace, holes[1].observed)
+    density, scores = drawn, detached(trace)
+    if len(structure.latents) > 1:  # a later site's parameters depend on earlier draws: evaluate it at the changed ones
+        scores = traced(poutine.replay(plain_guide, trace=scores), batch)
+        if path is not None:
+            density = traced(poutine.replay(plain_guide, trace=drawn), batch)
+    return Run(structure, particles, density, model_trace, holes[1].observed, scores)
+
+
+def for_particles(program: Any, structure: Structure, particles: int) -> Any:
+    """All particles in one pass: a plate to the left of the program's own."""
+    return pyro.plate(PARTICLES, particles, dim=-1 - structure.nesting)(program) if particles > 1 else program
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Run programs inside a running program, as if nothing were around them: no handler sees their statements."""
+    stack, enumerated = runtime._PYRO_STACK[:], dict(vars(runtime._ENUM_ALLOCATOR))
+    plates = runtime._DIM_ALLOCATOR._stack[:]
+    runtime._PYRO_STACK.clear()
+    runtime._DIM_ALLOCATOR._stack.clear()
+    try:
+        yield
+    finally:
+        runtime._PYRO_STACK[:] = stack
+        runtime._DIM_ALLOCATOR._stack[:] = plates
+        vars(runtime._ENUM_ALLOCATOR).clear()
+        vars(runtime._ENUM_ALLOCATOR).update(enumerated)
+
+
+def mark_summed(pair: Programs, structure: Structure) -> tuple[Any, Any]:
+    """Model and guide with their discrete latents marked for Pyro's own enumeration."""
+    return summing(structure.summed_model)(pair.model), summing(structure.summed_guide)(pair.guide)
+
+
+class summing(Messenger):
+    """Mark the discrete sites that are summed out; whoever wrote the program need not."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if msg["infer"] is None or msg["is_observed"]:
+            return
+        if msg["name"] in self.names:
+            msg["infer"]["enumerate"] = "parallel"
+        else:
+            msg["infer"].pop("enumerate", None)

@@ -1,0 +1,93 @@
+"""What a pair of programs is made of: the sites, plates and dims that a step relies on without reading values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+
+__all__ = ["Structure", "frames", "is_shapes_only", "sample_sites", "shapes_only"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The static facts of a pair, read once by `ppl_vae.checks.analysis.analyse`.
+
+    `plate` is the data plate's name, `dim` its dim (-1 for most programs), `nesting` the number of dims that
+    plates use, `rows_total` the number of rows that a program which subsamples itself says there are.
+    `holes` says what happens at observed sites with missing entries (see `ppl_vae.programs.missing`). `summed_guide`
+    and `summed_model` are the discrete latents summed out (under the guide's classifier, or in the model
+    alone), `scored` those drawn without a reparameterised sampler, `absent` the sites of fields that the data
+    does not have, `auxiliary` the guide's own sites, which the model does not have, `global_latents` those outside
+    the data plate, `points` the continuous latents that the guide draws from point masses, `improper` those of rows
+    whose prior is improper, `inner_subsample` the plates inside a row that are subsampled. Without `broadcasts`,
+    particles are run one by one.
+    """
+
+    plate: str
+    dim: int
+    nesting: int
+    latents: tuple[str, ...]
+    observed: tuple[str, ...]
+    holes: Mapping[str, str] = field(default_factory=dict)
+    summed_guide: frozenset[str] = frozenset()
+    summed_model: frozenset[str] = frozenset()
+    scored: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+    auxiliary: frozenset[str] = frozenset()
+    global_latents: frozenset[str] = frozenset()
+    points: frozenset[str] = frozenset()
+    improper: frozenset[str] = frozenset()
+    inner_subsample: frozenset[str] = frozenset()
+    rows_total: int | None = None
+    broadcasts: bool = True
+
+    @property
+    def enumerates(self) -> bool:
+        """Whether some discrete latent is summed out."""
+        return bool(self.summed_guide or self.summed_model)
+
+    @property
+    def labelled(self) -> list[str]:
+        """The latents that are observed in some rows, such as the label of M2."""
+        return [n for n, what in self.holes.items() if what == "held" and n in self.latents]
+
+
+def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:
+    """The sample statements of a run, in order, without those that plates use to draw their rows."""
+    return {n: s for n, s in prune_subsample_sites(trace).nodes.items() if s["type"] == "sample"}
+
+
+def frames(site: Mapping[str, Any]) -> list[CondIndepStackFrame]:
+    """The vectorised plates around a site, outermost last."""
+    return [f for f in site["cond_indep_stack"] if f.vectorized]
+
+
+_SHAPES_ONLY = ContextVar("shapes_only", default=False)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """A program that runs in here is read for its sites, shapes and supports: a part that waits for others may guess.
+
+    Example:
+        >>> with shapes_only():
+        ...     is_shapes_only()
+        True
+    """
+    token = _SHAPES_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _SHAPES_ONLY.reset(token)
+
+
+def is_shapes_only() -> bool:
+    """Whether the values that a program draws now are not going to be used."""
+    return _SHAPES_ONLY.get()

@@ -1,0 +1,233 @@
+"""fit(): everything that is checked and made before a training run, and what it returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.bounds import ELBO
+from ppl_vae.checks.analysis import analyse, preserved_randomness, representative
+from ppl_vae.checks.linter import Finding, check
+from ppl_vae.checks.support import check_support
+from ppl_vae.data import Data, Schema, Split, as_split
+from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.programs.program import Pair
+from ppl_vae.schedules import Schedule, as_schedule
+from ppl_vae.speed.lanes import Compile
+from ppl_vae.speed.memory import kept_memory
+from ppl_vae.speed.precision import Precision, check_precision, tensor_cores
+from ppl_vae.training.acceleration import accelerated
+from ppl_vae.training.loop import Best, Loop, NoOptimizer, Record, Settings, adam
+from ppl_vae.training.steps import make_step
+from ppl_vae.training.stratified import stratified
+
+__all__ = ["Best", "Result", "fit"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `fit` returns: the trained programs, the history (one dict per epoch) and the best epoch.
+
+    History keys: `epoch`, `train` and `validation` (the unweighted bound, nats per row, higher is better),
+    `objective` (what was maximised, with its KL weight `beta`), `rate`, `distortion`, `seconds`; with a last KL weight
+    other than 1 `validation_objective`, the weighted ELBO by which epochs are then judged. `findings` are the linter's
+    warnings, such as a site whose gradient is a score-function estimate.
+
+    Where the guide draws points (`Point`) none of these is a bound of anything: `train` is log p(x | f(x)) + log p(z)
+    minus the penalties, `rate` is what is taken off for them, `distortion` is -log p(x | f(x)), and `validation` is
+    the same as `train`, without noise or penalties, which are of training only.
+    """
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    history: list[Record]
+    best: Best
+    bound: Any
+    schema: Schema
+    settings: dict[str, Any] = field(default_factory=dict)
+    data: Any = None
+    findings: tuple[Finding, ...] = ()
+
+    def save(self, path: str | Path) -> Path:
+        """Write a run folder (no pickle anywhere); see `ppl_vae.open_run`."""
+        from ppl_vae.runs.folder import save_run
+
+        return save_run(self, Path(path))
+
+
+def fit(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    bound: Any = None,
+    *,
+    epochs: int = 300,
+    batch_size: int = 64,
+    lr: float | Schedule = 1e-3,
+    weight_decay: float = 0.0,
+    beta: float | Schedule = 1.0,
+    label_weight: float = 0.0,
+    label_share: float | None = None,
+    patience: int | None = 40,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    compile: Compile = "auto",
+    precision: Precision = "float32",
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+    on_epoch: Callable[[Record], None] | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+) -> Result:
+    """Train a model and its guide by stochastic variational inference and keep the best weights.
+
+    Maximises the bound per row, (1/N) [N/B sum_i bound_i + global part], with Adam. The model is unchanged by
+    the batch size: N/B is put on its data plate here.
+
+    Args:
+        model: p(z) p(x | z), a callable with Pyro statements.
+        guide: q(z | x), a callable or a generated guide.
+        data: a data set, a split, a dict of arrays by field name, or one array (field `x`).
+        bound: `ELBO()` by default; any bound of `ppl_vae.bounds`, or one of Pyro's own.
+        epochs: passes over the training rows, at most.
+        batch_size: rows per step, B.
+        lr: Adam's learning rate: a number, or a schedule such as `ppl_vae.schedules.Cosine`.
+        weight_decay: AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), on the
+            `weight` matrices of networks only; 0 is plain Adam.
+        beta: weight of the KL part: a number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits,
+            Capacity); it shapes what is maximised, never what is reported.
+        label_weight: weight of log q(y | x) of every row whose label was observed, for a model with a label that is
+            latent in some rows (M2): the classifier's own loss, which the bound alone gives no gradient for these
+            rows (Kingma et al. 2014, arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It shapes
+            what is maximised, never what is reported.
+        label_share: of the rows of every batch, how many have a label, between 0 and 1 (M2 with a label in one row of
+            a hundred or fewer: 0.5); None leaves it to chance. Rows with a label so count for more in what is
+            maximised, and the model learns from them what a label means; what is reported is the bound of all rows
+            (`ppl_vae.training.stratified`).
+        patience: epochs without a better validation bound (with a KL weight other than 1 the weighted one) after which
+            training stops; None for never.
+            Without a validation split there is no early stopping.
+        seed: of batches and draws. The state of the global generators is left alone.
+        device: "auto" takes CUDA where there is one.
+        compile: "auto" starts at once and changes to a captured, then a compiled step where the epochs that are left
+            pay for it (docs/design/007-capture.md); "on" does so before the first step and raises where it cannot;
+            "off" runs the programs at every step. Capturing changes no bit of any number; compiling changes rounding
+            alone, so only a run that "auto" had compiled is repeated up to rounding and not exactly.
+        precision: of the matrix products of a step. "bfloat16": the layers of networks round their factors to 8 bits,
+            forwards and backwards (sums, densities, parameters and Adam stay float32); "tf32": a GPU rounds float32
+            factors to 11 bits. Either is faster where the device has it; validation with bfloat16 is in float32.
+        optimizer: from parameters to an optimizer, instead of Adam.
+        on_epoch: called with the record of every epoch.
+        checkpoint: a folder in which the state of the run is kept while it trains.
+        resume: continue the run of that folder exactly where it was.
+
+    Raises:
+        UserError: for numbers out of range, programs that break the contract, data outside the likelihood's
+            support, or a training run that diverges (the last good weights are kept).
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.models import VAE
+        >>> from ppl_vae.guides import MeanField
+        >>> data = ppl_vae.load("digits")
+        >>> model = VAE(data, latent_dim=4)
+        >>> result = ppl_vae.fit(model, MeanField(model), data, epochs=1)
+        >>> len(result.history)
+        1
+    """
+    settings = Settings(epochs, batch_size, lr, weight_decay, patience, seed, label_weight, label_share, precision)
+    _check_numbers(settings)
+    bound = ELBO() if bound is None else bound
+    train, validation = _splits(data)
+    if isinstance(guide, GeneratedGuide) and not guide.ready:
+        guide.setup(train)
+    pair = Pair(model, guide)
+    where = pick_device(device)
+    check_precision(precision, where)
+    train, validation = train.to(where), validation and validation.to(where)
+    pair.to(where)
+    with kept_memory(), tensor_cores(precision), preserved_randomness(), pyro.validation_enabled(False):
+        findings = check(model, guide, train)
+        for finding in findings:
+            if finding.severity == "error":
+                raise ProgramError(finding.site, finding.problem, finding.remedy)
+        structure = analyse(pair, representative(pair, train, min(batch_size, len(train))))
+        if validation is not None:
+            check_support(pair, structure.holes, structure.latents, validation)
+        parameters = [p for p in pair.parameters() if p.requires_grad]
+        make = optimizer or (lambda _: adam(pair, settings))
+        trained: Any = make(parameters) if parameters else NoOptimizer()
+        strata = None if label_share is None else stratified(train, structure, bound, batch_size, label_share)
+        weights = None if strata is None else strata.weights
+        made = make_step(
+            pair, structure, bound, trained, len(train), as_schedule(beta), label_weight, precision, weights
+        )
+        step = accelerated(made, compile)
+        torch.manual_seed(seed)  # here, so that draws depend on no check made before
+        loop = Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch, strata)
+        if checkpoint is not None:
+            loop.folder = Path(checkpoint)
+            if resume:
+                loop.resume()
+        loop.run()
+    programs = pair.model.public, pair.guide.public
+    return Result(
+        *programs,
+        loop.history,
+        loop.best,
+        bound,
+        train.schema,
+        vars_of(settings, beta),
+        data,
+        (*findings, *getattr(step, "findings", ())),
+    )
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device that a name stands for; "auto" is CUDA where there is one.
+
+    Raises:
+        UserError: for an unknown device, or CUDA where there is none.
+    """
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {str(device)!r}: use auto, cpu or cuda") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, but torch sees no CUDA device: use cpu or auto")
+    return chosen
+
+
+def _check_numbers(settings: Settings) -> None:
+    for name in ("epochs", "batch_size"):
+        value = getattr(settings, name)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not callable(settings.lr) and not (isinstance(settings.lr, int | float) and 0 < settings.lr < math.inf):
+        raise UserError(f"lr must be positive, got {settings.lr!r}")
+    if not (isinstance(settings.weight_decay, int | float) and 0 <= settings.weight_decay < math.inf):
+        raise UserError(f"weight_decay must not be negative, got {settings.weight_decay!r}")
+    if not (isinstance(settings.label_weight, int | float) and 0 <= settings.label_weight < math.inf):
+        raise UserError(f"label_weight must not be negative, got {settings.label_weight!r}")
+    if settings.patience is not None and settings.patience < 1:
+        raise UserError(f"patience must be at least 1, or None to never stop early, got {settings.patience!r}")
+
+
+def _splits(data: Any) -> tuple[Split, Split | None]:
+    if isinstance(data, Data):
+        return data.train, data.validation
+    return as_split(data), None
+
+
+def vars_of(settings: Settings, beta: float | Schedule) -> dict[str, Any]:
+    """The settings of a run as plain values, for its run.json."""
+    scheduled = {"lr": settings.lr, "beta": beta}
+    return settings.__dict__ | {n: v if isinstance(v, int | float) else repr(v) for n, v in scheduled.items()}

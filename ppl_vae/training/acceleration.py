@@ -1,0 +1,148 @@
+"""A training step as fast as it pays to make it: eager, captured as one flat graph, or that graph compiled.
+
+A captured graph gives the eager numbers bit for bit and costs about a second; a compiled one (TorchInductor) draws the
+same random numbers, rounds otherwise, and costs many. Each is used only after it has repeated an eager step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ppl_vae.errors import UserError
+from ppl_vae.programs.program import Batch
+from ppl_vae.speed.compiler import compiled
+from ppl_vae.speed.lanes import WAYS, Compile, Lane, Ways, check_mode
+from ppl_vae.training.step_graph import StepGraph
+from ppl_vae.training.steps import BoundStep, Outcome, PyroStep
+
+__all__ = ["GraphStep", "accelerated"]
+
+ENOUGH = 0.25
+"""With "on", batches of a shape are compiled if they are this share of all; others (a short last one) are captured."""
+
+
+def accelerated(step: BoundStep | PyroStep, compile: Compile) -> BoundStep | PyroStep | GraphStep:
+    """The step as `fit(compile=)` asks for it.
+
+    Raises:
+        UserError: for another word, or "on" with one of Pyro's own bounds.
+    """
+    check_mode(compile)
+    if compile != "off" and isinstance(step, BoundStep):
+        return GraphStep(step, compile)
+    if compile == "on":
+        raise UserError(
+            "compile='on' needs a bound of ppl_vae.bounds: Pyro's own reads its loss back at every step, which cannot "
+            "be captured; use ELBO(), or compile='auto'"
+        )
+    return step
+
+
+@dataclass
+class _Lane(Lane):
+    graph: StepGraph | None = None
+    epochs: int = 0
+
+    def back(self) -> None:
+        super().back()
+        if self.way == "eager":
+            self.graph = None
+        elif self.graph is not None:
+            self.graph.use(self.graph.captured)
+
+
+class GraphStep:
+    """A `BoundStep` that is captured and compiled, at once ("on") or when that pays ("auto").
+
+    Batches of every shape have a lane of their own. What cannot be captured runs as it is; `findings` says which site,
+    and why. With "on" that is an error.
+
+    Raises:
+        UserError: with "on", for programs that cannot be captured, or a machine without a compiler.
+    """
+
+    def __init__(self, step: BoundStep, mode: Literal["auto", "on"] = "auto") -> None:
+        self.step, self.ways = step, Ways(mode, "training")
+        self.structure, self.evaluate = step.structure, step.evaluate
+        self.findings = self.ways.findings
+        self.lanes: dict[Any, _Lane] = {}
+        self.epochs_left, self.sizes = 0.0, Counter[int]()
+        self.settings = _settings(step)
+
+    def plan(self, epochs_left: float, sizes: Iterable[int]) -> None:
+        """Begin an epoch: how many there will be, and the rows of the batches of each.
+
+        Between epochs a user may change a model. Graphs of other settings are dropped; what the settings do not show
+        is found out by a proof in the first, second, fourth, ... epoch of a graph.
+        """
+        self.epochs_left, self.sizes = epochs_left, Counter(sizes)
+        settings = _settings(self.step)
+        if settings != self.settings:
+            self.settings, self.lanes = settings, {}
+        for lane in self.lanes.values():
+            lane.due = self.ways.mode == "auto"
+            lane.epochs += 1
+            if lane.epochs.bit_count() == 1:
+                lane.uses = 0
+
+    def __call__(self, batch: Batch, epoch: float) -> Outcome:
+        """One update of all parameters."""
+        key = tuple((n, v.shape, v.dtype) for n, v in batch.items()), self.step.pair.training
+        lane = self.lanes.setdefault(key, _Lane())
+        if lane.due:
+            lane.due = False
+            self._choose(lane, batch)
+        device = next(iter(batch.values())).device
+        start = lane.now(device)
+        outcome = self.step(batch, epoch) if lane.graph is None else self._replay(lane, lane.graph, batch, epoch)
+        lane.clock(lane.now(device) - start)
+        return outcome
+
+    def _replay(self, lane: _Lane, graph: StepGraph, batch: Batch, epoch: float) -> Outcome:
+        if not lane.is_due_for_proof():
+            return graph.replay(batch, epoch)
+        outcome, same = graph.proved(batch, epoch)
+        if not same:
+            self.ways.close(
+                lane.way,
+                None,
+                f"the {lane.way} step has other numbers than the eager one (something in Python changes from step to "
+                "step, or a draw is not torch's)",
+            )
+            lane.back()
+        return outcome
+
+    def _choose(self, lane: _Lane, batch: Batch) -> None:
+        """Go on to the next way of running these steps where that pays; go back where it did not."""
+        rows = len(next(iter(batch.values())))
+        if self.ways.mode == "on":
+            self._change(lane, batch, "captured")
+            if self.sizes[rows] >= ENOUGH * self.sizes.total():
+                self._change(lane, batch, "compiled")
+            return
+        way = lane.best(self.epochs_left * self.sizes[rows], None if lane.graph is None else lane.graph.captured)
+        if WAYS.index(way) < WAYS.index(lane.way):
+            lane.back()
+        elif way != lane.way and way not in self.ways.closed:
+            self._change(lane, batch, way)
+
+    def _change(self, lane: _Lane, batch: Batch, way: str) -> None:
+        with self.ways.opening(way, lane):
+            if way == "captured":
+                lane.graph = StepGraph(self.step, batch)
+            elif lane.graph is not None:
+                lane.graph.use(compiled(lane.graph.captured, lane.graph.inputs(batch, 0.0)))
+
+
+def _settings(step: BoundStep) -> list[Any]:
+    """The plain values that the modules of a pair hold, and which parameters are trained."""
+    plain = [
+        (name, key, value)
+        for name, part in step.pair.named_modules()
+        for key, value in vars(part).items()
+        if isinstance(value, bool | int | float | str)
+    ]
+    return [*plain, *(p.requires_grad for p in step.pair.parameters())]

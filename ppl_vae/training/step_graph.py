@@ -1,0 +1,118 @@
+"""A training step's outcome and gradients as one flat graph, and the proof that it is the step.
+
+A change of beta, of the parameters or of the rows is another input, not another graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ppl_vae.checks.analysis import preserved_randomness
+from ppl_vae.programs.program import Batch
+from ppl_vae.speed.capture import Graph, Uncapturable, capture, kept_buffers
+from ppl_vae.training.steps import BoundStep, Outcome
+
+__all__ = ["StepGraph", "Values", "agree", "generator_state"]
+
+Values = list[Tensor | None]
+"""The fields of an outcome, then the gradient of minus the objective for every parameter; None where there is none."""
+
+
+class StepGraph:
+    """The graph of a step on batches of one shape: `replay` computes what the eager step does, and updates.
+
+    Raises:
+        Uncapturable: naming the site, for programs whose Python looks at values.
+    """
+
+    def __init__(self, step: BoundStep, batch: Batch) -> None:
+        self.step, self.names = step, tuple(batch)
+        self.parameters = [p for p in step.pair.parameters() if p.requires_grad]
+        if any(getattr(p, "_post_accumulate_grad_hooks", None) for p in self.parameters):
+            raise Uncapturable(None, "a parameter has a hook that runs after its gradient is there")
+        self.present: list[bool] = []
+        # float64, because a Python number meets every tensor in that tensor's precision
+        self.levels = [torch.zeros((), dtype=torch.float64, device=step.pair.device) for _ in range(2)]
+        self.captured = self.fast = capture(step.pair, self._flat, self.inputs(batch, 0.0))
+
+    def _flat(self, *inputs: Tensor) -> list[Tensor]:
+        found = self._eager(dict(zip(self.names, inputs, strict=False)), *inputs[-2:])
+        self.present = [v is not None for v in found]
+        return [v for v in found if v is not None]
+
+    def _eager(self, batch: Batch, beta: float | Tensor, level: float | Tensor) -> Values:
+        with torch.enable_grad():
+            outcome = self.step.outcome(batch, beta, level)
+            values: Values = [None if v is None else v.detach() for v in outcome]
+            if not outcome.objective.requires_grad:
+                return values + [None] * len(self.parameters)
+            found = torch.autograd.grad(-outcome.objective, self.parameters, allow_unused=True)
+        return values + [_laid_out(g, p) for g, p in zip(found, self.parameters, strict=True)]
+
+    def inputs(self, batch: Batch, epoch: float) -> list[Tensor]:
+        """What the graph is called with."""
+        for tensor, level in zip(self.levels, self.step.levels(epoch), strict=True):
+            tensor.fill_(level)
+        return [*(batch[n] for n in self.names), *self.levels]
+
+    def values(self, batch: Batch, epoch: float) -> Values:
+        """What the graph computes for a batch."""
+        found = iter(self.fast(*self.inputs(batch, epoch)))
+        return [next(found) if there else None for there in self.present]
+
+    def replay(self, batch: Batch, epoch: float) -> Outcome:
+        """One update of all parameters."""
+        return self._update(self.values(batch, epoch))
+
+    def proved(self, batch: Batch, epoch: float) -> tuple[Outcome, bool]:
+        """One update as the eager step makes it, and whether the graph has the same numbers and draws."""
+        with kept_buffers(self.step.pair), preserved_randomness():
+            values = self.values(batch, epoch)
+            state = generator_state(batch)
+        expected = self._eager(batch, *self.step.levels(epoch))
+        same = torch.equal(state, generator_state(batch)) and agree(values, expected)
+        return self._update(expected), same
+
+    def _update(self, values: Values) -> Outcome:
+        fields = len(Outcome._fields)
+        for parameter, gradient in zip(self.parameters, values[fields:], strict=True):
+            parameter.grad = gradient
+        if any(self.present[fields:]):
+            self.step.optimizer.step()
+        return Outcome(*values[:fields])  # type: ignore[arg-type]
+
+    def use(self, graph: Graph) -> None:
+        """Run another form of the captured graph."""
+        self.fast = graph
+
+
+def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """A gradient in memory as its parameter is, as optimizers expect and `backward` leaves it."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+def generator_state(batch: Batch) -> Tensor:
+    """The state of the generator that a program draws from on the device of its rows."""
+    device = next(iter(batch.values())).device
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def agree(values: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> bool:
+    """Whether two lists of values are equal up to rounding, which flows and float32 may enlarge.
+
+    Every tensor is compared by its norm; small ones with a hundredth of the largest gradient.
+    """
+    if [v is None for v in values] != [v is None for v in expected]:
+        return False
+    pairs = [(a.double(), b.double()) for a, b in zip(values, expected, strict=True) if a is not None and b is not None]
+    norms = torch.stack([b.norm() for _, b in pairs])
+    if not bool(torch.isfinite(norms).all()):
+        return True  # a diverging step is explained elsewhere
+    apart = torch.stack([(a - b).norm() for a, b in pairs])
+    rounding = max(torch.finfo(v.dtype).eps for v in expected if v is not None) ** (1 / 3)
+    return bool((apart <= rounding * (norms + 0.01 * norms.max() + 1e-12)).all())

@@ -1,0 +1,229 @@
+"""One optimisation step on a batch: with a bound of this package, or with one of Pyro's own through its SVI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro.infer import SVI
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message, effectful
+from torch import Tensor
+
+from ppl_vae.bounds.base import Bound
+from ppl_vae.errors import UserError
+from ppl_vae.programs.execution import mark_summed
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.structure import Structure
+from ppl_vae.schedules import Capacity, FreeBits, Schedule, like
+from ppl_vae.speed.precision import products
+
+__all__ = ["BoundStep", "Outcome", "PyroStep", "make_step"]
+
+
+class Outcome(NamedTuple):
+    """What a step saw, nats per row, as tensors on the device: nothing is read back within an epoch."""
+
+    bound: Tensor
+    objective: Tensor
+    rate: Tensor | None = None
+    distortion: Tensor | None = None
+
+
+class BoundStep:
+    """A step with a bound of this package."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        structure: Structure,
+        bound: Bound,
+        optimizer: Any,
+        rows: int,
+        beta: Schedule,
+        label_weight: float = 0.0,
+        precision: str = "float32",
+        row_weights: Tensor | None = None,
+    ) -> None:
+        self.label_weight, self.products, self.row_weights = label_weight, products(precision), row_weights
+        self.pair, self.structure, self.bound, self.beta = pair, structure, bound, beta
+        self.optimizer, self.rows = optimizer, structure.rows_total or rows
+        # The parts of a weight that was summed over discrete values have no rate of their own.
+        self.splits = not (structure.enumerates and bound.discrete == "marginal")
+
+    def __call__(self, batch: Batch, epoch: float) -> Outcome:
+        """One update of all parameters."""
+        self.optimizer.zero_grad(set_to_none=True)
+        outcome = self.outcome(batch, *self.levels(epoch))
+        if outcome.objective.requires_grad:
+            (-outcome.objective).backward()
+            self.optimizer.step()
+        return outcome._replace(objective=outcome.objective.detach())
+
+    def levels(self, epoch: float) -> tuple[float, float]:
+        """The numbers of a step that change with the epoch: beta, and what FreeBits or Capacity holds it to."""
+        beta = self.beta(epoch)
+        return beta, self.beta.level(epoch) if isinstance(self.beta, FreeBits | Capacity) else beta
+
+    def outcome(self, batch: Batch, beta: float | Tensor, level: float | Tensor) -> Outcome:
+        """What one step sees, before any update; the objective carries its gradient."""
+        with self.products():
+            weights = self.bound.weigh(self.pair, self.structure, batch, beta)
+        shared: Any = 0.0
+        if weights.log_global is not None:
+            shared = like(beta, weights.log_global) * weights.log_global.mean() / self.rows
+        if isinstance(self.beta, FreeBits | Capacity):
+            objective = self.beta.objective(self.bound, weights, level) + shared
+        else:
+            objective = self.bound.surrogate(weights, beta).mean() + shared
+        if self.label_weight:
+            objective = objective + self.label_weight * sum(self._mean(log_q) for log_q in weights.labels.values())
+        return self._outcome(weights, objective, self._mean)
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> Outcome:
+        """The bound of some rows, without an update."""
+        weights = self.bound.weigh(self.pair, self.structure, batch)
+        return self._outcome(weights, self.bound.reduce(weights).mean(), torch.mean)
+
+    def _mean(self, rows: Tensor) -> Tensor:
+        """Over all rows, from those [..., B] of a batch: each is weighted by how many it stands for."""
+        return rows.mean() if self.row_weights is None else (rows * self.row_weights.to(rows.dtype)).mean()
+
+    @torch.no_grad()
+    def _outcome(self, weights: Any, objective: Tensor, mean: Callable[[Tensor], Tensor]) -> Outcome:
+        shared = 0.0 if weights.log_global is None else weights.log_global.mean() / self.rows
+        bound = mean(self.bound.reduce(weights)) + shared
+        if not self.splits:
+            return Outcome(bound, objective)
+        return Outcome(bound, objective, mean(weights.rate) - shared, -mean(weights.log_likelihood))
+
+
+class PyroStep:
+    """A step with one of Pyro's own objectives, through `pyro.infer.SVI`."""
+
+    def __init__(self, pair: Pair, structure: Structure, bound: Any, optimizer: Any, rows: int, beta: Schedule) -> None:
+        if beta(0) != 1 or beta(1e9) != 1:
+            raise UserError(
+                f"{type(bound).__name__} is Pyro's own and has no KL weight: use beta=1, or a bound of ppl_vae.bounds"
+            )
+        self.rows, self.structure = rows, structure
+        if structure.holes:
+            sites = ", ".join(structure.holes)
+            raise UserError(
+                f"site {sites} has missing entries, which {type(bound).__name__} cannot skip: use --bound elbo"
+            )
+        if structure.auxiliary and isinstance(bound, pyro.infer.TraceMeanField_ELBO):
+            raise UserError(
+                f"the guide draws {', '.join(sorted(structure.auxiliary))} together, and {type(bound).__name__} leaves "
+                "the density of joint draws out: use --bound elbo, or trace_elbo"
+            )
+        if structure.points and isinstance(bound, pyro.infer.TraceMeanField_ELBO):
+            raise UserError(
+                f"site {', '.join(sorted(structure.points))} is a point in the guide, whose penalties "
+                f"{type(bound).__name__} leaves out: use --bound elbo, or trace_elbo"
+            )
+        model, guide = mark_summed(pair, structure)
+        if not structure.enumerates and bound.max_plate_nesting == float("inf"):
+            bound.max_plate_nesting = structure.nesting + (bound.vectorize_particles and bound.num_particles > 1)
+        self.scale = _ScaleRows(structure.dim)
+        parameters = [p for p in pair.parameters() if p.requires_grad]
+        self.svi = SVI(self.scale(model), _announce(self.scale(guide), parameters), _Adapter(optimizer), bound)
+
+    def __call__(self, batch: Batch, epoch: float) -> Outcome:
+        """One update; Pyro reads the loss back at every step."""
+        return self._outcome(self.svi.step, batch, self.rows)
+
+    def evaluate(self, batch: Batch) -> Outcome:
+        """The bound of some rows, without an update."""
+        return self._outcome(self.svi.evaluate_loss, batch, len(next(iter(batch.values()))))
+
+    def _outcome(self, loss: Callable[..., float], batch: Batch, rows: int) -> Outcome:
+        self.scale.factor = 1.0 if self.structure.rows_total else rows / len(next(iter(batch.values())))
+        value = torch.tensor(-loss(**batch) / (self.structure.rows_total or rows))
+        return Outcome(value, value)
+
+
+def _announce(program: Any, parameters: list[Any]) -> Any:
+    """Pyro takes gradients only if it sees a parameter statement; a program keeps its own to itself."""
+
+    def announced(**fields: Any) -> Any:
+        if parameters:
+            value = parameters[0].view_as(parameters[0])
+            value.unconstrained = lambda: parameters[0]
+            effectful(type="param")(lambda *_, **__: value)("trainable", name="trainable")
+        return program(**fields)
+
+    return announced
+
+
+class _ScaleRows(Messenger):
+    """N / B on every statement inside the data plate: batch size belongs to inference, not to the model."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.factor = 1.0
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if any(frame.dim == self.dim for frame in msg["cond_indep_stack"]):
+            msg["scale"] = msg["scale"] * self.factor
+
+
+class _Adapter(pyro.optim.PyroOptim):
+    """Lets Pyro's SVI step a torch optimizer that already has all parameters."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        super().__init__(type(optimizer), {})
+        self.optimizer = optimizer
+
+    def __call__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def make_step(
+    pair: Pair,
+    structure: Structure,
+    bound: Any,
+    optimizer: Any,
+    rows: int,
+    beta: Schedule,
+    label_weight: float = 0.0,
+    precision: str = "float32",
+    row_weights: Tensor | None = None,
+) -> BoundStep | PyroStep:
+    """The step for a bound; `rows` is N, the number of training rows, `beta` the weight of the KL part."""
+    if label_weight:
+        _check_labels(structure, bound)
+    if isinstance(bound, Bound):
+        bound.refuse(structure)
+        if bound.is_upper:
+            raise UserError(
+                f"{type(bound).__name__} is an upper bound and trains nothing: train with a lower bound, and "
+                "compare with it afterwards"
+            )
+        return BoundStep(pair, structure, bound, optimizer, rows, beta, label_weight, precision, row_weights)
+    if isinstance(bound, pyro.infer.ELBO):
+        if precision == "bfloat16":
+            raise UserError(
+                f"precision bfloat16 needs a bound of ppl_vae.bounds, but {type(bound).__name__} is Pyro's own: use "
+                "ELBO(), or float32"
+            )
+        return PyroStep(pair, structure, bound, optimizer, rows, beta)
+    raise UserError(f"bound must be a bound of ppl_vae.bounds or one of Pyro's ELBOs, got {type(bound).__name__}")
+
+
+def _check_labels(structure: Structure, bound: Any) -> None:
+    labelled = structure.labelled
+    if not labelled or not isinstance(bound, Bound):
+        raise UserError(
+            "label_weight weighs log q(y | x) of observed labels, but "
+            + (
+                f"{type(bound).__name__} is Pyro's own: use a bound of ppl_vae.bounds"
+                if labelled
+                else "no latent of the guide is observed in any row: give the data labels, -1 where there is none"
+            )
+        )

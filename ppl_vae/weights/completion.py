@@ -1,0 +1,153 @@
+"""Particles with a value for every latent of a row: summed ones are drawn given the weights."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from opt_einsum import shared_intermediates
+from pyro import poutine
+from pyro.ops.contract import contract_tensor_tree
+from pyro.ops.einsum.adjoint import require_backward
+from pyro.ops.rings import SampleRing
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ppl_vae.programs.execution import Run, for_particles, run, traced
+from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.structure import Structure, frames, sample_sites
+from ppl_vae.weights.factors import Factor, Factors
+
+__all__ = ["Particles", "completed", "expanded", "replayed"]
+
+Sites = dict[str, dict[str, Any]]
+
+
+class Particles(NamedTuple):
+    """Log weights [particle, row] in nats, the latents by site, [particle, plates, *event], and the model's sites.
+
+    With discrete latents summed out, the weight is that of the other draws, and the discrete values are drawn from
+    p(discrete | other draws, x): choose particles by weight, and both together are a draw from the posterior. `sites`
+    is one run of the model for all particles, or one for each if the pair does not let them run together.
+    """
+
+    log_weight: Tensor
+    latents: dict[str, Tensor]
+    sites: list[Sites]
+
+
+def completed(pair: Pair, structure: Structure, batch: Batch, particles: int) -> Particles:
+    """Draw particles for the rows of a batch."""
+    runs = [particles] if structure.broadcasts else [1] * particles
+    parts = [_complete(pair, batch, run(pair, structure, batch, k)) for k in runs]
+    return Particles(
+        torch.cat([p.log_weight for p in parts]),
+        {name: torch.cat([p.latents[name] for p in parts]) for name in parts[0].latents},
+        [sites for p in parts for sites in p.sites],
+    )
+
+
+def _complete(pair: Pair, batch: Batch, drawn: Run) -> Particles:
+    structure, factors = drawn.structure, _Drawing(drawn)
+    parts = factors.marginal() if structure.enumerates else factors.plain()
+    values = factors.posterior_values() if structure.enumerates else {}
+    latents = {}
+    for name in [*structure.latents, *sorted(structure.summed_model)]:
+        if name in structure.auxiliary:
+            continue
+        site = factors.guide_sites.get(name) or factors.model_sites[name]
+        latents[name] = expanded(structure, site, factors.picked(site, values), drawn.particles)
+    log_weight = parts.log_likelihood + parts.log_prior - parts.log_guide
+    sites = _replay(pair, structure, batch, latents, drawn.particles) if structure.enumerates else factors.model_sites
+    return Particles(log_weight, latents, [sites])
+
+
+def expanded(structure: Structure, site: Mapping[str, Any], value: Tensor, particles: int) -> Tensor:
+    """A site's value with all of its particles and plates, [particle, plates, *event]."""
+    sizes, event = [1] * (structure.nesting + 1), site["fn"].event_dim
+    sizes[0] = particles
+    for frame in frames(site):
+        if frame.dim is not None and -frame.dim <= structure.nesting:
+            sizes[frame.dim] = frame.size
+    value = value.reshape((1,) * (len(sizes) + event - value.dim()) + tuple(value.shape))
+    return value.expand(*sizes, *value.shape[value.dim() - event :])
+
+
+def replayed(
+    pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor], particles: int
+) -> list[Sites]:
+    """The model's sites for given latents [particle, plates, *event]: one run for all particles, where that is allowed.
+
+    Entries that are missing are skipped, as in training; rows in which a held site was observed keep its value.
+    """
+    if structure.broadcasts:
+        return [_replay(pair, structure, batch, latents, particles)]
+    each = [{name: value[k : k + 1] for name, value in latents.items()} for k in range(particles)]
+    return [_replay(pair, structure, batch, one, 1) for one in each]
+
+
+def _replay(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor], particles: int) -> Sites:
+    trace = Trace()
+    for name, value in latents.items():
+        value = value if particles > 1 else value.squeeze(0)
+        trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+    holes = Holes(structure.holes, structure.latents, batch)
+    model = for_particles(holes(pair.model), structure, particles)
+    return sample_sites(holes.hold(traced(poutine.replay(model, trace=trace), batch)))
+
+
+class _Drawing(Factors):
+    """The factors of a run, from which values of the summed latents can be drawn."""
+
+    def posterior_values(self) -> dict[str, Tensor]:
+        """Which of its values each summed latent takes, drawn jointly from p(discrete | the other draws, x).
+
+        By site, with its dims in the traces; enumeration dims are gone (of size 1). `picked` applies it to a draw.
+        """
+        symbols = self._symbols_of_joint()
+        groups = self._components(set(symbols.values()))
+        found: dict[str, Tensor] = {}
+        for group, dims in groups:
+            found |= self._draw_from(group, dims)
+        only = torch.zeros((), dtype=torch.long)  # a latent of one value has no dim
+        return {name: found.get(symbol, only) for name, symbol in symbols.items()}
+
+    def picked(self, site: dict[str, Any], values: Mapping[str, Tensor]) -> Tensor:
+        """A site's draw [particle or 1, plates, *event] where the summed latents take `values`, by site."""
+        value, event = site["value"], site["fn"].event_dim
+        depth = self.structure.nesting + 1
+        value = value.reshape((1,) * (depth + event - value.dim()) + tuple(value.shape))
+        for name, index in values.items():
+            dim = self.dim_of[self._symbol(self._summed_site(name))] - event
+            if -dim <= value.dim() and value.shape[dim] > 1:
+                index = index.reshape((1,) * (value.dim() - event - index.dim()) + index.shape + (1,) * event)
+                value = torch.take_along_dim(value, index, dim)
+        return value.reshape(value.shape[value.dim() - depth - event :])
+
+    def _draw_from(self, group: Sequence[Factor], dims: set[str]) -> dict[str, Tensor]:
+        """One joint draw of the values on these dims, by dim: Pyro's forward sums, then backward draws."""
+        tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
+        sizes: dict[str, int] = {}
+        for factor in group:
+            ordinal = frozenset(self.run.model.plate_to_symbol[f.name] for f in frames(factor.site) if f.size > 1)
+            log = self._pack(factor)
+            require_backward(log)
+            sizes |= zip(log._pyro_dims, log.shape, strict=True)  # type: ignore[attr-defined]
+            tree.setdefault(ordinal, []).append(log)
+        factors = [log for logs in tree.values() for log in logs]
+        cache: dict[Any, Any] = {}
+        with shared_intermediates(cache):
+            contracted = contract_tensor_tree(tree, set(dims), ring=SampleRing(cache=cache, dim_to_size=sizes))
+        for logs in contracted.values():
+            for log in logs:
+                log._pyro_backward()
+        found = {}
+        for log in factors:
+            drawn: Any = log._pyro_backward_result  # type: ignore[attr-defined]
+            for index, dim in zip(drawn, drawn._pyro_sample_dims, strict=True):
+                index._pyro_dims = drawn._pyro_dims[1:]
+                found[dim] = self._unpack(index)
+        return found
