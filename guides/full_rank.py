@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.nn.heads import Parts, positive
+from ppl_vae.nn.heads import LinearHeads, positive
 
 __all__ = ["FullRank"]
 
@@ -41,7 +41,7 @@ class FullRank(GeneratedGuide):
 class _FullNormal(nn.Module):
     def __init__(self, features: int, size: int, scale: float) -> None:
         super().__init__()
-        self.parts = Parts(features, [(size,), (size,), (size * (size - 1) // 2,)], small=True)
+        self.parts = LinearHeads(features, [(size,), (size,), (size * (size - 1) // 2,)], small=True)
         self.size, self.scale = size, scale
         # A step of an optimiser moves all d entries of a row at once: without this their sum runs away for large d.
         self.calm = size**-0.5

@@ -9,7 +9,7 @@ from pyro.distributions.transforms.householder import ConditionedHouseholder
 from torch import Tensor, nn
 
 from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.nn.heads import DiagonalNormal, Flowing, Parts
+from ppl_vae.nn.heads import DiagonalNormal, Flowing, LinearHeads
 
 __all__ = ["Householder"]
 
@@ -45,7 +45,7 @@ class Householder(GeneratedGuide):
 class _Reflections(nn.Module):
     def __init__(self, features: int, size: int, flows: int) -> None:
         super().__init__()
-        self.parts = Parts(features, [(flows, size)], small=True)
+        self.parts = LinearHeads(features, [(flows, size)], small=True)
         # only directions count, and where a vector is near 0 its direction turns wildly from row to row
         self.start = nn.Parameter(torch.randn(flows, size))
 

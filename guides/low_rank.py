@@ -8,7 +8,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.nn.heads import Parts, positive
+from ppl_vae.nn.heads import LinearHeads, positive
 
 __all__ = ["LowRank"]
 
@@ -42,7 +42,7 @@ class LowRank(GeneratedGuide):
 class _LowRankNormal(nn.Module):
     def __init__(self, features: int, size: int, rank: int, scale: float) -> None:
         super().__init__()
-        self.parts = Parts(features, [(size,), (size,), (size, rank)], small=True)
+        self.parts = LinearHeads(features, [(size,), (size,), (size, rank)], small=True)
         self.scale = scale
 
     def forward(self, features: Tensor) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.nn.heads import Parts, positive
+from ppl_vae.nn.heads import LinearHeads, positive
 
 __all__ = ["Mixture"]
 
@@ -43,7 +43,7 @@ class Mixture(GeneratedGuide):
 class _Mixture(nn.Module):
     def __init__(self, features: int, size: int, components: int, scale: float) -> None:
         super().__init__()
-        self.parts = Parts(features, [(components,), (components, size), (components, size)])
+        self.parts = LinearHeads(features, [(components,), (components, size), (components, size)])
         self.scale = scale
         self.starts = nn.Parameter(0.5 * scale * torch.randn(components, size))  # equal components would stay equal
 

@@ -11,7 +11,7 @@ from torch.distributions import Transform, constraints
 from torch.nn import functional as F
 
 from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.nn.heads import DiagonalNormal, Flowing, Parts
+from ppl_vae.nn.heads import DiagonalNormal, Flowing, LinearHeads
 
 __all__ = ["Planar"]
 
@@ -46,7 +46,7 @@ class Planar(GeneratedGuide):
 class _Step(nn.Module):
     def __init__(self, features: int, size: int) -> None:
         super().__init__()
-        self.parts = Parts(features, [(1,), (size,), (size,)])
+        self.parts = LinearHeads(features, [(1,), (size,), (size,)])
 
     def forward(self, features: Tensor) -> Any:
         bias, w, u = self.parts(features)

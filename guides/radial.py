@@ -8,7 +8,7 @@ from pyro.distributions.transforms.radial import ConditionedRadial
 from torch import Tensor, nn
 
 from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.nn.heads import DiagonalNormal, Flowing, Parts
+from ppl_vae.nn.heads import DiagonalNormal, Flowing, LinearHeads
 
 __all__ = ["Radial"]
 
@@ -43,7 +43,7 @@ class Radial(GeneratedGuide):
 class _Step(nn.Module):
     def __init__(self, features: int, size: int) -> None:
         super().__init__()
-        self.parts = Parts(features, [(size,), (1,), (1,)])
+        self.parts = LinearHeads(features, [(size,), (1,), (1,)])
 
     def forward(self, features: Tensor) -> Any:
         return ConditionedRadial(self.parts(features))

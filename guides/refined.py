@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.autoguide.refining import Layers, refine
-from ppl_vae.checks.analysis import preserved_randomness
 from ppl_vae.errors import UserError
 from ppl_vae.guides.mean_field import MeanField
 from ppl_vae.programs.execution import isolated
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["Refined"]

@@ -12,7 +12,7 @@ from torch.distributions import Transform, constraints
 
 from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.errors import unknown_name
-from ppl_vae.nn.heads import DiagonalNormal, Flowing, Parts
+from ppl_vae.nn.heads import DiagonalNormal, Flowing, LinearHeads
 
 __all__ = ["Sylvester"]
 
@@ -58,7 +58,7 @@ class _Step(nn.Module):
     def __init__(self, basis: nn.Module, features: int, width: int) -> None:
         super().__init__()
         self.basis, self.calm = basis, width**-0.5  # as in the full-rank guide
-        self.parts = Parts(features, [(width, width), (width, width), (width,), (width,), (width,)], small=True)
+        self.parts = LinearHeads(features, [(width, width), (width, width), (width,), (width,), (width,)], small=True)
 
     def forward(self, features: Tensor) -> Any:
         above1, above2, raw1, raw2, bias = self.parts(features)
@@ -93,7 +93,7 @@ class _Reflections(nn.Module):
 
     def __init__(self, features: int, size: int, width: int, step: int) -> None:
         super().__init__()
-        self.parts = Parts(features, [(min(size, 8), 1, size)], small=True)
+        self.parts = LinearHeads(features, [(min(size, 8), 1, size)], small=True)
         self.start = nn.Parameter(torch.randn(min(size, 8), 1, size))  # as in the Householder guide
 
     def forward(self, features: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class _Orthogonal(nn.Module):
 
     def __init__(self, features: int, size: int, width: int, step: int) -> None:
         super().__init__()
-        self.parts = Parts(features, [(size, width)], small=True)
+        self.parts = LinearHeads(features, [(size, width)], small=True)
         self.start = nn.Parameter(torch.linalg.qr(torch.randn(size, width))[0])
 
     def forward(self, features: Tensor) -> Tensor:

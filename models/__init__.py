@@ -1,5 +1,6 @@
 """Generative models p(z) p(x | z), one per file."""
 
+from ppl_vae.models._rows import RowModel
 from ppl_vae.models.auto_encoder import AutoEncoder
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.gaussian_mixture import GaussianMixture
@@ -24,4 +25,5 @@ __all__ = [
     "Hierarchical",
     "InformationBottleneck",
     "Regression",
+    "RowModel",
 ]

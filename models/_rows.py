@@ -25,6 +25,20 @@ class RowModel(Recorded, PyroModule):
 
     Args:
         data: the data set (or its schema); a generated guide reads it as `model.data`.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from ppl_vae.data import load
+        >>> class Line(RowModel):
+        ...     def __init__(self, data):
+        ...         super().__init__(data)
+        ...         self.decodes(1, None, (8,), "gated", taken=("z",))
+        ...     def forward(self, x=None, n=1):
+        ...         with self.rows(rows_of(x=x), n):
+        ...             z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([1]).to_event(1))
+        ...             return self.observe(z, rows_of(x=x))
+        >>> Line(load("digits"))(n=3).shape
+        torch.Size([3, 8, 8])
     """
 
     likelihood: Likelihood | Columns

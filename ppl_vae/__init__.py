@@ -10,56 +10,56 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppl_vae.arviz.groups import to_arviz as to_arviz
-    from ppl_vae.checks.linter import Finding as Finding
+    from ppl_vae.arviz import to_arviz as to_arviz
     from ppl_vae.checks.linter import check as check
     from ppl_vae.comparison.compare import Comparison as Comparison
     from ppl_vae.comparison.compare import compare as compare
     from ppl_vae.comparison.grid import compare_grid as compare_grid
     from ppl_vae.data import Data as Data
     from ppl_vae.data import load as load
+    from ppl_vae.errors import Finding as Finding
     from ppl_vae.errors import UserError as UserError
-    from ppl_vae.evaluation._evaluate import Evaluation as Evaluation
-    from ppl_vae.evaluation._evaluate import evaluate as evaluate
-    from ppl_vae.prediction._impute import Imputation as Imputation
-    from ppl_vae.prediction._impute import impute as impute
-    from ppl_vae.prediction._predict import Prediction as Prediction
-    from ppl_vae.prediction._predict import predict as predict
-    from ppl_vae.prediction._reconstruct import Reconstruction as Reconstruction
-    from ppl_vae.prediction._reconstruct import reconstruct as reconstruct
-    from ppl_vae.runs.folder import open_run as open_run
-    from ppl_vae.training._fit import Result as Result
-    from ppl_vae.training._fit import fit as fit
-    from ppl_vae.training.warm_start import warm_start as warm_start
-    from ppl_vae.weights._log_weights import LogWeights as LogWeights
-    from ppl_vae.weights._log_weights import log_weights as log_weights
+    from ppl_vae.evaluation import Evaluation as Evaluation
+    from ppl_vae.evaluation import evaluate as evaluate
+    from ppl_vae.evaluation import log_weights as log_weights
+    from ppl_vae.prediction import Imputation as Imputation
+    from ppl_vae.prediction import Prediction as Prediction
+    from ppl_vae.prediction import Reconstruction as Reconstruction
+    from ppl_vae.prediction import impute as impute
+    from ppl_vae.prediction import predict as predict
+    from ppl_vae.prediction import reconstruct as reconstruct
+    from ppl_vae.runs import Result as Result
+    from ppl_vae.runs import open_run as open_run
+    from ppl_vae.training import fit as fit
+    from ppl_vae.training import warm_start as warm_start
+    from ppl_vae.weights.log_weights import LogWeights as LogWeights
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Comparison": "ppl_vae.comparison.compare",
     "Data": "ppl_vae.data",
-    "Evaluation": "ppl_vae.evaluation._evaluate",
-    "Finding": "ppl_vae.checks.linter",
-    "Imputation": "ppl_vae.prediction._impute",
-    "LogWeights": "ppl_vae.weights._log_weights",
-    "Prediction": "ppl_vae.prediction._predict",
-    "Reconstruction": "ppl_vae.prediction._reconstruct",
-    "Result": "ppl_vae.training._fit",
+    "Evaluation": "ppl_vae.evaluation",
+    "Finding": "ppl_vae.errors",
+    "Imputation": "ppl_vae.prediction",
+    "LogWeights": "ppl_vae.weights.log_weights",
+    "Prediction": "ppl_vae.prediction",
+    "Reconstruction": "ppl_vae.prediction",
+    "Result": "ppl_vae.runs",
     "UserError": "ppl_vae.errors",
     "check": "ppl_vae.checks.linter",
     "compare": "ppl_vae.comparison.compare",
     "compare_grid": "ppl_vae.comparison.grid",
-    "evaluate": "ppl_vae.evaluation._evaluate",
-    "fit": "ppl_vae.training._fit",
-    "impute": "ppl_vae.prediction._impute",
+    "evaluate": "ppl_vae.evaluation",
+    "fit": "ppl_vae.training",
+    "impute": "ppl_vae.prediction",
     "load": "ppl_vae.data",
-    "log_weights": "ppl_vae.weights._log_weights",
-    "open_run": "ppl_vae.runs.folder",
-    "predict": "ppl_vae.prediction._predict",
-    "reconstruct": "ppl_vae.prediction._reconstruct",
-    "to_arviz": "ppl_vae.arviz.groups",
-    "warm_start": "ppl_vae.training.warm_start",
+    "log_weights": "ppl_vae.evaluation",
+    "open_run": "ppl_vae.runs",
+    "predict": "ppl_vae.prediction",
+    "reconstruct": "ppl_vae.prediction",
+    "to_arviz": "ppl_vae.arviz",
+    "warm_start": "ppl_vae.training",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]
@@ -72,4 +72,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return list(__all__)

@@ -8,14 +8,13 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
-from ppl_vae.prediction.coding import expected_value
-
-__all__ = ["log_density", "mixture_moments", "probabilities", "single"]
+__all__ = ["expected_value", "is_discrete", "is_real", "log_density", "mixture_moments", "probabilities", "unwrapped"]
 
 
-def single(fn: Any) -> Any:
-    """The distribution of single entries."""
+def unwrapped(fn: Any) -> Any:
+    """The distribution of single entries: without `to_event`, without masks."""
     while isinstance(fn, dist.Independent | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
@@ -23,7 +22,7 @@ def single(fn: Any) -> Any:
 
 def probabilities(fn: Any) -> Tensor:
     """The probability of every level of every entry, [row, *S, C]; of a one-hot vector [row, C]."""
-    base = single(fn)
+    base = unwrapped(fn)
     if isinstance(base, dist.Categorical | dist.OneHotCategorical):
         return base.probs
     return base.log_prob(base.enumerate_support(expand=True)).exp().movedim(0, -1)
@@ -33,7 +32,7 @@ def mixture_moments(fns: Sequence[Any], drawn: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the mixture of these distributions, from its draws where they have none."""
     try:
         means = torch.stack([expected_value(fn) for fn in fns])
-        variances = torch.stack([single(fn).variance for fn in fns])
+        variances = torch.stack([unwrapped(fn).variance for fn in fns])
     except (NotImplementedError, AttributeError):
         return drawn.mean(0), drawn.std(0)
     return means.mean(0), (variances.mean(0) + means.var(0, correction=0)).sqrt()
@@ -41,7 +40,7 @@ def mixture_moments(fns: Sequence[Any], drawn: Tensor) -> tuple[Tensor, Tensor]:
 
 def log_density(fn: Any, truth: Tensor) -> Tensor:
     """log p of true values, [row]; missing entries count as 0, and a row without any is NaN."""
-    base = single(fn)
+    base = unwrapped(fn)
     gone = torch.isnan(truth) if truth.is_floating_point() else truth == -1
     if isinstance(base, dist.OneHotCategorical):
         return torch.where(gone.any(-1), torch.nan, base.log_prob(torch.nan_to_num(truth)))
@@ -49,3 +48,38 @@ def log_density(fn: Any, truth: Tensor) -> Tensor:
     log_p = base.log_prob(torch.where(gone, inside.to(truth.dtype), truth)).masked_fill(gone, 0.0)
     dims = tuple(range(1, log_p.dim()))
     return torch.where(gone.flatten(1).all(1) if dims else gone, torch.nan, log_p.sum(dims) if dims else log_p)
+
+
+def expected_value(fn: Any) -> Tensor:
+    """E[x] of a likelihood: the mean, and for categories the mean level (grey level, count of a scale).
+
+    Example:
+        >>> expected_value(dist.Categorical(torch.tensor([0.5, 0.0, 0.5])))
+        tensor(1.)
+    """
+    fn = unwrapped(fn)
+    if isinstance(fn, dist.Categorical):
+        return (fn.probs * torch.arange(fn.probs.shape[-1], device=fn.probs.device)).sum(-1)
+    return fn.mean
+
+
+def is_real(support: Any) -> bool:
+    """Whether a support is all of R or R^d.
+
+    Example:
+        >>> is_real(dist.Normal(torch.zeros(3), 1.0).to_event(1).support), is_real(dist.Exponential(1.0).support)
+        (True, False)
+    """
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return isinstance(support, type(constraints.real))  # a copy of it is another object
+
+
+def is_discrete(fn: Any) -> bool:
+    """Whether the values of a distribution are discrete.
+
+    Example:
+        >>> is_discrete(dist.Poisson(torch.ones(3)).to_event(1))
+        True
+    """
+    return bool(getattr(unwrapped(fn).support, "is_discrete", False))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["NoDensity", "ProgramError", "UserError", "unknown_name"]
+__all__ = ["Finding", "NoDensity", "ProgramError", "UserError", "unknown_name"]
 
 
 class UserError(ValueError):
@@ -46,3 +48,19 @@ class ProgramError(UserError):
     def __init__(self, site: str | None, problem: str, remedy: str) -> None:
         super().__init__(f"{problem}: {remedy}")
         self.site, self.problem, self.remedy = site, problem, remedy
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: the site (or plate, field or parameter) it is about, the problem, the remedy.
+
+    `fit` refuses on "error"; a "warning" trains, but worse or slower than it could.
+    """
+
+    site: str | None
+    problem: str
+    remedy: str
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.problem}: {self.remedy}"

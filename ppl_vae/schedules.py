@@ -17,7 +17,7 @@ from ppl_vae.errors import UserError
 
 if TYPE_CHECKING:
     from ppl_vae.bounds.base import Bound
-    from ppl_vae.weights._log_weights import LogWeights
+    from ppl_vae.weights.log_weights import LogWeights
 
 __all__ = ["Capacity", "Cosine", "Cyclical", "FreeBits", "Schedule", "WarmUp", "as_schedule", "like"]
 

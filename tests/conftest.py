@@ -21,16 +21,17 @@ def pytest_configure(config):
     if config.getoption("--typecheck"):
         from jaxtyping import install_import_hook
 
-        install_import_hook(["ppl_vae.weights._log_weights", "ppl_vae.evaluation._evaluate"], "beartype.beartype")
+        install_import_hook(["ppl_vae.weights.log_weights", "ppl_vae.evaluation"], "beartype.beartype")
     pyro.enable_validation(True)
 
 
 @pytest.fixture
 def soon_captured(monkeypatch):
     """ "auto" captures after two runs, as if every run were long, and never compiles."""
-    from ppl_vae.speed import lanes
 
-    monkeypatch.setattr(lanes, "MARGIN", 0.0)
-    monkeypatch.setattr(lanes, "TRIAL", 1)
-    monkeypatch.setattr(lanes, "NOISE", float("inf"))
-    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))
+    from ppl_vae.speed import modes
+
+    monkeypatch.setattr(modes, "MARGIN", 0.0)
+    monkeypatch.setattr(modes, "TRIAL", 1)
+    monkeypatch.setattr(modes, "NOISE", float("inf"))
+    monkeypatch.setattr(modes, "seconds_to_compile", lambda graph: float("nan"))

@@ -31,9 +31,9 @@ import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.comparison.compare import ranked
 from ppl_vae.comparison.pairs import Compared, difference, ladder, standard_error
-from ppl_vae.comparison.words import effects
+from ppl_vae.comparison.verdict import effects
 from ppl_vae.data import Field, Schema, Split
-from ppl_vae.evaluation._evaluate import Evaluation
+from ppl_vae.evaluation import Evaluation
 from ppl_vae.guides import MeanField
 from ppl_vae.likelihoods import Categorical, Normal
 from ppl_vae.models import VAE

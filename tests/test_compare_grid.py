@@ -17,11 +17,11 @@ import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.cli import main
 from ppl_vae.cli.compare import words_of
+from ppl_vae.comparison.cache import read_cache, write_cache
 from ppl_vae.comparison.cells import check_grid
 from ppl_vae.comparison.grid import Cell, Grid, compare_grid
-from ppl_vae.comparison.kept import keep, kept
 from ppl_vae.comparison.workers import Job, work
-from ppl_vae.evaluation._evaluate import evaluate
+from ppl_vae.evaluation import evaluate
 
 TINY = ("--data", "t.npy", "--epochs", "2", "--latent-dim", "2", "--hidden", "8", "--particles", "40", "--iwae", "1,5")
 
@@ -185,7 +185,7 @@ def test_python_refuses_an_option_that_fit_does_not_have():
         compare_grid(guides=["iaf"], out="runs/x", epoch=3)
 
 
-# -- what is kept ----------------------------------------------------------------------------------------------
+# -- what is kept ----------------------------------------------------------------------------------------------------
 
 
 def test_an_evaluation_comes_back_as_it_was_and_only_for_its_key(tmp_path):
@@ -194,14 +194,14 @@ def test_an_evaluation_comes_back_as_it_was_and_only_for_its_key(tmp_path):
     problem = PROBLEMS[0]
     found = evaluate(problem.model, problem.guide, problem.batch, 30, iwae=(1, 5))
     key = {"particles": 30, "iwae": [1, 5], "seed": 0}
-    assert kept(tmp_path, key) is None
-    file = keep(tmp_path, found, key, {"where": "rows"})
-    again = kept(tmp_path, key)
+    assert read_cache(tmp_path, key) is None
+    file = write_cache(tmp_path, found, key, {"where": "rows"})
+    again = read_cache(tmp_path, key)
     assert again.about == {"where": "rows"}
     assert again.evaluation.summary() == found.summary()
-    assert kept(tmp_path, {**key, "seed": 1}) is None
+    assert read_cache(tmp_path, {**key, "seed": 1}) is None
     file.write_bytes(file.read_bytes()[:100])
-    assert kept(tmp_path, key) is None
+    assert read_cache(tmp_path, key) is None
 
 
 class Heard(list):

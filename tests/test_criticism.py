@@ -34,8 +34,8 @@ from ppl_vae.diagnostics import (
     sliced_wasserstein,
     two_sample,
 )
+from ppl_vae.diagnostics._common.features import matrices
 from ppl_vae.diagnostics._criticism.cdf import at_most
-from ppl_vae.diagnostics._criticism.features import matrices
 from ppl_vae.diagnostics._criticism.leave_one_out import LooPIT
 from ppl_vae.diagnostics._criticism.predictive_checks import PredictiveCheck
 from ppl_vae.diagnostics._criticism.uniformity import uniformity

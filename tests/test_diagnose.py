@@ -8,7 +8,7 @@ import torch
 import ppl_vae
 from ppl_vae.cli import main
 from ppl_vae.cli.diagnose import NAMES
-from ppl_vae.evaluation._evaluate import Evaluation
+from ppl_vae.evaluation import Evaluation
 from ppl_vae.guides import MeanField, Point
 from ppl_vae.models import VAE, AutoEncoder
 from ppl_vae.report import write_report

@@ -34,7 +34,7 @@ from ppl_vae.models import VAE
 from ppl_vae.nn.networks import concatenate
 from ppl_vae.programs.program import Pair
 from ppl_vae.schedules import Capacity, FreeBits, WarmUp
-from ppl_vae.speed import lanes
+from ppl_vae.speed import modes
 from ppl_vae.speed.capture import Uncapturable, capture
 from ppl_vae.speed.compiler import compiled, seconds_to_compile
 from ppl_vae.speed.factoring import factored
@@ -282,10 +282,10 @@ def branching(x=None):
 @pytest.fixture
 def eagerly_captured(monkeypatch):
     """ "auto" captures at once, as if every run were long, and never compiles."""
-    monkeypatch.setattr(lanes, "MARGIN", 0.0)
-    monkeypatch.setattr(lanes, "TRIAL", 2)
-    monkeypatch.setattr(lanes, "NOISE", float("inf"))
-    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: float("nan"))
+    monkeypatch.setattr(modes, "MARGIN", 0.0)
+    monkeypatch.setattr(modes, "TRIAL", 2)
+    monkeypatch.setattr(modes, "NOISE", float("inf"))
+    monkeypatch.setattr(modes, "seconds_to_compile", lambda graph: float("nan"))
 
 
 def test_what_cannot_be_captured_trains_eagerly_and_says_so_once(eagerly_captured):
@@ -418,13 +418,13 @@ def test_a_way_that_is_slower_is_left(digits, eagerly_captured, monkeypatch):
     import time
 
     real = StepGraph.replay
-    monkeypatch.setattr(lanes, "NOISE", 1.1)
+    monkeypatch.setattr(modes, "NOISE", 1.1)
     monkeypatch.setattr(StepGraph, "replay", lambda *a: time.sleep(0.3) or real(*a))
     made = []
     init = acceleration.GraphStep.__init__
     monkeypatch.setattr(acceleration.GraphStep, "__init__", lambda self, *a: made.append(self) or init(self, *a))
     result = small(digits, epochs=3)
-    assert {lane.way for lane in made[0].lanes.values()} == {"eager"}
+    assert {runs.mode for runs in made[0].modes.values()} == {"eager"}
     assert not result.findings
 
 
@@ -434,7 +434,7 @@ def test_a_way_that_is_slower_is_left(digits, eagerly_captured, monkeypatch):
 def test_without_a_compiler_training_goes_on_captured_and_says_so_once(digits, eagerly_captured, monkeypatch):
     import torch._inductor.config as inductor
 
-    monkeypatch.setattr(lanes, "seconds_to_compile", lambda graph: 0.0)
+    monkeypatch.setattr(modes, "seconds_to_compile", lambda graph: 0.0)
     missing = {"cpp.cxx": "no-such-compiler"}
     with inductor.patch(missing):
         result = small(digits, epochs=2)
@@ -568,8 +568,8 @@ def test_evaluation_in_graphs_has_the_eager_numbers(problem, eagerly_captured, m
     ]
     assert torch.equal(runs[0].log_evidence, runs[1].log_evidence)
     assert torch.equal(runs[0].elbo, runs[1].elbo)
-    assert not made[1].ways.closed
-    assert "captured" in {way for lane in made[1].lanes.values() for way in lane.seconds}
+    assert not made[1].modes.closed
+    assert "captured" in {mode for runs in made[1].modes.values() for mode in runs.seconds}
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import ppl_vae
 from ppl_vae import UserError, likelihoods
 from ppl_vae.data import Field
 from ppl_vae.data.schema import KINDS
+from ppl_vae.distributions import expected_value
 from ppl_vae.guides import MeanField
 from ppl_vae.likelihoods import (
     Beta,
@@ -32,7 +33,6 @@ from ppl_vae.likelihoods import (
     fitting,
 )
 from ppl_vae.models import VAE
-from ppl_vae.prediction.coding import expected_value
 from ppl_vae.programs.missing import Holes
 from ppl_vae.saving.specs import describe, rebuild
 

@@ -18,10 +18,10 @@ from ppl_vae.checks.analysis import analyse
 from ppl_vae.guides import MeanField, Refined
 from ppl_vae.models import VAE
 from ppl_vae.programs.program import Pair
-from ppl_vae.speed import lanes, memory
+from ppl_vae.speed import memory, modes
 from ppl_vae.speed.compiler import compiled
-from ppl_vae.speed.lanes import Lane
 from ppl_vae.speed.memory import kept_memory
+from ppl_vae.speed.modes import ShapeRuns
 from ppl_vae.training.step_graph import StepGraph
 from ppl_vae.training.steps import BoundStep
 
@@ -46,7 +46,7 @@ def test_an_epoch_reads_back_as_many_values_however_many_steps_it_has(mode, soon
     """Epochs without a proof, 4 or 24 steps, dynamic binarisation, a learning rate and a KL weight that change."""
     grey = torch.rand(96, 5)
     data = ppl_vae.load(grey.numpy(), binarise="dynamic", validation=0, test=0)
-    monkeypatch.setattr(lanes, "AGAIN", 10**6)
+    monkeypatch.setattr(modes, "AGAIN", 10**6)
     counts = []
     for batch_size in (24, 4):
         torch.manual_seed(0)
@@ -89,12 +89,12 @@ def test_evaluation_that_cannot_be_captured_says_so_once(digits, soon_captured):
 def test_a_gpu_is_waited_for_only_while_times_are_compared(monkeypatch):
     waited = []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-    lane, cuda = Lane(), torch.device("cuda")
+    runs, cuda = ShapeRuns(), torch.device("cuda")
     for _ in range(20):
-        lane.clock(lane.now(cuda) - lane.now(cuda))
-    assert len(waited) == 2 * (lanes.TRIAL + 1)
-    lane.now(torch.device("cpu"))
-    assert len(waited) == 2 * (lanes.TRIAL + 1)
+        runs.clock(runs.now(cuda) - runs.now(cuda))
+    assert len(waited) == 2 * (modes.TRIAL + 1)
+    runs.now(torch.device("cpu"))
+    assert len(waited) == 2 * (modes.TRIAL + 1)
 
 
 PAGES = """

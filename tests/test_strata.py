@@ -11,14 +11,14 @@ from ppl_vae import UserError
 from ppl_vae.bounds import ELBO, IWAE
 from ppl_vae.guides import MeanField
 from ppl_vae.models import M2, VAE
-from ppl_vae.training.stratified import Strata
+from ppl_vae.training.stratified import StratifiedBatches
 
 
 @pytest.mark.parametrize(("labelled", "size", "share"), [(12, 10, 0.5), (30, 8, 0.25), (3, 4, 0.9), (1, 60, 0.1)])
 def test_every_batch_has_its_share_and_the_weighted_mean_is_that_of_all_rows(labelled, size, share):
     """Exactly so over as many epochs as both strata are gone through whole in."""
     rows, value = 60, torch.randn(60, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    strata, generator = Strata(torch.arange(rows) < labelled, size, share), torch.Generator().manual_seed(1)
+    strata, generator = StratifiedBatches(torch.arange(rows) < labelled, size, share), torch.Generator().manual_seed(1)
     seen = torch.zeros(rows, dtype=torch.float64)
     first = strata.counts[0]
     for _ in range(2000):

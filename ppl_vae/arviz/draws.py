@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppl_vae.arviz.layouts import Layout
 from ppl_vae.checks.support import Watch
-from ppl_vae.evaluation._evaluate import Evidence, evidence_of
+from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, refuse_blind
 from ppl_vae.programs.execution import for_particles, traced
 from ppl_vae.programs.missing import Holes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -147,9 +148,7 @@ def _name(program: Any) -> str:
 
 
 def _version() -> str:
-    from ppl_vae import __version__
-
-    return __version__
+    return metadata.version("ppl-vae")
 
 
 @dataclass(frozen=True)

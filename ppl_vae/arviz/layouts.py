@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppl_vae.checks.support import Watch
 from ppl_vae.data import Field, Schema
-from ppl_vae.distributions import single
+from ppl_vae.distributions import unwrapped
 from ppl_vae.programs.density import is_point_mass
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
@@ -85,7 +85,7 @@ def _layout(
 ) -> Layout:
     fn = site["fn"]
     plates = [(f.name, int(f.dim or 0), int(f.size)) for f in frames(site) if f.dim != structure.dim]
-    base = single(fn)
+    base = unwrapped(fn)
     levels = base.probs.shape[-1] if isinstance(base, dist.Categorical) and not fn.event_shape else 0
     plates = sorted(plates, key=lambda plate: plate[1])
     layout = Layout(name, structure.dim, tuple(plates), tuple(fn.event_shape), levels)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ppl_vae.autoguide.inversion import Parents, ancestors, dependencies
 from ppl_vae.autoguide.sites import Site, read_site
-from ppl_vae.checks.analysis import preserved_randomness
 from ppl_vae.checks.contract import data_plate
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Program
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import frames, sample_sites, shapes_only
 
 __all__ = ["Reading", "read_model"]

@@ -25,7 +25,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Pair, Programs
 from ppl_vae.programs.structure import Structure
-from ppl_vae.weights._log_weights import weigh
+from ppl_vae.weights.log_weights import weigh
 
 __all__ = ["Layers", "Offsets", "Parameters", "moved", "offsets_of", "refine"]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import ExpTransform, IndependentTransform, ReshapeTransform
 
+from ppl_vae.distributions import is_real
 from ppl_vae.errors import UserError
 from ppl_vae.nn.heads import is_normal
 from ppl_vae.programs.missing import can_enumerate
@@ -164,10 +165,7 @@ class Site:
     @property
     def is_real(self) -> bool:
         """Whether the support is all of R, so that nothing has to be transformed."""
-        support = self.support
-        while isinstance(support, constraints.independent):
-            support = support.base_constraint
-        return isinstance(support, type(constraints.real))  # a copy of it is another object
+        return is_real(self.support)
 
     @property
     def bijection(self) -> Any:

@@ -22,7 +22,7 @@ from ppl_vae.programs.gradients import Estimator, PathScale
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
 from ppl_vae.saving.recorded import Recorded
-from ppl_vae.weights._log_weights import Discrete, LogWeights, weigh
+from ppl_vae.weights.log_weights import Discrete, LogWeights, weigh
 
 __all__ = ["Bound"]
 

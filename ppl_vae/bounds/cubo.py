@@ -7,7 +7,7 @@ from torch import Tensor
 from ppl_vae.bounds.base import Bound
 from ppl_vae.bounds.iwae import log_mean_exp
 from ppl_vae.errors import UserError
-from ppl_vae.weights._log_weights import LogWeights
+from ppl_vae.weights.log_weights import LogWeights
 
 __all__ = ["CUBO"]
 

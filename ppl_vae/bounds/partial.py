@@ -15,7 +15,7 @@ from ppl_vae.bounds.iwae import log_mean_exp
 from ppl_vae.errors import UserError
 from ppl_vae.programs.gradients import Estimator, PathScale
 from ppl_vae.programs.structure import Structure
-from ppl_vae.weights._log_weights import LogWeights
+from ppl_vae.weights.log_weights import LogWeights
 
 __all__ = ["CIWAE", "MIWAE", "PIWAE"]
 

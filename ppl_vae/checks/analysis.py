@@ -11,8 +11,6 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import Message
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -21,19 +19,18 @@ from ppl_vae.data import Split
 from ppl_vae.data.example import example
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.density import is_improper, point_masses
-from ppl_vae.programs.execution import Run, run, traced
+from ppl_vae.programs.execution import LastSite, PairTrace, run, traced
 from ppl_vae.programs.missing import Holes, can_enumerate
 from ppl_vae.programs.program import Batch, Programs
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure, frames, sample_sites
 from ppl_vae.weights.factors import Factors
 
 __all__ = [
     "ENUMERATION_LIMIT",
-    "LastSite",
     "Observation",
     "analyse",
     "observe",
-    "preserved_randomness",
     "read",
     "representative",
 ]
@@ -103,26 +100,6 @@ def representative(pair: Programs, split: Split, rows: int = 8) -> dict[str, Ten
             except ProgramError:
                 return batch
     return batch
-
-
-class preserved_randomness:
-    """Give the random number generators back as they were."""
-
-    def __enter__(self) -> None:
-        self.fork = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-        self.fork.__enter__()
-
-    def __exit__(self, *exception: Any) -> None:
-        self.fork.__exit__(*exception)
-
-
-class LastSite(Messenger):
-    """Remembers how far a program came."""
-
-    name: str | None = None
-
-    def _pyro_sample(self, msg: Message) -> None:
-        self.name = str(msg["name"])
 
 
 def _trace(role: str, program: Any, batch: Batch) -> Trace:
@@ -243,7 +220,7 @@ def _broadcasts(pair: Programs, batch: Batch, structure: Structure) -> bool:
     return True
 
 
-def _log_weight(drawn: Run) -> Tensor:
+def _log_weight(drawn: PairTrace) -> Tensor:
     factors = Factors(drawn)
     parts = factors.marginal() if drawn.structure.enumerates else factors.plain()
     shared = 0.0 if parts.log_global is None else parts.log_global.unsqueeze(-1)

@@ -16,7 +16,7 @@ from torch.distributions import transforms
 
 from ppl_vae.errors import ProgramError
 from ppl_vae.programs.missing import can_enumerate
-from ppl_vae.programs.structure import Structure, frames
+from ppl_vae.programs.structure import Structure, TraceSites, frames
 
 __all__ = [
     "check_improper",
@@ -29,10 +29,8 @@ __all__ = [
     "no_guide_site",
 ]
 
-Sites = Mapping[str, Mapping[str, Any]]
 
-
-def data_plate(model: Sites) -> CondIndepStackFrame:
+def data_plate(model: TraceSites) -> CondIndepStackFrame:
     """The outermost plate around the observed sites; "data" if there is one of that name.
 
     Raises:
@@ -62,7 +60,7 @@ def data_plate(model: Sites) -> CondIndepStackFrame:
     return plates["data"] if "data" in plates else min(plates.values(), key=lambda f: f.counter)
 
 
-def check_matching(latents: list[str], guide: Sites, model: Sites) -> None:
+def check_matching(latents: list[str], guide: TraceSites, model: TraceSites) -> None:
     """Every latent of the guide is a site of the model, with the same event shape."""
     for name in latents:
         if guide[name]["infer"].get("is_auxiliary"):
@@ -90,7 +88,7 @@ def check_matching(latents: list[str], guide: Sites, model: Sites) -> None:
             )
 
 
-def check_supports(latents: list[str], guide: Sites, model: Sites) -> None:
+def check_supports(latents: list[str], guide: TraceSites, model: TraceSites) -> None:
     """The guide draws values that the model allows, and can draw all of them."""
     for name in latents:
         if name not in model:
@@ -132,7 +130,7 @@ def _ends_affine(transform: Any) -> bool:
     return _ends_affine(parts[-1]) if parts else isinstance(transform, transforms.AffineTransform)
 
 
-def check_shapes(role: str, sites: Sites) -> None:
+def check_shapes(role: str, sites: TraceSites) -> None:
     """Every dim of a log-probability is the dim of a plate around its site."""
     for name, site in sites.items():
         shape = _log_prob_shape(role, name, site)
@@ -153,7 +151,7 @@ def check_shapes(role: str, sites: Sites) -> None:
         )
 
 
-def _check_dim(name: str, guide: Sites, model: Sites, frame: CondIndepStackFrame) -> None:
+def _check_dim(name: str, guide: TraceSites, model: TraceSites, frame: CondIndepStackFrame) -> None:
     dims = {
         r: [f.dim for f in frames(s[name]) if f.name == frame.name] for r, s in (("guide", guide), ("model", model))
     }
@@ -178,7 +176,9 @@ def _log_prob_shape(role: str, name: str, site: Mapping[str, Any]) -> tuple[int,
         ) from error
 
 
-def check_plates(latents: list[str], guide: Sites, model: Sites, frame: CondIndepStackFrame, rows: int) -> None:
+def check_plates(
+    latents: list[str], guide: TraceSites, model: TraceSites, frame: CondIndepStackFrame, rows: int
+) -> None:
     """A latent is inside the data plate in both programs or in neither, and the plate follows the rows."""
     if frame.full_size in (None, frame.size) and frame.size != rows:
         raise ProgramError(
@@ -200,7 +200,7 @@ def check_plates(latents: list[str], guide: Sites, model: Sites, frame: CondInde
             )
 
 
-def check_scales(latents: list[str], guide: Sites, model: Sites) -> None:
+def check_scales(latents: list[str], guide: TraceSites, model: TraceSites) -> None:
     """poutine.scale on a latent is the same in both programs: a one-sided KL weight is no bound of anything."""
     for name in latents:
         if name not in model:

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyro
 import torch
 
-from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.bounds import ELBO
 from ppl_vae.checks import contract
-from ppl_vae.checks.analysis import analyse, observe, preserved_randomness, read, representative
+from ppl_vae.checks.analysis import analyse, observe, read, representative
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Data, Split, as_split
-from ppl_vae.errors import ProgramError, UserError
-from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.errors import Finding, ProgramError, UserError
+from ppl_vae.programs.program import Batch, Pair, prepare
+from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.weights.log_weights import weigh
 
-__all__ = ["Finding", "check"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: the site (or plate, field or parameter) it is about, the problem, the remedy.
-
-    `fit` refuses on "error"; a "warning" trains, but worse or slower than it could.
-    """
-
-    site: str | None
-    problem: str
-    remedy: str
-    severity: Literal["error", "warning"] = "error"
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.problem}: {self.remedy}"
+__all__ = ["check"]
 
 
 def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> list[Finding]:
@@ -64,8 +47,7 @@ def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> li
         error: site 'z' has event dims 0 in the guide and 1 in the model: add .to_event(1) in the guide
     """
     split = data.train if isinstance(data, Data) else as_split(data)
-    if isinstance(guide, GeneratedGuide) and not guide.ready:
-        guide.setup(split)
+    prepare(guide, split)
     pair = Pair(model, guide)
     batch = representative(pair, split.to(pair.device))
     with preserved_randomness(), pyro.validation_enabled(False):
@@ -170,9 +152,10 @@ def _warnings(pair: Pair, structure: Any, batch: Batch) -> Iterator[Finding]:
 
 def _without_gradient(pair: Pair, structure: Any, batch: Batch) -> list[str]:
     parameters = {n: p for n, p in pair.named_parameters() if p.requires_grad}
-    bound = ELBO()
-    weights = bound.weigh(pair, structure, batch)
-    total = bound.total(bound.surrogate(weights), weights)
+    weights = weigh(pair, structure, batch)
+    total = weights.log_weight.sum()
+    for term in (weights.log_global, weights.score):  # what has no reparameterised draw is trained by its score
+        total = total if term is None else total + term.sum()
     if not total.requires_grad:
         return list(parameters)
     gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ppl_vae.checks.analysis import representative
 from ppl_vae.data import Split
+from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError
 from ppl_vae.programs.missing import Holes, is_missing
 from ppl_vae.programs.program import Programs
@@ -53,9 +54,7 @@ class Watch(Messenger):
 
 
 def _check(field: str, site: str, fn: Any, split: Split) -> None:
-    base = fn
-    while isinstance(base, dist.Independent | dist.MaskedDistribution):
-        base = base.base_dist
+    base = unwrapped(fn)
     if base.event_dim:
         return  # a support of whole vectors: its own validation speaks of it better
     value = split[field]

@@ -54,9 +54,9 @@ def compare(
         typer.Option(help="A data set or a file.", show_default="digits; of runs their own"),
     ] = None,
     split: o.SplitName = None,
-    label: o.Label = None,
-    columns: o.Columns = None,
-    missing: o.Missing = "refuse",
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
     binarise: Annotated[
         str | None, typer.Option(metavar="dynamic|static|none", help="As for fit; so are the options that follow.")
     ] = None,
@@ -71,7 +71,7 @@ def compare(
     warm_up: Annotated[
         float | None, typer.Option(show_default="as for fit; 0 for all if a bound is Pyro's own")
     ] = None,
-    device: o.Device = "auto",
+    device: o.DeviceOption = "auto",
     jobs: Annotated[
         str, typer.Option(metavar="auto|N", help="Processes at once: one for each core; on CUDA one.")
     ] = "auto",
@@ -84,7 +84,7 @@ def compare(
     resume: Annotated[bool, typer.Option("--resume", help="Go on in the folder: what is finished is kept.")] = False,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
-    json_: o.Json = False,
+    json_: o.JsonOption = False,
 ) -> None:
     """Compare runs, or train a grid and compare it.
 
@@ -321,7 +321,7 @@ def compare_cell(
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
-    device: o.Device = "auto",
+    device: o.DeviceOption = "auto",
 ) -> None:
     """Judge a cell of a grid row by row and keep that beside the run (used by `compare`)."""
     rungs = list(_rungs(iwae, particles) or ())
@@ -330,9 +330,9 @@ def compare_cell(
 
     import ppl_vae
     from ppl_vae.cli.output import Judged, update_evaluation
+    from ppl_vae.comparison.cache import write_cache
     from ppl_vae.comparison.comparable import observed, preparation
     from ppl_vae.comparison.compare import size_of
-    from ppl_vae.comparison.kept import keep
 
     rows, where = rows_of(opened, DataWords(None), None)
     found = ppl_vae.evaluate(opened.model, opened.guide, rows, particles, iwae=rungs, seed=seed)
@@ -345,4 +345,4 @@ def compare_cell(
         "epochs": len(opened.history),
         "observed": observed(opened.pair, rows, preparation(opened)).to_json(),
     }
-    keep(run, found, {"particles": particles, "iwae": rungs, "seed": seed}, about)
+    write_cache(run, found, {"particles": particles, "iwae": rungs, "seed": seed}, about)

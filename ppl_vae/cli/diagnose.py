@@ -62,14 +62,14 @@ def diagnose(
     rows: Annotated[int, typer.Option(help="Look at no more rows than that, the first ones.")] = 1000,
     data: o.OtherData = None,
     split: o.SplitName = None,
-    label: o.Label = None,
-    columns: o.Columns = None,
-    missing: o.Missing = "refuse",
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
-    device: o.Device = "auto",
-    as_json: o.Json = False,
+    device: o.DeviceOption = "auto",
+    as_json: o.JsonOption = False,
 ) -> None:
     """Say whether to believe a run: collapse, calibration, criticism of the model.
 

@@ -31,13 +31,13 @@ def export(
         bool, typer.Option("--resample", help="Draws of the posterior, chosen by weight, not of the guide.")
     ] = False,
     predictive: Annotated[bool, typer.Option(help="Draw rows too.")] = True,
-    label: o.Label = None,
-    columns: o.Columns = None,
-    missing: o.Missing = "refuse",
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
-    device: o.Device = "auto",
+    device: o.DeviceOption = "auto",
 ) -> None:
     """Write a file for ArviZ.
 

@@ -41,13 +41,13 @@ def fit(
         int | None, typer.Option(help="Draws per row of the bound.", show_default="the bound's own")
     ] = None,
     data: Annotated[str, typer.Option(help="A data set, or a .npz .npy .csv .parquet file.")] = "digits",
-    label: o.Label = None,
-    labels: o.Labels = None,
-    outliers: o.Outliers = None,
-    columns: o.Columns = None,
-    field: o.Fields = None,
-    kind: o.Kinds = None,
-    missing: o.Missing = "refuse",
+    label: o.LabelOption = None,
+    labels: o.LabelsOption = None,
+    outliers: o.OutliersOption = None,
+    columns: o.ColumnsOption = None,
+    field: o.FieldsOption = None,
+    kind: o.KindsOption = None,
+    missing: o.MissingOption = "refuse",
     binarise: Annotated[
         str | None,
         typer.Option(
@@ -117,7 +117,7 @@ def fit(
         typer.Option(metavar="A,B", help="The fields that a conditional model is given.", show_default="y for cvae"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers; the split of a file is fixed.")] = 0,
-    device: o.Device = "auto",
+    device: o.DeviceOption = "auto",
     compile: Annotated[
         str,
         typer.Option(
@@ -136,7 +136,7 @@ def fit(
         bool,
         typer.Option("--resume", help="Continue an interrupted run: repeat its other options."),
     ] = False,
-    as_json: o.Json = False,
+    as_json: o.JsonOption = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures, no report.")] = False,
 ) -> None:
     """Train a model and its guide.

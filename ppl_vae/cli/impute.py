@@ -17,7 +17,7 @@ from ppl_vae.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ppl_vae.prediction._impute import Imputation
+    from ppl_vae.prediction import Imputation
     from ppl_vae.runs.folder import Run
 
 __all__ = ["impute"]
@@ -43,11 +43,11 @@ def impute(
         int, typer.Option(help="Write so many completed tables too, one below the other, to OUT-draws.")
     ] = 0,
     particles: Annotated[int, typer.Option(help="Proposals per row.")] = 1000,
-    label: o.Label = None,
+    label: o.LabelOption = None,
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
-    device: o.Device = "auto",
+    device: o.DeviceOption = "auto",
 ) -> None:
     """Fill the holes of a table.
 
@@ -88,7 +88,7 @@ def _imputed(run: Run, rows: Any, draws: int, particles: int, seed: int) -> Impu
     import ppl_vae
     from ppl_vae.data import as_split
     from ppl_vae.data.convert import is_table
-    from ppl_vae.prediction._impute import with_holes
+    from ppl_vae.prediction import with_holes
 
     pair = run.pair
     if "y" not in pair.model.arguments and "y" not in pair.guide.arguments:  # a label that the pair does not look at
@@ -157,7 +157,7 @@ class _Table:
         return write(out, content.getvalue())
 
     def _filled(self, rows: Mapping[str, Tensor]) -> Any:
-        from ppl_vae.prediction.filling import columns_with
+        from ppl_vae.data.frames import columns_with
 
         table = self.frame.copy()
         holes = columns_with(self.found.schema, self.found.mask)
@@ -174,7 +174,7 @@ class _Table:
 
 def _spelled(field: Any, values: Tensor, gaps: list[bool], cells: list[Any]) -> list[Any]:
     """Cells with their gaps filled: a level or whole number as other cells of the column spell it."""
-    from ppl_vae.prediction.filling import in_words
+    from ppl_vae.data.frames import in_words
 
     words = in_words(field, values)
     if not any(gaps):

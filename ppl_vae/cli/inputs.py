@@ -128,7 +128,7 @@ def open_words(path: Path, model: str | None, guide: str | None, device: str = "
         UserError: what `open_run` refuses; a file for a program that is of this package.
     """
     from ppl_vae.runs.folder import open_run
-    from ppl_vae.training._fit import pick_device
+    from ppl_vae.speed.device import pick_device
 
     where = pick_device(device)
     own = (None, None) if model is None and guide is None else _own_programs(path, model, guide)

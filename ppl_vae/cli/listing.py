@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ppl_vae.cli.options import Json
+from ppl_vae.cli.options import JsonOption
 from ppl_vae.cli.output import print_table
 from ppl_vae.registry import catalog
 
@@ -19,7 +19,7 @@ def list_names(
         str | None,
         typer.Argument(metavar="|".join(catalog.KINDS), help="What to list; else all."),
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the names that the commands know.
 

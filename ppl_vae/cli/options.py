@@ -11,14 +11,14 @@ import typer
 from ppl_vae.errors import UserError, unknown_name
 
 __all__ = [
-    "Columns",
-    "Device",
-    "Fields",
-    "Json",
-    "Kinds",
-    "Label",
-    "Labels",
-    "Missing",
+    "ColumnsOption",
+    "DeviceOption",
+    "FieldsOption",
+    "JsonOption",
+    "KindsOption",
+    "LabelOption",
+    "LabelsOption",
+    "MissingOption",
     "OtherData",
     "OwnGuide",
     "OwnModel",
@@ -38,13 +38,13 @@ RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, made by `ppl-vae fit`.", show_default=False)
 ]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes CUDA where there is one.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
-Label = Annotated[
+DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes CUDA where there is one.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
+LabelOption = Annotated[
     str | None,
     typer.Option(metavar="COLUMN", help="The column (or array of an .npz) with the label."),
 ]
-Labels = Annotated[
+LabelsOption = Annotated[
     int | None,
     typer.Option(
         metavar="N",
@@ -52,7 +52,7 @@ Labels = Annotated[
         show_default="all",
     ),
 ]
-Outliers = Annotated[
+OutliersOption = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
@@ -60,8 +60,8 @@ Outliers = Annotated[
         show_default="none",
     ),
 ]
-Columns = Annotated[str | None, typer.Option(metavar="A,B", help="Use only these columns of a table.")]
-Fields = Annotated[
+ColumnsOption = Annotated[str | None, typer.Option(metavar="A,B", help="Use only these columns of a table.")]
+FieldsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--field",
@@ -70,7 +70,7 @@ Fields = Annotated[
         show_default="all columns are x",
     ),
 ]
-Kinds = Annotated[
+KindsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--kind",
@@ -83,7 +83,7 @@ OtherData = Annotated[
     str | None,
     typer.Option(help="Other rows: a data set by name or a file.", show_default="the data of the run"),
 ]
-Missing = Annotated[str, typer.Option(metavar="refuse|allow", help="What to do with NaN entries of a file.")]
+MissingOption = Annotated[str, typer.Option(metavar="refuse|allow", help="What to do with NaN entries of a file.")]
 SplitName = Annotated[
     str | None,
     typer.Option(

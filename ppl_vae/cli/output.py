@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ppl_vae.data import Split
-    from ppl_vae.evaluation._evaluate import Evaluation
+    from ppl_vae.evaluation import Evaluation
 
 __all__ = [
     "Interrupted",
@@ -85,7 +85,7 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
     simpler scores that they are compared with are made from training rows.
     """
     import ppl_vae
-    from ppl_vae.prediction._predict import label_scores
+    from ppl_vae.prediction import label_scores
 
     inliers, apart = rows.inliers(), dict[str, Any]()
     try:
@@ -98,7 +98,7 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
         note(str(finding))
     usual = found
     if rows.outliers is not None:
-        from ppl_vae.diagnostics._anomalies.anomaly import anomalies_of, of_rows
+        from ppl_vae.diagnostics import anomalies_of, of_rows
 
         apart = anomalies_of(found, model, rows, train).summary()
         apart = {key: value for key, value in apart.items() if key == "outliers" or key.startswith("auc")}
@@ -110,7 +110,7 @@ def judge_gap(model: Any, guide: Any, rows: Any, most: int, particles: int, seed
     """The gap between log evidence and ELBO taken apart, on some rows at most, and which rows these are."""
     import torch
 
-    from ppl_vae.diagnostics._evidence.gaps import gap
+    from ppl_vae.diagnostics import gap
 
     rows = rows.inliers()
     count = len(rows)
@@ -256,7 +256,7 @@ def read_rows(run: Path, key: str, particles: int) -> Evaluation | None:
     """What `update_evaluation` wrote of single rows; nothing if it is not there or is no such table."""
     import torch
 
-    from ppl_vae.evaluation._evaluate import COLUMNS, Evaluation
+    from ppl_vae.evaluation import COLUMNS, Evaluation
 
     try:
         with rows_file(run, key).open(encoding="utf-8", newline="") as lines:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ppl_vae.data import Split
-    from ppl_vae.prediction._predict import Prediction
+    from ppl_vae.prediction import Prediction
     from ppl_vae.runs.folder import Run
 
 __all__ = ["predict"]
@@ -31,17 +31,17 @@ def predict(
     draws: Annotated[int, typer.Option(help="Latents drawn for each row.")] = 64,
     data: o.OtherData = None,
     split: o.SplitName = None,
-    label: o.Label = None,
-    columns: o.Columns = None,
-    missing: o.Missing = "refuse",
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="An .npz or a .csv.", show_default="RUN/predictions.csv")
     ] = None,
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
-    device: o.Device = "auto",
-    as_json: o.Json = False,
+    device: o.DeviceOption = "auto",
+    as_json: o.JsonOption = False,
 ) -> None:
     """Predict a field of every row from its other fields.
 

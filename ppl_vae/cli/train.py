@@ -30,7 +30,7 @@ from ppl_vae.registry import catalog, user_files
 if TYPE_CHECKING:
     from ppl_vae.cli.fit import Request
     from ppl_vae.data import Data
-    from ppl_vae.training._fit import Result
+    from ppl_vae.runs.result import Result
 
 __all__ = ["load_rows", "train"]
 
@@ -94,7 +94,7 @@ def train(ask: Request) -> None:
     import pyro
 
     from ppl_vae.runs.folder import save_run
-    from ppl_vae.training._fit import pick_device
+    from ppl_vae.speed.device import pick_device
 
     started = time.monotonic()
     device = pick_device(ask.device)
@@ -147,7 +147,7 @@ def _begin(ask: Request, words: ProgramWords, model: Program, guide: Program) ->
     if ask.start is None:
         return None
     from ppl_vae.saving.specs import file_hash
-    from ppl_vae.training.warm_start import warm_start
+    from ppl_vae.training import warm_start
 
     run = open_start(ask.start, words)
     parts = warm_start(model.value, guide.value, run, freeze=ask.freeze)

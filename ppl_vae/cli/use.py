@@ -51,14 +51,14 @@ def evaluate(
     gap_rows: Annotated[int, typer.Option(help="Rows for --gap at most, evenly spread.")] = 200,
     data: o.OtherData = None,
     split: o.SplitName = None,
-    label: o.Label = None,
-    columns: o.Columns = None,
-    missing: o.Missing = "refuse",
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
-    device: o.Device = "auto",
-    as_json: o.Json = False,
+    device: o.DeviceOption = "auto",
+    as_json: o.JsonOption = False,
 ) -> None:
     """Judge a run on held-out rows.
 
@@ -110,7 +110,7 @@ def sample(
     ] = None,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
-    device: o.Device = "auto",
+    device: o.DeviceOption = "auto",
 ) -> None:
     """Draw rows from the model."""
     o.check_whole("-n", n, 1)
@@ -180,9 +180,9 @@ def encode(
     run: o.RunFolder,
     data: o.OtherData = None,
     split: o.SplitName = None,
-    label: o.Label = None,
-    columns: o.Columns = None,
-    missing: o.Missing = "refuse",
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="An .npz or a .csv.", show_default="RUN/latents.npz"),
@@ -190,7 +190,7 @@ def encode(
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
-    device: o.Device = "auto",
+    device: o.DeviceOption = "auto",
 ) -> None:
     """Write posterior means of the latents.
 
@@ -243,9 +243,9 @@ def _label_words(labels: list[int], names: tuple[str, ...]) -> list[str]:
 def report(
     run: o.RunFolder,
     data: o.OtherData = None,
-    label: o.Label = None,
-    columns: o.Columns = None,
-    missing: o.Missing = "refuse",
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,

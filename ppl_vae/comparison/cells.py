@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ppl_vae.comparison.cache import CachedEvaluation, read_cache
 from ppl_vae.comparison.comparable import Observed, observed, preparation, refuse_incomparable
 from ppl_vae.comparison.compare import Comparison, ranked
-from ppl_vae.comparison.kept import Kept, kept
 from ppl_vae.comparison.pairs import Compared, ladder
 from ppl_vae.comparison.workers import Job, Watcher, cores, work
 from ppl_vae.errors import UserError
@@ -23,7 +23,7 @@ from ppl_vae.saving.atomic import write_json
 if TYPE_CHECKING:
     from ppl_vae.comparison.grid import Cell, Grid
 
-__all__ = ["Outcome", "check_grid", "train_grid"]
+__all__ = ["GridOutcome", "check_grid", "train_grid"]
 
 _QUICK = 50  # particles of fit's own evaluation, which the one of the comparison replaces
 
@@ -73,7 +73,7 @@ def _same(out: Path, was: Mapping[str, str], training: Mapping[str, str]) -> Non
 # -- training ----------------------------------------------------------------------------------------------
 
 
-class Outcome(NamedTuple):
+class GridOutcome(NamedTuple):
     """What became of a grid: the comparison of the cells that finished (None if none did), and why others did not."""
 
     comparison: Comparison | None
@@ -116,17 +116,15 @@ def _request(grid: Grid, cell: Cell) -> Any:
 
 def _look(ask: Any, data: Any, loaded: dict[Path, Any]) -> Observed:
     """What a pair observes, as it is before training."""
-    from ppl_vae.autoguide.generated import GeneratedGuide
-    from ppl_vae.checks.analysis import preserved_randomness
     from ppl_vae.cli.inputs import ProgramWords, build
     from ppl_vae.data import as_split
-    from ppl_vae.programs.program import Pair
+    from ppl_vae.programs.program import Pair, prepare
+    from ppl_vae.programs.randomness import preserved_randomness
 
     with preserved_randomness():
         programs = build(ProgramWords(ask.model, ask.guide, loaded), data, ask.program_options())
         model, guide = (program.value for program in programs)
-        if isinstance(guide, GeneratedGuide) and not guide.ready:
-            guide.setup(data.train)
+        prepare(guide, data.train)
         rows = next(s for s in (data.test, data.validation, data.train) if s is not None)
         rows = as_split(rows, schema=getattr(model, "schema", None))
         return observed(Pair(model, guide), rows, preparation(None, model))
@@ -142,7 +140,7 @@ def train_grid(
     jobs: int | None = None,
     resume: bool = False,
     watch: Callable[[int, int], AbstractContextManager[Watcher]] | None = None,
-) -> Outcome:
+) -> GridOutcome:
     """Train the cells that are not finished, judge those that are not judged, and compare them all.
 
     Args:
@@ -184,7 +182,7 @@ class _Nobody:
 
 
 def _at_once(grid: Grid) -> int:
-    from ppl_vae.training._fit import pick_device
+    from ppl_vae.speed.device import pick_device
 
     return 1 if pick_device(grid.training.get("device", "auto")).type == "cuda" else cores()
 
@@ -198,7 +196,7 @@ def _job(grid: Grid, cell: Cell, out: Path, key: Mapping[str, Any]) -> Job | Non
         if run.exists() and not begun:
             shutil.rmtree(run)
         commands.append(["fit", *_words(grid.options(cell)), "--out", str(run), *(["--resume"] if begun else [])])
-    elif kept(run, key) is not None:
+    elif read_cache(run, key) is not None:
         return None
     own = [(f"--{r}", cell.factors[r]) for r in ("model", "guide") if user_files.is_file(cell.factors[r])]
     rungs = ",".join(map(str, key["iwae"]))
@@ -227,25 +225,25 @@ def _words(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _outcome(grid: Grid, out: Path, key: Mapping[str, Any], failed: dict[str, str]) -> Outcome:
-    groups: dict[str, list[tuple[Cell, Kept]]] = {}
+def _outcome(grid: Grid, out: Path, key: Mapping[str, Any], failed: dict[str, str]) -> GridOutcome:
+    groups: dict[str, list[tuple[Cell, CachedEvaluation]]] = {}
     for cell in grid.cells:
-        judged = kept(out / cell.folder, key)
+        judged = read_cache(out / cell.folder, key)
         if judged is not None:
             groups.setdefault(grid.name(cell), []).append((cell, judged))
     runs = {name: [out / cell.folder for cell, _ in several] for name, several in groups.items()}
     if not groups:
-        return Outcome(None, failed, runs)
+        return GridOutcome(None, failed, runs)
     about = {name: several[0][1].about for name, several in groups.items()}
     refuse_incomparable({name: Observed.from_json(known["observed"]) for name, known in about.items()})
     pairs = [_compared(name, several) for name, several in groups.items()]
     levels = {f: tuple(w for w in words if any(p.factors[f] == w for p in pairs)) for f, words in grid.levels.items()}
     where = next(iter(about.values()))["where"]
     found = ranked(pairs, where=where, particles=key["particles"], rungs=key["iwae"], levels=levels, failed=failed)
-    return Outcome(found, failed, runs)
+    return GridOutcome(found, failed, runs)
 
 
-def _compared(name: str, several: Sequence[tuple[Cell, Kept]]) -> Compared:
+def _compared(name: str, several: Sequence[tuple[Cell, CachedEvaluation]]) -> Compared:
     cell, first = several[0]
     abouts = [found.about for _, found in several]
     seconds = [about["seconds_per_epoch"] for about in abouts if about["seconds_per_epoch"] is not None]

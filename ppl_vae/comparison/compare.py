@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ppl_vae.comparison.comparable import observed, preparation, refuse_incomparable
-from ppl_vae.comparison.pairs import Bound, Compared, Difference, difference, ladder
+from ppl_vae.comparison.pairs import BoundKey, Compared, Difference, difference, ladder
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import NoDensity, UserError, unknown_name
-from ppl_vae.evaluation._evaluate import evaluate
+from ppl_vae.evaluation import evaluate
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.psis import khat_limit
 
@@ -57,7 +57,7 @@ class Comparison:
                 return pair
         raise unknown_name("pair", name, [pair.name for pair in self.pairs])
 
-    def difference(self, one: str, other: str, bound: Bound = "log_evidence") -> Difference:
+    def difference(self, one: str, other: str, bound: BoundKey = "log_evidence") -> Difference:
         """How much higher a bound ("elbo", "log_evidence", or particles of an IWAE) is for `one`, row by row."""
         return difference(self[one], self[other], bound)
 
@@ -71,18 +71,18 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """What can be said and what not, in a few sentences."""
-        from ppl_vae.comparison.words import verdict
+        from ppl_vae.comparison.verdict import verdict
 
         return verdict(self)
 
     def table(self, width: int | None = None) -> Table:
         """A `rich` table, one line a pair, at most so wide; print it, or `str()` of the comparison."""
-        from ppl_vae.comparison.words import table
+        from ppl_vae.comparison.verdict import table
 
         return table(self, width)
 
     def __str__(self) -> str:
-        from ppl_vae.comparison.words import text
+        from ppl_vae.comparison.verdict import text
 
         return text(self)
 
@@ -103,7 +103,7 @@ class Comparison:
 
     def _record(self, pair: Compared) -> dict[str, Any]:
         found: dict[str, Any] = {"name": pair.name, **pair.factors, "seeds": len(pair.evaluations)}
-        bounds: list[Bound] = ["elbo", *self.ladder, "log_evidence"]
+        bounds: list[BoundKey] = ["elbo", *self.ladder, "log_evidence"]
         for bound in bounds:
             key = f"iwae_{bound}" if isinstance(bound, int) else bound
             estimate = pair.estimate(bound)

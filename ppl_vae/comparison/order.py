@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.comparison.pairs import Bound, Compared, standard_error
-from ppl_vae.evaluation._evaluate import Evaluation
+from ppl_vae.comparison.pairs import BoundKey, Compared, standard_error
+from ppl_vae.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.compare import Comparison
@@ -93,7 +93,7 @@ def check_order(comparison: Comparison) -> Order:
 
 def _steps(name: str, pair: Compared, evaluation: Evaluation, rungs: tuple[int, ...], particles: int) -> Iterator[Step]:
     one = Compared(name, (evaluation,), pair.parameters)
-    bounds: list[tuple[Bound, str]] = [("elbo", "ELBO")]
+    bounds: list[tuple[BoundKey, str]] = [("elbo", "ELBO")]
     bounds += [(k, f"IWAE_{k}") for k in rungs if k < particles]
     bounds.append(("log_evidence", f"IWAE_{particles}"))
     eps = torch.finfo(evaluation.log_evidence.dtype).eps

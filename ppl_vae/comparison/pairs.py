@@ -12,18 +12,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation._evaluate import Evaluation
+from ppl_vae.evaluation import Evaluation
 
-__all__ = ["LADDER", "Bound", "Compared", "Difference", "Estimate", "difference", "ladder", "standard_error"]
+__all__ = ["LADDER", "BoundKey", "Compared", "Difference", "MeanOverRows", "difference", "ladder", "standard_error"]
 
 LADDER = (1, 5, 10, 50, 100, 500, 1000, 5000)
 """The numbers of particles whose bounds are told where none are asked for."""
 
-Bound = str | int
+BoundKey = str | int
 """`"elbo"`, `"log_evidence"`, or the number of particles of an IWAE."""
 
 
-class Estimate(NamedTuple):
+class MeanOverRows(NamedTuple):
     """A mean over rows in nats per row, and where its error comes from.
 
     `se` is the standard error of a mean over rows, `mc_se` the part of it that is due to Monte Carlo draws,
@@ -79,17 +79,17 @@ class Compared:
     epochs: float | None = None
     factors: Mapping[str, str] = field(default_factory=dict)
 
-    def rows(self, bound: Bound = "log_evidence") -> Float[Tensor, " row"]:
+    def rows(self, bound: BoundKey = "log_evidence") -> Float[Tensor, " row"]:
         """A bound of every row in nats, the mean over trainings, in float64."""
         return torch.stack([_values(e, bound) for e in self.evaluations]).mean(0)
 
-    def estimate(self, bound: Bound = "log_evidence") -> Estimate:
+    def estimate(self, bound: BoundKey = "log_evidence") -> MeanOverRows:
         """The mean over rows and its errors."""
         rows = self.rows(bound)
         means = torch.stack([_values(e, bound).mean() for e in self.evaluations])
         errors = [_monte_carlo(e, bound).square().sum() for e in self.evaluations]
         mc = float(torch.stack(errors).sum().sqrt()) / (len(rows) * len(errors))
-        return Estimate(float(rows.mean()), standard_error(rows), mc, standard_error(means))
+        return MeanOverRows(float(rows.mean()), standard_error(rows), mc, standard_error(means))
 
     @property
     def unreliable_rows(self) -> float:
@@ -102,15 +102,15 @@ def standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
-def _values(evaluation: Evaluation, bound: Bound) -> Tensor:
+def _values(evaluation: Evaluation, bound: BoundKey) -> Tensor:
     return _column(evaluation, bound, "").double().cpu()
 
 
-def _monte_carlo(evaluation: Evaluation, bound: Bound) -> Tensor:
+def _monte_carlo(evaluation: Evaluation, bound: BoundKey) -> Tensor:
     return _column(evaluation, 1 if bound == "elbo" else bound, "_se").double().cpu()
 
 
-def _column(evaluation: Evaluation, bound: Bound, suffix: str) -> Tensor:
+def _column(evaluation: Evaluation, bound: BoundKey, suffix: str) -> Tensor:
     if isinstance(bound, str):
         if bound not in ("elbo", "log_evidence"):
             raise UserError(f"unknown bound {bound!r}: use 'elbo', 'log_evidence' or a number of particles")
@@ -123,7 +123,7 @@ def _column(evaluation: Evaluation, bound: Bound, suffix: str) -> Tensor:
     return found[bound]
 
 
-def difference(one: Compared, other: Compared, bound: Bound = "log_evidence") -> Difference:
+def difference(one: Compared, other: Compared, bound: BoundKey = "log_evidence") -> Difference:
     """How much higher a bound of `one` is than that of `other`, on the same rows.
 
     d = mean_i (a_i - b_i), with the standard error sd_i(a_i - b_i) / sqrt(rows): what the rows have in common, such as

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ppl_vae.comparison.pairs import Bound, Compared, difference
+from ppl_vae.comparison.pairs import BoundKey, Compared, difference
 from ppl_vae.plots.drawing import CLASSES, SOFT, house_axes, shared_legend, shorten
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def bounds_against_particles(found: Comparison) -> Figure:
 
     The right panel is what tells pairs apart: rows differ much from each other, and the same rows do so for all.
     """
-    rungs: list[tuple[int, Bound]] = [(k, k) for k in found.ladder if k < found.particles]
+    rungs: list[tuple[int, BoundKey]] = [(k, k) for k in found.ladder if k < found.particles]
     rungs.append((found.particles, "log_evidence"))
     panels = 2 if len(found.pairs) > 1 else 1
     figure = Figure(figsize=(5.2 * panels + 0.4, 4.0 + 0.11 * len(found.pairs)), layout="constrained")
@@ -52,12 +52,12 @@ def bounds_against_particles(found: Comparison) -> Figure:
     return figure
 
 
-def _band(ax: Any, found: Comparison, pair: Compared, rungs: list[tuple[int, Bound]], i: int) -> None:
+def _band(ax: Any, found: Comparison, pair: Compared, rungs: list[tuple[int, BoundKey]], i: int) -> None:
     values = np.array([pair.estimate(bound)[:2] for _, bound in rungs])
     _draw(ax, [k for k, _ in rungs], values[:, 0], 2 * values[:, 1], i, shorten(pair.name, 40))
 
 
-def _paired(ax: Any, found: Comparison, pair: Compared, rungs: list[tuple[int, Bound]], i: int) -> None:
+def _paired(ax: Any, found: Comparison, pair: Compared, rungs: list[tuple[int, BoundKey]], i: int) -> None:
     gaps = [difference(pair, found.best, bound) for _, bound in rungs]
     values = np.array([gap.value for gap in gaps])
     _draw(ax, [k for k, _ in rungs], values, np.array([2 * gap.total_se for gap in gaps]), i, None)

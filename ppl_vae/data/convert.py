@@ -18,7 +18,7 @@ __all__ = ["Raw", "convert", "guess", "is_table", "missing_in", "raw_fields", "r
 ALLOW = "pass missing='allow' (command line: --missing allow), or drop such rows"
 
 
-Columns = Mapping[str, str | Sequence[str]]
+ColumnNames = Mapping[str, str | Sequence[str]]
 """Columns of a table by field name: a list makes a vector of every row, a name alone one number."""
 
 
@@ -46,7 +46,7 @@ def raw_fields(
     columns: Sequence[str] | None = None,
     *,
     apart: bool | None = None,
-    fields: Columns | None = None,
+    fields: ColumnNames | None = None,
 ) -> dict[str, Raw]:
     """The fields of a table, of a dict of arrays, or of one array (field x), not yet checked.
 
@@ -93,7 +93,7 @@ def _table_fields(
     label: str | None,
     columns: Sequence[str] | None,
     apart: bool | None,
-    fields: Columns | None,
+    fields: ColumnNames | None,
 ) -> dict[str, Raw]:
     frame = frame.set_axis([str(c) for c in frame.columns], axis=1)
     known = list(frame.columns)
@@ -130,7 +130,7 @@ def _table_fields(
     return found
 
 
-def _layout(frame: Any, kept: list[str], apart: bool | None) -> Columns:
+def _layout(frame: Any, kept: list[str], apart: bool | None) -> ColumnNames:
     """Which columns are which field, where nobody said it."""
     types = {frame[name].dtype.kind.replace("u", "i") for name in kept}
     if types <= set("bif") and (len(types) == 1 if apart is None else not apart):

@@ -18,14 +18,17 @@ _HOMES: dict[str, str] = {
     "TwoSample": "ppl_vae.diagnostics._criticism.two_samples",
     "TwoSampleTest": "ppl_vae.diagnostics._criticism.distances",
     "annealed_evidence": "ppl_vae.diagnostics._evidence.annealing",
+    "anomalies_of": "ppl_vae.diagnostics._anomalies.anomaly",
     "anomaly": "ppl_vae.diagnostics._anomalies.anomaly",
     "bidirectional": "ppl_vae.diagnostics._evidence.bdmc",
     "calibration": "ppl_vae.diagnostics._calibration.sbc",
     "classifier_two_sample": "ppl_vae.diagnostics._criticism.distances",
     "collapse": "ppl_vae.diagnostics._collapse.posterior_collapse",
     "gap": "ppl_vae.diagnostics._evidence.gaps",
+    "khat_scatter": "ppl_vae.diagnostics._evidence.plot_khat",
     "loo_pit": "ppl_vae.diagnostics._criticism.leave_one_out",
     "mmd": "ppl_vae.diagnostics._criticism.distances",
+    "of_rows": "ppl_vae.diagnostics._anomalies.anomaly",
     "predictive_check": "ppl_vae.diagnostics._criticism.predictive_checks",
     "sliced_wasserstein": "ppl_vae.diagnostics._criticism.distances",
     "two_sample": "ppl_vae.diagnostics._criticism.two_samples",
@@ -41,4 +44,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return list(__all__)

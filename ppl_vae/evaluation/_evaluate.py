@@ -11,13 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.checks.linter import Finding
 from ppl_vae.data import as_split
-from ppl_vae.errors import UserError
+from ppl_vae.errors import Finding, UserError
 from ppl_vae.evaluation.chunks import Chunks
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.programs.program import Pair
-from ppl_vae.speed.lanes import Compile, check_mode
+from ppl_vae.speed.modes import Compile, check_mode
 from ppl_vae.weights.psis import FEWEST, khat_limit
 from ppl_vae.weights.streaming import Groups, Largest, Sums
 

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ppl_vae.checks.analysis import preserved_randomness
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Batch, Pair, Programs
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure
 from ppl_vae.speed.capture import Graph, capture
 from ppl_vae.speed.compiler import compiled
-from ppl_vae.speed.lanes import WAYS, Compile, Lane, Ways
-from ppl_vae.training.step_graph import agree, generator_state
-from ppl_vae.weights._log_weights import LogWeights, concatenate
+from ppl_vae.speed.modes import MODES, Compile, Modes, ShapeRuns
+from ppl_vae.speed.proof import agree, generator_state
 from ppl_vae.weights.factors import Factors
+from ppl_vae.weights.log_weights import LogWeights, concatenate
 
 __all__ = ["Chunks", "both", "split_at_draws"]
 
@@ -85,7 +85,7 @@ def _random(nodes: list[fx.Node], moving: list[fx.Node]) -> set[fx.Node]:
 
 
 @dataclass
-class _Lane(Lane):
+class _ShapeRuns(ShapeRuns):
     captured: Graph | None = None
     once: Graph | None = None
     each: Graph | None = None
@@ -94,14 +94,14 @@ class _Lane(Lane):
 
     def back(self) -> None:
         super().back()
-        self.each = None if self.way == "eager" else self.captured
+        self.each = None if self.mode == "eager" else self.captured
 
 
 class Chunks:
-    """The weights of a chunk of particles, of which evidence and bounds are made; every shape has its own `Lane`.
+    """The weights of a chunk of particles, of which evidence and bounds are made; every shape has its own `ShapeRuns`.
 
     A pair that cannot be captured is run as it is, with the same numbers; `findings` say why. Instead of the weights,
-    any `function` of a batch, the particles and inputs that move from call to call may be run in this way.
+    any `function` of a batch, the particles and inputs that move from call to call may be run in this mode.
 
     Raises:
         UserError: with "on", for programs that cannot be captured, or a machine without a compiler.
@@ -116,9 +116,9 @@ class Chunks:
     ) -> None:
         self.pair, self.structure = pair, structure
         self._eager = function or self._sums
-        self.lanes: dict[Any, _Lane] = {}
-        self.ways = Ways(mode, "evaluation")
-        self.findings = self.ways.findings
+        self.by_shape: dict[Any, _ShapeRuns] = {}
+        self.modes = Modes(mode, "evaluation")
+        self.findings = self.modes.findings
 
     def __call__(self, batch: Batch, particles: int, left: int, *moving: Tensor) -> list[Tensor]:
         """Of some rows the sums of log w, of the rate and of log p(x | z), [row], then the log weights [particle, row].
@@ -126,14 +126,14 @@ class Chunks:
         `left` is how many chunks of this shape are still to come.
         """
         key = particles, tuple((n, v.shape) for n, v in batch.items())
-        lane = self.lanes.setdefault(key, _Lane())
-        if lane.due or self.ways.mode == "on":
-            lane.due = False
-            self._choose(lane, batch, particles, left, moving)
+        runs = self.by_shape.setdefault(key, _ShapeRuns())
+        if runs.due or self.modes.compile == "on":
+            runs.due = False
+            self._choose(runs, batch, particles, left, moving)
         device = next(iter(batch.values())).device
-        start, eager = lane.now(device), lane.each is None
-        sums = self._eager(batch, particles, *moving) if eager else self._replay(lane, batch, particles, moving)
-        lane.clock(lane.now(device) - start)
+        start, eager = runs.now(device), runs.each is None
+        sums = self._eager(batch, particles, *moving) if eager else self._replay(runs, batch, particles, moving)
+        runs.clock(runs.now(device) - start)
         return sums
 
     def _sums(self, batch: Batch, particles: int) -> list[Tensor]:
@@ -141,46 +141,46 @@ class Chunks:
         sums = [v.sum(0) for v in (expected.log_weight, expected.rate, expected.log_likelihood)]
         return [*sums, marginal.log_weight]
 
-    def _replay(self, lane: _Lane, batch: Batch, particles: int, moving: tuple[Tensor, ...]) -> list[Tensor]:
+    def _replay(self, runs: _ShapeRuns, batch: Batch, particles: int, moving: tuple[Tensor, ...]) -> list[Tensor]:
         inputs = *batch.values(), *moving
-        if lane.rows is not batch and lane.once is not None:
-            lane.rows, lane.carried = batch, tuple(lane.once(*inputs))
-        if not lane.is_due_for_proof():
-            return lane.each(*inputs, *lane.carried)  # type: ignore[misc]
+        if runs.rows is not batch and runs.once is not None:
+            runs.rows, runs.carried = batch, tuple(runs.once(*inputs))
+        if not runs.is_due_for_proof():
+            return runs.each(*inputs, *runs.carried)  # type: ignore[misc]
         with preserved_randomness():
-            sums = lane.each(*inputs, *lane.carried)  # type: ignore[misc]
+            sums = runs.each(*inputs, *runs.carried)  # type: ignore[misc]
             state = generator_state(batch)
         expected = self._eager(batch, particles, *moving)
         if not (torch.equal(state, generator_state(batch)) and agree(sums, expected)):
-            self.ways.close(lane.way, None, f"the {lane.way} evaluation has other numbers than the eager one")
-            lane.back()
+            self.modes.close(runs.mode, None, f"the {runs.mode} evaluation has other numbers than the eager one")
+            runs.back()
         return expected
 
-    def _choose(self, lane: _Lane, batch: Batch, particles: int, left: int, moving: tuple[Tensor, ...]) -> None:
-        if self.ways.mode == "on":
-            ways = [w for w in ("captured", "compiled") if WAYS.index(w) > WAYS.index(lane.way)]
+    def _choose(self, runs: _ShapeRuns, batch: Batch, particles: int, left: int, moving: tuple[Tensor, ...]) -> None:
+        if self.modes.compile == "on":
+            modes = [w for w in ("captured", "compiled") if MODES.index(w) > MODES.index(runs.mode)]
         else:
-            ways = [lane.best(left, lane.captured)]
-            if WAYS.index(ways[0]) < WAYS.index(lane.way):
-                lane.back()
+            modes = [runs.best(left, runs.captured)]
+            if MODES.index(modes[0]) < MODES.index(runs.mode):
+                runs.back()
                 return
-        for way in ways:
-            if way != lane.way and way not in self.ways.closed:
-                self._change(lane, batch, particles, way, moving)
+        for mode in modes:
+            if mode != runs.mode and mode not in self.modes.closed:
+                self._change(runs, batch, particles, mode, moving)
 
-    def _change(self, lane: _Lane, batch: Batch, particles: int, way: str, moving: tuple[Tensor, ...]) -> None:
+    def _change(self, runs: _ShapeRuns, batch: Batch, particles: int, mode: str, moving: tuple[Tensor, ...]) -> None:
         names, inputs = tuple(batch), [*batch.values(), *moving]
 
         def flat(*values: Tensor) -> list[Tensor]:
             return self._eager(dict(zip(names, values, strict=False)), particles, *values[len(names) :])
 
-        with self.ways.opening(way, lane):
-            if way == "captured":
+        with self.modes.opening(mode, runs):
+            if mode == "captured":
                 whole = capture(self.pair, flat, inputs)
-                lane.once, lane.each = split_at_draws(whole, len(inputs), len(moving))
-                lane.captured = lane.each
-            elif lane.captured is not None and lane.once is not None:
-                lane.each = compiled(lane.captured, [*inputs, *lane.once(*inputs)])
+                runs.once, runs.each = split_at_draws(whole, len(inputs), len(moving))
+                runs.captured = runs.each
+            elif runs.captured is not None and runs.once is not None:
+                runs.each = compiled(runs.captured, [*inputs, *runs.once(*inputs)])
 
 
 def both(pair: Programs, structure: Structure, batch: Batch, k: int) -> tuple[LogWeights, LogWeights]:

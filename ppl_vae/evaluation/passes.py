@@ -11,13 +11,14 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.checks.analysis import analyse, preserved_randomness
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Split
 from ppl_vae.errors import UserError
 from ppl_vae.programs.density import refuse_points
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.speed.memory import kept_memory
 

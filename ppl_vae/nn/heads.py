@@ -19,7 +19,7 @@ __all__ = [
     "DiagonalNormal",
     "Flowing",
     "Inverse",
-    "Parts",
+    "LinearHeads",
     "StandardBase",
     "alternating",
     "is_normal",
@@ -37,13 +37,13 @@ def is_normal(fn: Any) -> bool:
     return isinstance(fn, dist.Independent) and isinstance(fn.base_dist, dist.Normal)
 
 
-class Parts(nn.Module):
+class LinearHeads(nn.Module):
     """A linear map from features to several tensors: features [..., F] -> one [..., *shape] for each shape.
 
     With `small`, the map starts near zero, so that what it drives starts near the identity for every row.
 
     Example:
-        >>> [p.shape for p in Parts(3, [(2,), (4, 2)])(torch.zeros(5, 3))]
+        >>> [p.shape for p in LinearHeads(3, [(2,), (4, 2)])(torch.zeros(5, 3))]
         [torch.Size([5, 2]), torch.Size([5, 4, 2])]
     """
 

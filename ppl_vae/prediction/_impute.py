@@ -13,7 +13,7 @@ from torch import Tensor
 from ppl_vae.data import Schema, Split, as_split
 from ppl_vae.data.convert import is_table, missing_in
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation._evaluate import Evidence, evidence_of
+from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.prediction.filling import Target, find_targets
 from ppl_vae.programs.program import Pair
@@ -58,7 +58,7 @@ class Imputation:
         Raises:
             UserError: if there is no such draw, or fields are no columns.
         """
-        from ppl_vae.prediction.filling import filled_frame
+        from ppl_vae.data.frames import filled_frame
 
         count = len(next(iter(self.draws.values()), ()))
         if draw is not None and not 0 <= draw < count:

@@ -13,13 +13,13 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ppl_vae.autoguide.inversion import ancestors, dependencies
-from ppl_vae.checks.analysis import preserved_randomness
 from ppl_vae.data import Data, Field, Schema, Split, as_split
-from ppl_vae.distributions import log_density, mixture_moments, probabilities, single
+from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
 from ppl_vae.errors import ProgramError, UserError, unknown_name
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.programs.missing import Holes, can_enumerate
 from ppl_vae.programs.program import Batch, Pair, Program
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import frames, sample_sites
 
 __all__ = ["Prediction", "label_scores", "predict"]
@@ -296,7 +296,7 @@ class _Asked:
 
     def _is_category(self, fn: Any) -> bool:
         nominal = self.field is None or self.field.kind in ("categorical", "binary")
-        return nominal and can_enumerate(single(fn))
+        return nominal and can_enumerate(unwrapped(fn))
 
 
 def _joined(parts: list[Prediction]) -> Prediction:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.checks.analysis import analyse, preserved_randomness
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Field, Split, as_split
 from ppl_vae.errors import UserError
@@ -21,7 +21,8 @@ from ppl_vae.evaluation.passes import refuse_global, some_rows
 from ppl_vae.prediction.coding import typical
 from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.weights._log_weights import weigh
+from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.weights.log_weights import weigh
 
 __all__ = ["Reconstruction", "reconstruct"]
 

@@ -12,30 +12,17 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.checks.analysis import preserved_randomness
 from ppl_vae.data import Field, Schema
 from ppl_vae.data.example import blank
+from ppl_vae.distributions import expected_value, unwrapped
 from ppl_vae.errors import NoDensity
 from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair, Program
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import sample_sites
 
-__all__ = ["decode", "decode_columns", "encode", "expected_value", "posterior_mean", "simulate", "typical"]
-
-
-def expected_value(fn: Any) -> Tensor:
-    """E[x] of a likelihood: the mean, and for categories the mean level (grey level, count of a scale).
-
-    Example:
-        >>> expected_value(dist.Categorical(torch.tensor([0.5, 0.0, 0.5])))
-        tensor(1.)
-    """
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
-        fn = fn.base_dist
-    if isinstance(fn, dist.Categorical):
-        return (fn.probs * torch.arange(fn.probs.shape[-1], device=fn.probs.device)).sum(-1)
-    return fn.mean
+__all__ = ["decode", "decode_columns", "encode", "posterior_mean", "simulate", "typical"]
 
 
 def encode(guide: Callable[..., Any], batch: Batch, *, draws: int = 32, seed: int = 0) -> dict[str, Tensor]:
@@ -109,8 +96,7 @@ def decode_columns(
 
 def typical(fn: Any, field: Field | None) -> Tensor:
     """The expected value; of a single category without an order, whose codes have no mean, the likeliest."""
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
-        fn = fn.base_dist
+    fn = unwrapped(fn)
     nominal = field is not None and field.kind == "categorical" and field.shape == () and not field.ordered
     return fn.probs.argmax(-1) if nominal and isinstance(fn, dist.Categorical) else expected_value(fn)
 

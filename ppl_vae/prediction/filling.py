@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pyro.distributions as dist
 import torch
 from pyro import poutine
@@ -16,16 +13,12 @@ from torch.nn import functional as F
 from ppl_vae.checks.support import Watch
 from ppl_vae.data import Field, Schema
 from ppl_vae.data.convert import missing_in
-from ppl_vae.data.dataset import columns_of
-from ppl_vae.errors import UserError
-from ppl_vae.prediction.coding import expected_value
+from ppl_vae.distributions import expected_value, unwrapped
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair, Program
-from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
 
-__all__ = ["Target", "columns_with", "filled_frame", "find_targets", "in_words", "observes", "observing", "view_in"]
-
-Sites = Mapping[str, dict[str, Any]]
+__all__ = ["Target", "find_targets", "observes", "observing", "view_in"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +41,13 @@ class Target:
         """The field's name."""
         return self.field.name
 
-    def expected(self, sites: Sites) -> Tensor:
+    def expected(self, sites: TraceSites) -> Tensor:
         """E[x | z] of every particle, [particle, row, ...]; of a single category the probabilities of its levels."""
         site = sites[self.site]
         if not site["is_observed"]:  # a label that is latent where it is missing
             value = self.each(site["value"])
             return F.one_hot(value.long(), self.levels).to(torch.get_default_dtype()) if self.levels else value
-        fn = _unwrapped(site["fn"])
+        fn = unwrapped(site["fn"])
         if self.levels:
             return self.each(fn.probs, extra=1)
         try:
@@ -63,10 +56,10 @@ class Target:
             mean = fn.sample()
         return self.each(mean)
 
-    def draw(self, sites: Sites) -> Tensor:
+    def draw(self, sites: TraceSites) -> Tensor:
         """x ~ p(x | z) of every particle, [particle, row, ...]."""
         site = sites[self.site]
-        return self.each(_unwrapped(site["fn"]).sample() if site["is_observed"] else site["value"])
+        return self.each(unwrapped(site["fn"]).sample() if site["is_observed"] else site["value"])
 
     def summary(self, average: Tensor) -> Tensor:
         """The average of `expected` as one value an entry: of a category without an order its likeliest level."""
@@ -130,7 +123,7 @@ def observing(model: Program, holes: Holes, dim: int, schema: Schema, batch: Bat
         field = next((f for f in namesake_first if observes(values, batch[f.name], f)), None)
         if field is not None:
             fn = sites[site]["fn"]
-            row, base = values.dim() - fn.event_dim + dim, _unwrapped(fn)
+            row, base = values.dim() - fn.event_dim + dim, unwrapped(fn)
             single = field.kind == "categorical" and field.shape == () and isinstance(base, dist.Categorical)
             levels = base.probs.shape[-1] if single else 0
             found.append(Target(field, site, values, batch[field.name], row, levels))
@@ -152,73 +145,3 @@ def view_in(whole: Tensor, values: Tensor, stored: Tensor) -> Tensor:
     if values.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr():
         return whole
     return whole.as_strided(values.shape, values.stride(), values.storage_offset() - stored.storage_offset())
-
-
-def _unwrapped(fn: Any) -> Any:
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-# -- tables ----------------------------------------------------------------------------------------------------
-
-
-def in_words(field: Field, values: Tensor) -> list[Any]:
-    """Entries of a field as a table holds them: names of categories, whole numbers, floats without float32's tail.
-
-    Example:
-        >>> in_words(Field("a", "real"), torch.tensor([0.1]))
-        [0.1]
-        >>> in_words(Field("a", "count"), torch.tensor([2.7])), in_words(Field("a", "categorical", (), 2, names="xy"), \
-torch.tensor([1]))
-        ([3], ['y'])
-    """
-    if field.kind in ("binary", "count", "categorical"):
-        whole = [int(v) for v in values.double().round().tolist()]
-        names = field.names if field.kind == "categorical" else ()
-        return [names[v] for v in whole] if names else whole
-    array = values.detach().cpu().numpy()
-    return [float(str(v)) if array.dtype == np.float32 else float(v) for v in array]
-
-
-def columns_with(schema: Schema, rows: Mapping[str, Tensor]) -> dict[str, tuple[Field, Tensor]]:
-    """The columns of a table that these fields are, by column name: the field, and its values [row].
-
-    Raises:
-        UserError: for pictures and other fields that are no columns.
-    """
-    found: dict[str, tuple[Field, Tensor]] = {}
-    for field in schema:
-        if field.name not in rows:
-            continue
-        values, names = rows[field.name], columns_of(field)
-        if len(field.shape) > 1:
-            raise UserError(
-                f"field {field.name!r} has rows of shape {field.shape}, which are no columns: use .mean or .draws"
-            )
-        if isinstance(names, str):
-            found[names] = (field, values)
-            continue
-        for i in range(field.size):
-            found[names[i] if names else f"{field.name}_{i}"] = (field, values[:, i])
-    return found
-
-
-def filled_frame(schema: Schema, rows: Mapping[str, Tensor], mask: Mapping[str, Tensor], source: Any = None) -> Any:
-    """Rows as a DataFrame; if they came as one, that one with its holes filled."""
-    import pandas
-
-    columns, holes = columns_with(schema, rows), columns_with(schema, mask)
-    if source is None:
-        return pandas.DataFrame({name: in_words(field, values) for name, (field, values) in columns.items()})
-    frame = source.copy()
-    place = {str(c): i for i, c in enumerate(frame.columns)}
-    for name, (field, values) in columns.items():
-        gaps = holes[name][1].cpu().numpy()
-        if gaps.any():
-            column = frame.iloc[:, place[name]].copy()
-            words = in_words(field, values[holes[name][1]])
-            truths = column.dtype.kind == "O" and any(isinstance(v, bool | np.bool_) for v in column)
-            column.iloc[gaps] = [bool(w) for w in words] if truths else words
-            frame.isetitem(place[name], column)
-    return frame

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +11,22 @@ import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from torch.distributions import constraints, kl_divergence
+from torch.distributions import kl_divergence
 
-from ppl_vae.checks.analysis import analyse, preserved_randomness
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.distributions import is_discrete, is_real, unwrapped
 from ppl_vae.errors import UserError
 from ppl_vae.prediction.coding import encode
 from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.structure import frames, sample_sites
+from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.structure import TraceSites, frames, sample_sites
 
-__all__ = ["ACTIVE", "Latents", "Sites", "continuous_latents", "draw_pair", "information"]
+__all__ = ["ACTIVE", "Latents", "TraceSites", "continuous_latents", "draw_pair", "information"]
 
 ACTIVE = 0.01
 """A latent whose information is not above this is inactive (Burda et al. 2016, arXiv 1509.00519)."""
-
-Sites = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def information(pair: Pair, batch: Batch, *, site: str | None = None) -> Tensor:
     return found[site if site is not None else next(iter(found))].information
 
 
-def draw_pair(pair: Pair, batch: Batch, seed: int = 0) -> tuple[Sites, Sites]:
+def draw_pair(pair: Pair, batch: Batch, seed: int = 0) -> tuple[TraceSites, TraceSites]:
     """The sample sites of the guide, and of the model replayed on its draws, for one draw of every latent.
 
     Missing entries are skipped, and a label that is present in some rows only keeps its value there.
@@ -132,7 +131,7 @@ def continuous_latents(pair: Pair, batch: Batch, *, seed: int = 0) -> list[Laten
     names = [
         name
         for name, site in model.items()
-        if name in local and not _is_discrete(site["fn"]) and len(frames(guide[name])) == 1
+        if name in local and not is_discrete(site["fn"]) and len(frames(guide[name])) == 1
     ]
     means = encode(pair.guide, batch, seed=seed) if names else {}
     return [_latents(name, guide[name]["fn"], model[name]["fn"], means[name]) for name in names]
@@ -143,7 +142,7 @@ def _latents(name: str, q: Any, p: Any, mean: Tensor) -> Latents:
     if is_improper(p):
         spread = flat.std(0, correction=0)
         share = (spread / spread.max().clamp(min=1e-12)).square()
-        return Latents(name, mean.shape[1:], flat, share, False, flat.mean(0), spread, _is_real(p.support), False)
+        return Latents(name, mean.shape[1:], flat, share, False, flat.mean(0), spread, is_real(p.support), False)
     centre, spread = _moments(p, flat)
     kl = _kl_per_dimension(q, p, flat.shape)
     activity = flat.var(0, correction=0) / spread.square().clamp(min=1e-12)
@@ -155,13 +154,13 @@ def _latents(name: str, q: Any, p: Any, mean: Tensor) -> Latents:
         exact=kl is not None,
         centre=centre,
         spread=spread,
-        real=_is_real(p.support),
+        real=is_real(p.support),
     )
 
 
 def _kl_per_dimension(q: Any, p: Any, shape: torch.Size) -> Tensor | None:
     """KL(q || p) of each row and dimension, [row, latent], where both are independent normals."""
-    q, p = _bare(q), _bare(p)
+    q, p = unwrapped(q), unwrapped(p)
     if not (isinstance(q, dist.Normal) and isinstance(p, dist.Normal)):
         return None
     kl = kl_divergence(q, p)
@@ -170,7 +169,7 @@ def _kl_per_dimension(q: Any, p: Any, shape: torch.Size) -> Tensor | None:
 
 def _moments(p: Any, flat: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each dimension under the prior, over all rows: exact, or from draws."""
-    bare = _bare(p)
+    bare = unwrapped(p)
     if isinstance(bare, dist.Normal):
         rows = [v.expand(bare.batch_shape).reshape(-1, flat.shape[1]) for v in (bare.loc, bare.scale)]
         return rows[0].mean(0), rows[1].mean(0)
@@ -178,19 +177,3 @@ def _moments(p: Any, flat: Tensor) -> tuple[Tensor, Tensor]:
         torch.manual_seed(0)
         draws = p.sample((max(1, 4000 // max(len(flat), 1)),)).reshape(-1, flat.shape[1])
     return draws.mean(0), draws.std(0)
-
-
-def _bare(fn: Any) -> Any:
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def _is_real(support: Any) -> bool:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real or support is constraints.real_vector
-
-
-def _is_discrete(fn: Any) -> bool:
-    return bool(getattr(_bare(fn).support, "is_discrete", False))

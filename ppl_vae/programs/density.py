@@ -6,17 +6,15 @@ improper prior there is no p(x): of such a pair there is no evidence and no boun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pyro.distributions as dist
 
 from ppl_vae.errors import NoDensity
-from ppl_vae.programs.structure import Structure
+from ppl_vae.programs.structure import Structure, TraceSites
 
 __all__ = ["is_improper", "is_point_mass", "point_masses", "refuse_points"]
-
-Sites = Mapping[str, Mapping[str, Any]]
 
 
 def _base(fn: Any) -> Any:
@@ -48,7 +46,7 @@ def is_improper(fn: Any) -> bool:
     return isinstance(_base(fn), dist.ImproperUniform)
 
 
-def point_masses(latents: Iterable[str], guide: Sites, model: Sites) -> frozenset[str]:
+def point_masses(latents: Iterable[str], guide: TraceSites, model: TraceSites) -> frozenset[str]:
     """The continuous latents of the model that the guide draws from a point mass, by themselves or in a joint draw.
 
     A discrete latent may be: its point has a mass. So may a latent that is a point mass in the model too.

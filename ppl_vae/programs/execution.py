@@ -22,13 +22,13 @@ from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
 
-__all__ = ["Run", "for_particles", "isolated", "mark_summed", "run", "summing", "traced"]
+__all__ = ["LastSite", "PairTrace", "for_particles", "isolated", "mark_summed", "run", "summing", "traced"]
 
 PARTICLES = "_particles"
 
 
 @dataclass(frozen=True)
-class Run:
+class PairTrace:
     """The traces of a guide and of its model replayed on it; `observed` holds the rows of held sites.
 
     `scores` is the guide evaluated at its own draws with their path cut, for estimators that need its score.
@@ -65,7 +65,7 @@ def run(
     *,
     estimator: Estimator = "reparameterised",
     path: PathScale | None = None,
-) -> Run:
+) -> PairTrace:
     """Run the guide for all particles at once and replay the model on its draws.
 
     `path` scales the gradients that flow into the draws: those of the model, and with "dreg" also those of the
@@ -83,13 +83,13 @@ def run(
     drawn = trace if path is None else rescaled(trace, path)
     model_trace = holes[1].hold(traced(poutine.replay(model, trace=drawn), batch))
     if estimator == "reparameterised":
-        return Run(structure, particles, trace, model_trace, holes[1].observed)
+        return PairTrace(structure, particles, trace, model_trace, holes[1].observed)
     density, scores = drawn, detached(trace)
     if len(structure.latents) > 1:  # a later site's parameters depend on earlier draws: evaluate it at the changed ones
         scores = traced(poutine.replay(plain_guide, trace=scores), batch)
         if path is not None:
             density = traced(poutine.replay(plain_guide, trace=drawn), batch)
-    return Run(structure, particles, density, model_trace, holes[1].observed, scores)
+    return PairTrace(structure, particles, density, model_trace, holes[1].observed, scores)
 
 
 def for_particles(program: Any, structure: Structure, particles: int) -> Any:
@@ -132,3 +132,12 @@ class summing(Messenger):
             msg["infer"]["enumerate"] = "parallel"
         else:
             msg["infer"].pop("enumerate", None)
+
+
+class LastSite(Messenger):
+    """Remembers how far a program came."""
+
+    name: str | None = None
+
+    def _pyro_sample(self, msg: Message) -> None:
+        self.name = str(msg["name"])

@@ -21,7 +21,7 @@ from torch.distributions import constraints, transform_to
 
 from ppl_vae.errors import ProgramError, UserError
 
-__all__ = ["Pair", "Program", "Programs"]
+__all__ = ["Pair", "Program", "Programs", "prepare"]
 
 Batch = Mapping[str, Tensor]
 
@@ -186,6 +186,16 @@ class _AnswerParams(Messenger):
         name, *initial = msg["args"]
         constraint = msg["kwargs"].get("constraint", constraints.real)
         msg["value"], msg["done"] = self.own.get(name, initial, constraint), True
+
+
+def prepare(program: Any, data: Any) -> None:
+    """Show data to a program that is made from it, such as a generated guide, and has not seen any yet.
+
+    Example:
+        >>> prepare(lambda x=None: None, None)
+    """
+    if not getattr(program, "ready", True):
+        program.setup(data)
 
 
 @runtime_checkable

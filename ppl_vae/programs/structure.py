@@ -12,7 +12,11 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 
-__all__ = ["Structure", "frames", "is_shapes_only", "sample_sites", "shapes_only"]
+__all__ = ["Structure", "TraceSites", "frames", "is_shapes_only", "sample_sites", "shapes_only"]
+
+
+TraceSites = Mapping[str, Mapping[str, Any]]
+"""Pyro's sample statements of one run, by site name."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ppl_vae import plots
 from ppl_vae.data import Data, Split
-from ppl_vae.evaluation._evaluate import Evaluation
+from ppl_vae.evaluation import Evaluation
 from ppl_vae.report.album import Album
+from ppl_vae.report.descriptions import data_name, headline, name_of, number, what_was_trained, without_evidence
 from ppl_vae.report.diagnosed import diagnosed
 from ppl_vae.report.html import Section, render
 from ppl_vae.report.imputation import imputed
@@ -18,7 +19,6 @@ from ppl_vae.report.latent_space import latent_space
 from ppl_vae.report.rows import prior_samples, reconstructions, under_conditions
 from ppl_vae.report.trust import trusted_rows
 from ppl_vae.report.view import MOST, View, look
-from ppl_vae.report.words import data_name, headline, name_of, number, what_was_trained, without_evidence
 from ppl_vae.runs.folder import Run
 from ppl_vae.saving.atomic import write
 

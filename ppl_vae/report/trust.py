@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ppl_vae import plots
-from ppl_vae.diagnostics._evidence.plot_khat import khat_scatter
-from ppl_vae.evaluation._evaluate import Evaluation
+from ppl_vae.diagnostics import khat_scatter
+from ppl_vae.evaluation import Evaluation
 from ppl_vae.report.album import Album, Picture, is_picture, limits_of
+from ppl_vae.report.descriptions import number
 from ppl_vae.report.html import Section
 from ppl_vae.report.view import View
-from ppl_vae.report.words import number
 from ppl_vae.weights.psis import khat_limit
 
 __all__ = ["trusted_rows"]

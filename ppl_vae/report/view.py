@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppl_vae.checks.analysis import analyse, preserved_randomness
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError
 from ppl_vae.prediction.coding import decode, decode_columns, encode
-from ppl_vae.prediction.latents import Latents, Sites, continuous_latents, draw_pair
+from ppl_vae.prediction.latents import Latents, TraceSites, continuous_latents, draw_pair
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import frames
 
 __all__ = ["View", "held_out", "look"]
@@ -211,7 +212,7 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
     )
 
 
-def _drawn(model: Sites, batch: Batch, schema: Schema) -> tuple[tuple[Field, ...], str, Field, Tensor]:
+def _drawn(model: TraceSites, batch: Batch, schema: Schema) -> tuple[tuple[Field, ...], str, Field, Tensor]:
     """The observed site to draw: a picture if there is one, else the largest; and the field that it shows.
 
     Of a table with a site for each column all columns, side by side.
@@ -260,7 +261,7 @@ def _is_class(field: Field) -> bool:
 
 
 def _classes(
-    pair: Pair, batch: Batch, guide: Sites, known: Collection[str], shared: Collection[str], seed: int
+    pair: Pair, batch: Batch, guide: TraceSites, known: Collection[str], shared: Collection[str], seed: int
 ) -> dict[str, Tensor]:
     """q(label | x) of the discrete latents of single rows that the guide draws, a label in the batch being hidden."""
     sites = [n for n, s in guide.items() if n not in {*known, *shared} and not s["infer"].get("is_auxiliary")]

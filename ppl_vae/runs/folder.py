@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ppl_vae.saving.atomic import write, write_json
 from ppl_vae.data import Data, Schema
 from ppl_vae.data.example import example
 from ppl_vae.errors import UserError
-from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.programs.program import Pair, Program
+from ppl_vae.programs.program import Pair, Program, prepare
+from ppl_vae.saving.atomic import write, write_json
 from ppl_vae.saving.specs import describe, rebuild
 
 if TYPE_CHECKING:
-    from ppl_vae.training._fit import Result
+    from ppl_vae.runs.result import Result
 
 __all__ = ["Run", "numbered", "open_run", "refuse_existing", "save_run"]
 
@@ -164,8 +163,7 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None, guide: C
         guide = guide if guide is not None else _rebuild("guide", info, known)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path / 'run.json'} is damaged ({error}): run the fit again") from error
-    if isinstance(guide, GeneratedGuide) and not guide.ready:
-        guide.setup(schema)
+    prepare(guide, schema)
     pair = Pair(model, guide)
     _load_weights(pair, schema, path / "weights.safetensors")
     return Run(path, pair.model.public, pair.guide.public, schema, _read_history(path), info)

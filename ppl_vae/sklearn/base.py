@@ -13,14 +13,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.checks.analysis import preserved_randomness
 from ppl_vae.data import Data, Schema, Split
 from ppl_vae.errors import UserError
-from ppl_vae.models._rows import RowModel
+from ppl_vae.models import RowModel
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.registry import catalog, construction
 from ppl_vae.sklearn.rows import by_column, halves, known_rows, new_rows
-from ppl_vae.training._fit import fit
+from ppl_vae.training import fit
 
 __all__ = ["VAEEstimator", "made", "plain"]
 

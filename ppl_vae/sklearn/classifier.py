@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from ppl_vae.data import Field, Schema, Split
 from ppl_vae.errors import UserError
 from ppl_vae.models import M2
-from ppl_vae.prediction._predict import predict
+from ppl_vae.prediction import predict
 from ppl_vae.sklearn.base import VAEEstimator, made, plain
 
 __all__ = ["SemiSupervisedVAEClassifier"]

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ppl_vae.data.example import blank
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation._evaluate import evaluate
+from ppl_vae.evaluation import evaluate
 from ppl_vae.models import VAE
 from ppl_vae.prediction.coding import decode, decode_columns, encode, simulate
 from ppl_vae.sklearn.base import VAEEstimator, made, plain

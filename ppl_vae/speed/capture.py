@@ -18,8 +18,9 @@ import pyro
 import torch
 from torch import Tensor, fx, nn
 
-from ppl_vae.checks.analysis import LastSite, preserved_randomness
 from ppl_vae.errors import UserError
+from ppl_vae.programs.execution import LastSite
+from ppl_vae.programs.randomness import preserved_randomness
 
 __all__ = ["Graph", "Uncapturable", "capture", "kept_buffers", "silenced"]
 

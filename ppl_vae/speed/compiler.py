@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.checks.analysis import preserved_randomness
 from ppl_vae.errors import UserError
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.speed.capture import Graph, silenced
 from ppl_vae.speed.factoring import factored
 

@@ -4,62 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 
-from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.bounds import ELBO
-from ppl_vae.checks.analysis import analyse, preserved_randomness, representative
-from ppl_vae.checks.linter import Finding, check
+from ppl_vae.checks.analysis import analyse, representative
+from ppl_vae.checks.linter import check
 from ppl_vae.checks.support import check_support
-from ppl_vae.data import Data, Schema, Split, as_split
+from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import ProgramError, UserError
-from ppl_vae.programs.program import Pair
+from ppl_vae.programs.program import Pair, prepare
+from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.runs.result import Best, Record, Result
 from ppl_vae.schedules import Schedule, as_schedule
-from ppl_vae.speed.lanes import Compile
+from ppl_vae.speed.device import pick_device
 from ppl_vae.speed.memory import kept_memory
+from ppl_vae.speed.modes import Compile
 from ppl_vae.speed.precision import Precision, check_precision, tensor_cores
 from ppl_vae.training.acceleration import accelerated
-from ppl_vae.training.loop import Best, Loop, NoOptimizer, Record, Settings, adam
+from ppl_vae.training.loop import Loop, NoOptimizer, Settings, adam
 from ppl_vae.training.steps import make_step
 from ppl_vae.training.stratified import stratified
 
-__all__ = ["Best", "Result", "fit"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What `fit` returns: the trained programs, the history (one dict per epoch) and the best epoch.
-
-    History keys: `epoch`, `train` and `validation` (the unweighted bound, nats per row, higher is better),
-    `objective` (what was maximised, with its KL weight `beta`), `rate`, `distortion`, `seconds`; with a last KL weight
-    other than 1 `validation_objective`, the weighted ELBO by which epochs are then judged. `findings` are the linter's
-    warnings, such as a site whose gradient is a score-function estimate.
-
-    Where the guide draws points (`Point`) none of these is a bound of anything: `train` is log p(x | f(x)) + log p(z)
-    minus the penalties, `rate` is what is taken off for them, `distortion` is -log p(x | f(x)), and `validation` is
-    the same as `train`, without noise or penalties, which are of training only.
-    """
-
-    model: Callable[..., Any]
-    guide: Callable[..., Any]
-    history: list[Record]
-    best: Best
-    bound: Any
-    schema: Schema
-    settings: dict[str, Any] = field(default_factory=dict)
-    data: Any = None
-    findings: tuple[Finding, ...] = ()
-
-    def save(self, path: str | Path) -> Path:
-        """Write a run folder (no pickle anywhere); see `ppl_vae.open_run`."""
-        from ppl_vae.runs.folder import save_run
-
-        return save_run(self, Path(path))
+__all__ = ["Best", "fit"]
 
 
 def fit(
@@ -145,8 +115,7 @@ def fit(
     _check_numbers(settings)
     bound = ELBO() if bound is None else bound
     train, validation = _splits(data)
-    if isinstance(guide, GeneratedGuide) and not guide.ready:
-        guide.setup(train)
+    prepare(guide, train)
     pair = Pair(model, guide)
     where = pick_device(device)
     check_precision(precision, where)
@@ -187,23 +156,6 @@ def fit(
         data,
         (*findings, *getattr(step, "findings", ())),
     )
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """The device that a name stands for; "auto" is CUDA where there is one.
-
-    Raises:
-        UserError: for an unknown device, or CUDA where there is none.
-    """
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {str(device)!r}: use auto, cpu or cuda") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda was asked for, but torch sees no CUDA device: use cpu or auto")
-    return chosen
 
 
 def _check_numbers(settings: Settings) -> None:

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from ppl_vae.errors import UserError
 from ppl_vae.programs.program import Batch
 from ppl_vae.speed.compiler import compiled
-from ppl_vae.speed.lanes import WAYS, Compile, Lane, Ways, check_mode
+from ppl_vae.speed.modes import MODES, Compile, Modes, ShapeRuns, check_mode
 from ppl_vae.training.step_graph import StepGraph
-from ppl_vae.training.steps import BoundStep, Outcome, PyroStep
+from ppl_vae.training.steps import BoundStep, PyroStep, StepOutcome
 
 __all__ = ["GraphStep", "accelerated"]
 
@@ -42,13 +42,13 @@ def accelerated(step: BoundStep | PyroStep, compile: Compile) -> BoundStep | Pyr
 
 
 @dataclass
-class _Lane(Lane):
+class _ShapeRuns(ShapeRuns):
     graph: StepGraph | None = None
     epochs: int = 0
 
     def back(self) -> None:
         super().back()
-        if self.way == "eager":
+        if self.mode == "eager":
             self.graph = None
         elif self.graph is not None:
             self.graph.use(self.graph.captured)
@@ -57,7 +57,7 @@ class _Lane(Lane):
 class GraphStep:
     """A `BoundStep` that is captured and compiled, at once ("on") or when that pays ("auto").
 
-    Batches of every shape have a lane of their own. What cannot be captured runs as it is; `findings` says which site,
+    Batches of every shape have a runs of their own. What cannot be captured runs as it is; `findings` says which site,
     and why. With "on" that is an error.
 
     Raises:
@@ -65,10 +65,10 @@ class GraphStep:
     """
 
     def __init__(self, step: BoundStep, mode: Literal["auto", "on"] = "auto") -> None:
-        self.step, self.ways = step, Ways(mode, "training")
+        self.step, self.modes = step, Modes(mode, "training")
         self.structure, self.evaluate = step.structure, step.evaluate
-        self.findings = self.ways.findings
-        self.lanes: dict[Any, _Lane] = {}
+        self.findings = self.modes.findings
+        self.by_shape: dict[Any, _ShapeRuns] = {}
         self.epochs_left, self.sizes = 0.0, Counter[int]()
         self.settings = _settings(step)
 
@@ -81,60 +81,60 @@ class GraphStep:
         self.epochs_left, self.sizes = epochs_left, Counter(sizes)
         settings = _settings(self.step)
         if settings != self.settings:
-            self.settings, self.lanes = settings, {}
-        for lane in self.lanes.values():
-            lane.due = self.ways.mode == "auto"
-            lane.epochs += 1
-            if lane.epochs.bit_count() == 1:
-                lane.uses = 0
+            self.settings, self.by_shape = settings, {}
+        for runs in self.by_shape.values():
+            runs.due = self.modes.compile == "auto"
+            runs.epochs += 1
+            if runs.epochs.bit_count() == 1:
+                runs.uses = 0
 
-    def __call__(self, batch: Batch, epoch: float) -> Outcome:
+    def __call__(self, batch: Batch, epoch: float) -> StepOutcome:
         """One update of all parameters."""
         key = tuple((n, v.shape, v.dtype) for n, v in batch.items()), self.step.pair.training
-        lane = self.lanes.setdefault(key, _Lane())
-        if lane.due:
-            lane.due = False
-            self._choose(lane, batch)
+        runs = self.by_shape.setdefault(key, _ShapeRuns())
+        if runs.due:
+            runs.due = False
+            self._choose(runs, batch)
         device = next(iter(batch.values())).device
-        start = lane.now(device)
-        outcome = self.step(batch, epoch) if lane.graph is None else self._replay(lane, lane.graph, batch, epoch)
-        lane.clock(lane.now(device) - start)
+        start = runs.now(device)
+        outcome = self.step(batch, epoch) if runs.graph is None else self._replay(runs, runs.graph, batch, epoch)
+        runs.clock(runs.now(device) - start)
         return outcome
 
-    def _replay(self, lane: _Lane, graph: StepGraph, batch: Batch, epoch: float) -> Outcome:
-        if not lane.is_due_for_proof():
+    def _replay(self, runs: _ShapeRuns, graph: StepGraph, batch: Batch, epoch: float) -> StepOutcome:
+        if not runs.is_due_for_proof():
             return graph.replay(batch, epoch)
         outcome, same = graph.proved(batch, epoch)
         if not same:
-            self.ways.close(
-                lane.way,
+            self.modes.close(
+                runs.mode,
                 None,
-                f"the {lane.way} step has other numbers than the eager one (something in Python changes from step to "
+                f"the {runs.mode} step has other numbers than the eager one (something in Python changes from step to "
                 "step, or a draw is not torch's)",
             )
-            lane.back()
+            runs.back()
         return outcome
 
-    def _choose(self, lane: _Lane, batch: Batch) -> None:
-        """Go on to the next way of running these steps where that pays; go back where it did not."""
+    def _choose(self, runs: _ShapeRuns, batch: Batch) -> None:
+        """Go on to the next mode of running these steps where that pays; go back where it did not."""
         rows = len(next(iter(batch.values())))
-        if self.ways.mode == "on":
-            self._change(lane, batch, "captured")
+        if self.modes.compile == "on":
+            self._change(runs, batch, "captured")
             if self.sizes[rows] >= ENOUGH * self.sizes.total():
-                self._change(lane, batch, "compiled")
+                self._change(runs, batch, "compiled")
             return
-        way = lane.best(self.epochs_left * self.sizes[rows], None if lane.graph is None else lane.graph.captured)
-        if WAYS.index(way) < WAYS.index(lane.way):
-            lane.back()
-        elif way != lane.way and way not in self.ways.closed:
-            self._change(lane, batch, way)
+        mode = runs.best(self.epochs_left * self.sizes[rows], None if runs.graph is None else runs.graph.captured)
+        if MODES.index(mode) < MODES.index(runs.mode):
+            runs.back()
+        elif mode != runs.mode and mode not in self.modes.closed:
+            self._change(runs, batch, mode)
 
-    def _change(self, lane: _Lane, batch: Batch, way: str) -> None:
-        with self.ways.opening(way, lane):
-            if way == "captured":
-                lane.graph = StepGraph(self.step, batch)
-            elif lane.graph is not None:
-                lane.graph.use(compiled(lane.graph.captured, lane.graph.inputs(batch, 0.0)))
+    def _change(self, runs: _ShapeRuns, batch: Batch, mode: str) -> None:
+        with self.modes.opening(mode, runs):
+            if mode == "captured":
+                runs.graph = StepGraph(self.step, batch)
+            elif runs.graph is not None:
+                runs.graph.use(compiled(runs.graph.captured, runs.graph.inputs(batch, 0.0)))
 
 
 def _settings(step: BoundStep) -> list[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae.checks.analysis import preserved_randomness
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Batch, Pair, Programs
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure, sample_sites
 
 __all__ = ["explain_divergence"]

@@ -12,30 +12,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.checks.analysis import preserved_randomness
 from ppl_vae.data import Split
 from ppl_vae.errors import UserError
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.runs.result import Best, Record
 from ppl_vae.schedules import Capacity, FreeBits, Schedule
 from ppl_vae.training.acceleration import GraphStep
 from ppl_vae.training.checkpoint import read_checkpoint, write_checkpoint
 from ppl_vae.training.divergence import explain_divergence
-from ppl_vae.training.steps import BoundStep, Outcome, PyroStep
-from ppl_vae.training.stratified import Strata
+from ppl_vae.training.steps import BoundStep, PyroStep, StepOutcome
+from ppl_vae.training.stratified import StratifiedBatches
 
-__all__ = ["Best", "Loop", "NoOptimizer", "Record", "Settings", "adam"]
+__all__ = ["Loop", "NoOptimizer", "Settings", "adam"]
 
-Record = dict[str, Any]
 
 CHECKPOINT_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Best:
-    """The epoch whose weights were kept, and its bound in nats per row (on validation rows if there are any)."""
-
-    epoch: int
-    bound: float
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class Loop:
         beta: Schedule,
         settings: Settings,
         on_epoch: Callable[[Record], None] | None,
-        strata: Strata | None = None,
+        strata: StratifiedBatches | None = None,
     ) -> None:
         self.pair, self.step, self.train, self.validation = pair, step, train, validation
         self.beta, self.settings, self.on_epoch = beta, settings, on_epoch
@@ -234,11 +226,11 @@ def _copy(pair: Pair) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in pair.state_dict().items()}
 
 
-def _mean(outcomes: list[Outcome], sizes: list[int], name: str) -> Record:
+def _mean(outcomes: list[StepOutcome], sizes: list[int], name: str) -> Record:
     """Averages over the rows of an epoch, read back from the device once."""
     weight = torch.tensor(sizes, dtype=torch.float64)
     weight = weight / weight.sum()
-    there = [field for field in Outcome._fields if getattr(outcomes[0], field) is not None]
+    there = [field for field in StepOutcome._fields if getattr(outcomes[0], field) is not None]
     columns = torch.stack([torch.stack([getattr(o, field) for o in outcomes]).double() for field in there]).cpu()
     seen = dict(zip(there, ((column * weight).sum().item() for column in columns), strict=True))
-    return {name if field == "bound" else field: seen.get(field) for field in Outcome._fields}
+    return {name if field == "bound" else field: seen.get(field) for field in StepOutcome._fields}

@@ -5,17 +5,19 @@ A change of beta, of the parameters or of the rows is another input, not another
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from ppl_vae.checks.analysis import preserved_randomness
 from ppl_vae.programs.program import Batch
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.speed.capture import Graph, Uncapturable, capture, kept_buffers
-from ppl_vae.training.steps import BoundStep, Outcome
+from ppl_vae.speed.proof import agree, generator_state
+from ppl_vae.training.steps import BoundStep, StepOutcome
 
-__all__ = ["StepGraph", "Values", "agree", "generator_state"]
+__all__ = [
+    "StepGraph",
+    "Values",
+]
 
 Values = list[Tensor | None]
 """The fields of an outcome, then the gradient of minus the objective for every parameter; None where there is none."""
@@ -63,11 +65,11 @@ class StepGraph:
         found = iter(self.fast(*self.inputs(batch, epoch)))
         return [next(found) if there else None for there in self.present]
 
-    def replay(self, batch: Batch, epoch: float) -> Outcome:
+    def replay(self, batch: Batch, epoch: float) -> StepOutcome:
         """One update of all parameters."""
         return self._update(self.values(batch, epoch))
 
-    def proved(self, batch: Batch, epoch: float) -> tuple[Outcome, bool]:
+    def proved(self, batch: Batch, epoch: float) -> tuple[StepOutcome, bool]:
         """One update as the eager step makes it, and whether the graph has the same numbers and draws."""
         with kept_buffers(self.step.pair), preserved_randomness():
             values = self.values(batch, epoch)
@@ -76,13 +78,13 @@ class StepGraph:
         same = torch.equal(state, generator_state(batch)) and agree(values, expected)
         return self._update(expected), same
 
-    def _update(self, values: Values) -> Outcome:
-        fields = len(Outcome._fields)
+    def _update(self, values: Values) -> StepOutcome:
+        fields = len(StepOutcome._fields)
         for parameter, gradient in zip(self.parameters, values[fields:], strict=True):
             parameter.grad = gradient
         if any(self.present[fields:]):
             self.step.optimizer.step()
-        return Outcome(*values[:fields])  # type: ignore[arg-type]
+        return StepOutcome(*values[:fields])  # type: ignore[arg-type]
 
     def use(self, graph: Graph) -> None:
         """Run another form of the captured graph."""
@@ -94,25 +96,3 @@ def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
-
-
-def generator_state(batch: Batch) -> Tensor:
-    """The state of the generator that a program draws from on the device of its rows."""
-    device = next(iter(batch.values())).device
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def agree(values: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> bool:
-    """Whether two lists of values are equal up to rounding, which flows and float32 may enlarge.
-
-    Every tensor is compared by its norm; small ones with a hundredth of the largest gradient.
-    """
-    if [v is None for v in values] != [v is None for v in expected]:
-        return False
-    pairs = [(a.double(), b.double()) for a, b in zip(values, expected, strict=True) if a is not None and b is not None]
-    norms = torch.stack([b.norm() for _, b in pairs])
-    if not bool(torch.isfinite(norms).all()):
-        return True  # a diverging step is explained elsewhere
-    apart = torch.stack([(a - b).norm() for a, b in pairs])
-    rounding = max(torch.finfo(v.dtype).eps for v in expected if v is not None) ** (1 / 3)
-    return bool((apart <= rounding * (norms + 0.01 * norms.max() + 1e-12)).all())

@@ -20,10 +20,10 @@ from ppl_vae.programs.structure import Structure
 from ppl_vae.schedules import Capacity, FreeBits, Schedule, like
 from ppl_vae.speed.precision import products
 
-__all__ = ["BoundStep", "Outcome", "PyroStep", "make_step"]
+__all__ = ["BoundStep", "PyroStep", "StepOutcome", "make_step"]
 
 
-class Outcome(NamedTuple):
+class StepOutcome(NamedTuple):
     """What a step saw, nats per row, as tensors on the device: nothing is read back within an epoch."""
 
     bound: Tensor
@@ -53,7 +53,7 @@ class BoundStep:
         # The parts of a weight that was summed over discrete values have no rate of their own.
         self.splits = not (structure.enumerates and bound.discrete == "marginal")
 
-    def __call__(self, batch: Batch, epoch: float) -> Outcome:
+    def __call__(self, batch: Batch, epoch: float) -> StepOutcome:
         """One update of all parameters."""
         self.optimizer.zero_grad(set_to_none=True)
         outcome = self.outcome(batch, *self.levels(epoch))
@@ -67,7 +67,7 @@ class BoundStep:
         beta = self.beta(epoch)
         return beta, self.beta.level(epoch) if isinstance(self.beta, FreeBits | Capacity) else beta
 
-    def outcome(self, batch: Batch, beta: float | Tensor, level: float | Tensor) -> Outcome:
+    def outcome(self, batch: Batch, beta: float | Tensor, level: float | Tensor) -> StepOutcome:
         """What one step sees, before any update; the objective carries its gradient."""
         with self.products():
             weights = self.bound.weigh(self.pair, self.structure, batch, beta)
@@ -83,7 +83,7 @@ class BoundStep:
         return self._outcome(weights, objective, self._mean)
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Outcome:
+    def evaluate(self, batch: Batch) -> StepOutcome:
         """The bound of some rows, without an update."""
         weights = self.bound.weigh(self.pair, self.structure, batch)
         return self._outcome(weights, self.bound.reduce(weights).mean(), torch.mean)
@@ -93,12 +93,12 @@ class BoundStep:
         return rows.mean() if self.row_weights is None else (rows * self.row_weights.to(rows.dtype)).mean()
 
     @torch.no_grad()
-    def _outcome(self, weights: Any, objective: Tensor, mean: Callable[[Tensor], Tensor]) -> Outcome:
+    def _outcome(self, weights: Any, objective: Tensor, mean: Callable[[Tensor], Tensor]) -> StepOutcome:
         shared = 0.0 if weights.log_global is None else weights.log_global.mean() / self.rows
         bound = mean(self.bound.reduce(weights)) + shared
         if not self.splits:
-            return Outcome(bound, objective)
-        return Outcome(bound, objective, mean(weights.rate) - shared, -mean(weights.log_likelihood))
+            return StepOutcome(bound, objective)
+        return StepOutcome(bound, objective, mean(weights.rate) - shared, -mean(weights.log_likelihood))
 
 
 class PyroStep:
@@ -132,18 +132,18 @@ class PyroStep:
         parameters = [p for p in pair.parameters() if p.requires_grad]
         self.svi = SVI(self.scale(model), _announce(self.scale(guide), parameters), _Adapter(optimizer), bound)
 
-    def __call__(self, batch: Batch, epoch: float) -> Outcome:
+    def __call__(self, batch: Batch, epoch: float) -> StepOutcome:
         """One update; Pyro reads the loss back at every step."""
         return self._outcome(self.svi.step, batch, self.rows)
 
-    def evaluate(self, batch: Batch) -> Outcome:
+    def evaluate(self, batch: Batch) -> StepOutcome:
         """The bound of some rows, without an update."""
         return self._outcome(self.svi.evaluate_loss, batch, len(next(iter(batch.values()))))
 
-    def _outcome(self, loss: Callable[..., float], batch: Batch, rows: int) -> Outcome:
+    def _outcome(self, loss: Callable[..., float], batch: Batch, rows: int) -> StepOutcome:
         self.scale.factor = 1.0 if self.structure.rows_total else rows / len(next(iter(batch.values())))
         value = torch.tensor(-loss(**batch) / (self.structure.rows_total or rows))
-        return Outcome(value, value)
+        return StepOutcome(value, value)
 
 
 def _announce(program: Any, parameters: list[Any]) -> Any:

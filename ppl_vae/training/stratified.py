@@ -14,10 +14,10 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError
 from ppl_vae.programs.structure import Structure
 
-__all__ = ["Strata", "stratified"]
+__all__ = ["StratifiedBatches", "stratified"]
 
 
-class Strata:
+class StratifiedBatches:
     """Stratified batches: B_s of B rows from stratum s of N_s rows, each weighted by (N_s / N) / (B_s / B).
 
     With L labels among N rows a batch of B rows drawn at random has B L / N of them, often none. Here every batch has
@@ -35,7 +35,7 @@ class Strata:
         UserError: if the share is not between 0 and 1, or either kind of rows does not exist.
 
     Example:
-        >>> strata = Strata(torch.arange(100) < 10, batch_size=20, share=0.5)
+        >>> strata = StratifiedBatches(torch.arange(100) < 10, batch_size=20, share=0.5)
         >>> [int((index < 10).sum()) for index in strata.batches(torch.Generator())]
         [10, 10, 10, 10, 10]
         >>> strata.weights[0], strata.weights[-1]
@@ -71,7 +71,7 @@ class Strata:
         return part[torch.cat(order)[: self.steps * count]].reshape(self.steps, count)
 
 
-def stratified(train: Split, structure: Structure, bound: Any, batch_size: int, share: float) -> Strata:
+def stratified(train: Split, structure: Structure, bound: Any, batch_size: int, share: float) -> StratifiedBatches:
     """The strata of training rows: those in which a latent of the guide is observed, and the others.
 
     Raises:
@@ -94,4 +94,4 @@ def stratified(train: Split, structure: Structure, bound: Any, batch_size: int, 
             f"label_share looks for the field {absent[0]!r} of site {absent[0]!r}, and there is none: name it so"
         )
     seen = [~missing_in(fields[name].kind, train[name]).reshape(len(train), -1).any(1) for name in sites]
-    return Strata(torch.stack(seen).any(0), batch_size, share)
+    return StratifiedBatches(torch.stack(seen).any(0), batch_size, share)

@@ -15,7 +15,7 @@ from pyro.ops.rings import SampleRing
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.programs.execution import Run, for_particles, run, traced
+from ppl_vae.programs.execution import PairTrace, for_particles, run, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, frames, sample_sites
@@ -50,7 +50,7 @@ def completed(pair: Pair, structure: Structure, batch: Batch, particles: int) ->
     )
 
 
-def _complete(pair: Pair, batch: Batch, drawn: Run) -> Particles:
+def _complete(pair: Pair, batch: Batch, drawn: PairTrace) -> Particles:
     structure, factors = drawn.structure, _Drawing(drawn)
     parts = factors.marginal() if structure.enumerates else factors.plain()
     values = factors.posterior_values() if structure.enumerates else {}

@@ -20,11 +20,11 @@ from torch.distributions import kl_divergence
 
 from ppl_vae.errors import UserError
 from ppl_vae.programs.density import is_point_mass
-from ppl_vae.programs.execution import Run
+from ppl_vae.programs.execution import PairTrace
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.structure import Structure, frames, sample_sites
 
-__all__ = ["Factor", "Factors", "Parts", "by_row"]
+__all__ = ["Factor", "Factors", "WeightParts", "by_row"]
 
 
 class Factor(NamedTuple):
@@ -36,7 +36,7 @@ class Factor(NamedTuple):
     log: Tensor
 
 
-class Parts(NamedTuple):
+class WeightParts(NamedTuple):
     """What a reduction gives: the log weight's parts [particle, row] and the rate of every latent site."""
 
     log_likelihood: Tensor
@@ -51,7 +51,7 @@ class Parts(NamedTuple):
 class Factors:
     """The factors of a run; `plain`, `expectation` and `marginal` reduce them to parts [particle, row]."""
 
-    def __init__(self, run: Run, analytic_kl: bool = False) -> None:
+    def __init__(self, run: PairTrace, analytic_kl: bool = False) -> None:
         self.run, self.structure, self.particles = run, run.structure, run.particles
         self.guide_sites = sample_sites(run.guide)
         self.model_sites = sample_sites(run.model)
@@ -154,11 +154,11 @@ class Factors:
 
     # -- reductions ------------------------------------------------------------------------------------------
 
-    def plain(self) -> Parts:
+    def plain(self) -> WeightParts:
         """Without summed latents: add up every site's factor."""
         return self._collect((f.part, f.name, self._reduce(f.part, f.name, f.log)) for f in self.factors)
 
-    def expectation(self) -> Parts:
+    def expectation(self) -> WeightParts:
         """Each part as its expectation under the guide's classifiers; latents of the model alone summed out."""
         self._name_dims()
         alone = {self._symbol(self.model_sites[n]) for n in self.structure.summed_model}
@@ -173,7 +173,7 @@ class Factors:
         classifiers = self._classifiers()
         return self._collect((p, n, self._reduce(p, n, self._expect(log, classifiers))) for p, n, log in terms)
 
-    def marginal(self, beta: float | Tensor = 1.0) -> Parts:
+    def marginal(self, beta: float | Tensor = 1.0) -> WeightParts:
         """log of the sum over all discrete values of p / q, where q is the density of the drawn latents alone."""
         summed = set(self._symbols_of_joint().values())
         terms = []
@@ -198,7 +198,7 @@ class Factors:
         names = self.structure.summed_guide | self.structure.summed_model
         return {name: self._symbol(self._summed_site(name)) for name in sorted(names)}
 
-    def _collect(self, terms: Iterable[tuple[str, str, Tensor]]) -> Parts:
+    def _collect(self, terms: Iterable[tuple[str, str, Tensor]]) -> WeightParts:
         sums: dict[str, Tensor] = {}
         by_site: dict[str, Tensor] = {}
         for part, name, log in terms:
@@ -211,7 +211,7 @@ class Factors:
             raise UserError("the pair has no factor inside its data plate: put the rows' statements into it")
         zero = torch.zeros_like(some)
         score = [self._reduce("guide", name, self._over_values(log_q)) for name, log_q in self.score]
-        return Parts(
+        return WeightParts(
             log_likelihood=sums.get("likelihood", zero),
             log_prior=sums.get("prior", zero),
             log_guide=-sums.get("guide", zero),

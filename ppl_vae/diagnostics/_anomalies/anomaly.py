@@ -16,7 +16,7 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._anomalies.auc import AUC, auc, auc_difference
 from ppl_vae.diagnostics._anomalies.baselines import independent_entries, pca_reconstruction
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation._evaluate import Evaluation, evaluate
+from ppl_vae.evaluation import Evaluation, evaluate
 from ppl_vae.programs.program import Program
 
 if TYPE_CHECKING:

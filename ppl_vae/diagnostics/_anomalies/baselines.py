@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.data import Field, Split
-from ppl_vae.diagnostics._criticism.features import matrices, with_gaps
+from ppl_vae.diagnostics._common.features import matrices, with_gaps
 
 __all__ = ["independent_entries", "pca_reconstruction"]
 

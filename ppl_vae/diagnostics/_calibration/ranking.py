@@ -13,19 +13,19 @@ from torch.nn.functional import one_hot
 
 from ppl_vae.data import Schema
 from ppl_vae.data.convert import missing_in
-from ppl_vae.diagnostics._collapse.usage import class_probabilities, class_value, levels_of
-from ppl_vae.diagnostics.simulation import drawings, entries, entry_names, log_joint, simulated, specific
+from ppl_vae.diagnostics._common.classes import class_probabilities, class_value, levels_of
+from ppl_vae.diagnostics._common.simulation import drawings, entries, entry_names, log_joint, simulated, specific
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import Passes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
 
-__all__ = ["JOINT", "Labels", "Tally", "joined", "ranked"]
+__all__ = ["JOINT", "ClassRanks", "Tally", "joined", "ranked"]
 
 JOINT = "log p(x, z)"
 """The quantity of all latents together whose rank shows a wrong dependence between them."""
 
-Labels = tuple[np.ndarray, np.ndarray]
+ClassRanks = tuple[np.ndarray, np.ndarray]
 """Probabilities [row, level] and true classes [row]."""
 
 
@@ -88,10 +88,10 @@ def _tally(structure: Structure, name: str, site: Mapping[str, Any], schema: Sch
     return Tally(names, truth, latent, levels_of(site["fn"]))
 
 
-def joined(parts: list[dict[str, Tally]], draws: int) -> tuple[dict[str, Tensor], dict[str, Labels], list[str]]:
+def joined(parts: list[dict[str, Tally]], draws: int) -> tuple[dict[str, Tensor], dict[str, ClassRanks], list[str]]:
     """Ranks by entry (-1 where it was observed), probabilities and true classes of classes; what was left out."""
     ranks: dict[str, Tensor] = {}
-    classes: dict[str, Labels] = {}
+    classes: dict[str, ClassRanks] = {}
     notes = []
     for site, first in parts[0].items():
         latent, less, equal = (
@@ -111,7 +111,7 @@ def joined(parts: list[dict[str, Tally]], draws: int) -> tuple[dict[str, Tensor]
     return ranks, classes, notes
 
 
-def _labels(tallies: list[Tally], entry: int, latent: Tensor, draws: int) -> Labels:
+def _labels(tallies: list[Tally], entry: int, latent: Tensor, draws: int) -> ClassRanks:
     """Probabilities and true classes of the rows in which a class is latent.
 
     Where q(y | x) is known only by draws that depend on other latents, the probabilities are the shares of each class

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ppl_vae.data import as_split
-from ppl_vae.diagnostics._calibration.ranking import JOINT, Labels, joined, ranked
+from ppl_vae.diagnostics._calibration.ranking import JOINT, ClassRanks, joined, ranked
 from ppl_vae.diagnostics._calibration.ranks import holm, rank_tests
 from ppl_vae.diagnostics._calibration.reliability import Reliability, reliability
-from ppl_vae.diagnostics.simulation import resampled, specific
+from ppl_vae.diagnostics._common.simulation import resampled, specific
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.programs.program import Pair
@@ -91,7 +91,7 @@ class Calibration:
     @property
     def verdict(self) -> str:
         """What this means, in plain words, and what to try."""
-        from ppl_vae.diagnostics.words import calibration_verdict
+        from ppl_vae.diagnostics._calibration.verdict import calibration_verdict
 
         return calibration_verdict(self)
 
@@ -196,7 +196,7 @@ def calibration(
 
 
 def _judged(
-    ranks: dict[str, Tensor], classes: dict[str, Labels], draws: int, seed: int, notes: tuple[str, ...]
+    ranks: dict[str, Tensor], classes: dict[str, ClassRanks], draws: int, seed: int, notes: tuple[str, ...]
 ) -> Calibration:
     found = {name: rank_tests(column[column >= 0].numpy(), draws) for name, column in ranks.items()}
     tests = [(name, what, getattr(t, what)) for name, t in found.items() for what in ("uniform", "symmetric", "spread")]

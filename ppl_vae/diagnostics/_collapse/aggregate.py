@@ -15,22 +15,28 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions.transforms import IndependentTransform
 
-from ppl_vae.distributions import single
+from ppl_vae.distributions import unwrapped
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE
 from ppl_vae.nn.flows import NoInverse
 from ppl_vae.programs.execution import for_particles, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
 from ppl_vae.weights.completion import expanded
 from ppl_vae.weights.factors import by_row
 
-__all__ = ["Estimate", "Sites", "aggregate_log_density", "elementwise", "estimated", "marginals", "total_correlation"]
+__all__ = [
+    "MeanOverDraws",
+    "TraceSites",
+    "aggregate_log_density",
+    "elementwise",
+    "estimated",
+    "marginals",
+    "total_correlation",
+]
 
-Sites = Mapping[str, Mapping[str, Any]]
 
-
-class Estimate(NamedTuple):
+class MeanOverDraws(NamedTuple):
     """A number in nats, and its Monte Carlo standard error."""
 
     value: float
@@ -38,7 +44,7 @@ class Estimate(NamedTuple):
 
 
 def aggregate_log_density(
-    pair: Pair, structure: Structure, batches: Sequence[Batch], drawn: Sequence[Sites]
+    pair: Pair, structure: Structure, batches: Sequence[Batch], drawn: Sequence[TraceSites]
 ) -> Float[Tensor, " row"]:
     """log (1/N) sum_j q(z_i | x_j) of one draw z_i of each of N rows, of all latents together, in nats.
 
@@ -65,7 +71,7 @@ def aggregate_log_density(
     return torch.cat(columns) - math.log(sum(len(next(iter(batch.values()))) for batch in batches))
 
 
-def _values(structure: Structure, sites: Sites) -> dict[str, Tensor]:
+def _values(structure: Structure, sites: TraceSites) -> dict[str, Tensor]:
     """One draw of each row as draws for whatever row, [row, plates with one row, *event]; pieces of joint draws not."""
     names = [name for name in structure.latents if sites[name]["infer"].get("joint", name) == name]
     return {name: _points(structure, sites[name]) for name in names}
@@ -123,7 +129,7 @@ def elementwise(fn: Any) -> Any:
         >>> elementwise(dist.MultivariateNormal(torch.zeros(3), torch.eye(3))) is None
         True
     """
-    fn = single(fn)
+    fn = unwrapped(fn)
     if isinstance(fn, dist.TransformedDistribution) and fn.event_dim:
         base, steps = elementwise(fn.base_dist), [_of_entries(step) for step in fn.transforms]
         if base is None or any(step is None for step in steps):
@@ -140,13 +146,13 @@ def _of_entries(transform: Any) -> Any:
 
 def marginals(fn: Any) -> Any:
     """The distributions of the single entries of an event, where they are known; else None."""
-    base = single(fn)
+    base = unwrapped(fn)
     if isinstance(base, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
         return dist.Normal(base.mean, base.variance.sqrt())
     return elementwise(fn)
 
 
-def total_correlation(structure: Structure, name: str, drawn: Sequence[Sites]) -> Estimate | None:
+def total_correlation(structure: Structure, name: str, drawn: Sequence[TraceSites]) -> MeanOverDraws | None:
     """KL(q(z) || prod_j q(z_j)) of one site's entries under the aggregate posterior, in nats; None if not known.
 
     A site that depends on earlier latents is mixed over one draw of them for each row. Densities of mixtures of N rows
@@ -176,6 +182,8 @@ def _columns(log_q: Tensor, row: int) -> Tensor:
     return log_q.reshape(*log_q.shape[:2], -1)
 
 
-def estimated(values: Tensor) -> Estimate:
+def estimated(values: Tensor) -> MeanOverDraws:
     """The mean of independent values, and its standard error."""
-    return Estimate(float(values.mean()), float(values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan)
+    return MeanOverDraws(
+        float(values.mean()), float(values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan
+    )

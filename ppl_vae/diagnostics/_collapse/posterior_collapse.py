@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ppl_vae.data import Split, as_split
 from ppl_vae.data.convert import missing_in
-from ppl_vae.diagnostics._collapse.aggregate import Estimate
+from ppl_vae.diagnostics._collapse.aggregate import MeanOverDraws
 from ppl_vae.diagnostics._collapse.surgery import NOTHING, surgery
 from ppl_vae.diagnostics._collapse.usage import Column, estimate, prior_moments, used
-from ppl_vae.diagnostics.simulation import contiguous, resampled, specific
+from ppl_vae.diagnostics._common.simulation import contiguous, resampled, specific
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.prediction.latents import ACTIVE
@@ -89,10 +89,10 @@ class Collapse:
     kl: Float[Tensor, " latent"]
     shift: Float[Tensor, " latent"]
     spread: Float[Tensor, " latent"]
-    site_kl: Mapping[str, Estimate]
-    mutual_information: Estimate
-    marginal_kl: Estimate
-    total_correlation: Mapping[str, Estimate]
+    site_kl: Mapping[str, MeanOverDraws]
+    mutual_information: MeanOverDraws
+    marginal_kl: MeanOverDraws
+    total_correlation: Mapping[str, MeanOverDraws]
     classes: Mapping[str, Usage]
     notes: tuple[str, ...] = ()
 
@@ -121,7 +121,7 @@ class Collapse:
     @property
     def verdict(self) -> str:
         """What this means, in plain words, and what to try."""
-        from ppl_vae.diagnostics.words import collapse_verdict
+        from ppl_vae.diagnostics._collapse.verdict import collapse_verdict
 
         return collapse_verdict(self)
 

@@ -8,22 +8,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ppl_vae.diagnostics._collapse.aggregate import Estimate, Sites, aggregate_log_density, estimated, total_correlation
-from ppl_vae.diagnostics._collapse.usage import levels_of
-from ppl_vae.diagnostics.simulation import drawings, log_joint, specific
-from ppl_vae.distributions import single
+from ppl_vae.diagnostics._collapse.aggregate import (
+    MeanOverDraws,
+    TraceSites,
+    aggregate_log_density,
+    estimated,
+    total_correlation,
+)
+from ppl_vae.diagnostics._common.classes import levels_of
+from ppl_vae.diagnostics._common.simulation import drawings, log_joint, specific
+from ppl_vae.distributions import unwrapped
 from ppl_vae.nn.flows import NoInverse
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, sample_sites
 
 __all__ = ["NOTHING", "surgery"]
 
-NOTHING = Estimate(math.nan, math.nan)
+NOTHING = MeanOverDraws(math.nan, math.nan)
 
 
 def surgery(
     pair: Pair, structure: Structure, batches: list[dict[str, Tensor]]
-) -> tuple[Estimate, Estimate, dict[str, Estimate], list[str]]:
+) -> tuple[MeanOverDraws, MeanOverDraws, dict[str, MeanOverDraws], list[str]]:
     """I_q(x; z), KL(q(z) || p(z)), total correlations by site, and what of these cannot be had.
 
     Source: Hoffman & Johnson 2016, ELBO surgery, NIPS workshop on advances in approximate Bayesian inference.
@@ -48,7 +54,7 @@ def surgery(
 
 def _one_draw(
     pair: Pair, structure: Structure, batches: list[dict[str, Tensor]]
-) -> tuple[Sequence[Sites], Tensor, Tensor]:
+) -> tuple[Sequence[TraceSites], Tensor, Tensor]:
     """The guide's sites, log q(z | x) and log p(z), of one draw of each row."""
     drawn, log_q, log_p = [], [], []
     for batch in batches:
@@ -59,7 +65,7 @@ def _one_draw(
     return drawn, torch.cat(log_q), torch.cat(log_p)
 
 
-def _correlations(structure: Structure, drawn: Sequence[Sites]) -> tuple[dict[str, Estimate], list[str]]:
+def _correlations(structure: Structure, drawn: Sequence[TraceSites]) -> tuple[dict[str, MeanOverDraws], list[str]]:
     found, unknown = {}, []
     for name in structure.latents:
         site = drawn[0][name]
@@ -69,14 +75,14 @@ def _correlations(structure: Structure, drawn: Sequence[Sites]) -> tuple[dict[st
         result = total_correlation(structure, name, drawn)
         if result is None:
             unknown.append(
-                f"no total correlation of {name}: {type(single(site['fn'])).__name__} has no known marginals"
+                f"no total correlation of {name}: {type(unwrapped(site['fn'])).__name__} has no known marginals"
             )
         else:
             found[name] = result
     return found, unknown
 
 
-def _depends_on_row(pair: Pair, structure: Structure, batch: Batch, drawn: Sites) -> bool:
+def _depends_on_row(pair: Pair, structure: Structure, batch: Batch, drawn: TraceSites) -> bool:
     """Whether the same latents have another prior density in other rows."""
     latents = {name: drawn[name]["value"] for name in specific(structure)}
     order = torch.randperm(len(next(iter(batch.values()))))

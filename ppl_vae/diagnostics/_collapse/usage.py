@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.diagnostics._collapse.aggregate import Estimate, elementwise
-from ppl_vae.diagnostics.simulation import drawings, entries, entry_names, specific
-from ppl_vae.distributions import probabilities, single
+from ppl_vae.diagnostics._collapse.aggregate import MeanOverDraws, elementwise
+from ppl_vae.diagnostics._common.classes import class_probabilities, class_value, levels_of
+from ppl_vae.diagnostics._common.simulation import drawings, entries, entry_names, specific
 from ppl_vae.prediction.coding import posterior_mean
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, sample_sites
 
-__all__ = ["Column", "Use", "class_probabilities", "class_value", "estimate", "levels_of", "prior_moments", "used"]
+__all__ = ["Column", "Use", "estimate", "prior_moments", "used"]
 
 PRIOR_DRAWS = 4000
 """Latents drawn from the prior to know its mean and deviation, at least."""
 
-Site = Mapping[str, Any]
+TraceSite = Mapping[str, Any]
 
 
 @dataclass
@@ -94,7 +92,7 @@ def used(pair: Pair, structure: Structure, batch: Batch, sizes: Sequence[int]) -
     return found
 
 
-def _add(column: Column, structure: Structure, site: Site, kl: Tensor | None, particles: int, first: int) -> None:
+def _add(column: Column, structure: Structure, site: TraceSite, kl: Tensor | None, particles: int, first: int) -> None:
     """Take in some draws of a continuous site, the first of which belong to the first half."""
     values = entries(structure, site, site["value"], particles)
     means = entries(structure, site, posterior_mean(site), particles)
@@ -107,7 +105,7 @@ def _add(column: Column, structure: Structure, site: Site, kl: Tensor | None, pa
     column.kl = None if kl is None or column.kl is None else column.kl + kl.sum(0)
 
 
-def _kl(structure: Structure, q_site: Site, p_site: Site, particles: int) -> Tensor | None:
+def _kl(structure: Structure, q_site: TraceSite, p_site: TraceSite, particles: int) -> Tensor | None:
     """KL of each entry in closed form, or log q - log p of the draws, [particle, row, entry]; None if not by entry."""
     if "joint" in q_site["infer"] or q_site["mask"] is not None or p_site["mask"] is not None:
         return None
@@ -140,30 +138,8 @@ def prior_moments(pair: Pair, structure: Structure, batches: Sequence[Batch]) ->
 # -- classes -------------------------------------------------------------------------------------------------------
 
 
-def levels_of(fn: Any) -> int:
-    """The number of classes of a latent without an order, else 0."""
-    base = single(fn)
-    if isinstance(base, dist.Categorical | dist.OneHotCategorical):
-        return int(base.probs.shape[-1])
-    return 2 * isinstance(base, dist.Bernoulli)
-
-
-def class_value(site: Site) -> Tensor:
-    """A site's value; one-hot vectors as the number of their class."""
-    one_hot = isinstance(single(site["fn"]), dist.OneHotCategorical)
-    return site["value"].argmax(-1, keepdim=True) if one_hot else site["value"]
-
-
-def class_probabilities(structure: Structure, site: Site, particles: int) -> Tensor:
-    """The probabilities of the classes of a site, [particle, row, entry, level]."""
-    event = site["fn"].event_dim + (not isinstance(single(site["fn"]), dist.OneHotCategorical))
-    shaped = {**site, "fn": SimpleNamespace(event_dim=event)}
-    found = entries(structure, shaped, probabilities(site["fn"]), particles)
-    return found.unflatten(-1, (-1, levels_of(site["fn"])))
-
-
-def estimate(parts: Sequence[tuple[Tensor, Tensor]], draws: int) -> Estimate:
+def estimate(parts: Sequence[tuple[Tensor, Tensor]], draws: int) -> MeanOverDraws:
     """From sums over draws of a number and of its square, [row]: the mean, and its Monte Carlo standard error."""
     mean, square = (torch.cat(column) / draws for column in zip(*parts, strict=True))
     variance = (square - mean.square()).clamp(min=0) / max(draws - 1, 1)
-    return Estimate(float(mean.mean()), float(variance.sum().sqrt() / len(mean)))
+    return MeanOverDraws(float(mean.mean()), float(variance.sum().sqrt() / len(mean)))

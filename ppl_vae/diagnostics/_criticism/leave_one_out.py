@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ppl_vae.diagnostics._criticism.features import is_nominal
+from ppl_vae.diagnostics._common.features import is_nominal
+from ppl_vae.diagnostics._common.multiple_tests import holm
 from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.left_out import left_out, refuse_field
 from ppl_vae.diagnostics._criticism.uniformity import Uniformity, uniformity
-from ppl_vae.diagnostics.several import holm
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, passes
 from ppl_vae.programs.program import Pair

@@ -9,7 +9,7 @@ from ppl_vae.autoguide.inversion import ancestors, dependencies
 from ppl_vae.data import Field
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._criticism.cdf import at_most
-from ppl_vae.distributions import single
+from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.evaluation.passes import Passes
 from ppl_vae.prediction.filling import Target, observing
@@ -37,7 +37,7 @@ def refuse_field(pair: Pair, plan: Passes, field: Field) -> None:
         raise UserError(f"site {held[0]!r} is a latent in rows without it: see ppl_vae.predict for its probabilities")
     (sites,) = completed(pair, plan.structure, batch, 1).sites
     for target in targets:
-        base = single(sites[target.site]["fn"])
+        base = unwrapped(sites[target.site]["fn"])
         if base.event_dim:
             raise UserError(
                 f"site {target.site!r} observes the entries of field {field.name!r} together, as a "
@@ -69,7 +69,7 @@ def left_out(pair: Pair, plan: Passes, field: Field, batch: dict[str, Tensor]) -
         for sites in particles.sites:
             for i, target in enumerate(targets):
                 site = sites[target.site]
-                base, value = single(site["fn"]), site["value"]
+                base, value = unwrapped(site["fn"]), site["value"]
                 low, high = at_most(base, value)
                 discrete = discrete or bool(getattr(base.support, "is_discrete", False))
                 for column, part in zip(found[i], (base.log_prob(value), low, high), strict=True):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.data import Field, Split
-from ppl_vae.diagnostics._criticism.features import with_gaps
+from ppl_vae.diagnostics._common.features import with_gaps
 from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.replicas import FromGuide, FromPrior, Rows
 from ppl_vae.diagnostics._criticism.statistics import defaults, of_pairs

@@ -12,7 +12,7 @@ from torch import Tensor
 from ppl_vae.checks.contract import data_plate
 from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
-from ppl_vae.diagnostics.simulation import contiguous
+from ppl_vae.diagnostics._common.simulation import contiguous
 from ppl_vae.errors import NoDensity, UserError
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes
 from ppl_vae.prediction.filling import Target, observing

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Field
-from ppl_vae.diagnostics._criticism.features import is_nominal, with_gaps
+from ppl_vae.diagnostics._common.features import is_nominal, with_gaps
 
 __all__ = ["Statistic", "defaults", "of_pairs"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.data.convert import missing_in
+from ppl_vae.diagnostics._common.features import matrices
+from ppl_vae.diagnostics._common.multiple_tests import holm
 from ppl_vae.diagnostics._criticism.distances import TwoSampleTest, classifier_two_sample, mmd, sliced_wasserstein
-from ppl_vae.diagnostics._criticism.features import matrices
 from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.replicas import FromPrior
-from ppl_vae.diagnostics.several import holm
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.evaluation.passes import judging
 from ppl_vae.programs.program import Pair

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.diagnostics._evidence.bridge import Start
-from ppl_vae.diagnostics._evidence.ladder import Settings, ladder
+from ppl_vae.diagnostics._evidence.ladder import LadderSettings, ladder
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation._evaluate import evidence_of
-from ppl_vae.speed.lanes import Compile
+from ppl_vae.evaluation import evidence_of
+from ppl_vae.speed.modes import Compile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -186,7 +186,7 @@ def annealed_evidence(
         >>> bool(((found.log_evidence - exact).abs() < 4 * found.log_evidence_se).all())
         True
     """
-    settings = Settings(chains, temperatures, steps, step_size)
+    settings = LadderSettings(chains, temperatures, steps, step_size)
     with ladder(model, guide, data, settings, start, seed=seed, compile=compile, floats_at_once=floats_at_once) as (
         _,
         batches,

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Split, as_split
+from ppl_vae.diagnostics._common.simulation import simulated
 from ppl_vae.diagnostics._evidence.annealing import acceptance_words
 from ppl_vae.diagnostics._evidence.bridge import Start
-from ppl_vae.diagnostics._evidence.ladder import Climb, Settings, ladder
-from ppl_vae.diagnostics.simulation import simulated
+from ppl_vae.diagnostics._evidence.ladder import Climb, LadderSettings, ladder
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation._evaluate import evidence_of
+from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.passes import judging, some_rows
 from ppl_vae.programs.program import Pair
-from ppl_vae.speed.lanes import Compile
+from ppl_vae.speed.modes import Compile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,7 +174,7 @@ def bidirectional(
     """
     if not isinstance(rows, int) or rows < 1:
         raise UserError(f"rows must be a whole number of at least 1, got {rows!r}")
-    pair, settings = Pair(model, guide), Settings(chains, temperatures, steps, step_size)
+    pair, settings = Pair(model, guide), LadderSettings(chains, temperatures, steps, step_size)
     settings.check()
     split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
     made, latents = simulated_rows(pair, split, rows, seed=seed + 1)  # other numbers than those of the chains

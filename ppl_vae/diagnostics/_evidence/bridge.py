@@ -21,11 +21,11 @@ from torch import Tensor
 from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.evaluation.chunks import Chunks
-from ppl_vae.programs.execution import Run, for_particles, run, summing, traced
+from ppl_vae.programs.execution import PairTrace, for_particles, run, summing, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, sample_sites
-from ppl_vae.speed.lanes import Compile
+from ppl_vae.speed.modes import Compile
 from ppl_vae.weights.completion import replayed
 from ppl_vae.weights.factors import Factor, Factors
 
@@ -153,7 +153,7 @@ class Bridge:
         first = -1 - self.structure.nesting - (chains > 1)
         return EnumMessenger(first_available_dim=first)(program) if names else program
 
-    def _alone(self, trace: Trace, holes: Holes, summed: frozenset[str], chains: int) -> Run:
+    def _alone(self, trace: Trace, holes: Holes, summed: frozenset[str], chains: int) -> PairTrace:
         """One program alone, as the model of a run whose guide draws nothing."""
         alone = replace(
             self.structure,
@@ -163,7 +163,7 @@ class Bridge:
             scored=frozenset(),
             auxiliary=frozenset(),
         )
-        return Run(alone, chains, Trace(), trace, holes.observed)
+        return PairTrace(alone, chains, Trace(), trace, holes.observed)
 
     # -- vectors ---------------------------------------------------------------------------------------------
 

@@ -15,11 +15,11 @@ from ppl_vae.autoguide.refining import moved, offsets_of, refine
 from ppl_vae.data import as_split
 from ppl_vae.diagnostics._evidence.annealing import annealed_evidence
 from ppl_vae.errors import UserError, unknown_name
-from ppl_vae.evaluation._evaluate import evidence_of
+from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.chunks import both
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.speed.lanes import Compile
+from ppl_vae.speed.modes import Compile
 from ppl_vae.weights.psis import khat, khat_limit
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gap", "gap"]
 
-Evidence = Literal["iwae", "ais"]
+EvidenceMethod = Literal["iwae", "ais"]
 
 DRAWS = 16
 """Draws of each row in a refining step."""
@@ -59,7 +59,7 @@ class Gap:
     approximation_se: Float[Tensor, " row"]
     amortization: Float[Tensor, " row"]
     amortization_se: Float[Tensor, " row"]
-    evidence: Evidence
+    evidence: EvidenceMethod
     particles: int
     steps: int
     khat: Float[Tensor, " row"] | None = None
@@ -123,7 +123,7 @@ def gap(
     guide: Callable[..., Any],
     data: Any,
     *,
-    evidence: Evidence = "iwae",
+    evidence: EvidenceMethod = "iwae",
     particles: int = 2000,
     steps: int = 200,
     lr: float = 0.05,
@@ -181,8 +181,8 @@ def gap(
         >>> bool((found.approximation.abs() < 0.01).all())  # the posterior is normal
         True
     """
-    if evidence not in get_args(Evidence):
-        raise unknown_name("evidence", evidence, get_args(Evidence))
+    if evidence not in get_args(EvidenceMethod):
+        raise unknown_name("evidence", evidence, get_args(EvidenceMethod))
     for name, count in (("particles", particles), ("steps", steps)):
         if not isinstance(count, int) or count < 1:
             raise UserError(f"{name} must be a whole number of at least 1, got {count!r}")

@@ -18,9 +18,9 @@ from ppl_vae.diagnostics._evidence.transitions import next_step_size, transition
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.speed.lanes import Compile, check_mode
+from ppl_vae.speed.modes import Compile, check_mode
 
-__all__ = ["Climb", "Ladder", "Settings", "ladder", "rungs"]
+__all__ = ["Climb", "Ladder", "LadderSettings", "ladder", "rungs"]
 
 SETTLING, SHARE, LEAST = 15, 5, 20
 """Step sizes are adapted by so many moves at the start, then on every fifth rung, on so many at least."""
@@ -42,7 +42,7 @@ def rungs(count: int) -> Tensor:
     return (curve - curve[0]) / (curve[-1] - curve[0])
 
 
-class Settings(NamedTuple):
+class LadderSettings(NamedTuple):
     """How chains climb: see `annealed_evidence`."""
 
     chains: int
@@ -70,7 +70,7 @@ class Climb(NamedTuple):
 class Ladder:
     """Climbs for one batch of rows: adapt first, which freezes step sizes; then any number of climbs."""
 
-    def __init__(self, bridge: Bridge, settings: Settings, batch: Batch, to_come: int, climbs: int) -> None:
+    def __init__(self, bridge: Bridge, settings: LadderSettings, batch: Batch, to_come: int, climbs: int) -> None:
         self.bridge, self.settings, self.batch = bridge, settings, batch
         count = settings.temperatures if bridge.size else 1
         self.powers = rungs(count).tolist()
@@ -140,7 +140,7 @@ def ladder(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     data: Any,
-    settings: Settings,
+    settings: LadderSettings,
     start: Start,
     *,
     climbs: int = 1,

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyro.distributions as dist
-
 from ppl_vae.data import Data, Field, Split
+from ppl_vae.distributions import unwrapped
 from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.programs.program import Program
 from ppl_vae.report.html import Section
@@ -218,9 +217,7 @@ def _likelihood(model: Any, view: View) -> str:
 
 
 def _kind(fn: Any) -> str:
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return type(fn).__name__
+    return type(unwrapped(fn)).__name__
 
 
 def _field(field: Field) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,16 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.checks.analysis import analyse
-from ppl_vae.errors import UserError
-from ppl_vae.programs.density import refuse_points
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.gradients import Estimator, PathScale
-from ppl_vae.programs.program import Batch, Pair, Programs
+from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.factors import Factors
 
-__all__ = ["Discrete", "LogWeights", "log_weights", "weigh"]
+__all__ = ["Discrete", "LogWeights", "weigh"]
 
 Discrete = Literal["expectation", "marginal"]
 
@@ -109,47 +106,3 @@ def concatenate(parts: Sequence[LogWeights]) -> LogWeights:
     by_site = {s: torch.cat([p.by_site[s] for p in parts]) for s in parts[0].by_site}
     labels = {s: torch.cat([p.labels[s] for p in parts]) for s in parts[0].labels}
     return LogWeights(**{n: join(n) for n in names}, by_site=by_site, labels=labels, path=parts[0].path)
-
-
-def log_weights(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    batch: Any,
-    particles: int = 1,
-    *,
-    discrete: Discrete = "marginal",
-    chunk: int | None = None,
-) -> LogWeights:
-    """Log importance weights of any model and guide for some rows, in nats.
-
-    Shapes: every part [K, B]. All particles are drawn in one vectorised pass and share the rows; `chunk`
-    bounds how many are held at once (without gradients of earlier chunks being lost). Discrete latents with
-    finite support are summed out exactly.
-
-    Raises:
-        UserError: if the programs break the contract (naming the site), or particles is less than 1.
-
-    Example:
-        >>> import pyro, pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        >>> def guide(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         pyro.sample("z", dist.Normal(x / 2, 0.5 ** 0.5))
-        >>> w = log_weights(model, guide, {"x": torch.zeros(4)}, particles=8)
-        >>> tuple(w.log_weight.shape)
-        (8, 4)
-    """
-    from ppl_vae.data import as_split
-
-    if particles < 1:
-        raise UserError(f"particles must be at least 1, got {particles}")
-    pair = Pair(model, guide)
-    fields = batch if isinstance(batch, dict) else as_split(batch).batch()
-    structure = analyse(pair, fields)
-    refuse_points(structure, "importance weights")
-    size = min(chunk or particles, particles)
-    sizes = [size] * (particles // size) + ([particles % size] if particles % size else [])
-    return concatenate([weigh(pair, structure, fields, k, discrete=discrete) for k in sizes])

@@ -19,12 +19,12 @@ from ppl_vae.data import Schema, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import NoDensity, UserError
 from ppl_vae.prediction.filling import observing
-from ppl_vae.programs.execution import Run, mark_summed, run, traced
+from ppl_vae.programs.execution import PairTrace, mark_summed, run, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
 from ppl_vae.weights.completion import expanded
-from ppl_vae.weights.factors import Factors, Parts
+from ppl_vae.weights.factors import Factors, WeightParts
 
 __all__ = [
     "Simulated",
@@ -39,14 +39,12 @@ __all__ = [
     "specific",
 ]
 
-Sites = Mapping[str, Mapping[str, Any]]
-
 
 class Simulated(NamedTuple):
     """Rows by field, with holes where the given rows have them; the model's sites, among them the latents drawn."""
 
     batch: dict[str, Tensor]
-    sites: Sites
+    sites: TraceSites
 
 
 def specific(structure: Structure) -> list[str]:
@@ -115,7 +113,9 @@ def entry_names(structure: Structure, site: Mapping[str, Any], value: Tensor, na
     return [f"{name}[{', '.join(map(str, at))}]" if shape else name for at in np.ndindex(*shape)]
 
 
-def drawings(pair: Pair, structure: Structure, batch: Batch, sizes: list[int]) -> Iterator[tuple[int, Run, Parts]]:
+def drawings(
+    pair: Pair, structure: Structure, batch: Batch, sizes: list[int]
+) -> Iterator[tuple[int, PairTrace, WeightParts]]:
     """Draws of every latent from the guide, some particles at a time, and the factors of both programs at them.
 
     Latents of the model alone are summed out.
@@ -126,7 +126,7 @@ def drawings(pair: Pair, structure: Structure, batch: Batch, sizes: list[int]) -
         yield particles, drawn, _parts(drawn)
 
 
-def log_joint(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor]) -> Parts:
+def log_joint(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor]) -> WeightParts:
     """log p(x | z) and log p(z) of given latents, which are by site as a run of the model has them: [1, row]."""
     known = Trace()
     for name, value in latents.items():
@@ -137,9 +137,9 @@ def log_joint(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[s
     if structure.summed_model:
         model = EnumMessenger(first_available_dim=-1 - structure.nesting)(model)
     trace = holes.hold(traced(poutine.replay(model, trace=known), batch))
-    return _parts(Run(replace(by_sampling(structure), latents=()), 1, Trace(), trace, holes.observed))
+    return _parts(PairTrace(replace(by_sampling(structure), latents=()), 1, Trace(), trace, holes.observed))
 
 
-def _parts(drawn: Run) -> Parts:
+def _parts(drawn: PairTrace) -> WeightParts:
     factors = Factors(drawn)
     return factors.expectation() if drawn.structure.enumerates else factors.plain()

@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ppl_vae.evaluation._evaluate import COLUMNS, Evaluation
+from ppl_vae.evaluation import COLUMNS, Evaluation
 from ppl_vae.saving.atomic import write
 
-__all__ = ["NAME", "Kept", "keep", "kept"]
+__all__ = ["NAME", "CachedEvaluation", "read_cache", "write_cache"]
 
 NAME = "comparison.safetensors"
 """The file in a run folder."""
 
 
-class Kept(NamedTuple):
+class CachedEvaluation(NamedTuple):
     """An evaluation, and plain values that were kept with it."""
 
     evaluation: Evaluation
     about: dict[str, Any]
 
 
-def keep(run: Path, evaluation: Evaluation, key: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
+def write_cache(run: Path, evaluation: Evaluation, key: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
     """Write the rows of an evaluation into a run folder; `key` says how it was made, `about` what else to keep."""
     from safetensors.torch import save
 
@@ -36,7 +36,7 @@ def keep(run: Path, evaluation: Evaluation, key: Mapping[str, Any], about: Mappi
     return write(run / NAME, save({n: v.detach().cpu().contiguous().clone() for n, v in columns.items()}, found))
 
 
-def kept(run: Path, key: Mapping[str, Any]) -> Kept | None:
+def read_cache(run: Path, key: Mapping[str, Any]) -> CachedEvaluation | None:
     """What was kept of a run; None where there is nothing that was made in this way."""
     from safetensors import SafetensorError, safe_open
 
@@ -53,7 +53,7 @@ def kept(run: Path, key: Mapping[str, Any]) -> Kept | None:
     for name in [name for name in columns if " " in name]:
         kind, _, k = name.partition(" ")
         rungs[kind][int(k)] = columns.pop(name)
-    return Kept(Evaluation(**columns, particles=int(key["particles"]), **_sorted(rungs)), about)  # type: ignore[arg-type]
+    return CachedEvaluation(Evaluation(**columns, particles=int(key["particles"]), **_sorted(rungs)), about)  # type: ignore[arg-type]
 
 
 def _sorted(rungs: dict[str, dict[int, Tensor]]) -> dict[str, dict[int, Tensor]]:

@@ -11,28 +11,27 @@ from typing import Literal
 
 import torch
 
-from ppl_vae.checks.linter import Finding
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import Finding, UserError, unknown_name
 from ppl_vae.speed.capture import Graph, Uncapturable
 from ppl_vae.speed.compiler import CannotCompile, seconds_to_compile
 
-__all__ = ["WAYS", "Compile", "Lane", "Ways", "check_mode"]
+__all__ = ["MODES", "Compile", "Modes", "ShapeRuns", "check_mode"]
 
 Compile = Literal["auto", "on", "off"]
 
-WAYS = ("eager", "captured", "compiled")
+MODES = ("eager", "captured", "compiled")
 
 TRIAL = 8
-"""Runs that are timed before one way is compared with another; the first one is not counted."""
+"""Runs that are timed before one mode is compared with another; the first one is not counted."""
 
 CAPTURE_RUNS, CAPTURE_SECONDS = 80, 3.0
 """Capturing takes as long as about so many eager runs, and at most so many seconds, whatever the arithmetic."""
 
 SAVED, MARGIN = 0.25, 2.0
-"""The next way has to save this share of a run, and in all runs that are left this many times what it costs."""
+"""The next mode has to save this share of a run, and in all runs that are left this many times what it costs."""
 
 NOISE = 1.1
-"""How much slower a way has to seem before it is left: on a busy machine times are not exact."""
+"""How much slower a mode has to seem before it is left: on a busy machine times are not exact."""
 
 AGAIN = 64
 """A graph is compared with an eager run at its first use, and at those of this number and its doubles."""
@@ -45,10 +44,10 @@ def check_mode(compile: str) -> None:
 
 
 @dataclass
-class Lane:
+class ShapeRuns:
     """Runs on inputs of one shape: how they are run now, and what is known of their time."""
 
-    way: str = "eager"
+    mode: str = "eager"
     due: bool = True
     uses: int = 0
     slower: set[str] = field(default_factory=set)
@@ -56,52 +55,52 @@ class Lane:
 
     def now(self, device: torch.device) -> float:
         """Seconds on a clock; a GPU is waited for as long as times are being compared, and no longer."""
-        if device.type == "cuda" and len(self.seconds.get(self.way, ())) <= TRIAL:
+        if device.type == "cuda" and len(self.seconds.get(self.mode, ())) <= TRIAL:
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
     def clock(self, seconds: float) -> None:
         """Note the time of a run; what to do next is asked when enough of them are known."""
-        times = self.seconds.setdefault(self.way, [])
+        times = self.seconds.setdefault(self.mode, [])
         if len(times) <= TRIAL:
             times.append(seconds)
             self.due = self.due or len(times) > TRIAL
 
-    def typical(self, way: str) -> float | None:
-        """Seconds of a run in this way, once it is known."""
-        times = self.seconds.get(way, [])
+    def typical(self, mode: str) -> float | None:
+        """Seconds of a run in this mode, once it is known."""
+        times = self.seconds.get(mode, [])
         return statistics.median(times[1:]) if len(times) > TRIAL else None
 
     def best(self, left: float, captured: Graph | None) -> str:
-        """The way to go on for so many more runs: the next one where it pays, the last one where this was no gain.
+        """The mode to go on for so many more runs: the next one where it pays, the last one where this was no gain.
 
         Example:
-            >>> lane = Lane()
+            >>> runs = ShapeRuns()
             >>> for _ in range(9):
-            ...     lane.clock(0.01)
-            >>> lane.best(100, None), lane.best(100_000, None)
+            ...     runs.clock(0.01)
+            >>> runs.best(100, None), runs.best(100_000, None)
             ('eager', 'captured')
         """
-        now, index = self.typical(self.way), WAYS.index(self.way)
+        now, index = self.typical(self.mode), MODES.index(self.mode)
         if now is None:
-            return self.way
-        if index and now > NOISE * (self.typical(WAYS[index - 1]) or now):
-            return WAYS[index - 1]
-        if index + 1 < len(WAYS) and WAYS[index + 1] not in self.slower:
+            return self.mode
+        if index and now > NOISE * (self.typical(MODES[index - 1]) or now):
+            return MODES[index - 1]
+        if index + 1 < len(MODES) and MODES[index + 1] not in self.slower:
             capturing = min(CAPTURE_RUNS * now, CAPTURE_SECONDS)
             cost = capturing if captured is None else seconds_to_compile(captured)
             if left * now * SAVED > MARGIN * cost:
-                return WAYS[index + 1]
-        return self.way
+                return MODES[index + 1]
+        return self.mode
 
-    def forward(self, way: str) -> None:
-        """Run in this way from now on."""
-        self.way, self.uses = way, 0
+    def forward(self, mode: str) -> None:
+        """Run in this mode from now on."""
+        self.mode, self.uses = mode, 0
 
     def back(self) -> None:
-        """Run as before, and never again in the way that was no good."""
-        self.slower.add(self.way)
-        self.forward(WAYS[WAYS.index(self.way) - 1])
+        """Run as before, and never again in the mode that was no good."""
+        self.slower.add(self.mode)
+        self.forward(MODES[MODES.index(self.mode) - 1])
 
     def is_due_for_proof(self) -> bool:
         """Count a use of a graph, and say whether it has to repeat an eager run now."""
@@ -109,36 +108,37 @@ class Lane:
         return self.uses == 1 or (self.uses >= AGAIN and self.uses.bit_count() == 1)
 
 
-class Ways:
-    """Which ways are open to something that is run often, for all of its lanes, and what is said once of the others.
+class Modes:
+    """Which modes are open to something that is run often, for inputs of all shapes, and what is said once of
+    the others.
 
     Args:
-        mode: as for `ppl_vae.fit(compile=)`.
+        compile: as for `ppl_vae.fit(compile=)`.
         what: is run, for messages: "training".
     """
 
-    def __init__(self, mode: Compile, what: str) -> None:
-        self.mode, self.what = mode, what
-        self.closed: set[str] = set() if mode != "off" else set(WAYS)
+    def __init__(self, compile: Compile, what: str) -> None:
+        self.compile, self.what = compile, what
+        self.closed: set[str] = set() if compile != "off" else set(MODES)
         self.findings: list[Finding] = []
 
-    def close(self, way: str, site: str | None, problem: str) -> None:
-        """Leave a way, and say why; where it was asked for that is an error."""
-        if self.mode == "on":
+    def close(self, mode: str, site: str | None, problem: str) -> None:
+        """Leave a mode, and say why; where it was asked for that is an error."""
+        if self.compile == "on":
             raise UserError(f"compile='on', but {problem}: use compile='auto' or 'off'")
-        if way not in self.closed:
-            self.closed |= set(WAYS[WAYS.index(way) :])
-            goes_on = f"{self.what} goes on {'as it was' if way == 'captured' else 'captured, not compiled'}"
+        if mode not in self.closed:
+            self.closed |= set(MODES[MODES.index(mode) :])
+            goes_on = f"{self.what} goes on {'as it was' if mode == 'captured' else 'captured, not compiled'}"
             self.findings.append(Finding(site, problem, goes_on, "warning"))
 
     @contextmanager
-    def opening(self, way: str, lane: Lane) -> Iterator[None]:
-        """Around what makes a way ready: if that cannot be done the way is closed, else the lane goes on in it."""
+    def opening(self, mode: str, runs: ShapeRuns) -> Iterator[None]:
+        """Around what makes a mode ready: if that cannot be done the mode is closed, else these inputs go on in it."""
         try:
             yield
         except Uncapturable as error:
-            self.close(way, error.site, str(error))
+            self.close(mode, error.site, str(error))
         except CannotCompile as error:
-            self.close(way, None, str(error))
+            self.close(mode, None, str(error))
         else:
-            lane.forward(way)
+            runs.forward(mode)

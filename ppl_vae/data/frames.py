@@ -1,0 +1,77 @@
+"""Rows back as a table: categories by name, columns as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ppl_vae.data import Field, Schema
+from ppl_vae.data.dataset import columns_of
+from ppl_vae.errors import UserError
+
+__all__ = ["columns_with", "filled_frame", "in_words"]
+
+
+def in_words(field: Field, values: Tensor) -> list[Any]:
+    """Entries of a field as a table holds them: names of categories, whole numbers, floats without float32's tail.
+
+    Example:
+        >>> import torch
+        >>> in_words(Field("a", "real"), torch.tensor([0.1]))
+        [0.1]
+        >>> in_words(Field("a", "count"), torch.tensor([2.7])), in_words(Field("a", "categorical", (), 2, names="xy"), \
+torch.tensor([1]))
+        ([3], ['y'])
+    """
+    if field.kind in ("binary", "count", "categorical"):
+        whole = [int(v) for v in values.double().round().tolist()]
+        names = field.names if field.kind == "categorical" else ()
+        return [names[v] for v in whole] if names else whole
+    array = values.detach().cpu().numpy()
+    return [float(str(v)) if array.dtype == np.float32 else float(v) for v in array]
+
+
+def columns_with(schema: Schema, rows: Mapping[str, Tensor]) -> dict[str, tuple[Field, Tensor]]:
+    """The columns of a table that these fields are, by column name: the field, and its values [row].
+
+    Raises:
+        UserError: for pictures and other fields that are no columns.
+    """
+    found: dict[str, tuple[Field, Tensor]] = {}
+    for field in schema:
+        if field.name not in rows:
+            continue
+        values, names = rows[field.name], columns_of(field)
+        if len(field.shape) > 1:
+            raise UserError(
+                f"field {field.name!r} has rows of shape {field.shape}, which are no columns: use .mean or .draws"
+            )
+        if isinstance(names, str):
+            found[names] = (field, values)
+            continue
+        for i in range(field.size):
+            found[names[i] if names else f"{field.name}_{i}"] = (field, values[:, i])
+    return found
+
+
+def filled_frame(schema: Schema, rows: Mapping[str, Tensor], mask: Mapping[str, Tensor], source: Any = None) -> Any:
+    """Rows as a DataFrame; if they came as one, that one with its holes filled."""
+    import pandas
+
+    columns, holes = columns_with(schema, rows), columns_with(schema, mask)
+    if source is None:
+        return pandas.DataFrame({name: in_words(field, values) for name, (field, values) in columns.items()})
+    frame = source.copy()
+    place = {str(c): i for i, c in enumerate(frame.columns)}
+    for name, (field, values) in columns.items():
+        gaps = holes[name][1].cpu().numpy()
+        if gaps.any():
+            column = frame.iloc[:, place[name]].copy()
+            words = in_words(field, values[holes[name][1]])
+            truths = column.dtype.kind == "O" and any(isinstance(v, bool | np.bool_) for v in column)
+            column.iloc[gaps] = [bool(w) for w in words] if truths else words
+            frame.isetitem(place[name], column)
+    return frame

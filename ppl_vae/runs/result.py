@@ -1,0 +1,54 @@
+"""What `fit` returns: the trained pair, its history and its best epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ppl_vae.data import Schema
+from ppl_vae.errors import Finding
+
+__all__ = ["Best", "Record", "Result"]
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch whose weights were kept, and its bound in nats per row (on validation rows if there are any)."""
+
+    epoch: int
+    bound: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `fit` returns: the trained programs, the history (one dict per epoch) and the best epoch.
+
+    History keys: `epoch`, `train` and `validation` (the unweighted bound, nats per row, higher is better),
+    `objective` (what was maximised, with its KL weight `beta`), `rate`, `distortion`, `seconds`; with a last KL weight
+    other than 1 `validation_objective`, the weighted ELBO by which epochs are then judged. `findings` are the linter's
+    warnings, such as a site whose gradient is a score-function estimate.
+
+    Where the guide draws points (`Point`) none of these is a bound of anything: `train` is log p(x | f(x)) + log p(z)
+    minus the penalties, `rate` is what is taken off for them, `distortion` is -log p(x | f(x)), and `validation` is
+    the same as `train`, without noise or penalties, which are of training only.
+    """
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    history: list[Record]
+    best: Best
+    bound: Any
+    schema: Schema
+    settings: dict[str, Any] = field(default_factory=dict)
+    data: Any = None
+    findings: tuple[Finding, ...] = ()
+
+    def save(self, path: str | Path) -> Path:
+        """Write a run folder (no pickle anywhere); see `ppl_vae.open_run`."""
+        from ppl_vae.runs.folder import save_run
+
+        return save_run(self, Path(path))
