@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import ppl_vae
 from ppl_vae.data import Field, load, names, rebuild
 from ppl_vae.data import named as named_module
 from ppl_vae.errors import UserError
+from ppl_vae.guides import MeanField
+from ppl_vae.likelihoods import Normal
+from ppl_vae.models import VAE
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 needs_fashion = pytest.mark.skipif(not DEBIAN.exists(), reason="Debian package dataset-fashion-mnist is not installed")
@@ -114,3 +118,22 @@ def test_failed_download_names_the_remedies(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="Debian package dataset-fashion-mnist"):
         load("fashion-mnist", root=tmp_path)
+
+
+def test_a_data_set_says_how_it_was_binarised_and_a_run_records_it(tmp_path):
+    """Numbers on thresholded, static and dynamic binarisations of one data set are not comparable."""
+    file = tmp_path / "grey.npy"
+    np.save(file, np.random.default_rng(0).uniform(size=(60, 4)))
+    said = {}
+    for mode in ("dynamic", "static", "none"):
+        data = load(file, binarise=mode)
+        assert data.schema["x"].kind == ("unit" if mode == "none" else "binary")
+        assert data.train.draws == (frozenset({"x"}) if mode == "dynamic" else frozenset())
+        assert ("drawn at every use" in repr(data)) == (mode == "dynamic")
+        assert data.source["options"]["binarise"] == mode
+        likelihood = Normal() if mode == "none" else None
+        model = VAE(data, latent_dim=2, hidden=(4,), likelihood=likelihood)
+        result = ppl_vae.fit(model, MeanField(model, hidden=(4,)), data, epochs=1)
+        run = ppl_vae.open_run(result.save(tmp_path / mode))
+        said[mode] = run.info["data"]["source"]["options"]["binarise"]
+    assert said == {"dynamic": "dynamic", "static": "static", "none": "none"}

@@ -6,6 +6,7 @@ import math
 
 import pyro
 import pyro.distributions as dist
+import pyro.distributions.transforms as transforms
 import pytest
 import torch
 from cases import (
@@ -15,6 +16,7 @@ from cases import (
     OFFSET,
     SIGMA,
     XC,
+    XH,
     W,
     X,
     gaussian_elbo,
@@ -22,7 +24,8 @@ from cases import (
     t,
 )
 
-from ppl_vae import UserError
+import ppl_vae
+from ppl_vae import UserError, log_weights
 from ppl_vae.bounds import ELBO, IWAE, MIWAE, PIWAE
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.programs.program import Pair
@@ -257,3 +260,32 @@ def test_scores_of_draws_made_for_every_value_of_a_label(name, bound):
     exact_labelled(name, x[0], **leaves).backward()
     for parameter, leaf in leaves.items():
         close(found[parameter], leaf.grad)
+
+
+class Forwards(torch.nn.Module):
+    """A flow whose transform can only be run forwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.loc = torch.nn.Linear(1, 2)
+        self.flow = transforms.Planar(2)
+
+    def forward(self, x=None):
+        with pyro.plate("data", len(x)):
+            base = dist.Normal(self.loc(x.unsqueeze(-1)), 1.0).to_event(1)
+            pyro.sample("z", dist.TransformedDistribution(base, [self.flow]))
+
+
+def two_latents(x=None):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+
+def test_a_transform_without_an_inverse_fails_only_where_a_foreign_value_is_asked_for():
+    """Its own draws are weighed; an estimator that needs log q of others says why it cannot be had."""
+    x, guide = XH.float(), Forwards()
+    assert torch.isfinite(log_weights(two_latents, guide, x, particles=3).log_weight).all()
+    ppl_vae.fit(two_latents, guide, x, ELBO(2), epochs=2)
+    with pytest.raises(UserError, match=r"'z' has a TransformedDistribution.*no inverse.*reparameterised"):
+        ppl_vae.fit(two_latents, guide, x, ELBO(2, estimator="stl"), epochs=1)

@@ -86,7 +86,7 @@ def test_what_has_no_tail_is_said_to_have_none():
 
 
 def test_a_sum_over_rows_is_refused():
-    """TRAPS 26: it is a number per row."""
+    """It is a number per row: k-hat of the log weight of a whole batch means nothing."""
     with pytest.raises(ppl_vae.UserError, match="number of each row"):
         khat(draws(100).sum(1))
 

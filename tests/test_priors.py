@@ -231,7 +231,7 @@ def clusters():
 @by_prior
 @by_size
 def test_the_evidence_is_computed_under_the_learned_prior(make, size):
-    """Importance sampling agrees with quadrature over z. (Trap 7: a prior N(0, I) that is hard-coded.)"""
+    """Importance sampling agrees with quadrature over z. (Under the prior of the model, not N(0, I).)"""
     data = clusters()
     model, guide = pair_of(make, size, data)
     shaken(model.prior, 0.5)  # far from N(0, I), so that the test has power; model and guide then learn around it

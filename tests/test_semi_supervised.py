@@ -2,11 +2,14 @@
 
 import math
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from cases import CENTRES, WEIGHTS, XM, YM, styled, styled_guide
 
 import ppl_vae
+from ppl_vae import log_weights
 from ppl_vae.data import rebuild
 from ppl_vae.errors import UserError
 from ppl_vae.guides import MeanField
@@ -207,3 +210,27 @@ def test_rows_without_labels_help_the_classifier():
     kept = data.train["y"] >= 0
     alone = LogisticRegression().fit(data.train["x"][kept], data.train["y"][kept])
     assert accuracy > alone.score(data.test["x"], data.test.truth("y"))
+
+
+def weights_with(y):
+    pyro.set_rng_seed(5)
+    return log_weights(styled, styled_guide, {"x": XM, "y": y}, particles=4).log_weight
+
+
+def test_labelled_and_unlabelled_rows_share_one_bound_and_no_label_leaks():
+    """Two loaders and two losses drift apart; a label must touch its own row and no other."""
+    other = YM.clone()
+    other[1] = (other[1] + 1) % 3
+    first, second = weights_with(YM), weights_with(other)
+    same = torch.arange(len(YM)) != 1
+    torch.testing.assert_close(first[:, same], second[:, same])
+    assert not torch.isclose(first[:, 1], second[:, 1]).any()
+
+
+def test_the_bound_of_a_labelled_row_includes_its_label():
+    """The label-conditional bound left out for labelled rows: log p(x, y), not log p(x | y)."""
+    pyro.set_rng_seed(0)
+    x, y = XM[1:2].repeat(50_000), YM[1:2].repeat(50_000)
+    ratio = log_weights(styled, styled_guide, {"x": x, "y": y}, particles=1).log_weight.exp().flatten()
+    exact = WEIGHTS[YM[1]] * dist.Normal(CENTRES[YM[1]], 1.36**0.5).log_prob(XM[1]).exp()
+    assert abs(ratio.mean() - exact) <= 4 * ratio.std() / len(ratio) ** 0.5

@@ -136,12 +136,6 @@ def test_kl_weights_shape_the_objective_and_not_the_bound(digits):
         assert record["objective"] != pytest.approx(record["train"], abs=1e-3)
 
 
-def test_beta_weighs_both_sides(digits):
-    model, guide = small(digits)
-    record = ppl_vae.fit(model, guide, digits, beta=4.0, epochs=2).history[-1]
-    assert record["objective"] == pytest.approx(-record["distortion"] - 4 * record["rate"], abs=1e-2)
-
-
 def test_capacity_holds_the_rate(digits):
     model, guide = small(digits)
     history = ppl_vae.fit(model, guide, digits, beta=Capacity(50.0, 6.0, 5), epochs=30, patience=None).history

@@ -1,55 +1,23 @@
-"""TRAPS.md 18 and 19: shapes and structure. At least one test per line, in its order."""
+"""Pairs that break the contract of model and guide are refused by site, with what came and the remedy."""
 
 from __future__ import annotations
-
-import math
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from cases import F64, t
+from cases import F64, normal_evidence, normal_posterior, t
+from helpers import errors, rows
 from torch import nn
 
 import ppl_vae
-import ppl_vae.guides
-import ppl_vae.models
 from ppl_vae import UserError, log_weights
-
-
-def rows(count=40, columns=3, seed=0, dtype=torch.float32):
-    return torch.randn(count, columns, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def errors(model, guide, data):
-    return [f for f in ppl_vae.check(model, guide, data) if f.severity == "error"]
 
 
 def linear_model(x=None):
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         pyro.sample("x", dist.Normal(z @ torch.ones(2, 3), 1.0).to_event(1), obs=x)
-
-
-# z ~ N(0, 1), x ~ N(z, 1) and its posterior
-
-
-def normal_model(x=None):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros((), dtype=x.dtype), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def normal_posterior(x=None):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(x / 2, math.sqrt(0.5)))
-
-
-def normal_evidence(x):
-    return dist.Normal(torch.zeros((), dtype=x.dtype), math.sqrt(2.0)).log_prob(x)
-
-
-# -- 18 ----------------------------------------------------------------------------------------------------
 
 
 def two_normals(x=None):
@@ -59,7 +27,7 @@ def two_normals(x=None):
 
 @pytest.mark.parametrize("columns", [3, 8, 1])  # another number than the rows looked at, the same, one
 def test_a_forgotten_to_event_is_named_with_its_dims_and_the_line_to_change(columns):
-    """18. The user sees "shape mismatch inside plate", or nothing when the sizes agree by accident."""
+    """The user sees "shape mismatch inside plate", or nothing when the sizes agree by accident."""
 
     def model(x=None):
         with pyro.plate("data", len(x)):
@@ -77,7 +45,7 @@ def test_a_forgotten_to_event_is_named_with_its_dims_and_the_line_to_change(colu
 
 
 def test_a_forgotten_to_event_of_a_latent_is_named():
-    """18. The same for a latent whose size agrees with the rows by accident, in the model alone."""
+    """The same for a latent whose size agrees with the rows by accident, in the model alone."""
 
     def model(x=None):
         with pyro.plate("data", len(x)):
@@ -95,7 +63,7 @@ def test_a_forgotten_to_event_of_a_latent_is_named():
 
 
 def test_sites_whose_shapes_do_not_fit_are_findings_and_no_crash():
-    """18. Two mistakes at one site: event dims and sizes. A linter that crashes names nothing."""
+    """Two mistakes at one site: event dims and sizes. A linter that crashes names nothing."""
 
     def model(x=None):
         with pyro.plate("data", len(x)):
@@ -108,7 +76,7 @@ def test_sites_whose_shapes_do_not_fit_are_findings_and_no_crash():
 
 @pytest.mark.parametrize("wrong", ["model", "guide"])
 def test_a_plate_at_the_wrong_dim_is_named_with_both_dims(wrong):
-    """18. Which site, which dims were expected and got."""
+    """Which site, which dims were expected and got."""
 
     def at(program, dim):
         def other(x=None):
@@ -130,7 +98,7 @@ def test_a_plate_at_the_wrong_dim_is_named_with_both_dims(wrong):
 
 
 def test_a_program_with_a_fixed_batch_size_is_refused():
-    """18. An encoder that flattens with a fixed batch dim, a plate whose size is the batch."""
+    """An encoder that flattens with a fixed batch dim, a plate whose size is the batch."""
     encoder = nn.Linear(3, 2)
 
     def flattens(x=None):
@@ -158,7 +126,7 @@ def test_a_program_with_a_fixed_batch_size_is_refused():
 
 @pytest.mark.parametrize("flatten", [lambda z, x: z.reshape(-1), lambda z, x: z.reshape(len(x), -1).sum(-1)])
 def test_a_program_that_flattens_particles_still_gets_the_right_weights_or_a_refusal(flatten):
-    """18. The second form fails nowhere: with particles on the left it mixes the rows in silence."""
+    """The second form fails nowhere: with particles on the left it mixes the rows in silence."""
 
     def model(x=None):
         with pyro.plate("data", len(x)):
@@ -175,7 +143,7 @@ def test_a_program_that_flattens_particles_still_gets_the_right_weights_or_a_ref
 
 
 def test_a_program_that_breaks_under_enumeration_is_refused_by_site():
-    """18. torch.cat of a latent and a one-hot label: right for drawn labels, not for enumerated ones."""
+    """torch.cat of a latent and a one-hot label: right for drawn labels, not for enumerated ones."""
     decoder = nn.Linear(6, 3)
 
     def model(x=None):
@@ -192,9 +160,6 @@ def test_a_program_that_breaks_under_enumeration_is_refused_by_site():
     assert "..." in finding.remedy
 
 
-# -- 19 ----------------------------------------------------------------------------------------------------
-
-
 def site_guide(*sites):
     def guide(x=None):
         with pyro.plate("data", len(x)):
@@ -205,7 +170,11 @@ def site_guide(*sites):
 
 
 NORMAL = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+
+
 GAMMA = dist.Gamma(torch.ones(()), 1.0)
+
+
 MISMATCHES = {
     "missing in the guide": (
         site_guide(("s", GAMMA)),
@@ -249,16 +218,10 @@ def two_latents(x=None):
 
 @pytest.mark.parametrize("name", MISMATCHES)
 def test_sites_that_differ_between_the_programs_are_reported_by_name(name):
-    """19. Guide site missing from the model or the reverse, different event dims or support."""
+    """Guide site missing from the model or the reverse, different event dims or support."""
     guide, site, problem, remedy = MISMATCHES[name]
     x = rows(40, 1)[:, 0]
     assert not errors(two_latents, site_guide(("z", NORMAL), ("s", GAMMA)), x)
     with pytest.raises(UserError, match=f"site '{site}'.*{problem}.*{remedy}"):
         ppl_vae.fit(two_latents, guide, x, epochs=1)
     assert site in {f.site for f in errors(two_latents, guide, x)}
-
-
-# 7, 21 and 22 are in test_traps_guides.py; 20 (parameters that do not depend on the row) is a property test over GUIDES
-# in test_guides.py; 26 (k-hat per row, both conventions of ArviZ) is in test_khat.py. Not yet applicable, to be
-# tested by the change that brings the part:
-# 27  dSprites orientation and the conventions of MIG: neither the data set nor the metric yet.
