@@ -124,7 +124,7 @@ def test_pyros_own_bound_takes_the_warm_up_from_all_cells():
 
 
 def test_a_bound_takes_options(folder, capsys):
-    from ppl_vae.cli.inputs import make_bound
+    from ppl_vae.registry.programs import make_bound
 
     assert make_bound("iwae:particles=4,estimator=dreg", None).estimator == "dreg"
     assert make_bound("trace_elbo:particles=3", None).num_particles == 3

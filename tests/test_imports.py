@@ -17,13 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent / "ppl_vae"
 FLOORS = [
     "errors distributions",
     "data programs saving",
+    "registry",
     "nn weights plots likelihoods",
     "priors checks",
     "speed",
     "autoguide bounds evaluation models",
     "guides runs schedules prediction arviz",
     "training diagnostics._common",
-    "registry diagnostics._anomalies diagnostics._calibration diagnostics._collapse diagnostics._criticism "
+    "diagnostics._anomalies diagnostics._calibration diagnostics._collapse diagnostics._criticism "
     "diagnostics._evidence",
     "diagnostics",
     "comparison report sklearn",

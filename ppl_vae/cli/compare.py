@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
-from ppl_vae.cli.inputs import SPLITS, DataWords, open_words, rows_of
+from ppl_vae.cli.inputs import SPLITS, open_words, rows_of
 from ppl_vae.cli.output import Interrupted, as_json, print_table, terminal_width
 from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.registry.rows import DataWords
+from ppl_vae.registry.words import check_choice, check_whole, split_words, whole_numbers
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.compare import Comparison
@@ -91,9 +93,9 @@ def compare(
     On the same held-out rows with as many particles: ELBO, IWAE-K, log evidence, paired differences with their
     errors, and a verdict. A grid writes compare.json, compare.png and a run folder for each cell.
     """
-    o.check_whole("--particles", particles, 1)
-    o.check_whole("--seed", seed, 0)
-    o.check_choice("--missing", missing, ("refuse", "allow"))
+    check_whole("--particles", particles, 1)
+    check_whole("--seed", seed, 0)
+    check_choice("--missing", missing, ("refuse", "allow"))
     rungs = _rungs(iwae, particles)
     factors = {"models": models, "guides": guides, "bounds": bounds, "priors": priors}
     training: dict[str, Any] = {
@@ -117,7 +119,7 @@ def compare(
         )
         if resume:
             raise UserError("--resume is for a grid: leave it out, runs are there already")
-        words = DataWords(data, label, o.split_words("--columns", columns), missing)
+        words = DataWords(data, label, split_words("--columns", columns), missing)
         _compare_runs(runs, words, split, judged, device, (model, guide), out, json_)
         return
     for option, value in (("--split", split), ("--model", model), ("--guide", guide)):
@@ -142,7 +144,7 @@ def words_of(option: str, text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     found: list[str] = []
-    for part in o.split_words(option, text) or ():
+    for part in split_words(option, text) or ():
         if re.match(r"\w+\s*=", part) and found and ":" in found[-1]:
             found[-1] += f",{part}"
         else:
@@ -151,7 +153,7 @@ def words_of(option: str, text: str | None) -> tuple[str, ...] | None:
 
 
 def _rungs(text: str | None, particles: int) -> tuple[int, ...] | None:
-    rungs = o.whole_numbers("--iwae", text)
+    rungs = whole_numbers("--iwae", text)
     for k in rungs or ():
         if k > particles:
             raise UserError(f"--iwae {k} is more than --particles {particles}: draw more particles")
@@ -175,7 +177,7 @@ def _refuse_both(options: Mapping[str, Any]) -> None:
 def _grid(factors: Mapping[str, str | None], seeds: int | None, training: Mapping[str, Any]) -> Grid:
     if all(text is None for text in factors.values()) and seeds is None:
         raise UserError("expected run folders, or a grid such as --guides mean_field,iaf or --bounds trace_elbo,iwae")
-    o.check_whole("--seeds", seeds, 1)
+    check_whole("--seeds", seeds, 1)
     words = {name: words_of(f"--{name}", text) for name, text in factors.items()}
     from ppl_vae.comparison.grid import Grid
 

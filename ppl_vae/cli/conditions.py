@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.cli.options import split_words
 from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.registry.words import split_words
 
 if TYPE_CHECKING:
     from torch import Tensor

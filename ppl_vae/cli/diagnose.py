@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ppl_vae.cli import options as o
-from ppl_vae.cli.inputs import DataWords, open_words, rows_of
+from ppl_vae.cli.inputs import open_words, rows_of
 from ppl_vae.cli.output import as_json as plain
 from ppl_vae.cli.output import note
 from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.registry.rows import DataWords
+from ppl_vae.registry.words import check_choice, check_whole, split_words
 
 if TYPE_CHECKING:
     from ppl_vae.data import Split
@@ -76,12 +78,12 @@ def diagnose(
     Verdicts in plain words; their numbers go into RUN/diagnostics.json, their figures into RUN/figures, and all of it
     into the report.
     """
-    o.check_whole("--rows", rows, 2)
-    o.check_whole("--seed", seed, 0)
-    o.check_choice("--missing", missing, ("refuse", "allow"))
+    check_whole("--rows", rows, 2)
+    check_whole("--seed", seed, 0)
+    check_choice("--missing", missing, ("refuse", "allow"))
     wanted = _wanted(only)
     opened = open_words(run, model, guide, device)
-    chosen, name = rows_of(opened, DataWords(data, label, o.split_words("--columns", columns), missing), split)
+    chosen, name = rows_of(opened, DataWords(data, label, split_words("--columns", columns), missing), split)
     chosen = chosen.inliers().rows(slice(0, rows))
     found = {kind: _answer(kind, opened, chosen, seed) for kind in wanted}
     file = _keep(run, found, name, len(chosen))
@@ -97,7 +99,7 @@ def diagnose(
 def _wanted(only: str | None) -> list[str]:
     if only is None:
         return [name for name, kind in _KINDS.items() if kind.always]
-    words = o.split_words("--only", only) or []
+    words = split_words("--only", only) or []
     for word in words:
         if word not in _KINDS:
             raise unknown_name("diagnosis", word, NAMES)

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
-from ppl_vae.cli.inputs import DataWords, open_words, rows_of
+from ppl_vae.cli.inputs import open_words, rows_of
 from ppl_vae.cli.output import check_target
 from ppl_vae.errors import UserError
+from ppl_vae.registry.rows import DataWords
+from ppl_vae.registry.words import check_choice, check_whole, split_words
 
 __all__ = ["export"]
 
@@ -45,13 +47,13 @@ def export(
     file for arviz.from_netcdf(FILE).
     """
     for option, number, least in (("--draws", draws, 1), ("--chains", chains, 1), ("--particles", particles, 1)):
-        o.check_whole(option, number, least)
-    o.check_whole("--rows", rows, 1)
-    o.check_whole("--seed", seed, 0)
-    o.check_choice("--missing", missing, ("refuse", "allow"))
+        check_whole(option, number, least)
+    check_whole("--rows", rows, 1)
+    check_whole("--seed", seed, 0)
+    check_choice("--missing", missing, ("refuse", "allow"))
     check_target(out, (".nc",))
     _refuse_without_backend()
-    words = DataWords(data, label, o.split_words("--columns", columns), missing)
+    words = DataWords(data, label, split_words("--columns", columns), missing)
     opened = open_words(run, model, guide, device)
     given, name = rows_of(opened, words, split)
     import ppl_vae

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
 from ppl_vae.cli import options as o
-from ppl_vae.cli.inputs import ProgramWords
-from ppl_vae.errors import UserError
-from ppl_vae.registry import catalog, construction, user_files
+from ppl_vae.registry.words import (
+    check_whole,
+)
+from ppl_vae.training.request import Request
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Request", "fit"]
+__all__ = ["Command", "fit"]
 
 
 def fit(
@@ -144,129 +142,24 @@ def fit(
     Evaluates them on held-out rows and writes a run folder with a report. Without any argument: a VAE with a
     mean-field guide on the handwritten digits that come with scikit-learn.
     """
-    request = Request(**locals() | _where_nobody_said(model, guide, beta))
+    request = Command(**locals())
     request.check()
     from ppl_vae.cli.train import train
 
     train(request)
 
 
-def _where_nobody_said(model: str, guide: str | None, beta: float | None) -> dict[str, Any]:
-    """The guide and the KL weight that a model is trained with if nobody says others."""
-    name, _ = catalog.split_options(model)
-    return {
-        "guide": guide or catalog.default_of(name, "default_guide", "mean_field"),
-        "beta": catalog.default_of(name, "default_beta", None) if beta is None else beta,
-    }
-
-
 @dataclass(frozen=True)
-class Request:
-    """The options of `fit`."""
+class Command(Request):
+    """The options of `ppl-vae fit`: what is asked for, where it goes and what is told of it."""
 
-    model: str
-    guide: str
-    prior: str | None
-    likelihood: str | None
-    bound: str
-    particles: int | None
-    data: str
-    label: str | None
-    labels: int | None
-    outliers: str | None
-    columns: str | None
-    field: list[str] | None
-    kind: list[str] | None
-    missing: str
-    binarise: str | None
-    epochs: int
-    batch_size: int
-    lr: float
-    lr_schedule: str
-    weight_decay: float | None
-    warm_up: float | None
-    beta: float | None
-    label_weight: float | None
-    label_share: float | None
-    patience: int
-    latent_dim: int | None
-    hidden: str | None
-    start: Path | None
-    freeze: bool
-    given: str | None
-    seed: int
-    device: str
-    compile: Literal["auto", "on", "off"]
-    precision: Literal["float32", "tf32", "bfloat16"]
-    evaluate_particles: int
-    out: Path | None
-    resume: bool
-    as_json: bool
-    no_report: bool
+    evaluate_particles: int = 1000
+    out: Path | None = None
+    resume: bool = False
+    as_json: bool = False
+    no_report: bool = False
 
     def check(self) -> None:
         """Refuse what can be refused before anything is imported or read."""
-        for name in ("epochs", "batch_size", "particles", "latent_dim", "evaluate_particles", "labels"):
-            o.check_whole(f"--{name.replace('_', '-')}", getattr(self, name), 1)
-        o.check_whole("--seed", self.seed, 0)
-        o.check_whole("--patience", self.patience, 0)
-        o.check_number("--lr", self.lr, positive=True)
-        for name in ("weight_decay", "warm_up", "beta", "label_weight"):
-            o.check_number(f"--{name.replace('_', '-')}", getattr(self, name))
-        if self.label_share is not None and not 0 < self.label_share < 1:
-            raise UserError(f"--label-share must be between 0 and 1, got {self.label_share:g}")
-        if self.freeze and self.start is None:
-            raise UserError("--freeze keeps the networks of another run as they are: name the run, --start RUN")
-        o.check_choice("--lr-schedule", self.lr_schedule, ("constant", "cosine"))
-        o.check_choice("--compile", self.compile, ("auto", "on", "off"))
-        o.check_choice("--precision", self.precision, ("float32", "tf32", "bfloat16"))
-        o.check_choice("--missing", self.missing, ("refuse", "allow"))
-        if self.binarise is not None:
-            o.check_choice("--binarise", self.binarise, ("dynamic", "static", "none"))
-        o.split_words("--columns", self.columns)
-        o.split_words("--outliers", self.outliers)
-        o.kind_words(self.kind)
-        if o.field_columns(self.field) and self.columns:
-            raise UserError("--columns and --field both say which columns are used: give one of them")
-        o.whole_numbers("--hidden", self.hidden)
-        o.split_words("--given", self.given)
-        ProgramWords(self.model, self.guide).check()
-        for kind in ("priors", "likelihoods"):
-            word = getattr(self, kind.removesuffix("s"))
-            if word is not None:
-                catalog.find(kind, catalog.split_options(word)[0])
-        if self.is_pyro:
-            for option, value, only in (("--warm-up", self.warm_up, 0), ("--beta", self.beta, 1)):
-                if value is not None and value != only:
-                    raise UserError(f"{option} {value:g}: Pyro's own bounds have no KL weight, use --bound elbo")
-
-    @property
-    def is_pyro(self) -> bool:
-        """Whether the bound is one of Pyro's own."""
-        return catalog.find("bounds", catalog.split_options(self.bound)[0]).is_pyro
-
-    @property
-    def is_own(self) -> bool:
-        """Whether a program is of a user's file."""
-        return user_files.is_file(self.model) or user_files.is_file(self.guide)
-
-    def program_options(self) -> dict[str, Any]:
-        """What was asked of the programs, by argument name."""
-        found: dict[str, Any] = {}
-        for kind in ("prior", "likelihood"):
-            if (word := getattr(self, kind)) is not None:
-                name, options = catalog.split_options(word)
-                entry = catalog.find(f"{kind}s", name)
-                found[kind] = construction.construct(entry.load(), {}, options, f"{kind} {entry.name}")[0]
-        found |= {"latent_dim": self.latent_dim, "hidden": o.whole_numbers("--hidden", self.hidden)}
-        found |= {"given": o.split_words("--given", self.given)}
-        return {name: value for name, value in found.items() if value is not None}
-
-    def schedule(self, *, points: bool = False) -> Any:
-        """The KL weight; where the guide draws points there is no KL, and only a warm-up that was asked for."""
-        from ppl_vae.schedules import WarmUp
-
-        beta = 1.0 if self.beta is None else self.beta
-        usual = 0.0 if points else min(10.0, self.epochs / 5)
-        epochs = usual if self.warm_up is None else self.warm_up
-        return beta if self.is_pyro or epochs == 0 else WarmUp(epochs, beta)
+        check_whole("--evaluate-particles", self.evaluate_particles, 1)
+        super().check()

@@ -13,6 +13,7 @@ from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import file_rows, open_words, read_source
 from ppl_vae.cli.output import array_bytes, check_target
 from ppl_vae.errors import UserError
+from ppl_vae.registry.words import check_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +55,7 @@ def impute(
     Every missing entry gets its mean given what was observed in its row (the likeliest category); all else stays.
     """
     for option, number, least in (("--draws", draws, 0), ("--particles", particles, 1), ("--seed", seed, 0)):
-        o.check_whole(option, number, least)
+        check_whole(option, number, least)
     check_target(out, (*TABLES, ".npz"))
     opened = open_words(run, model, guide, device)
     path = _path(opened, data)

@@ -1,14 +1,11 @@
-"""The options that several commands share, and checks of numbers that need nothing loaded."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from ppl_vae.errors import UserError, unknown_name
 
 __all__ = [
     "ColumnsOption",
@@ -25,13 +22,6 @@ __all__ = [
     "RunFolder",
     "Seed",
     "SplitName",
-    "check_choice",
-    "check_number",
-    "check_whole",
-    "field_columns",
-    "kind_words",
-    "split_words",
-    "whole_numbers",
 ]
 
 RunFolder = Annotated[
@@ -100,90 +90,3 @@ OwnModel = Annotated[
     ),
 ]
 OwnGuide = Annotated[str | None, typer.Option(metavar="FILE.py:NAME", help="Your own guide again.")]
-
-
-def check_whole(option: str, value: int | None, least: int) -> None:
-    """Raise a UserError unless the number is absent or at least `least` and of 63 bits."""
-    if value is not None and not least <= value < 2**63:
-        raise UserError(f"{option} must be a whole number of at least {least}, got {value}")
-
-
-def check_number(option: str, value: float | None, *, positive: bool = False) -> None:
-    """Raise a UserError unless the number is absent, or finite and not negative (positive)."""
-    if value is None or (math.isfinite(value) and (value > 0 if positive else value >= 0)):
-        return
-    raise UserError(f"{option} must be {'positive' if positive else 'at least 0'} and finite, got {value:g}")
-
-
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise a UserError unless the value is one of these words."""
-    if value not in choices:
-        raise unknown_name(f"value of {option}", value, choices)
-
-
-def split_words(option: str, text: str | None) -> list[str] | None:
-    """The words of "a,b".
-
-    Example:
-        >>> split_words("--columns", "a, b")
-        ['a', 'b']
-    """
-    if text is None:
-        return None
-    words = [word.strip() for word in text.split(",")]
-    if not all(words):
-        raise UserError(f"{option} expects names with commas between them, got {text!r}")
-    return words
-
-
-def field_columns(texts: list[str] | None) -> dict[str, str | list[str]] | None:
-    """The columns of each field of "NAME=A,B", or of "NAME" alone; one column is a name, several are a list.
-
-    Example:
-        >>> field_columns(["size=height,weight", "visits"])
-        {'size': ['height', 'weight'], 'visits': 'visits'}
-    """
-    if not texts:
-        return None
-    found: dict[str, str | list[str]] = {}
-    for text in texts:
-        name, equals, columns = (part.strip() for part in text.partition("="))
-        words = split_words("--field", columns if equals else name) or []
-        if not name.isidentifier() or name in found:
-            raise UserError(f"--field expects NAME=A,B with a different NAME each time, got {text!r}")
-        found[name] = words[0] if len(words) == 1 else words
-    return found
-
-
-def kind_words(texts: list[str] | None) -> dict[str, str] | None:
-    """The kinds of fields of "NAME=KIND".
-
-    Example:
-        >>> kind_words(["y=real"])
-        {'y': 'real'}
-    """
-    found: dict[str, str] = {}
-    for text in texts or ():
-        name, equals, kind = (part.strip() for part in text.partition("="))
-        if not name or not equals or not kind or name in found:
-            raise UserError(f"--kind expects NAME=KIND with a different NAME each time, got {text!r}")
-        found[name] = kind
-    return found or None
-
-
-def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    """The numbers of "256,128", each at least 1.
-
-    Example:
-        >>> whole_numbers("--hidden", "256,128")
-        (256, 128)
-    """
-    if text is None:
-        return None
-    try:
-        numbers = tuple(int(word) for word in text.split(","))
-    except ValueError as error:
-        raise UserError(f"{option} expects whole numbers with commas between them, got {text!r}") from error
-    for number in numbers:
-        check_whole(option, number, 1)
-    return numbers

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
-from ppl_vae.cli.inputs import DataWords, open_words, rows_of
+from ppl_vae.cli.inputs import open_words, rows_of
 from ppl_vae.cli.output import as_json as plain
 from ppl_vae.cli.output import check_target, column_names, write_rows
 from ppl_vae.errors import UserError
+from ppl_vae.registry.rows import DataWords
+from ppl_vae.registry.words import check_choice, check_whole, split_words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,11 +50,11 @@ def predict(
     The field is hidden from the guide; of categories the probabilities are written, of numbers mean, deviation and a
     central interval of 90 %. Where the rows have the field, says how good the predictions are.
     """
-    o.check_whole("--draws", draws, 1)
-    o.check_whole("--seed", seed, 0)
-    o.check_choice("--missing", missing, ("refuse", "allow"))
+    check_whole("--draws", draws, 1)
+    check_whole("--seed", seed, 0)
+    check_choice("--missing", missing, ("refuse", "allow"))
     check_target(out, (".npz", ".csv"))
-    words = DataWords(data, label, o.split_words("--columns", columns), missing)
+    words = DataWords(data, label, split_words("--columns", columns), missing)
     opened = open_words(run, model, guide, device)
     rows, name = _rows(opened, words, split, field)
     import ppl_vae

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from ppl_vae.cli import options as o
-from ppl_vae.cli.inputs import DataWords, Program, ProgramWords, build, make_bound, open_start
+from ppl_vae.cli.inputs import open_start
 from ppl_vae.cli.output import (
     Interrupted,
     Judged,
@@ -26,19 +25,20 @@ from ppl_vae.cli.output import (
 )
 from ppl_vae.errors import UserError
 from ppl_vae.registry import catalog, user_files
+from ppl_vae.registry.programs import NamedProgram, ProgramWords, build, make_bound
 
 if TYPE_CHECKING:
-    from ppl_vae.cli.fit import Request
+    from ppl_vae.cli.fit import Command
     from ppl_vae.data import Data
     from ppl_vae.runs.result import Result
 
-__all__ = ["load_rows", "train"]
+__all__ = ["train"]
 
 
 # -- the run folder ----------------------------------------------------------------------------------------
 
 
-def _folder(ask: Request) -> Path:
+def _folder(ask: Command) -> Path:
     """Where the run goes; a folder that is there is refused before anything is trained."""
     from ppl_vae.runs.folder import numbered, refuse_existing
 
@@ -48,7 +48,7 @@ def _folder(ask: Request) -> Path:
         else:
             refuse_existing(ask.out)
         return ask.out
-    programs = (catalog.split_options(word)[0].rpartition(":")[2] for word in (ask.model, ask.guide))
+    programs = (catalog.split_options(word)[0].rpartition(":")[2] for word in (ask.model, ask.programs.guide))
     words = [Path(ask.data).stem, *programs]
     base = Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", w) if w != ask.data else w for w in words)
     last, following = numbered(base)
@@ -88,7 +88,7 @@ def _reserved(out: Path) -> Iterator[None]:
 # -- training ----------------------------------------------------------------------------------------------
 
 
-def train(ask: Request) -> None:
+def train(ask: Command) -> None:
     """Train, save, evaluate, report."""
     out = _folder(ask)
     import pyro
@@ -98,9 +98,9 @@ def train(ask: Request) -> None:
 
     started = time.monotonic()
     device = pick_device(ask.device)
-    data = load_rows(ask)
+    data = ask.rows()
     pyro.set_rng_seed(ask.seed)
-    words = ProgramWords(ask.model, ask.guide)
+    words = ask.programs
     model, guide = build(words, data, ask.program_options())
     start = _begin(ask, words, model, guide)
     bound = make_bound(ask.bound, ask.particles)
@@ -130,19 +130,7 @@ def train(ask: Request) -> None:
     _finish(ask, result, split, None if judged is None else judged.summary, out, report, time.monotonic() - started)
 
 
-def load_rows(ask: Request) -> Data:
-    """The data set that the options say."""
-    words = DataWords(ask.data, ask.label, o.split_words("--columns", ask.columns), ask.missing)
-    return words.load(
-        binarise=ask.binarise,
-        fields=o.field_columns(ask.field),
-        kinds=o.kind_words(ask.kind),
-        labels=ask.labels,
-        outliers=o.split_words("--outliers", ask.outliers),
-    )
-
-
-def _begin(ask: Request, words: ProgramWords, model: Program, guide: Program) -> dict[str, Any] | None:
+def _begin(ask: Command, words: ProgramWords, model: NamedProgram, guide: NamedProgram) -> dict[str, Any] | None:
     """Take the networks of the run that was asked for; what run.json says of it."""
     if ask.start is None:
         return None
@@ -164,7 +152,7 @@ class _Decided(NamedTuple):
     points: bool
 
 
-def _decide(ask: Request, model: Program, guide: Program, data: Data) -> _Decided:
+def _decide(ask: Command, model: NamedProgram, guide: NamedProgram, data: Data) -> _Decided:
     decay = ask.weight_decay
     if decay is None:
         decay = 0.0 if ask.is_own else min(1.0, 1000 / len(data.train))
@@ -172,7 +160,7 @@ def _decide(ask: Request, model: Program, guide: Program, data: Data) -> _Decide
     return _Decided(decay, weight, _has_points(model, guide, data))
 
 
-def _label_weight(ask: Request, guide: Any, data: Data) -> float:
+def _label_weight(ask: Command, guide: Any, data: Data) -> float:
     """Rows over labelled rows, where the guide has a classifier for labels that some rows miss; else 0.
 
     Ten times what Kingma et al. (2014, arXiv 1406.5298) take, whose data sets were larger.
@@ -184,7 +172,7 @@ def _label_weight(ask: Request, guide: Any, data: Data) -> float:
     return len(data.train) / labelled if labelled else 0.0
 
 
-def _has_points(model: Program, guide: Program, data: Data) -> bool:
+def _has_points(model: NamedProgram, guide: NamedProgram, data: Data) -> bool:
     """Whether the guide draws points, so that what is trained is no bound."""
     from ppl_vae.checks.analysis import analyse, representative
     from ppl_vae.programs.program import Pair
@@ -198,7 +186,7 @@ def _has_points(model: Program, guide: Program, data: Data) -> bool:
 
 
 def _headline(
-    ask: Request, model: Program, guide: Program, data: Data, bound: Any, decided: _Decided, device: str
+    ask: Command, model: NamedProgram, guide: NamedProgram, data: Data, bound: Any, decided: _Decided, device: str
 ) -> str:
     rows = [f"{len(s):,} {n}" for n in ("train", "validation", "test") if (s := getattr(data, n)) is not None]
     particles = getattr(bound, "particles", getattr(bound, "num_particles", 1))
@@ -223,7 +211,7 @@ def _headline(
 
 
 def _fit(
-    ask: Request,
+    ask: Command,
     model: Any,
     guide: Any,
     data: Data,
@@ -267,7 +255,7 @@ def _fit(
     return result
 
 
-def _evaluate(ask: Request, result: Result, data: Data, split: str) -> Judged | None:
+def _evaluate(ask: Command, result: Result, data: Data, split: str) -> Judged | None:
     """The held-out numbers; none for a pair that has no evidence per row, whose run is kept all the same."""
     try:
         return judge(result.model, result.guide, getattr(data, split), ask.evaluate_particles, ask.seed, data.train)
@@ -290,7 +278,7 @@ def _report(result: Result, data: Data, judged: Judged | None, out: Path, seed: 
 
 
 def _finish(
-    ask: Request,
+    ask: Command,
     result: Result,
     split: str,
     summary: dict[str, Any] | None,
@@ -312,7 +300,7 @@ def _finish(
         return
     if summary is not None:
         print_table(evaluation_table(f"{summary['rows']:,} {split} rows of {Path(ask.data).name}", summary))
-    own = [f"--{r} {w}" for r, w in (("model", ask.model), ("guide", ask.guide)) if user_files.is_file(w)]
+    own = [f"--{r} {w}" for r, w in (("model", ask.model), ("guide", ask.programs.guide)) if user_files.is_file(w)]
     more = " ".join(["", *own])
     typer.echo(f"run:    {out}")
     if report is not None:

@@ -11,7 +11,7 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.conditions import conditions_of, given_words
-from ppl_vae.cli.inputs import DataWords, open_words, rows_of
+from ppl_vae.cli.inputs import open_words, rows_of
 from ppl_vae.cli.output import (
     as_json as plain,
 )
@@ -29,6 +29,8 @@ from ppl_vae.cli.output import (
     write_rows,
 )
 from ppl_vae.errors import UserError
+from ppl_vae.registry.rows import DataWords
+from ppl_vae.registry.words import check_choice, check_whole, split_words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,9 +67,9 @@ def evaluate(
     ELBO and importance-sampled evidence with their errors, or, of a deterministic autoencoder, which has none, how
     well rows come back; also goes into RUN/evaluation.json.
     """
-    o.check_whole("--particles", particles, 1)
-    o.check_whole("--gap-rows", gap_rows, 1)
-    o.check_whole("--seed", seed, 0)
+    check_whole("--particles", particles, 1)
+    check_whole("--gap-rows", gap_rows, 1)
+    check_whole("--seed", seed, 0)
     words = _words(data, label, columns, missing)
     opened = open_words(run, model, guide, device)
     rows, name = rows_of(opened, words, split)
@@ -113,8 +115,8 @@ def sample(
     device: o.DeviceOption = "auto",
 ) -> None:
     """Draw rows from the model."""
-    o.check_whole("-n", n, 1)
-    o.check_whole("--seed", seed, 0)
+    check_whole("-n", n, 1)
+    check_whole("--seed", seed, 0)
     check_target(out, (".npz", ".csv", ".png"))
     values = given_words(given)
     opened = open_words(run, model, guide, device)
@@ -196,7 +198,7 @@ def encode(
 
     One row for each row of the data, in their order; of discrete latents the class probabilities.
     """
-    o.check_whole("--seed", seed, 0)
+    check_whole("--seed", seed, 0)
     check_target(out, (".npz", ".csv"))
     words = _words(data, label, columns, missing)
     opened = open_words(run, model, guide, device)
@@ -251,7 +253,7 @@ def report(
     guide: o.OwnGuide = None,
 ) -> None:
     """Write figures and report.html anew."""
-    o.check_whole("--seed", seed, 0)
+    check_whole("--seed", seed, 0)
     words = _words(data, label, columns, missing)
     opened = open_words(run, model, guide)
     rows = _whole(opened, words)
@@ -281,5 +283,5 @@ def _whole(run: Run, words: DataWords) -> Data:
 
 
 def _words(data: str | None, label: str | None, columns: str | None, missing: str) -> DataWords:
-    o.check_choice("--missing", missing, ("refuse", "allow"))
-    return DataWords(data, label, o.split_words("--columns", columns), missing)
+    check_choice("--missing", missing, ("refuse", "allow"))
+    return DataWords(data, label, split_words("--columns", columns), missing)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,8 +17,10 @@ from ppl_vae.comparison.compare import Comparison, ranked
 from ppl_vae.comparison.pairs import Compared, ladder
 from ppl_vae.comparison.workers import Job, Watcher, cores, work
 from ppl_vae.errors import UserError
-from ppl_vae.registry import catalog, user_files
+from ppl_vae.registry import user_files
+from ppl_vae.registry.programs import build, make_bound
 from ppl_vae.saving.atomic import write_json
+from ppl_vae.training.request import Request
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.grid import Cell, Grid
@@ -87,14 +89,11 @@ def check_grid(grid: Grid) -> None:
     Raises:
         UserError: with the words of the cell.
     """
-    from ppl_vae.cli.inputs import make_bound
-    from ppl_vae.cli.train import load_rows
-
-    asks = [(cell, _request(grid, cell)) for cell in grid.cells if cell.seed == 0]
+    asks = [(cell, Request(**grid.options(cell))) for cell in grid.cells if cell.seed == 0]
     for _, ask in asks:
         ask.check()
         make_bound(ask.bound, ask.particles)
-    data, loaded = load_rows(asks[0][1]), dict[Path, Any]()
+    data, loaded = asks[0][1].rows(), dict[Path, Any]()
     seen: dict[str, Observed] = {}
     for cell, ask in asks:
         name = ", ".join(word for factor, word in cell.factors.items() if factor != "bound")
@@ -103,26 +102,14 @@ def check_grid(grid: Grid) -> None:
     refuse_incomparable(seen)
 
 
-def _request(grid: Grid, cell: Cell) -> Any:
-    """The cell as the options of `fit`."""
-    from ppl_vae.cli.fit import Request, fit
-
-    usual = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
-    options = usual | grid.options(cell)
-    if options["beta"] is None:
-        options["beta"] = catalog.default_of(catalog.split_options(options["model"])[0], "default_beta", None)
-    return Request(**options)
-
-
-def _look(ask: Any, data: Any, loaded: dict[Path, Any]) -> Observed:
+def _look(ask: Request, data: Any, loaded: dict[Path, Any]) -> Observed:
     """What a pair observes, as it is before training."""
-    from ppl_vae.cli.inputs import ProgramWords, build
     from ppl_vae.data import as_split
     from ppl_vae.programs.program import Pair, prepare
     from ppl_vae.programs.randomness import preserved_randomness
 
     with preserved_randomness():
-        programs = build(ProgramWords(ask.model, ask.guide, loaded), data, ask.program_options())
+        programs = build(replace(ask.programs, loaded=loaded), data, ask.program_options())
         model, guide = (program.value for program in programs)
         prepare(guide, data.train)
         rows = next(s for s in (data.test, data.validation, data.train) if s is not None)

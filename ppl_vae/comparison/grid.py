@@ -6,12 +6,11 @@ Like the command line, whose words it takes, this knows models and guides by nam
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from ppl_vae.comparison.cells import train_grid
 from ppl_vae.comparison.compare import Comparison
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.registry import catalog, user_files
+from ppl_vae.training.request import Request
 
 __all__ = ["Cell", "Grid", "compare_grid"]
 
@@ -126,12 +126,9 @@ class Grid:
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def _fit_options() -> dict[str, Any]:
-    """The options of `ppl-vae fit` that are the same for all cells, with their defaults."""
-    from ppl_vae.cli.fit import fit
-
-    of_cells = {*FACTORS, "seed", "out", "resume", "as_json", "no_report", "evaluate_particles"}
-    return {n: p.default for n, p in inspect.signature(fit).parameters.items() if n not in of_cells}
+def _fit_options() -> set[str]:
+    """The options of `ppl-vae fit` that are the same for all cells."""
+    return {field.name for field in fields(Request)} - {*FACTORS, "seed"}
 
 
 def _content(file: str) -> str | None:
