@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -58,3 +61,35 @@ def test_importing_is_lazy(statement):
 
 def test_version_is_that_of_the_distribution():
     assert ppl_vae.__version__ == importlib.metadata.version("ppl-vae")
+
+
+def test_a_release_has_one_number_and_one_date():
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    cited = (ROOT / "CITATION.cff").read_text()
+    date = re.search(r'^date-released: "(.+)"', cited, re.M)[1]
+    assert f"\nversion: {version}\n" in cited
+    assert f"\n## {version} ({date})\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level names of what a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+def normalised(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def test_what_is_imported_is_declared():
+    files = [file for home in ("ppl_vae", "models", "guides") for file in (ROOT / home).rglob("*.py")]
+    foreign = set().union(*map(imported, files)) - sys.stdlib_module_names - {"ppl_vae"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {normalised(re.match(r"[\w-]+", each)[0]) for each in project["dependencies"]}
+    distributions = importlib.metadata.packages_distributions()
+    assert not {m for m in foreign if not declared & set(map(normalised, distributions[m]))}
