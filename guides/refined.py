@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor
 
 from ppl_vae.autoguide.generated import GeneratedGuide
@@ -14,6 +13,7 @@ from ppl_vae.autoguide.refining import Layers, refine
 from ppl_vae.errors import UserError
 from ppl_vae.guides.mean_field import MeanField
 from ppl_vae.programs.execution import isolated
+from ppl_vae.programs.local_module import LocalModule
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.saving.recorded import Recorded
@@ -21,7 +21,7 @@ from ppl_vae.saving.recorded import Recorded
 __all__ = ["Refined"]
 
 
-class Refined(Recorded, PyroModule):
+class Refined(Recorded, LocalModule):
     """A generated guide whose parameters for the given rows are improved by gradient steps on their ELBO.
 
     Everything that the guide's last networks say about a row gets an offset of the row's own, which `steps` steps of

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor
 
 from ppl_vae.data import Data, Field, Schema
@@ -15,12 +14,13 @@ from ppl_vae.data.dataset import Split
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
 from ppl_vae.nn.networks import MLP
+from ppl_vae.programs.local_module import LocalModule
 from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["RowModel", "label_of", "rows_of"]
 
 
-class RowModel(Recorded, PyroModule):
+class RowModel(Recorded, LocalModule):
     """A generative model of the rows of a data set: a subclass says `decodes(...)` and writes its sample statements.
 
     Args:

@@ -27,6 +27,7 @@ from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.nn.encoders import FieldEncoder, adapted
 from ppl_vae.nn.heads import DiagonalNormal, is_normal
 from ppl_vae.nn.networks import concatenate, hidden_layer
+from ppl_vae.programs.local_module import LocalModule
 from ppl_vae.programs.program import Program
 from ppl_vae.saving.recorded import Recorded
 
@@ -40,7 +41,7 @@ class _AbstractPyroModule(type(PyroModule), ABCMeta):  # type: ignore[misc]
     """Pyro modules have a metaclass of their own; this one also honours abstract methods."""
 
 
-class GeneratedGuide(Recorded, PyroModule, metaclass=_AbstractPyroModule):
+class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
     """q(z | x) for any model, with one abstract method: `family`, from features to a distribution over R^d.
 
     Args:

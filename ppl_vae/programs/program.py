@@ -12,14 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
-from pyro.nn import PyroModule
-from pyro.params.param_store import ParamStoreDict
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
 from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.programs.local_module import asks_store, make_local
 
 __all__ = ["Pair", "Program", "Programs", "prepare"]
 
@@ -55,7 +54,7 @@ class Program(nn.Module):
         self.own = _OwnParameters()
         if isinstance(program, nn.Module):
             self.body = program
-            _make_local(program)
+            make_local(program)
         object.__setattr__(self, "program", program)
         self.arguments, self.takes_any = _arguments(program)
 
@@ -89,13 +88,6 @@ class Program(nn.Module):
         wanted = self.select(fields)
         with pyro.settings.context(module_local_params=True), _HideParams(), _AnswerParams(self.own):
             return self.program(**wanted)
-
-
-def _make_local(module: nn.Module) -> None:
-    """Let Pyro modules that were made while parameters were global run with local ones."""
-    for part in module.modules():
-        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
-            part._pyro_context.param_state = {"params": {}, "constraints": {}}
 
 
 def _arguments(program: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
@@ -180,8 +172,7 @@ class _AnswerParams(Messenger):
         self.own = own
 
     def _pyro_param(self, msg: Message) -> None:
-        # A PyroModule in local mode sends statements that carry their own value; only pyro.param asks the store.
-        if getattr(msg["fn"], "__func__", None) is not ParamStoreDict.get_param:
+        if not asks_store(msg):
             return
         name, *initial = msg["args"]
         constraint = msg["kwargs"].get("constraint", constraints.real)
