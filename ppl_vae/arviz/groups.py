@@ -18,6 +18,7 @@ from ppl_vae.data import Split, as_split
 from ppl_vae.data.convert import is_table
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import passes
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program
 
 __all__ = ["to_arviz"]
@@ -34,6 +35,7 @@ Variable = tuple[tuple[str, ...], np.ndarray, dict[str, Any]]
 """Dims, values and attributes, as xarray takes them."""
 
 
+@exclusive
 def to_arviz(
     model: Callable[..., Any],
     guide: Callable[..., Any],

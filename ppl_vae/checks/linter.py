@@ -13,6 +13,7 @@ from ppl_vae.checks.analysis import analyse, observe, read, representative
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import Finding, ProgramError, UserError
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair, prepare
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.weights.log_weights import weigh
@@ -20,6 +21,7 @@ from ppl_vae.weights.log_weights import weigh
 __all__ = ["check"]
 
 
+@exclusive
 def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> list[Finding]:
     """Lint a pair on a few rows of its data: everything that is wrong with it, or an empty list.
 

@@ -16,6 +16,7 @@ from ppl_vae.comparison.pairs import BoundKey, Compared, Difference, difference,
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import NoDensity, UserError, unknown_name
 from ppl_vae.evaluation import evaluate
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.psis import khat_limit
 
@@ -134,6 +135,7 @@ class Comparison:
         return bounds_against_particles(self)
 
 
+@exclusive
 def compare(
     pairs: Mapping[str, Any],
     data: Any,

@@ -15,6 +15,7 @@ from ppl_vae.data import as_split
 from ppl_vae.errors import Finding, UserError
 from ppl_vae.evaluation.chunks import Chunks
 from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed.modes import Compile, check_mode
 from ppl_vae.weights.psis import FEWEST, khat_limit
@@ -96,6 +97,7 @@ def _standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
+@exclusive
 def evaluate(
     model: Callable[..., Any],
     guide: Callable[..., Any],

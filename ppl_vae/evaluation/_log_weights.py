@@ -8,12 +8,14 @@ from typing import Any
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.errors import UserError
 from ppl_vae.programs.density import refuse_points
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.log_weights import Discrete, LogWeights, concatenate, weigh
 
 __all__ = ["log_weights"]
 
 
+@exclusive
 def log_weights(
     model: Callable[..., Any],
     guide: Callable[..., Any],

@@ -16,6 +16,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.prediction.filling import Target, find_targets
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.completion import Particles, completed, replayed
@@ -78,6 +79,7 @@ class Imputation:
         return pandas.concat(tables)
 
 
+@exclusive
 def impute(
     model: Callable[..., Any],
     guide: Callable[..., Any],

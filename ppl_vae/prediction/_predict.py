@@ -17,6 +17,7 @@ from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
 from ppl_vae.errors import ProgramError, UserError, unknown_name
 from ppl_vae.nn.encoders import FieldEncoder
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes, can_enumerate
 from ppl_vae.programs.program import Batch, Pair, Program
 from ppl_vae.programs.randomness import preserved_randomness
@@ -71,6 +72,7 @@ class Prediction:
         return low, high
 
 
+@exclusive
 def predict(
     model: Callable[..., Any],
     guide: Callable[..., Any],

@@ -20,6 +20,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import refuse_global, some_rows
 from ppl_vae.prediction.coding import typical
 from ppl_vae.prediction.latents import draw_pair
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.weights.log_weights import weigh
@@ -58,6 +59,7 @@ class Reconstruction:
         return found
 
 
+@exclusive
 def reconstruct(
     model: Callable[..., Any], guide: Callable[..., Any], data: Any, draws: int = 16, *, seed: int = 0
 ) -> Reconstruction:

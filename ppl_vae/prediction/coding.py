@@ -17,6 +17,7 @@ from ppl_vae.data.example import blank
 from ppl_vae.distributions import expected_value, unwrapped
 from ppl_vae.errors import NoDensity
 from ppl_vae.programs.density import is_improper
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair, Program
 from ppl_vae.programs.randomness import preserved_randomness
@@ -25,6 +26,7 @@ from ppl_vae.programs.structure import sample_sites
 __all__ = ["decode", "decode_columns", "encode", "posterior_mean", "simulate", "typical"]
 
 
+@exclusive
 def encode(guide: Callable[..., Any], batch: Batch, *, draws: int = 32, seed: int = 0) -> dict[str, Tensor]:
     """The posterior mean of every latent site of a guide, [row, *event], by site name.
 
@@ -62,6 +64,7 @@ def posterior_mean(site: Mapping[str, Any]) -> Tensor:
     return fn.mean if _has_mean(fn) else site["value"]
 
 
+@exclusive
 def decode(
     model: Callable[..., Any],
     latents: Mapping[str, Tensor],
@@ -79,6 +82,7 @@ def decode(
     return fn.sample() if draw else expected_value(fn)
 
 
+@exclusive
 def decode_columns(
     model: Callable[..., Any],
     latents: Mapping[str, Tensor],
@@ -111,6 +115,7 @@ def _given(model: Callable[..., Any], latents: Mapping[str, Tensor], batch: Batc
         return sample_sites(poutine.trace(poutine.replay(program, trace=trace)).get_trace(**batch))
 
 
+@exclusive
 def simulate(
     pair: Pair,
     schema: Schema,

@@ -23,6 +23,7 @@ from torch import Tensor
 from ppl_vae.data import Data, Schema
 from ppl_vae.data.example import example
 from ppl_vae.errors import UserError
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program, prepare
 from ppl_vae.saving.atomic import write, write_json
 from ppl_vae.saving.specs import describe, rebuild
@@ -128,6 +129,7 @@ def _finite(record: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
+@exclusive
 def open_run(path: str | Path, model: Callable[..., Any] | None = None, guide: Callable[..., Any] | None = None) -> Run:
     """Rebuild the pair of a run folder, with its trained weights.
 

@@ -15,6 +15,7 @@ from ppl_vae.data import Field, Schema, Split
 from ppl_vae.errors import UserError
 from ppl_vae.models import M2
 from ppl_vae.prediction import predict
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.sklearn.base import VAEEstimator, made, plain
 
 __all__ = ["SemiSupervisedVAEClassifier"]
@@ -93,6 +94,7 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
 
     classes_: np.ndarray
 
+    @exclusive
     def fit(self, X: Any, y: Any) -> Self:
         """Train on rows X with labels y, some of which may be missing."""
         if y is None:
@@ -115,12 +117,14 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
             return len(codes) / int((codes >= 0).sum())
         return float(plain(self.label_weight))
 
+    @exclusive
     def predict_proba(self, X: Any) -> np.ndarray:
         """q(y | x), [row, class], in the order of `classes_`."""
         check_is_fitted(self)
         found: Any = predict(self.model_, self.guide_, self._rows(X), "y", draws=self._draws, seed=self._seed)
         return found.probs.cpu().numpy()
 
+    @exclusive
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of each row, [row]."""
         likeliest = self.predict_proba(X).argmax(1)

@@ -15,6 +15,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evaluate
 from ppl_vae.models import VAE
 from ppl_vae.prediction.coding import decode, decode_columns, encode, simulate
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.sklearn.base import VAEEstimator, made, plain
 from ppl_vae.sklearn.rows import to_frame
 
@@ -104,11 +105,13 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
     def _latent_dim(self) -> int:
         return int(self.model_.prior.latent_dim)
 
+    @exclusive
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on rows X; y is not used."""
         self._train(self._training_rows(X), VAE, made("priors", self.prior))
         return self
 
+    @exclusive
     def transform(self, X: Any) -> np.ndarray:
         """The posterior means E_q[z | x], [row, d] (by draws where a family has no closed-form mean)."""
         check_is_fitted(self)
@@ -119,6 +122,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
         ]
         return torch.cat(parts).cpu().numpy()
 
+    @exclusive
     def inverse_transform(self, Z: Any) -> Any:
         """The means E[x | z] of given latents, [row, column]; of a DataFrame a DataFrame, categories the likeliest."""
         check_is_fitted(self)
@@ -133,6 +137,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
             return to_frame(decode_columns(pair.model, latents, batch, schema.fields), schema)
         return decode(pair.model, latents, batch).cpu().numpy()
 
+    @exclusive
     def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """log p(x) of each row in nats, [row]: log (1/K) sum_k p(x, z_k) / q(z_k | x), K = `score_particles`.
 
@@ -143,10 +148,12 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
         rows, particles = self._rows(X), plain(self.score_particles)
         return evaluate(self.model_, self.guide_, rows, particles, seed=self._seed).log_evidence.cpu().numpy()
 
+    @exclusive
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of `score_samples`, in nats per row: what GridSearchCV maximises."""
         return float(self.score_samples(X).mean())
 
+    @exclusive
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """New rows, z ~ p(z), x ~ p(x | z), [n_samples, column]; of a DataFrame a DataFrame."""
         check_is_fitted(self)

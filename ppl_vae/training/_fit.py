@@ -16,6 +16,7 @@ from ppl_vae.checks.linter import check
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record, Result
@@ -32,6 +33,7 @@ from ppl_vae.training.stratified import stratified
 __all__ = ["Best", "fit"]
 
 
+@exclusive
 def fit(
     model: Callable[..., Any],
     guide: Callable[..., Any],

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.errors import UserError
 from ppl_vae.priors import Prior
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program
 
 __all__ = ["warm_start"]
@@ -26,6 +27,7 @@ class _Trained(Protocol):
     def guide(self) -> Callable[..., Any]: ...
 
 
+@exclusive
 def warm_start(
     model: Callable[..., Any], guide: Callable[..., Any], start: _Trained, *, freeze: bool = False
 ) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from ppl_vae.diagnostics._anomalies.auc import AUC, auc, auc_difference
 from ppl_vae.diagnostics._anomalies.baselines import independent_entries, pca_reconstruction
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import Evaluation, evaluate
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Program
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class Anomaly:
         return figure(self)
 
 
+@exclusive
 def anomaly(
     model: Callable[..., Any],
     guide: Callable[..., Any],

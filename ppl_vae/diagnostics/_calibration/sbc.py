@@ -18,6 +18,7 @@ from ppl_vae.diagnostics._calibration.reliability import Reliability, reliabilit
 from ppl_vae.diagnostics._common.simulation import resampled, specific
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
 __all__ = ["JOINT", "LEVELS", "Calibration", "Tested", "calibration"]
@@ -125,6 +126,7 @@ class Calibration:
         return calibration_figure(self)
 
 
+@exclusive
 def calibration(
     model: Callable[..., Any],
     guide: Callable[..., Any],

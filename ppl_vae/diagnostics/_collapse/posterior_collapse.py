@@ -20,6 +20,7 @@ from ppl_vae.diagnostics._common.simulation import contiguous, resampled, specif
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.prediction.latents import ACTIVE
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
 __all__ = ["Collapse", "Usage", "collapse"]
@@ -164,6 +165,7 @@ def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+@exclusive
 def collapse(
     model: Callable[..., Any],
     guide: Callable[..., Any],

@@ -18,6 +18,7 @@ from ppl_vae.diagnostics._criticism.left_out import left_out, refuse_field
 from ppl_vae.diagnostics._criticism.uniformity import Uniformity, uniformity
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, passes
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class LooPIT:
         return figure(self)
 
 
+@exclusive
 def loo_pit(
     model: Callable[..., Any],
     guide: Callable[..., Any],

@@ -18,6 +18,7 @@ from ppl_vae.diagnostics._criticism.replicas import FromGuide, FromPrior, Rows
 from ppl_vae.diagnostics._criticism.statistics import defaults, of_pairs
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.evaluation.passes import judging, passes
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class PredictiveCheck:
         return figure(self)
 
 
+@exclusive
 def predictive_check(
     model: Callable[..., Any],
     guide: Callable[..., Any],

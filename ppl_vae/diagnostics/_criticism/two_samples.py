@@ -14,6 +14,7 @@ from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.replicas import FromPrior
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.evaluation.passes import judging
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class TwoSample:
         return figure(self)
 
 
+@exclusive
 def two_sample(
     model: Callable[..., Any],
     data: Any,

@@ -15,6 +15,7 @@ from ppl_vae.diagnostics._evidence.bridge import Start
 from ppl_vae.diagnostics._evidence.ladder import LadderSettings, ladder
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.speed.modes import Compile
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def acceptance_words(acceptance: Tensor) -> str:
     return ""
 
 
+@exclusive
 def annealed_evidence(
     model: Callable[..., Any],
     guide: Callable[..., Any],

@@ -20,6 +20,7 @@ from ppl_vae.diagnostics._evidence.ladder import Climb, LadderSettings, ladder
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.passes import judging, some_rows
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed.modes import Compile
 
@@ -115,6 +116,7 @@ class Bidirectional:
         return bounds(self.lower, self.upper, self.lower_se, self.upper_se)
 
 
+@exclusive
 def bidirectional(
     model: Callable[..., Any],
     guide: Callable[..., Any],

@@ -18,6 +18,7 @@ from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.chunks import both
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes
+from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.speed.modes import Compile
 from ppl_vae.weights.psis import khat, khat_limit
@@ -118,6 +119,7 @@ class Gap:
         return gaps(self.approximation, self.amortization, self.approximation_se, self.amortization_se)
 
 
+@exclusive
 def gap(
     model: Callable[..., Any],
     guide: Callable[..., Any],
