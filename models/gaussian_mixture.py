@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Field, Schema
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.likelihoods import Normal
 from ppl_vae.likelihoods.location import LEAST
 from ppl_vae.models._rows import RowModel, rows_of
@@ -63,8 +63,7 @@ class GaussianMixture(RowModel):
         super().__init__(data)
         if covariance not in ("full", "diagonal"):
             raise unknown_name("covariance", covariance, ("full", "diagonal"))
-        if not isinstance(components, int) or components < 1:
-            raise UserError(f"components must be a whole number of at least 1, got {components!r}")
+        components = check_whole("components", components)
         self.field = _field(self.schema, self.kinds, covariance)
         self.components, self.is_full = components, covariance == "full"
         rows = None if self.train_rows is None else self.train_rows["x"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models._rows import RowModel, label_of, rows_of
 from ppl_vae.nn.encoders import OneHotInput
@@ -68,7 +68,8 @@ class M1M2(RowModel):
         activation: str = "gated",
     ) -> None:
         super().__init__(data)
-        if len(latent_dims) != 2 or min(latent_dims) < 1:
+        latent_dims = tuple(check_whole("latent_dims", size) for size in latent_dims)
+        if len(latent_dims) != 2:
             raise UserError(
                 f"latent_dims must be two numbers of at least 1, features and style, got {tuple(latent_dims)}"
             )

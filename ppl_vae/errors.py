@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Finding", "NoDensity", "ProgramError", "UserError", "unknown_name"]
+__all__ = ["Finding", "NoDensity", "ProgramError", "UserError", "check_whole", "unknown_name"]
 
 
 class UserError(ValueError):
@@ -31,6 +32,26 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5) if isinstance(name, str) else []
     hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ":"
     return UserError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+
+
+def check_whole(name: str, value: object, least: int = 1) -> int:
+    """The number as Python's own, if it is whole, at least `least` and of 63 bits. NumPy's numbers count, bools do not.
+
+    Raises:
+        UserError: if it is anything else.
+
+    Example:
+        >>> check_whole("particles", 2.5)
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: particles must be a whole number of at least 1, got 2.5
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # what is none says so
+    except TypeError:
+        number = least - 1
+    if least <= number < 2**63 and not isinstance(value, bool):
+        return number
+    raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 class NoDensity(UserError):

@@ -447,7 +447,7 @@ def test_rows_that_are_drawn_at_every_use_are_drawn_once_for_all():
         ([PAIRS["off"]], {}, "got list"),
         ({"a": "runs/a"}, {}, "pair 'a': expected .model, guide., the result of fit"),
         ({"a": []}, {}, "at least one training in the list"),
-        ({"a": PAIRS["off"]}, {"iwae": (5, 50)}, "from 1 to particles=20, got 50"),
+        ({"a": PAIRS["off"]}, {"iwae": (5, 50)}, "from 1 to 20, got 50"),
         ({"a": PAIRS["off"]}, {"iwae": (0,)}, "got 0"),
         ({"a": PAIRS["off"]}, {"particles": 0}, "particles must be a whole number of at least 1"),
     ],

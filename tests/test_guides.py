@@ -186,7 +186,7 @@ def test_wrong_options_are_refused_by_name():
         MeanField(model, rows(), conditioning="structurd")
     with pytest.raises(UserError, match="init_scale must be positive"):
         MeanField(model, rows(), init_scale=0.0)
-    with pytest.raises(UserError, match="flows must be at least 1, got 0"):
+    with pytest.raises(UserError, match="flows must be a whole number of at least 1, got 0"):
         IAF(model, rows(), flows=0)
     with pytest.raises(UserError, match="unknown basis 'housholder': did you mean 'householder'"):
         Sylvester(model, rows(), basis="housholder")

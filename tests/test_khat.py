@@ -155,9 +155,9 @@ def test_the_ladder_of_bounds_rises_to_the_evidence_and_has_its_first_step_at_th
     assert set(found.summary()) >= {"iwae_1", "iwae_4", "iwae_4_se"}
 
 
-@pytest.mark.parametrize("wrong", [0, 101, 2.5])
-def test_a_bound_of_more_particles_than_there_are_is_refused(wrong):
-    with pytest.raises(ppl_vae.UserError, match="from 1 to 100"):
+@pytest.mark.parametrize(("wrong", "words"), [(0, "at least 1, got 0"), (101, "from 1 to 100"), (2.5, "whole number")])
+def test_a_bound_of_more_particles_than_there_are_is_refused(wrong, words):
+    with pytest.raises(ppl_vae.UserError, match=words):
         ppl_vae.evaluate(normal_model, guide_too_narrow_where(0.7), draws(3, rows=2), particles=100, iwae=(wrong,))
 
 

@@ -282,8 +282,8 @@ def test_a_per_row_scale_starts_at_the_data_and_keeps_away_from_0():
         (lambda: Binomial(2.5), "whole number"),
         (lambda: Binomial().build(Field("x", "count")), "total_count"),
         (lambda: Ordinal().build(Field("x", "count")), "number of levels"),
-        (lambda: DiscretisedLogistic(0), "components must be at least 1"),
-        (lambda: DiscretisedLogistic(levels=1), "levels must be at least 2"),
+        (lambda: DiscretisedLogistic(0), "components must be a whole number of at least 1"),
+        (lambda: DiscretisedLogistic(levels=1), "levels must be a whole number of at least 2"),
     ],
 )
 def test_bad_arguments_are_refused(make, message):

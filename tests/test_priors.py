@@ -474,7 +474,7 @@ def test_numbers_out_of_range_are_refused():
         Mixture(0)
     with pytest.raises(UserError, match=r"VampPrior: components .* got 2\.5"):
         VampPrior(2.5)
-    with pytest.raises(UserError, match="latent_dim must be at least 1"):
+    with pytest.raises(UserError, match="latent_dim must be a whole number of at least 1"):
         Mixture(3).build(0)
 
 

@@ -441,7 +441,7 @@ X_FEW = factors(20)[0]
         ({"prior": "label_conditional"}, "needs the argument 'labels'"),
         ({"bound": "cubo"}, "upper bound"),
         ({"validation_fraction": 1.0}, "validation_fraction must be at least 0 and less than 1"),
-        ({"latent_dim": 0}, "latent_dim must be at least 1"),
+        ({"latent_dim": 0}, "latent_dim must be a whole number of at least 1"),
         ({"epochs": 0}, "epochs must be a whole number"),
     ],
 )

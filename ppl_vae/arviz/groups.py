@@ -16,7 +16,7 @@ from ppl_vae.arviz.draws import Draws, draw_all
 from ppl_vae.arviz.layouts import Layout, event_names, read_layouts
 from ppl_vae.data import Split, as_split
 from ppl_vae.data.convert import is_table
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.passes import passes
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program
@@ -104,11 +104,9 @@ def to_arviz(
         >>> dict(idata["posterior"]["z"].sizes)
         {'chain': 4, 'draw': 50, 'row': 10, 'z_dim': 2}
     """
-    for name, value in {"draws": draws, "chains": chains, "rows": 1 if rows is None else rows}.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if not isinstance(particles, int) or particles < 1:
-        raise UserError(f"particles must be a whole number of at least 1, got {particles!r}")
+    draws, chains = check_whole("draws", draws), check_whole("chains", chains)
+    rows = None if rows is None else check_whole("rows", rows)
+    particles = check_whole("particles", particles)
     pair = Pair(model, guide)
     whole = as_split(data, "test", getattr(model, "schema", None))
     ids = _row_ids(data, len(whole))

@@ -8,6 +8,7 @@ each from features of the row and of the latents drawn before it on which its po
 from __future__ import annotations
 
 import inspect
+import numbers
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -23,10 +24,10 @@ from ppl_vae.autoguide.shared import SharedPosterior
 from ppl_vae.autoguide.sites import Site, sample_together
 from ppl_vae.data import Schema, as_split
 from ppl_vae.data.example import example
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.nn.encoders import FieldEncoder, adapted
 from ppl_vae.nn.heads import DiagonalNormal, is_normal
-from ppl_vae.nn.networks import concatenate, hidden_layer
+from ppl_vae.nn.networks import concatenate, hidden_layer, widths
 from ppl_vae.programs.local_module import LocalModule
 from ppl_vae.programs.program import Program
 from ppl_vae.saving.recorded import Recorded
@@ -105,7 +106,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             raise UserError(f"init_scale must be positive, got {init_scale}")
         if shared_rank < 0:
             raise UserError(f"shared_rank must not be negative, got {shared_rank}")
-        self.hidden, self.activation, self.conditioning = tuple(hidden), activation, conditioning
+        self.hidden, self.activation, self.conditioning = widths(hidden), activation, conditioning
         if encoder is not None and noise:
             raise UserError("noise is of the default encoder, and encoder= was given one: FieldEncoder(..., noise=)")
         self.init_scale, self.shared_rank, self.noise = float(init_scale), shared_rank, float(noise)
@@ -272,15 +273,16 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
 
 def _checked(name: str, value: Any, default: Any) -> Any:
     """An option of a family, of the type of its default; counts are at least 1, others positive (or 0)."""
-    if isinstance(default, float) and isinstance(value, int):
+    if type(default) is int:
+        return check_whole(name, value)
+    if isinstance(default, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default):
         raise UserError(f"{name} must be of type {type(default).__name__}, got {value!r}")
     if isinstance(value, float) and value == default == 0:
         return value
-    if not isinstance(value, bool | str) and not (value >= 1 if isinstance(value, int) else value > 0):
-        least = "at least 1" if isinstance(value, int) else "positive" if default else "at least 0"
-        raise UserError(f"{name} must be {least}, got {value}")
+    if isinstance(value, float) and not value > 0:
+        raise UserError(f"{name} must be {'positive' if default else 'at least 0'}, got {value}")
     return value
 
 

@@ -17,7 +17,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from ppl_vae.checks.analysis import analyse
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.programs.gradients import Estimator, PathScale
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
@@ -44,8 +44,7 @@ class Bound(Recorded, PyroELBO):
         self, particles: int = 1, *, analytic_kl: bool = False, estimator: Estimator = "reparameterised"
     ) -> None:
         name = type(self).__name__
-        if not isinstance(particles, int) or particles < 1:
-            raise UserError(f"{name}: particles must be a whole number of at least 1, got {particles!r}")
+        particles = check_whole(f"{name}: particles", particles)
         if estimator not in self.estimators:
             raise UserError(f"{name} has the gradient estimator {' or '.join(self.estimators)}, got {estimator!r}")
         super().__init__(num_particles=particles, vectorize_particles=True)

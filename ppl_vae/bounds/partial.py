@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
 from ppl_vae.bounds.iwae import log_mean_exp
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.programs.gradients import Estimator, PathScale
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.log_weights import LogWeights
@@ -45,10 +45,8 @@ class MIWAE(Bound):
     estimators: ClassVar[tuple[Estimator, ...]] = ("reparameterised", "dreg")
 
     def __init__(self, m: int = 8, particles: int = 8, *, estimator: Estimator = "reparameterised") -> None:
-        if m < 1 or particles < 1:
-            raise UserError(f"{type(self).__name__}: m and particles must be at least 1, got {m} and {particles}")
-        super().__init__(m * particles, estimator=estimator)
-        self.m = m
+        self.m, name = check_whole(f"{type(self).__name__}: m", m), type(self).__name__
+        super().__init__(self.m * check_whole(f"{name}: particles", particles), estimator=estimator)
 
     def of(self, log_w: Tensor) -> Tensor:
         """Mean over groups of log-mean-exp within them."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 
 __all__ = ["TVO"]
 
@@ -38,9 +38,8 @@ class TVO(Bound):
 
     def __init__(self, partition: int | Sequence[float] = 5, particles: int = 16) -> None:
         super().__init__(particles)
-        if isinstance(partition, int):
-            if partition < 1:
-                raise UserError(f"TVO: partition must have at least 1 point, got {partition}")
+        if not isinstance(partition, Sequence):
+            partition = check_whole("TVO: partition", partition)
             rest = torch.logspace(-1.6, 0, partition, dtype=torch.float64)[:-1].tolist()
             partition = [0.0, *rest]
         points = [float(t) for t in partition]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation import Evaluation
 
 __all__ = ["LADDER", "BoundKey", "Compared", "Difference", "MeanOverRows", "difference", "ladder", "standard_error"]
@@ -145,13 +145,10 @@ def ladder(particles: int, iwae: Sequence[int] | None = None) -> tuple[int, ...]
         >>> ladder(1000), ladder(1000, (50, 2))
         ((1, 5, 10, 50, 100, 500), (1, 2, 50))
     """
-    if not isinstance(particles, int) or particles < 1:
-        raise UserError(f"particles must be a whole number of at least 1, got {particles!r}")
+    particles = check_whole("particles", particles)
     if iwae is None:
         return tuple(k for k in LADDER if k < particles or k == 1)
-    for k in iwae:
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= particles:
-            raise UserError(
-                f"iwae expects numbers of particles from 1 to particles={particles:,}, got {k!r}: draw more particles"
-            )
-    return tuple(sorted({1, *iwae}))
+    sizes = sorted({1, *(check_whole("iwae", k) for k in iwae)})
+    if sizes[-1] > particles:
+        raise UserError(f"iwae expects numbers of particles from 1 to {particles:,}, got {sizes[-1]:,}: draw more")
+    return tuple(sizes)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.data import as_split
-from ppl_vae.errors import Finding, UserError
+from ppl_vae.errors import Finding, UserError, check_whole
 from ppl_vae.evaluation.chunks import Chunks
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.programs.locking import exclusive
@@ -166,12 +166,10 @@ def evaluate(
 
 
 def _ladder(iwae: Sequence[int], particles: int) -> list[int]:
-    for k in iwae:
-        if not isinstance(k, int) or not 1 <= k <= particles:
-            raise UserError(
-                f"iwae: expected numbers of particles from 1 to {particles:,}, got {k!r}: draw more particles"
-            )
-    return sorted(set(iwae))
+    sizes = sorted({check_whole("iwae", k) for k in iwae})
+    if sizes and sizes[-1] > particles:
+        raise UserError(f"iwae expects numbers of particles from 1 to {particles:,}, got {sizes[-1]:,}: draw more")
+    return sizes
 
 
 def _rows(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ppl_vae.checks.analysis import analyse
-from ppl_vae.errors import UserError
+from ppl_vae.errors import check_whole
 from ppl_vae.programs.density import refuse_points
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -49,12 +49,11 @@ def log_weights(
     """
     from ppl_vae.data import as_split
 
-    if particles < 1:
-        raise UserError(f"particles must be at least 1, got {particles}")
+    particles = check_whole("particles", particles)
     pair = Pair(model, guide)
     fields = batch if isinstance(batch, dict) else as_split(batch).batch()
     structure = analyse(pair, fields)
     refuse_points(structure, "importance weights")
-    size = min(chunk or particles, particles)
+    size = particles if chunk is None else min(check_whole("chunk", chunk), particles)
     sizes = [size] * (particles // size) + ([particles % size] if particles % size else [])
     return concatenate([weigh(pair, structure, fields, k, discrete=discrete) for k in sizes])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Split
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.programs.density import refuse_points
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Pair
@@ -65,8 +65,7 @@ def passes(
         UserError: for particles < 1, programs that break the contract, values outside a likelihood's support, or
             latents shared by all rows, for which there are no weights per row.
     """
-    if not isinstance(particles, int) or particles < 1:
-        raise UserError(f"particles must be a whole number of at least 1, got {particles!r}")
+    particles = check_whole("particles", particles)
     with judging(pair, seed):
         structure = analyse(pair, some_rows(split))
         check_support(pair, structure.holes, structure.latents, split)

@@ -11,7 +11,7 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from ppl_vae.data.schema import Field
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.likelihoods.base import Likelihood, with_gaps
 
 __all__ = ["Binomial", "NegativeBinomial", "Poisson"]
@@ -112,9 +112,7 @@ class Binomial(Likelihood):
 
     def __init__(self, total_count: int | None = None) -> None:
         super().__init__()
-        if total_count is not None and (int(total_count) != total_count or total_count < 1):
-            raise UserError(f"Binomial: total_count must be a whole number of at least 1, got {total_count}")
-        self.total_count = total_count
+        self.total_count = None if total_count is None else check_whole("Binomial: total_count", total_count)
 
     def trials(self, field: Field) -> int:
         """n for a field.

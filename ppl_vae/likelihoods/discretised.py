@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from ppl_vae.data.schema import Field
-from ppl_vae.errors import UserError
+from ppl_vae.errors import check_whole
 from ppl_vae.likelihoods.base import Likelihood, with_gaps
 from ppl_vae.likelihoods.logistic import log_mass
 
@@ -49,11 +49,8 @@ class DiscretisedLogistic(Likelihood):
 
     def __init__(self, components: int = 1, levels: int | None = None) -> None:
         super().__init__()
-        if components < 1:
-            raise UserError(f"DiscretisedLogistic: components must be at least 1, got {components}")
-        if levels is not None and levels < 2:
-            raise UserError(f"DiscretisedLogistic: levels must be at least 2, got {levels}")
-        self.components, self.levels = components, levels
+        self.components = components = check_whole("DiscretisedLogistic: components", components)
+        self.levels = None if levels is None else check_whole("DiscretisedLogistic: levels", levels, 2)
         self.width = 2 if components == 1 else 3 * components
 
     def levels_of(self, field: Field) -> int:

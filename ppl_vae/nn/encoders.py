@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.errors import UserError
-from ppl_vae.nn.networks import MLP, concatenate, hidden_layer
+from ppl_vae.nn.networks import MLP, concatenate, hidden_layers, widths
 
 if TYPE_CHECKING:
     from ppl_vae.data import Field, Split
@@ -205,12 +205,9 @@ class FieldEncoder(nn.Module):
         # a list: torch forbids dots and the names of its own attributes in a ModuleDict, and a column may have either
         self.inputs = nn.ModuleList([_input(f, f.name in repeated, convolutions, noise)(f, train) for f in fields])
         width = sum(int(layer.size) for layer in self.inputs)  # type: ignore[arg-type, misc]
+        hidden = widths(hidden)
         self.size = hidden[-1] if hidden else width
-        layers: list[nn.Module] = []
-        for size in hidden:
-            layers += hidden_layer(width, size, activation)
-            width = size
-        self.layers = nn.Sequential(*layers)
+        self.layers = hidden_layers(width, hidden, activation)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Encode the fields that this encoder was built for."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole, unknown_name
 
-__all__ = ["MLP", "GatedLinear", "concatenate", "hidden_layer"]
+__all__ = ["MLP", "GatedLinear", "concatenate", "hidden_layer", "hidden_layers", "widths"]
 
 
 class GatedLinear(nn.Module):
@@ -40,7 +40,7 @@ class MLP(nn.Module):
     values broadcast. `activation` is "gelu", "relu", "softplus", "tanh" or "gated".
 
     Raises:
-        UserError: if the activation is unknown or a width is not positive.
+        UserError: if the activation is unknown or a width is no whole number of at least 1.
 
     Example:
         >>> MLP(4, (8, 8), 3)(torch.zeros(7, 2, 4)).shape
@@ -49,14 +49,9 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: str = "gelu") -> None:
         super().__init__()
-        if min([inputs, outputs, *hidden]) < 1:
-            raise UserError(f"network widths must be at least 1, got {inputs}, {tuple(hidden)}, {outputs}")
-        layers: list[nn.Module] = []
-        for width in hidden:
-            layers += hidden_layer(inputs, width, activation)
-            inputs = width
-        self.layers = nn.Sequential(*layers)
-        self.last = nn.Linear(inputs, outputs)
+        hidden = widths(hidden)
+        self.layers = hidden_layers(inputs, hidden, activation)
+        self.last = nn.Linear(hidden[-1] if hidden else inputs, check_whole("outputs", outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply every layer."""
@@ -71,13 +66,33 @@ _ACTIVATIONS: Mapping[str, type[nn.Module]] = {
 }
 
 
+def widths(hidden: Sequence[int]) -> tuple[int, ...]:
+    """The widths of hidden layers, checked.
+
+    Raises:
+        UserError: if they are not whole numbers of at least 1 in a sequence.
+
+    Example:
+        >>> widths(256)
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: hidden expects the widths of hidden layers, such as (256,), got 256
+    """
+    if isinstance(hidden, str) or not isinstance(hidden, Iterable):
+        raise UserError(f"hidden expects the widths of hidden layers, such as (256,), got {hidden!r}")
+    return tuple(check_whole("the width of a hidden layer", width) for width in hidden)
+
+
+def hidden_layers(inputs: int, hidden: Sequence[int], activation: str) -> nn.Sequential:
+    """Hidden layers one after another, each with its activation."""
+    pairs = zip((inputs, *hidden), hidden, strict=False)
+    return nn.Sequential(*(layer for sizes in pairs for layer in hidden_layer(*sizes, activation)))
+
+
 def hidden_layer(inputs: int, outputs: int, activation: str) -> list[nn.Module]:
     """One hidden layer with its activation, or with gates."""
     if activation == "gated":
         return [GatedLinear(inputs, outputs)]
     if activation not in _ACTIVATIONS:
-        from ppl_vae.errors import unknown_name
-
         raise unknown_name("activation", activation, [*_ACTIVATIONS, "gated"])
     return [nn.Linear(inputs, outputs), _ACTIVATIONS[activation]()]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_vae.data import Schema, Split, as_split
 from ppl_vae.data.convert import is_table, missing_in
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.prediction.filling import Target, find_targets
@@ -127,8 +127,7 @@ def impute(
         >>> [round(v, 1) for v in found.mean["x"][0].tolist()], tuple(found.draws["x"].shape)
         ([0.7, 0.7], (20, 1, 2))
     """
-    if not isinstance(draws, int) or draws < 1:
-        raise UserError(f"draws must be a whole number of at least 1, got {draws!r}")
+    draws = check_whole("draws", draws)
     pair = Pair(model, guide)
     split = _rows(data, getattr(model, "schema", None)).to(pair.device)
     with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:

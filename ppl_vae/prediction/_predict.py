@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ppl_vae.autoguide.inversion import ancestors, dependencies
 from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
-from ppl_vae.errors import ProgramError, UserError, unknown_name
+from ppl_vae.errors import ProgramError, UserError, check_whole, unknown_name
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes, can_enumerate
@@ -115,8 +115,7 @@ def predict(
         >>> found.mean.round(), found.sd.round(decimals=1)
         (tensor([-3.,  3.]), tensor([1.5000, 1.5000]))
     """
-    if not isinstance(draws, int) or draws < 1:
-        raise UserError(f"draws must be a whole number of at least 1, got {draws!r}")
+    draws = check_whole("draws", draws)
     pair = Pair(model, guide)
     known = getattr(model, "schema", None)
     split, truth = _rows(data, field, known)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Field, Split, as_split
-from ppl_vae.errors import UserError
+from ppl_vae.errors import check_whole
 from ppl_vae.evaluation.passes import refuse_global, some_rows
 from ppl_vae.prediction.coding import typical
 from ppl_vae.prediction.latents import draw_pair
@@ -86,8 +86,7 @@ def reconstruct(
         >>> sorted(reconstruct(model, Point(model), model.data.test).summary())
         ['error x', 'error x_se', 'reconstruction_log_likelihood', 'reconstruction_log_likelihood_se', 'rows']
     """
-    if not isinstance(draws, int) or draws < 1:
-        raise UserError(f"draws must be a whole number of at least 1, got {draws!r}")
+    draws = check_whole("draws", draws)
     pair = Pair(model, guide)
     split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
     was_training = pair.training

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import check_whole
 from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["Prior"]
@@ -26,10 +26,8 @@ class Prior(Recorded, nn.Module, ABC):
 
     def build(self, latent_dim: int) -> Self:
         """A copy of this prior for latent vectors of length `latent_dim`."""
-        if latent_dim < 1:
-            raise UserError(f"latent_dim must be at least 1, got {latent_dim}")
         built = copy.deepcopy(self)
-        built.latent_dim = latent_dim
+        built.latent_dim = check_whole("latent_dim", latent_dim)
         built.setup()
         return built
 
@@ -44,5 +42,4 @@ class Prior(Recorded, nn.Module, ABC):
 def at_least_one(prior: Prior, **numbers: int) -> None:
     """Refuse counts that are no whole numbers of at least 1, by the name of the argument."""
     for name, value in numbers.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{type(prior).__name__}: {name} must be a whole number of at least 1, got {value!r}")
+        check_whole(f"{type(prior).__name__}: {name}", value)

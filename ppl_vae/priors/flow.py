@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.nn.flows import Flow, zuko
+from ppl_vae.nn.networks import widths
 from ppl_vae.priors.base import Prior, at_least_one
 
 __all__ = ["CouplingFlowPrior", "FlowPrior", "SplineFlowPrior"]
@@ -23,7 +24,7 @@ class _Flow(Prior):
     def __init__(self, transforms: int = 3, hidden: Sequence[int] = (64, 64)) -> None:
         super().__init__()
         at_least_one(self, transforms=transforms)
-        self.transforms, self.hidden = transforms, tuple(hidden)
+        self.transforms, self.hidden = transforms, widths(hidden)
 
     def setup(self) -> None:
         """zuko's networks, and 0 on their device and in their dtype."""

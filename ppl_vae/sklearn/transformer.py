@@ -11,7 +11,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ppl_vae.data.example import blank
-from ppl_vae.errors import UserError
+from ppl_vae.errors import check_whole
 from ppl_vae.evaluation import evaluate
 from ppl_vae.models import VAE
 from ppl_vae.prediction.coding import decode, decode_columns, encode, simulate
@@ -157,9 +157,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """New rows, z ~ p(z), x ~ p(x | z), [n_samples, column]; of a DataFrame a DataFrame."""
         check_is_fitted(self)
-        n_samples = plain(n_samples)
-        if not isinstance(n_samples, int) or n_samples < 1:
-            raise UserError(f"n_samples must be a whole number of at least 1, got {n_samples!r}")
+        n_samples = check_whole("n_samples", n_samples)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         schema = self._schema
         pair = self._pair.eval()

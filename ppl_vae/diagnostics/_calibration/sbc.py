@@ -16,7 +16,7 @@ from ppl_vae.diagnostics._calibration.ranking import JOINT, ClassRanks, joined, 
 from ppl_vae.diagnostics._calibration.ranks import holm, rank_tests
 from ppl_vae.diagnostics._calibration.reliability import Reliability, reliability
 from ppl_vae.diagnostics._common.simulation import resampled, specific
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -179,9 +179,7 @@ def calibration(
         >>> found.calibrated, round(found.width["z"], 1)
         (False, 0.8)
     """
-    for name, value, least in (("simulations", simulations, 20), ("draws", draws, 9)):
-        if not isinstance(value, int) or value < least:
-            raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    simulations, draws = check_whole("simulations", simulations, 20), check_whole("draws", draws, 9)
     pair = Pair(model, guide)
     split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
     with passes(pair, resampled(split, simulations, seed), draws, seed=seed) as plan:

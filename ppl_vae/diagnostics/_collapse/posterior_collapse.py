@@ -17,7 +17,7 @@ from ppl_vae.diagnostics._collapse.aggregate import MeanOverDraws
 from ppl_vae.diagnostics._collapse.surgery import NOTHING, surgery
 from ppl_vae.diagnostics._collapse.usage import Column, estimate, prior_moments, used
 from ppl_vae.diagnostics._common.simulation import contiguous, resampled, specific
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.prediction.latents import ACTIVE
 from ppl_vae.programs.locking import exclusive
@@ -214,9 +214,7 @@ def collapse(
         >>> found.active
         tensor([ True, False])
     """
-    for name, value in (("rows", rows), ("draws", draws)):
-        if not isinstance(value, int) or value < 2:
-            raise UserError(f"{name} must be a whole number of at least 2, got {value!r}")
+    rows, draws = check_whole("rows", rows, 2), check_whole("draws", draws, 2)
     pair = Pair(model, guide)
     split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
     if len(split) < 2:

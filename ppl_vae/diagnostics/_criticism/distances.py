@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 
 __all__ = ["TwoSampleTest", "classifier_two_sample", "mmd", "sliced_wasserstein"]
 
@@ -199,8 +199,7 @@ def _both(a: Any, b: Any, permutations: int, paired: bool) -> tuple[Tensor, int,
         )
     if paired and len(one) != len(other):
         raise UserError(f"paired samples have as many rows each, got {len(one)} and {len(other)}: leave paired out")
-    if permutations < 1:
-        raise UserError(f"permutations must be at least 1, got {permutations}")
+    permutations = check_whole("permutations", permutations)
     both = torch.cat([one, other])
     if not bool(torch.isfinite(both).all()):
         raise UserError("two samples are compared by finite numbers, got NaN or infinity: drop rows or fill entries")

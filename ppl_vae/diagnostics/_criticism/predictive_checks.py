@@ -16,7 +16,7 @@ from ppl_vae.diagnostics._common.features import with_gaps
 from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.replicas import FromGuide, FromPrior, Rows
 from ppl_vae.diagnostics._criticism.statistics import defaults, of_pairs
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.evaluation.passes import judging, passes
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -191,8 +191,7 @@ def predictive_check(
     """
     if kind not in KINDS:
         raise unknown_name("kind of replicas", str(kind), KINDS)
-    if not isinstance(draws, int) or draws < 2:
-        raise UserError(f"draws must be a whole number of at least 2, got {draws!r}")
+    draws = check_whole("draws", draws, 2)
     pair = Pair(model, guide)
     split = held_out(model, data, rows, seed)[0].to(pair.device)
     with _replicas(pair, split, kind, seed) as replicas:

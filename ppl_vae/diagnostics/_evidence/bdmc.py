@@ -17,7 +17,7 @@ from ppl_vae.diagnostics._common.simulation import simulated
 from ppl_vae.diagnostics._evidence.annealing import acceptance_words
 from ppl_vae.diagnostics._evidence.bridge import Start
 from ppl_vae.diagnostics._evidence.ladder import Climb, LadderSettings, ladder
-from ppl_vae.errors import UserError
+from ppl_vae.errors import check_whole
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.passes import judging, some_rows
 from ppl_vae.programs.locking import exclusive
@@ -174,8 +174,7 @@ def bidirectional(
         >>> abs(found.gap_mean) < 0.1
         True
     """
-    if not isinstance(rows, int) or rows < 1:
-        raise UserError(f"rows must be a whole number of at least 1, got {rows!r}")
+    rows = check_whole("rows", rows)
     pair, settings = Pair(model, guide), LadderSettings(chains, temperatures, steps, step_size)
     settings.check()
     split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ppl_vae.autoguide.refining import moved, offsets_of, refine
 from ppl_vae.data import as_split
 from ppl_vae.diagnostics._evidence.annealing import annealed_evidence
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.chunks import both
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes
@@ -185,9 +185,7 @@ def gap(
     """
     if evidence not in get_args(EvidenceMethod):
         raise unknown_name("evidence", evidence, get_args(EvidenceMethod))
-    for name, count in (("particles", particles), ("steps", steps)):
-        if not isinstance(count, int) or count < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, got {count!r}")
+    particles, steps = check_whole("particles", particles), check_whole("steps", steps)
     if not lr > 0:
         raise UserError(f"lr must be positive, got {lr!r}")
     pair = Pair(model, guide)

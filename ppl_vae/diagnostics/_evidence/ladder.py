@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_vae.data import as_split
 from ppl_vae.diagnostics._evidence.bridge import Bridge, Start
 from ppl_vae.diagnostics._evidence.transitions import next_step_size, transition
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.speed.modes import Compile, check_mode
@@ -53,9 +53,7 @@ class LadderSettings(NamedTuple):
     def check(self) -> None:
         """Raise a UserError for numbers that mean nothing."""
         for name in ("chains", "temperatures", "steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+            check_whole(name, getattr(self, name))
         if self.step_size is not None and not self.step_size > 0:
             raise UserError(f"step_size must be positive, got {self.step_size!r}")
 
