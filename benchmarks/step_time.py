@@ -4,23 +4,24 @@
         [--clock wall|cpu] [--columns "ours, compiled;Pyro's SVI"]
 
 Same networks, rows, optimizer (Adam, 1e-3) and batch in every column. Each column is a process of its own, as a user
-would run it, because what one leaves in the C library's allocator makes another faster; ours keeps freed memory as
-`fit` does. Rounds are interleaved, so that a busy machine is equally bad for all; medians over rounds, and ratios to
-ours compiled. `cpu` counts processor time, which on a shared machine says more, with OMP_NUM_THREADS=1 (NumPyro's own
-threads are counted too). NumPyro and pythae are columns where they can be imported (`pip install -e ".[bench]"`). The
-floor is the number of floating-point operations of the step written by hand over the speed of a large matrix
-product with as many threads.
+would run it, because what one leaves in the C library's allocator makes another faster; with ", memory kept" behind its
+name it is started with the variables that tell glibc to keep freed memory. Rounds are interleaved, so that a busy
+machine is equally bad for all; medians over rounds, and ratios to ours compiled. `cpu` counts processor time, which on
+a shared machine says more, with OMP_NUM_THREADS=1 (NumPyro's own threads are counted too). NumPyro and pythae are
+columns where they can be imported (`pip install -e ".[bench]"`). The floor is the number of floating-point operations
+of the step written by hand over the speed of a large matrix product with as many threads.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +42,13 @@ from ppl_vae.models import VAE
 from ppl_vae.nn.networks import MLP, concatenate, hidden_layer
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed.compiler import compiled
-from ppl_vae.speed.memory import kept_memory
 from ppl_vae.training.step_graph import StepGraph
 from ppl_vae.training.steps import BoundStep
 
 LABELS = 10
+KEPT = ", memory kept"
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+"""What tells glibc, when a process starts, to keep up to 1 GB of freed memory: docs/design/007-capture.md."""
 Step = Callable[[Tensor], Any]
 
 
@@ -398,19 +401,28 @@ def work(pipe: Any, name: str, column: str, x: Tensor, clock: str) -> None:
     pyro.enable_validation(False)
     warnings.simplefilter("ignore")
     now = time.perf_counter if clock == "wall" else time.process_time
-    keep = kept_memory if column.startswith("ours") else nullcontext
-    with keep():
-        try:
-            step = COLUMNS[column](CASES[name](), x)
-        except ImportError:
-            pipe.send(None)
-            return
-        pipe.send(0.0)
-        while count := pipe.recv():
-            start = now()
-            for _ in range(count):
-                step(x)
-            pipe.send((now() - start) / count)
+    try:
+        step = COLUMNS[column.removesuffix(KEPT)](CASES[name](), x)
+    except ImportError:
+        pipe.send(None)
+        return
+    pipe.send(0.0)
+    while count := pipe.recv():
+        start = now()
+        for _ in range(count):
+            step(x)
+        pipe.send((now() - start) / count)
+
+
+@contextmanager
+def surroundings(variables: dict[str, str]) -> Iterator[None]:
+    """Environment variables of the processes that are started inside."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for variable in variables:
+            del os.environ[variable]
 
 
 def measure(name: str, columns: list[str], x: Tensor, rounds: int, count: int, clock: str) -> dict[str, float]:
@@ -420,7 +432,8 @@ def measure(name: str, columns: list[str], x: Tensor, rounds: int, count: int, c
     for column in columns:
         pipe, end = context.Pipe()
         workers.append(context.Process(target=work, args=(end, name, column, x, clock), daemon=True))
-        workers[-1].start()
+        with surroundings(MALLOC if column.endswith(KEPT) else {}):
+            workers[-1].start()
         if pipe.recv() is None:
             print(f"  {column}: cannot be imported", flush=True)
         else:

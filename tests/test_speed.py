@@ -1,10 +1,8 @@
-"""What a run costs beside its steps: nothing is read back within an epoch, memory is kept, fallbacks are told."""
+"""What a run costs beside its steps: nothing is read back within an epoch, fallbacks are told."""
 
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,9 +16,8 @@ from ppl_vae.checks.analysis import analyse
 from ppl_vae.guides import MeanField, Refined
 from ppl_vae.models import VAE
 from ppl_vae.programs.program import Pair
-from ppl_vae.speed import memory, modes
+from ppl_vae.speed import modes
 from ppl_vae.speed.compiler import compiled
-from ppl_vae.speed.memory import kept_memory
 from ppl_vae.speed.modes import ShapeRuns
 from ppl_vae.training.step_graph import StepGraph
 from ppl_vae.training.steps import BoundStep
@@ -95,45 +92,6 @@ def test_a_gpu_is_waited_for_only_while_times_are_compared(monkeypatch):
     assert len(waited) == 2 * (modes.TRIAL + 1)
     runs.now(torch.device("cpu"))
     assert len(waited) == 2 * (modes.TRIAL + 1)
-
-
-PAGES = """
-import resource
-import torch
-from ppl_vae.speed import memory
-from ppl_vae.speed.memory import kept_memory
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(50):
-        torch.zeros(2**20).add_(1.0)  # 4 MB: 1,024 pages
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-libc = memory._glibc()
-libc.mallopt(memory.MMAP_THRESHOLD, 2**17)  # as glibc begins, and without its own adjusting
-libc.mallopt(memory.TRIM_THRESHOLD, 2**17)
-returned = faults()
-with kept_memory():
-    faults()
-    with kept_memory():  # as evaluation within `on_epoch`
-        pass
-    kept = faults()
-print(returned, kept)
-"""
-
-
-@pytest.mark.skipif(memory._glibc() is None, reason="not glibc, or its thresholds are set by hand")
-def test_memory_is_kept_between_steps():
-    said = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
-    returned, kept = map(int, said.stdout.split())
-    assert kept < 2000 < 40_000 < returned
-
-
-def test_thresholds_that_the_user_has_set_are_left_alone(monkeypatch):
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
-    assert memory._glibc() is None
-    with kept_memory():
-        assert memory._depth == 0
 
 
 # -- precision ------------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.comparison.pairs import BoundKey, Compared, standard_error
+from ppl_vae.comparison.pairs import BoundKey, Compared
 from ppl_vae.evaluation import Evaluation
+from ppl_vae.evaluation.means import standard_error
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.compare import Comparison
@@ -100,7 +101,7 @@ def _steps(name: str, pair: Compared, evaluation: Evaluation, rungs: tuple[int, 
     for (low, lower), (high, upper) in pairwise(bounds):
         below, above = one.rows(low), one.rows(high)
         gap = torch.where(below == above, 0.0, above - below)
-        value, se = float(gap.mean()), standard_error(gap)
+        value, se = float(gap.mean()), float(standard_error(gap))
         if math.isnan(se):  # a single row has no spread, but it has a Monte Carlo error
             se = math.hypot(*(_or_none(one.estimate(b).mc_se) for b in (low, high)))
         allowed = ERRORS * se + _ROUNDING * eps * _size(below)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation import Evaluation
+from ppl_vae.evaluation.means import standard_error
 
-__all__ = ["LADDER", "BoundKey", "Compared", "Difference", "MeanOverRows", "difference", "ladder", "standard_error"]
+__all__ = ["LADDER", "BoundKey", "Compared", "Difference", "MeanOverRows", "difference", "ladder"]
 
 LADDER = (1, 5, 10, 50, 100, 500, 1000, 5000)
 """The numbers of particles whose bounds are told where none are asked for."""
@@ -89,17 +90,12 @@ class Compared:
         means = torch.stack([_values(e, bound).mean() for e in self.evaluations])
         errors = [_monte_carlo(e, bound).square().sum() for e in self.evaluations]
         mc = float(torch.stack(errors).sum().sqrt()) / (len(rows) * len(errors))
-        return MeanOverRows(float(rows.mean()), standard_error(rows), mc, standard_error(means))
+        return MeanOverRows(float(rows.mean()), float(standard_error(rows)), mc, float(standard_error(means)))
 
     @property
     def unreliable_rows(self) -> float:
         """In how many rows k-hat is too large for the evidence to be believed, the mean over trainings."""
         return sum(len(e.unreliable) for e in self.evaluations) / len(self.evaluations)
-
-
-def standard_error(values: Tensor) -> float:
-    """Of the mean of independent values; nan of a single one."""
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def _values(evaluation: Evaluation, bound: BoundKey) -> Tensor:
@@ -132,7 +128,7 @@ def difference(one: Compared, other: Compared, bound: BoundKey = "log_evidence")
     gap = one.rows(bound) - other.rows(bound)
     a, b = one.estimate(bound), other.estimate(bound)
     seeds = math.hypot(a.seed_se, b.seed_se) if one is not other else 0.0
-    return Difference(float(gap.mean()), standard_error(gap), seeds, math.hypot(a.se, b.se))
+    return Difference(float(gap.mean()), float(standard_error(gap)), seeds, math.hypot(a.se, b.se))
 
 
 def ladder(particles: int, iwae: Sequence[int] | None = None) -> tuple[int, ...]:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ppl_vae.comparison.pairs import Compared, Difference, difference, standard_error
+from ppl_vae.comparison.pairs import Compared, Difference, difference
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.weights.psis import khat_limit
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _mean_difference(pairs: Sequence[tuple[Compared, Compared]]) -> Difference:
     each = [difference(a, b) for a, b in pairs]
     seeds = math.hypot(*(d.seed_se for d in each)) / len(each)
     unpaired = math.hypot(*(d.unpaired_se for d in each)) / len(each)
-    return Difference(float(rows.mean()), standard_error(rows), seeds, unpaired)
+    return Difference(float(rows.mean()), float(standard_error(rows)), seeds, unpaired)
 
 
 # -- the verdict -------------------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ def _gaps(found: Comparison) -> str:
     named = []
     for pair in sorted(found.pairs, key=lambda p: -float((p.rows("elbo") - p.rows()).mean())):
         gap = pair.rows() - pair.rows("elbo")
-        named.append(f"{_with_error(float(gap.mean()), standard_error(gap))} nats for {pair.name}")
+        named.append(f"{_with_error(float(gap.mean()), float(standard_error(gap)))} nats for {pair.name}")
     k = f"{found.particles:,}"
     return f"The tighter bound, {k} particles instead of the ELBO, gains {_listed(named, 'more')}."
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_vae.data import as_split
 from ppl_vae.errors import Finding, UserError, check_whole
 from ppl_vae.evaluation.chunks import Chunks
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -77,9 +78,9 @@ class Evaluation:
             "rows": rows,
             "particles": self.particles,
             "negative_elbo": -float(self.elbo.mean()),
-            "negative_elbo_se": _standard_error(self.elbo),
+            "negative_elbo_se": float(standard_error(self.elbo)),
             "nll": -float(self.log_evidence.mean()),
-            "nll_se": _standard_error(self.log_evidence),
+            "nll_se": float(standard_error(self.log_evidence)),
             "nll_mc_se": float(self.log_evidence_se.square().sum().sqrt() / rows),
             "rate": float(self.rate.mean()),
             "distortion": float(self.distortion.mean()),
@@ -89,7 +90,7 @@ class Evaluation:
             found |= {"khat_median": float(self.khat.median()), "khat_max": float(self.khat.max())}
             found |= {"khat_limit": khat_limit(self.particles), "unreliable_rows": len(self.unreliable)}
         for k, values in self.iwae.items():
-            found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": _standard_error(values)}
+            found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": float(standard_error(values))}
         return found
 
 

@@ -20,7 +20,6 @@ from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure, sample_sites
-from ppl_vae.speed.memory import kept_memory
 
 __all__ = ["FLOATS_AT_ONCE", "Passes", "judging", "passes", "refuse_blind", "refuse_global", "some_rows"]
 
@@ -83,7 +82,7 @@ def judging(programs: nn.Module, seed: int) -> Iterator[None]:
     was_training = programs.training
     programs.eval()
     try:
-        with kept_memory(), preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+        with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(seed)
             yield
     finally:

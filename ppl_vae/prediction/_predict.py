@@ -16,6 +16,7 @@ from ppl_vae.autoguide.inversion import ancestors, dependencies
 from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
 from ppl_vae.errors import ProgramError, UserError, check_whole, unknown_name
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes, can_enumerate
@@ -154,7 +155,7 @@ def label_scores(
     right = (found == truth)[truth >= 0].double()
     if len(right) < 2:
         return {}
-    error = float(right.std()) / len(right) ** 0.5
+    error = float(standard_error(right))
     return {"accuracy": float(right.mean()), "accuracy_se": error, "labelled_rows": len(right)}
 
 

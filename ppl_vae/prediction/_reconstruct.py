@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from ppl_vae.checks.analysis import analyse
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Field, Split, as_split
 from ppl_vae.errors import check_whole
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import refuse_global, some_rows
 from ppl_vae.prediction.coding import typical
 from ppl_vae.prediction.latents import draw_pair
@@ -55,7 +55,7 @@ class Reconstruction:
         columns |= {f"error {name}": values[values.isfinite()] for name, values in self.error.items()}
         for name, values in columns.items():
             found[name] = float(values.mean())
-            found[f"{name}_se"] = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+            found[f"{name}_se"] = float(standard_error(values))
         return found
 
 

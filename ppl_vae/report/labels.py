@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae import plots
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.report.album import COLUMNS, LINES, Album, Picture, is_picture, limits_of, names_of, spread_of
 from ppl_vae.report.html import Section
 from ppl_vae.report.view import View
@@ -51,7 +52,7 @@ def _surest(probs: Tensor) -> float:
 def _score(view: View, probs: Tensor, truth: Tensor) -> str:
     known = truth >= 0
     right = (probs.argmax(-1) == truth)[known].double()
-    error = float(right.std() / len(right) ** 0.5) if len(right) > 1 else 0.0
+    error = float(standard_error(right))
     return (
         f"Of the {len(right):,} {view.split} rows whose true label is known, and was hidden from the guide, the "
         f"likeliest value is right in {100 * float(right.mean()):.1f} ± {100 * error:.1f} %."

@@ -22,7 +22,6 @@ from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record, Result
 from ppl_vae.schedules import Schedule, as_schedule
 from ppl_vae.speed.device import pick_device
-from ppl_vae.speed.memory import kept_memory
 from ppl_vae.speed.modes import Compile
 from ppl_vae.speed.precision import Precision, check_precision, tensor_cores
 from ppl_vae.training.acceleration import accelerated
@@ -123,7 +122,7 @@ def fit(
     check_precision(precision, where)
     train, validation = train.to(where), validation and validation.to(where)
     pair.to(where)
-    with kept_memory(), tensor_cores(precision), preserved_randomness(), pyro.validation_enabled(False):
+    with tensor_cores(precision), preserved_randomness(), pyro.validation_enabled(False):
         findings = check(model, guide, train)
         for finding in findings:
             if finding.severity == "error":

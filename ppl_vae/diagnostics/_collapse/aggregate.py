@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions.transforms import IndependentTransform
 
 from ppl_vae.distributions import unwrapped
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE
 from ppl_vae.nn.flows import NoInverse
 from ppl_vae.programs.execution import for_particles, traced
@@ -184,6 +185,4 @@ def _columns(log_q: Tensor, row: int) -> Tensor:
 
 def estimated(values: Tensor) -> MeanOverDraws:
     """The mean of independent values, and its standard error."""
-    return MeanOverDraws(
-        float(values.mean()), float(values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan
-    )
+    return MeanOverDraws(float(values.mean()), float(standard_error(values)))

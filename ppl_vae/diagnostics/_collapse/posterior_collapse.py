@@ -18,6 +18,7 @@ from ppl_vae.diagnostics._collapse.surgery import NOTHING, surgery
 from ppl_vae.diagnostics._collapse.usage import Column, estimate, prior_moments, used
 from ppl_vae.diagnostics._common.simulation import contiguous, resampled, specific
 from ppl_vae.errors import UserError, check_whole
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.prediction.latents import ACTIVE
 from ppl_vae.programs.locking import exclusive
@@ -278,7 +279,7 @@ def _table(parts: list[Column], centre: Tensor, deviation: Tensor, draws: int) -
     kl = [p.kl for p in parts]
     return {
         "activity": product.sum(0) / (rows - 1),
-        "activity_se": product.std(0) / rows**0.5,
+        "activity_se": standard_error(product),
         "kl": torch.full_like(centre, math.nan) if kl[0] is None else torch.cat(kl).mean(0) / draws,
         "shift": (mean - centre) / scale,
         "spread": (square - mean.square()).clamp(min=0).sqrt() / scale,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from ppl_vae.diagnostics._evidence.bridge import Start
 from ppl_vae.diagnostics._evidence.ladder import LadderSettings, ladder
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.speed.modes import Compile
 
@@ -63,7 +63,7 @@ class AnnealedEvidence:
     def summary(self) -> dict[str, Any]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone."""
         rows = len(self.log_evidence)
-        spread = float(self.log_evidence.std() / math.sqrt(rows)) if rows > 1 else math.nan
+        spread = float(standard_error(self.log_evidence))
         return {
             "rows": rows,
             "chains": len(self.log_weights),

@@ -19,6 +19,7 @@ from ppl_vae.diagnostics._evidence.bridge import Start
 from ppl_vae.diagnostics._evidence.ladder import Climb, LadderSettings, ladder
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation import evidence_of
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import judging, some_rows
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -73,8 +74,7 @@ class Bidirectional:
     @property
     def gap_se(self) -> float:
         """Standard error of its mean, over rows, which are independent."""
-        rows = len(self.gap)
-        return float(self.gap.std() / math.sqrt(rows)) if rows > 1 else math.nan
+        return float(standard_error(self.gap))
 
     def summary(self) -> dict[str, Any]:
         """Means over rows in nats per row."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -17,6 +16,7 @@ from ppl_vae.diagnostics._evidence.annealing import annealed_evidence
 from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.chunks import both
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair
@@ -77,7 +77,7 @@ class Gap:
             values, errors = getattr(self, name), getattr(self, f"{name}_se")
             found |= {
                 name: float(values.mean()),
-                f"{name}_se": float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan,
+                f"{name}_se": float(standard_error(values)),
                 f"{name}_mc_se": float(errors.square().sum().sqrt() / len(values)),
             }
         return found | {"unreliable_rows": self.unreliable_rows, "verdict": self.verdict}
@@ -247,9 +247,7 @@ class _Draws(NamedTuple):
 
 def _mean(draws: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of draws [particle, row] and its standard error."""
-    if len(draws) == 1:
-        return draws[0], torch.full_like(draws[0], torch.nan)
-    return draws.mean(0), draws.std(0) / math.sqrt(len(draws))
+    return draws.mean(0), standard_error(draws)
 
 
 def _draws(pair: Pair, plan: Passes, batch: Batch, steps: int, lr: float) -> _Draws:
