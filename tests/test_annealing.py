@@ -176,8 +176,8 @@ def test_what_the_rows_alone_decide_is_computed_once(monkeypatch):
     with torch.no_grad():
         u = bridge.drawn(batch, 2)
         bridge(batch, u, torch.ones(()), 1)
-    (lane,) = bridge._run.lanes.values()
-    multiplied = [sum("mm" in str(n.target) for n in part.module.graph.nodes) for part in (lane.once, lane.each)]
+    (runs,) = bridge._run.by_shape.values()
+    multiplied = [sum("mm" in str(n.target) for n in part.module.graph.nodes) for part in (runs.once, runs.each)]
     assert multiplied[0] >= 2  # the encoder's layer and head
     assert multiplied[1] == 2  # the decoder, forwards and backwards
 

@@ -15,6 +15,7 @@ def standard_error(values: Tensor) -> Tensor:
     Shapes: values [n, ...] -> [...]; in the units of the values.
 
     Example:
+        >>> import torch
         >>> standard_error(torch.tensor([1.0, 3.0])), standard_error(torch.tensor([1.0]))
         (tensor(1.), tensor(nan))
     """
