@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["expected_value", "is_discrete", "is_real", "log_density", "mixture_moments", "probabilities", "unwrapped"]
+__all__ = [
+    "expected_value",
+    "is_discrete",
+    "is_masked",
+    "is_real",
+    "log_density",
+    "mixture_moments",
+    "probabilities",
+    "unwrapped",
+    "without_mask",
+]
 
 
 def unwrapped(fn: Any) -> Any:
@@ -18,6 +28,31 @@ def unwrapped(fn: Any) -> Any:
     while isinstance(fn, dist.Independent | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def without_mask(fn: Any) -> Any:
+    """The distribution without its `.mask(...)`, wherever in `to_event` it stands.
+
+    Example:
+        >>> without_mask(dist.Normal(torch.zeros(3), 1.0).mask(False).to_event(1)).log_prob(torch.zeros(3)).shape
+        torch.Size([])
+    """
+    if isinstance(fn, dist.MaskedDistribution):
+        return without_mask(fn.base_dist)
+    if isinstance(fn, dist.Independent):
+        base = without_mask(fn.base_dist)
+        return fn if base is fn.base_dist else base.to_event(fn.reinterpreted_batch_ndims)
+    return fn
+
+
+def is_masked(fn: Any) -> bool:
+    """Whether some of a distribution's entries are masked.
+
+    Example:
+        >>> is_masked(dist.Normal(torch.zeros(3), 1.0).mask(torch.ones(3) > 0).to_event(1))
+        True
+    """
+    return without_mask(fn) is not fn
 
 
 def probabilities(fn: Any) -> Tensor:

@@ -84,7 +84,7 @@ def _layout(
     name: str, site: Mapping[str, Any], structure: Structure, schema: Schema, batch: Batch, observed: Tensor | None
 ) -> Layout:
     fn = site["fn"]
-    plates = [(f.name, int(f.dim or 0), int(f.size)) for f in frames(site) if f.dim != structure.dim]
+    plates = [(f.name, int(f.dim or 0), int(f.size)) for f in frames(site) if f.name not in structure.row_plates]
     base = unwrapped(fn)
     levels = base.probs.shape[-1] if isinstance(base, dist.Categorical) and not fn.event_shape else 0
     plates = sorted(plates, key=lambda plate: plate[1])

@@ -68,6 +68,9 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         UserError: for a site that this guide cannot represent (naming it), or when used before it has data.
     """
 
+    follows_masks: ClassVar[bool] = True
+    """Whether the latents that the model masks are left to the model's mask: the engine then masks both densities."""
+
     joint: ClassVar[bool] = True
     """Whether one distribution covers all continuous latents of a row together."""
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from pyro.infer.inspect import get_dependencies
+from ppl_vae.programs.dependencies import Parents
 
-__all__ = ["Block", "ancestors", "dependencies", "faithful_blocks"]
-
-Parents = Mapping[str, frozenset[str]]
+__all__ = ["Block", "ancestors", "faithful_blocks"]
 
 
 @dataclass(frozen=True)
@@ -34,19 +31,6 @@ class Block:
     def name(self) -> str:
         """The name of the auxiliary site of a joint draw."""
         return ",".join(self.sites)
-
-
-def dependencies(program: Callable[..., Any], batch: Mapping[str, Any], sites: Sequence[str]) -> Parents:
-    """The latents that each site of a model directly depends on, by Pyro's tracking of provenance.
-
-    Where the program uses operations that it cannot follow, every site is taken to depend on all earlier ones,
-    which conditions on more than needed but never on less.
-    """
-    try:
-        found: Any = get_dependencies(program, (), dict(batch))["prior_dependencies"]
-        return {name: frozenset(found[name]) - {name} for name in sites}
-    except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError, IndexError, KeyError):
-        return {name: frozenset(sites[:i]) for i, name in enumerate(sites)}
 
 
 def faithful_blocks(

@@ -11,10 +11,11 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ppl_vae.autoguide.inversion import Parents, ancestors, dependencies
+from ppl_vae.autoguide.inversion import ancestors
 from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.checks.contract import data_plate
 from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.programs.dependencies import Parents, dependencies
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.randomness import preserved_randomness

@@ -137,8 +137,10 @@ class Bound(Recorded, PyroELBO):
         structure: Structure,
         batch: Batch,
         beta: float | Tensor = 1.0,
+        *,
+        scaled: bool = False,
     ) -> LogWeights:
-        """Draw the log weights that this bound reduces."""
+        """Draw the log weights that this bound reduces; `scaled` as for `ppl_vae.weights.log_weights.weigh`."""
         return weigh(
             pair,
             structure,
@@ -149,6 +151,7 @@ class Bound(Recorded, PyroELBO):
             analytic_kl=self.analytic_kl,
             estimator=self.estimator,
             path=self._path(structure),
+            scaled=scaled,
         )
 
     def _path(self, structure: Structure) -> PathScale | None:
@@ -169,7 +172,7 @@ class Bound(Recorded, PyroELBO):
             self.refuse(structure)
             self._seen = (key, structure)
         structure = self._seen[1]
-        weights = self.weigh(bare, structure, bare.batch)
+        weights = self.weigh(bare, structure, bare.batch, scaled=True)
         rows = weights.log_likelihood.shape[1]
         return weights, (structure.rows_total or rows) / rows
 

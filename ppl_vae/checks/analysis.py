@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.checks import contract
+from ppl_vae.checks.masks import check_masks, masked_latents
 from ppl_vae.data import Split
 from ppl_vae.data.example import example
 from ppl_vae.errors import ProgramError, UserError
@@ -49,6 +51,11 @@ class Observation:
     holes: dict[str, str]
     rows: int
 
+    @property
+    def programs(self) -> tuple[tuple[str, dict[str, dict[str, Any]]], ...]:
+        """Both programs by role."""
+        return ("guide", self.guide), ("model", self.model)
+
 
 def analyse(pair: Programs, batch: Batch) -> Structure:
     """Run a pair on a batch and read its structure; refuse programs that break the contract.
@@ -60,18 +67,32 @@ def analyse(pair: Programs, batch: Batch) -> Structure:
     """
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         seen = observe(pair, batch)
+        for check in contract_checks(pair, batch, seen):
+            check()
         structure = read(pair, batch, seen)
-        contract.check_matching(seen.latents, seen.guide, seen.model)
-        contract.check_supports(seen.latents, seen.guide, seen.model)
-        frame = contract.data_plate(seen.model)
-        contract.check_plates(seen.latents, seen.guide, seen.model, frame, seen.rows)
-        contract.check_shapes("guide", seen.guide)
-        contract.check_shapes("model", seen.model)
-        contract.check_scales(seen.latents, seen.guide, seen.model)
-        contract.check_improper(structure)
         if structure.enumerates:
             _check_enumeration(pair, batch, structure)
         return replace(structure, broadcasts=_broadcasts(pair, batch, structure))
+
+
+def contract_checks(
+    pair: Programs, batch: Batch, seen: Observation, *, follows: bool = True
+) -> list[Callable[[], None]]:
+    """What the contract asks of an observation, one check each: every one raises where it is broken.
+
+    `follows` says that the guide leaves masks to the model.
+    """
+    rows = {f.name for f in _row_plates(pair, batch, seen)}
+    return [
+        lambda: contract.check_matching(seen.latents, seen.guide, seen.model),
+        lambda: contract.check_supports(seen.latents, seen.guide, seen.model),
+        lambda: contract.check_plates(seen.latents, seen.guide, seen.model, rows),
+        lambda: contract.check_shapes("guide", seen.guide),
+        lambda: contract.check_shapes("model", seen.model),
+        lambda: contract.check_scales(seen.latents, seen.guide, seen.model),
+        lambda: check_masks(seen.latents, seen.guide, seen.model, follows),
+        lambda: contract.check_improper(read(pair, batch, seen)),
+    ]
 
 
 def observe(pair: Programs, batch: Batch) -> Observation:
@@ -131,32 +152,43 @@ def _as_trace(sites: Mapping[str, dict[str, Any]], names: list[str]) -> Trace:
 
 
 def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
-    """The structure behind an observation."""
+    """The structure behind an observation.
+
+    Raises:
+        ProgramError: for programs without a plate of the rows, or with a latent that nobody draws.
+    """
     guide, model, latents = seen.guide, seen.model, seen.latents
-    frame = contract.data_plate(model)
+    plates = _row_plates(pair, batch, seen)
+    frame = plates[0]
+    rows = frozenset(f.name for f in plates)
+    inside = {r: {n for n, s in sites.items() if any(f.name in rows for f in frames(s))} for r, sites in seen.programs}
     everywhere = [*guide.values(), *model.values()]
-    plates = [f for s in everywhere for f in frames(s)]
-    local = {n for n in latents if any(f.dim == frame.dim for f in frames(guide[n]))}
+    every_frame = [f for s in everywhere for f in frames(s)]
+    local = inside["guide"] & set(latents)
     summed_guide = {n for n in local if _summable(guide[n]["fn"])}
     summed_model, absent = set(), set()
     for name, site in model.items():
         if site["is_observed"] or name in latents:
             continue
-        inside = any(f.dim == frame.dim for f in frames(site))
-        if inside and _summable(site["fn"]):
+        if name in inside["model"] and _summable(site["fn"]):
             summed_model.add(name)
         elif name in pair.model.arguments and name not in batch:
             absent.add(name)
         else:
-            raise contract.no_guide_site(name, site, inside)
+            raise contract.no_guide_site(name, site, name in inside["model"])
     drawn = set(latents) - summed_guide
+    inner = {f.name for s in everywhere for f in s["cond_indep_stack"] if f.full_size not in (None, f.size)} - rows
     return Structure(
         plate=frame.name,
         dim=int(frame.dim or -1),
-        nesting=max([-(f.dim or 0) for f in plates], default=1),
+        nesting=max([-(f.dim or 0) for f in every_frame], default=1),
         latents=tuple(latents),
         observed=tuple(n for n, s in model.items() if s["is_observed"]),
+        row_plates=rows,
+        plates_of={role: {n: _plates(s) for n, s in sites.items()} for role, sites in seen.programs},
         holes=seen.holes,
+        masked=masked_latents(Holes(None, latents, batch)(pair.model), batch, guide, model, summed_model),
+        scaled=frozenset(n for _, sites in seen.programs for n, s in sites.items() if contract.own_scale(s) != 1),
         summed_guide=frozenset(summed_guide),
         summed_model=frozenset(summed_model),
         scored=frozenset(n for n in drawn if not getattr(guide[n]["fn"], "has_rsample", False)),
@@ -165,9 +197,26 @@ def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
         global_latents=frozenset(set(latents) - local),
         points=point_masses(drawn, guide, model),
         improper=frozenset(n for n in local if n in model and is_improper(model[n]["fn"])),
-        inner_subsample=frozenset(f.name for f in plates if f.dim != frame.dim and f.full_size not in (None, f.size)),
+        inner_subsample=frozenset(inner),
         rows_total=frame.full_size if frame.full_size not in (None, frame.size) else None,
     )
+
+
+def _plates(site: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(f.name for f in site["cond_indep_stack"])
+
+
+def _row_plates(pair: Programs, batch: Batch, seen: Observation) -> list[CondIndepStackFrame]:
+    """The plates of the rows; where several have as many elements as there are rows, a row less tells which."""
+    observed = contract.informative(seen.model).values()
+    wide = [{f.name for f in frames(s) if f.size == seen.rows} for s in observed]
+    if seen.rows < 2 or not any(len(names) > 1 and "data" not in names for names in wide):
+        return contract.row_plates(seen.model, seen.rows)
+    try:
+        fewer = observe(pair, {name: values[:-1] for name, values in batch.items()}).model
+    except UserError:
+        fewer = None
+    return contract.row_plates(seen.model, seen.rows, fewer)
 
 
 def _summable(fn: Any) -> bool:

@@ -5,7 +5,7 @@ Every check raises `ProgramError` with the site, the problem and the remedy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -26,38 +26,88 @@ __all__ = [
     "check_shapes",
     "check_supports",
     "data_plate",
+    "informative",
     "no_guide_site",
+    "own_scale",
+    "row_plates",
 ]
 
 
-def data_plate(model: TraceSites) -> CondIndepStackFrame:
-    """The outermost plate around the observed sites; "data" if there is one of that name.
+def row_plates(model: TraceSites, rows: int | None, fewer: TraceSites | None = None) -> list[CondIndepStackFrame]:
+    """The plates that go over the rows, the data plate first: around observed sites, and as wide as there are rows.
+
+    Of nested plates that are, the one named "data", else the outermost. `fewer` is a run of the model on one row less,
+    which tells a plate of the rows from one that has their number by chance. An observed site outside of them is a
+    factor that all rows share.
+
+    Args:
+        model: the sites of a run.
+        rows: of its batch; None where nobody knows.
+        fewer: the sites of a run on fewer rows.
 
     Raises:
-        ProgramError: if nothing is observed, or not all of it in one plate.
+        ProgramError: if nothing is observed, or nothing of it in a plate that follows the rows.
     """
-    observed = {n: s for n, s in model.items() if s["is_observed"] and not isinstance(s["fn"], dist.Unit)}
+    observed = informative(model)
     if not observed:
         raise ProgramError(
             None,
             "the model observes nothing",
             "give one of its pyro.sample statements obs=x, where x is an argument named after a data field",
         )
-    for name, site in observed.items():
-        if not frames(site):
-            shape = tuple(site["value"].shape)
-            raise ProgramError(
-                name,
-                f"the observed site {name!r} (value {shape}) is in no plate, so that no bound can tell rows apart",
-                f"put the statements of a row under `with pyro.plate('data', len({name})):`",
-            )
-    shared = set.intersection(*({f.name for f in frames(s)} for s in observed.values()))
-    if not shared:
+    around = {name: frames(site)[::-1] for name, site in observed.items()}  # outermost first
+    if not any(around.values()):
+        name, site = next(iter(observed.items()))
         raise ProgramError(
-            None, f"the observed sites {', '.join(observed)} share no plate", "put them into one data plate"
+            name,
+            f"the observed site {name!r} (value {tuple(site['value'].shape)}) is in no plate, so that no bound can "
+            "tell rows apart",
+            f"put the statements of a row under `with pyro.plate('data', len({name})):`, or take all data as one unit, "
+            "fit(..., rows=None)",
         )
-    plates = {f.name: f for s in observed.values() for f in frames(s) if f.name in shared}
-    return plates["data"] if "data" in plates else min(plates.values(), key=lambda f: f.counter)
+    found: dict[str, CondIndepStackFrame] = {}
+    for each in around.values():
+        following = [f for f in each if rows is None or f.size in (rows, -1) or f.full_size not in (None, f.size)]
+        if fewer is not None and len(following) > 1:
+            narrower = {f.name: f.size for s in fewer.values() for f in frames(s)}
+            following = [f for f in following if narrower.get(f.name) != f.size] or following
+        if following:
+            named = next((f for f in following if f.name == "data"), following[0])
+            found.setdefault(named.name, named)
+    if not found:
+        frame = next(each[0] for each in around.values() if each)
+        raise ProgramError(
+            frame.name,
+            f"plate {frame.name!r} has size {frame.size}, but the batch has {rows} rows",
+            f"size it by its rows, pyro.plate({frame.name!r}, len(x)): batch size belongs to inference",
+        )
+    return _one_dim(sorted(found.values(), key=lambda f: f.name != "data"))
+
+
+def informative(model: TraceSites) -> dict[str, Mapping[str, Any]]:
+    """The observed sites of a model: what is only noted (`pyro.deterministic`) says nothing about it.
+
+    A `pyro.factor` counts where nothing else is observed.
+    """
+    observed = {n: s for n, s in model.items() if s["is_observed"] and not s["infer"].get("_deterministic")}
+    return {n: s for n, s in observed.items() if not isinstance(s["fn"], dist.Unit)} or observed
+
+
+def _one_dim(plates: list[CondIndepStackFrame]) -> list[CondIndepStackFrame]:
+    first = plates[0]
+    for other in plates[1:]:
+        if other.dim != first.dim:
+            raise ProgramError(
+                other.name,
+                f"plates {first.name!r} and {other.name!r} both go over the rows, at dims {first.dim} and {other.dim}",
+                f"put both at one dim, pyro.plate({other.name!r}, len(x), dim={first.dim})",
+            )
+    return plates
+
+
+def data_plate(model: TraceSites, rows: int | None = None) -> CondIndepStackFrame:
+    """The first of `row_plates`."""
+    return row_plates(model, rows)[0]
 
 
 def check_matching(latents: list[str], guide: TraceSites, model: TraceSites) -> None:
@@ -133,9 +183,11 @@ def _ends_affine(transform: Any) -> bool:
 def check_shapes(role: str, sites: TraceSites) -> None:
     """Every dim of a log-probability is the dim of a plate around its site."""
     for name, site in sites.items():
+        if site["infer"].get("_deterministic"):
+            continue
         shape = _log_prob_shape(role, name, site)
         allowed = {f.dim: f.size for f in frames(site)}
-        extra = [d for d in range(-len(shape), 0) if shape[d] != 1 and allowed.get(d) != shape[d]]
+        extra = [d for d in range(-len(shape), 0) if shape[d] != 1 and allowed.get(d) not in (shape[d], -1)]
         if not extra:
             continue
         plates = ", ".join(f"{f.name!r} of size {f.size} at dim {f.dim}" for f in frames(site)) or "no plate"
@@ -151,17 +203,16 @@ def check_shapes(role: str, sites: TraceSites) -> None:
         )
 
 
-def _check_dim(name: str, guide: TraceSites, model: TraceSites, frame: CondIndepStackFrame) -> None:
-    dims = {
-        r: [f.dim for f in frames(s[name]) if f.name == frame.name] for r, s in (("guide", guide), ("model", model))
-    }
-    if all(dims.values()) and dims["guide"] != dims["model"]:
-        raise ProgramError(
-            name,
-            f"plate {frame.name!r} around site {name!r} is at dim {dims['guide'][0]} in the guide and at dim "
-            f"{dims['model'][0]} in the model",
-            f"put it at one dim in both, -1 unless there is a reason: pyro.plate({frame.name!r}, len(x), dim=-1)",
-        )
+def _check_dims(name: str, guide: TraceSites, model: TraceSites) -> None:
+    dims = {role: {f.name: f.dim for f in frames(sites[name])} for role, sites in _each(guide, model)}
+    for plate in dims["guide"].keys() & dims["model"].keys():
+        if dims["guide"][plate] != dims["model"][plate]:
+            raise ProgramError(
+                name,
+                f"plate {plate!r} around site {name!r} is at dim {dims['guide'][plate]} in the guide and at dim "
+                f"{dims['model'][plate]} in the model",
+                f"put it at one dim in both, -1 unless there is a reason: pyro.plate({plate!r}, len(x), dim=-1)",
+            )
 
 
 def _log_prob_shape(role: str, name: str, site: Mapping[str, Any]) -> tuple[int, ...]:
@@ -176,28 +227,24 @@ def _log_prob_shape(role: str, name: str, site: Mapping[str, Any]) -> tuple[int,
         ) from error
 
 
-def check_plates(
-    latents: list[str], guide: TraceSites, model: TraceSites, frame: CondIndepStackFrame, rows: int
-) -> None:
-    """A latent is inside the data plate in both programs or in neither, and the plate follows the rows."""
-    if frame.full_size in (None, frame.size) and frame.size != rows:
-        raise ProgramError(
-            frame.name,
-            f"plate {frame.name!r} has size {frame.size}, but the batch has {rows} rows",
-            f"size it by its rows, pyro.plate({frame.name!r}, len(x)): batch size belongs to inference",
-        )
+def check_plates(latents: list[str], guide: TraceSites, model: TraceSites, plates: Collection[str]) -> None:
+    """A latent is inside the plate of the rows in both programs or in neither; every plate is at one dim."""
     for name in latents:
         if name not in model:
             continue
-        _check_dim(name, guide, model, frame)
-        inside = {r: any(f.dim == frame.dim for f in frames(s[name])) for r, s in (("guide", guide), ("model", model))}
-        if inside["guide"] != inside["model"]:
-            there, missing = ("guide", "model") if inside["guide"] else ("model", "guide")
+        _check_dims(name, guide, model)
+        found = {r: next((f.name for f in frames(s[name]) if f.name in plates), None) for r, s in _each(guide, model)}
+        if (found["guide"] is None) != (found["model"] is None):
+            there, missing = ("guide", "model") if found["guide"] else ("model", "guide")
             raise ProgramError(
                 name,
-                f"site {name!r} is inside the data plate {frame.name!r} in the {there} but not in the {missing}",
+                f"site {name!r} is inside the data plate {found[there]!r} in the {there} but not in the {missing}",
                 f"put it into the plate in the {missing} too (one per row), or into neither (shared by all rows)",
             )
+
+
+def _each(guide: TraceSites, model: TraceSites) -> tuple[tuple[str, TraceSites], ...]:
+    return ("guide", guide), ("model", model)
 
 
 def check_scales(latents: list[str], guide: TraceSites, model: TraceSites) -> None:
@@ -205,7 +252,7 @@ def check_scales(latents: list[str], guide: TraceSites, model: TraceSites) -> No
     for name in latents:
         if name not in model:
             continue
-        scales = {r: _own_scale(s[name]) for r, s in (("guide", guide), ("model", model))}
+        scales = {r: own_scale(s[name]) for r, s in (("guide", guide), ("model", model))}
         if abs(scales["guide"] - scales["model"]) > 1e-6:
             raise ProgramError(
                 name,
@@ -224,12 +271,13 @@ def check_improper(structure: Structure) -> None:
         )
 
 
-def _own_scale(site: Mapping[str, Any]) -> float:
-    scale = float(torch.as_tensor(site["scale"]).float().mean())
-    for frame in frames(site):
+def own_scale(site: Mapping[str, Any]) -> float:
+    """By what a program itself scales a site (`poutine.scale`), without N/B of the plates around it."""
+    scale = float(torch.as_tensor(site["scale"]).double().mean())
+    for frame in site["cond_indep_stack"]:
         if frame.full_size not in (None, frame.size):
             scale *= frame.size / frame.full_size
-    return scale
+    return 1.0 if abs(scale - 1) < 1e-6 else scale
 
 
 def no_guide_site(name: str, site: Mapping[str, Any], inside: bool) -> ProgramError:

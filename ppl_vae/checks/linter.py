@@ -9,7 +9,7 @@ import pyro
 import torch
 
 from ppl_vae.checks import contract
-from ppl_vae.checks.analysis import analyse, observe, read, representative
+from ppl_vae.checks.analysis import analyse, contract_checks, observe, representative
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import Finding, ProgramError, UserError
@@ -76,20 +76,13 @@ def _errors(pair: Pair, batch: Batch, split: Split) -> Iterator[Finding]:
     try:
         with torch.no_grad():
             seen = observe(pair, batch)
-            frame = contract.data_plate(seen.model)
+            contract.row_plates(seen.model, seen.rows)
             check_support(pair, seen.holes, seen.latents, split)  # first: other checks stumble over such values
     except UserError as error:
         yield _finding(error)
         return
-    checks: list[Callable[[], Any]] = [
-        lambda: contract.check_matching(seen.latents, seen.guide, seen.model),
-        lambda: contract.check_supports(seen.latents, seen.guide, seen.model),
-        lambda: contract.check_plates(seen.latents, seen.guide, seen.model, frame, seen.rows),
-        lambda: contract.check_shapes("guide", seen.guide),
-        lambda: contract.check_shapes("model", seen.model),
-        lambda: contract.check_scales(seen.latents, seen.guide, seen.model),
-        lambda: contract.check_improper(read(pair, batch, seen)),
-    ]
+    follows = bool(getattr(pair.guide.program, "follows_masks", False))
+    checks = contract_checks(pair, batch, seen, follows=follows)
     said: set[str | None] = set()
     for run_check in checks:
         try:
@@ -100,7 +93,7 @@ def _errors(pair: Pair, batch: Batch, split: Split) -> Iterator[Finding]:
                 yield _finding(error)
 
 
-def _fixed_plate(pair: Pair, plate: str, batch: Batch) -> Iterator[Finding]:
+def _fixed_plate(pair: Pair, plate: str | None, batch: Batch) -> Iterator[Finding]:
     """A plate that has the size of this batch by accident fails on the next one."""
     fewer = {name: values[:-1] for name, values in batch.items()}
     if not fewer or not len(next(iter(fewer.values()))):
@@ -132,6 +125,14 @@ def _warnings(pair: Pair, structure: Any, batch: Batch) -> Iterator[Finding]:
             f"site {sites} has no reparameterised sampler and too many values to sum out: its gradient is a "
             "score-function estimate, noisier than others",
             "use several particles, or a distribution with rsample",
+            "warning",
+        )
+    for name in sorted(structure.scaled & set(structure.observed)):
+        yield Finding(
+            name,
+            f"the observed site {name!r} is scaled (poutine.scale): what is maximised has the scale, what is reported "
+            "is the model's own log-likelihood, without it",
+            "leave the scale out, unless this weight is meant",
             "warning",
         )
     if points := structure.points - structure.improper:

@@ -12,12 +12,13 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ppl_vae.autoguide.inversion import ancestors, dependencies
+from ppl_vae.autoguide.inversion import ancestors
 from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
 from ppl_vae.errors import ProgramError, UserError, check_whole, unknown_name
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.nn.encoders import FieldEncoder
+from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes, can_enumerate
 from ppl_vae.programs.program import Batch, Pair, Program

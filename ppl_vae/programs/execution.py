@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,11 @@ from pyro.poutine import runtime
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
+from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.gradients import Estimator, PathScale, detached, rescaled
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Programs
@@ -42,10 +43,18 @@ class PairTrace:
     scores: Trace | None = None
 
 
+class _MasksAsTheyWere(Messenger):
+    """Keep the mask of a site as it is at its statement: `seen |= ...` in a loop changes it afterwards."""
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if isinstance(msg["mask"], Tensor):
+            msg["mask"] = msg["mask"].clone()
+
+
 def traced(program: Any, batch: Batch) -> Trace:
     """The trace of a program; an error of ours that Pyro wrapped in its own comes out as it was."""
     try:
-        return poutine.trace(program).get_trace(**batch)
+        return poutine.trace(_MasksAsTheyWere()(program)).get_trace(**batch)
     except (RuntimeError, ValueError, TypeError) as error:
         cause: BaseException | None = error
         ours = None
@@ -82,6 +91,7 @@ def run(
     trace = holes[0].hold(traced(guide, batch))
     drawn = trace if path is None else rescaled(trace, path)
     model_trace = holes[1].hold(traced(poutine.replay(model, trace=drawn), batch))
+    _check_sites(structure, {"guide": trace, "model": model_trace})
     if estimator == "reparameterised":
         return PairTrace(structure, particles, trace, model_trace, holes[1].observed)
     density, scores = drawn, detached(trace)
@@ -90,6 +100,45 @@ def run(
         if path is not None:
             density = traced(poutine.replay(plain_guide, trace=drawn), batch)
     return PairTrace(structure, particles, density, model_trace, holes[1].observed, scores)
+
+
+def _check_sites(structure: Structure, traces: Mapping[str, Trace]) -> None:
+    """Hold a run to the structure that was read: a site that nobody has read would be weighed wrongly.
+
+    Sites may be missing from a run (the last steps of a shorter series); Python alone is looked at, no values.
+    """
+    for role, trace in traces.items():
+        known = structure.plates_of.get(role)
+        if known is None:
+            continue
+        for name, site in trace.nodes.items():
+            if site["type"] != "sample" or type(site["fn"]) is _Subsample:
+                continue
+            around = {frame.name for frame in site["cond_indep_stack"]} - {PARTICLES}
+            if name not in known:
+                raise ProgramError(
+                    name,
+                    f"site {name!r} of the {role} came with this batch, and was not there when the pair was read",
+                    "make the sites of a program the same for all rows (mask those that a row does not have), or let "
+                    "the longest row be among those on which it is read",
+                )
+            if around != known[name]:
+                raise ProgramError(
+                    name,
+                    f"site {name!r} of the {role} is in plates {_listed(around)} in this batch, and was in "
+                    f"{_listed(known[name])} when the pair was read",
+                    "put it into the same plates whatever the rows",
+                )
+            if site["mask"] is not None and name in structure.latents and name not in structure.masked:
+                raise ProgramError(
+                    name,
+                    f"site {name!r} of the {role} is masked in this batch, and was not when the pair was read",
+                    "mask it in every batch, with True where nothing is to be left out",
+                )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def for_particles(program: Any, structure: Structure, particles: int) -> Any:

@@ -23,9 +23,16 @@ TraceSites = Mapping[str, Mapping[str, Any]]
 class Structure:
     """The static facts of a pair, read once by `ppl_vae.checks.analysis.analyse`.
 
-    `plate` is the data plate's name, `dim` its dim (-1 for most programs), `nesting` the number of dims that
-    plates use, `rows_total` the number of rows that a program which subsamples itself says there are.
-    `holes` says what happens at observed sites with missing entries (see `ppl_vae.programs.missing`). `summed_guide`
+    A unit is what a log weight belongs to: a row of the data plate, or all data at once for a program that is read as
+    one unit. `plate` is the data plate's name, None for one unit; `row_plates` are the plates that go over the rows
+    (the data plate, and others of the same rows), `dim` is their dim. Plates are known by name: another plate may be
+    at the same dim, beside the rows. `nesting` is the number of dims that plates use, `rows_total` the number of
+    rows that a program which subsamples itself says there are. `plates_of` holds the plates around every sample site
+    of the guide and of the model, to which later runs are held.
+
+    `holes` says what happens at observed sites with missing entries (see `ppl_vae.programs.missing`), `masked` at
+    latents that the model masks: the sites that depend on each, None where all of its entries count (`weights.masks`).
+    `scaled` are the sites that a program scales by itself. `summed_guide`
     and `summed_model` are the discrete latents summed out (under the guide's classifier, or in the model
     alone), `scored` those drawn without a reparameterised sampler, `absent` the sites of fields that the data
     does not have, `auxiliary` the guide's own sites, which the model does not have, `global_latents` those outside
@@ -34,12 +41,16 @@ class Structure:
     particles are run one by one.
     """
 
-    plate: str
+    plate: str | None
     dim: int
     nesting: int
     latents: tuple[str, ...]
     observed: tuple[str, ...]
+    row_plates: frozenset[str] = frozenset()
+    plates_of: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
     holes: Mapping[str, str] = field(default_factory=dict)
+    masked: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    scaled: frozenset[str] = frozenset()
     summed_guide: frozenset[str] = frozenset()
     summed_model: frozenset[str] = frozenset()
     scored: frozenset[str] = frozenset()
@@ -53,6 +64,11 @@ class Structure:
     broadcasts: bool = True
 
     @property
+    def is_one_unit(self) -> bool:
+        """Whether all data are one unit, without rows."""
+        return self.plate is None
+
+    @property
     def enumerates(self) -> bool:
         """Whether some discrete latent is summed out."""
         return bool(self.summed_guide or self.summed_model)
@@ -61,6 +77,14 @@ class Structure:
     def labelled(self) -> list[str]:
         """The latents that are observed in some rows, such as the label of M2."""
         return [n for n, what in self.holes.items() if what == "held" and n in self.latents]
+
+    def row_frame(self, site: Mapping[str, Any]) -> CondIndepStackFrame | None:
+        """The plate of the rows around a site, if there is one."""
+        return next((f for f in frames(site) if f.name in self.row_plates), None)
+
+    def is_local(self, site: Mapping[str, Any]) -> bool:
+        """Whether a site belongs to a unit: it is inside the plate of the rows, or all data are one unit."""
+        return self.is_one_unit or self.row_frame(site) is not None
 
 
 def sample_sites(trace: Trace) -> dict[str, dict[str, Any]]:

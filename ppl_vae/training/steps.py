@@ -70,7 +70,7 @@ class BoundStep:
     def outcome(self, batch: Batch, beta: float | Tensor, level: float | Tensor) -> StepOutcome:
         """What one step sees, before any update; the objective carries its gradient."""
         with self.products():
-            weights = self.bound.weigh(self.pair, self.structure, batch, beta)
+            weights = self.bound.weigh(self.pair, self.structure, batch, beta, scaled=True)
         shared: Any = 0.0
         if weights.log_global is not None:
             shared = like(beta, weights.log_global) * weights.log_global.mean() / self.rows
@@ -80,6 +80,9 @@ class BoundStep:
             objective = self.bound.surrogate(weights, beta).mean() + shared
         if self.label_weight:
             objective = objective + self.label_weight * sum(self._mean(log_q) for log_q in weights.labels.values())
+        if self.structure.scaled:  # what is maximised has the programs' own scales, what is reported has not
+            with torch.no_grad():
+                weights = self.bound.weigh(self.pair, self.structure, batch)
         return self._outcome(weights, objective, self._mean)
 
     @torch.no_grad()
@@ -128,7 +131,13 @@ class PyroStep:
         model, guide = mark_summed(pair, structure)
         if not structure.enumerates and bound.max_plate_nesting == float("inf"):
             bound.max_plate_nesting = structure.nesting + (bound.vectorize_particles and bound.num_particles > 1)
-        self.scale = _ScaleRows(structure.dim)
+        told = [f"site {name!r} is masked by the model" for name in structure.masked]
+        told += [f"site {name!r} is scaled by its program" for name in sorted(structure.scaled)]
+        if told:
+            raise UserError(
+                f"{told[0]}, and {type(bound).__name__} would report another number than the model's: use --bound elbo"
+            )
+        self.scale = _ScaleRows(structure.row_plates)
         parameters = [p for p in pair.parameters() if p.requires_grad]
         self.svi = SVI(self.scale(model), _announce(self.scale(guide), parameters), _Adapter(optimizer), bound)
 
@@ -162,13 +171,13 @@ def _announce(program: Any, parameters: list[Any]) -> Any:
 class _ScaleRows(Messenger):
     """N / B on every statement inside the data plate: batch size belongs to inference, not to the model."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, plates: frozenset[str]) -> None:
         super().__init__()
-        self.dim = dim
+        self.plates = plates
         self.factor = 1.0
 
     def _pyro_sample(self, msg: Message) -> None:
-        if any(frame.dim == self.dim for frame in msg["cond_indep_stack"]):
+        if any(frame.name in self.plates for frame in msg["cond_indep_stack"]):
             msg["scale"] = msg["scale"] * self.factor
 
 

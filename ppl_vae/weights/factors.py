@@ -1,7 +1,8 @@
-"""The log factors of one run, site by site, and their reduction to particles and rows.
+"""The log factors of one run, site by site, and their reduction to particles and units (rows, or all data as one).
 
 Every sum over discrete values is Pyro's: its enumeration put the values on dims of their own, its tensor
 contraction sums them out, inner plates included.
+What counts of a latent that the model masks is said in `weights.masks`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from pyro.ops.contract import contract_tensor_tree
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.distributions import without_mask
 from ppl_vae.errors import UserError
 from ppl_vae.programs.density import is_point_mass
 from ppl_vae.programs.execution import PairTrace
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.structure import Structure, frames, sample_sites
+from ppl_vae.weights.masks import counting
 
 __all__ = ["Factor", "Factors", "WeightParts", "by_row"]
 
@@ -51,11 +54,12 @@ class WeightParts(NamedTuple):
 class Factors:
     """The factors of a run; `plain`, `expectation` and `marginal` reduce them to parts [particle, row]."""
 
-    def __init__(self, run: PairTrace, analytic_kl: bool = False) -> None:
+    def __init__(self, run: PairTrace, analytic_kl: bool = False, *, scaled: bool = False) -> None:
         self.run, self.structure, self.particles = run, run.structure, run.particles
         self.guide_sites = sample_sites(run.guide)
         self.model_sites = sample_sites(run.model)
-        self.rows = _rows(self.model_sites, self.structure.dim)
+        self.scaled = scaled  # by the programs' own poutine.scale: what is maximised may be, what is reported is not
+        self.rows = _rows(self.structure, self.model_sites)
         skip = self.structure.summed_guide | self.structure.scored
         scores = {} if run.scores is None else sample_sites(run.scores)
         self.scores = {name: site for name, site in scores.items() if name not in skip}
@@ -74,7 +78,7 @@ class Factors:
             return []
         if name in self.kl:
             return [Factor("guide", name, site, -self.kl[name])]
-        log_p = self._log_prob(site)
+        log_p = self._log_prob(name, site)
         if name in self.run.observed:
             seen, zero = self.run.observed[name][1], torch.zeros_like(log_p)
             return [
@@ -83,15 +87,16 @@ class Factors:
             ]
         if name in self.structure.global_latents:
             return [Factor("global", name, site, log_p)]
-        inside = any(f.dim == self.structure.dim for f in frames(site))
         part = "likelihood" if site["is_observed"] else "prior"
-        return [Factor(part if inside else "global", name, site, log_p)]
+        return [Factor(part if self.structure.is_local(site) else "global", name, site, log_p)]
 
     def _of_guide(self, name: str) -> list[Factor]:
-        if name in self.kl:
+        site = self.guide_sites.get(name)
+        if name in self.kl or site is None:
             return []
-        site = self.guide_sites[name]
-        log_q = self._log_prob(site)
+        if name not in self.model_sites and name not in self.structure.auxiliary:
+            return []  # the model of this batch has no such site (a shorter series): nothing depends on its draw
+        log_q = self._log_prob(name, site)
         if name in self.run.observed:
             self._note_label(name, site)
         if name in self.scores:  # leave out the gradient through q's parameters at a fixed draw
@@ -115,7 +120,7 @@ class Factors:
 
     def _score(self, name: str) -> Tensor:
         try:
-            return self._log_prob(self.scores[name])
+            return self._log_prob(name, self.scores[name])
         except (NotImplementedError, KeyError) as error:  # torch's and Pyro's way of having no inverse
             raise UserError(
                 f"site {name!r} has a {type(self.scores[name]['fn']).__name__} with a transform that has no inverse, "
@@ -123,15 +128,24 @@ class Factors:
                 "or an invertible flow"
             ) from error
 
-    def _log_prob(self, site: dict[str, Any]) -> Tensor:
-        return scale_and_mask(site["fn"].log_prob(site["value"]), self._scale(site), site["mask"])
+    def _log_prob(self, name: str, site: dict[str, Any]) -> Tensor:
+        if name not in self.structure.masked:
+            return scale_and_mask(site["fn"].log_prob(site["value"]), self._scale(site), site["mask"])
+        log = without_mask(site["fn"]).log_prob(site["value"])
+        return scale_and_mask(log, self._scale(site), counting(name, self.model_sites, self.structure.masked))
 
     def _scale(self, site: dict[str, Any]) -> Any:
-        """The scale that the program itself puts on a site, without N/B of the data plate."""
-        scale = site["scale"]
-        for frame in frames(site):
-            if frame.dim == self.structure.dim and frame.full_size not in (None, frame.size):
-                scale = scale * frame.size / frame.full_size
+        """The scale that the program itself puts on a site, without N/B of the rows' plate, which a bound puts on."""
+        if self.scaled:
+            scale = site["scale"]
+            for frame in site["cond_indep_stack"]:
+                if frame.name in self.structure.row_plates and frame.full_size not in (None, frame.size):
+                    scale = scale * frame.size / frame.full_size
+        else:
+            scale = 1.0
+            for frame in site["cond_indep_stack"]:
+                if frame.name not in self.structure.row_plates and frame.full_size not in (None, frame.size):
+                    scale = scale * frame.full_size / frame.size
         return 1.0 if isinstance(scale, float) and abs(scale - 1.0) < 1e-12 else scale
 
     def _analytic_kl(self) -> dict[str, Tensor]:
@@ -141,10 +155,11 @@ class Factors:
             return found
         order = [n for n in self.model_sites if n in self.structure.latents]
         skip = self.structure.summed_guide | self.structure.global_latents | self.run.observed.keys()
+        skip |= self.structure.masked.keys()
         before: set[str] = set()
         for name in self.structure.latents:
             upstream = set(order[: order.index(name)]) if name in order else {name}
-            if upstream <= before and name not in skip:
+            if upstream <= before and name in order and name not in skip:
                 q, p = self.guide_sites[name], self.model_sites[name]
                 kl = _kl_divergence(q["fn"], p["fn"]) if p["mask"] is None and q["mask"] is None else None
                 if kl is not None and _same_scale(self._scale(p), self._scale(q)):
@@ -193,10 +208,20 @@ class Factors:
     def _symbols_of_joint(self) -> dict[str, str]:
         """The dims of p / q of the drawn latents alone, by summed site; the classifiers' factors are dropped."""
         self._name_dims()
-        dropped = [f for f in self.factors if f.part == "guide" and f.name in self.structure.summed_guide]
-        self.factors = [f for f in self.factors if not any(f is d for d in dropped)]
-        names = self.structure.summed_guide | self.structure.summed_model
-        return {name: self._symbol(self._summed_site(name)) for name in sorted(names)}
+        summed = self.structure.summed_guide | self.structure.summed_model
+        here = [f for f in self.factors if f.part != "guide" or f.name not in self.structure.summed_guide]
+        self.factors = [self._unmasked(f) if f.name in summed else f for f in here]
+        there = {f.name for f in here}
+        return {name: self._symbol(self._summed_site(name)) for name in sorted(summed & there)}
+
+    def _unmasked(self, factor: Factor) -> Factor:
+        """The prior of a summed latent without the model's mask: a sum over K factors of 1 would be K."""
+        if factor.name not in self.structure.masked or factor.part != "prior":
+            return factor
+        log_p = scale_and_mask(without_mask(factor.site["fn"]).log_prob(factor.site["value"]), self._scale(factor.site))
+        if factor.name in self.run.observed:
+            log_p = torch.where(self.run.observed[factor.name][1], torch.zeros_like(log_p), log_p)
+        return factor._replace(log=log_p)
 
     def _collect(self, terms: Iterable[tuple[str, str, Tensor]]) -> WeightParts:
         sums: dict[str, Tensor] = {}
@@ -207,9 +232,9 @@ class Factors:
                 name = self.drawn_as.get(name, name)
                 by_site[name] = by_site[name] - log if name in by_site else -log
         some = next((v for p, v in sums.items() if p != "global"), None)
-        if some is None:
+        if some is None and not self.structure.is_one_unit:
             raise UserError("the pair has no factor inside its data plate: put the rows' statements into it")
-        zero = torch.zeros_like(some)
+        zero = torch.zeros(self.particles, 1) if some is None else torch.zeros_like(some)
         score = [self._reduce("guide", name, self._over_values(log_q)) for name, log_q in self.score]
         return WeightParts(
             log_likelihood=sums.get("likelihood", zero),
@@ -315,9 +340,12 @@ class Factors:
 
 
 def by_row(structure: Structure, name: str, log: Tensor) -> Tensor:
-    """A site's log-probability summed over its plates inside of a row: [particle or 1, row or 1]."""
+    """A site's log-probability summed over its plates inside of a unit: [particle or 1, row or 1]."""
     depth = structure.nesting + 1
-    log = _padded(name, log, depth).movedim(structure.dim, -1)
+    log = _padded(name, log, depth)
+    if structure.is_one_unit:
+        return log.flatten(1).sum(1, keepdim=True) if depth > 1 else log.unsqueeze(-1)
+    log = log.movedim(structure.dim, -1)
     return log.sum(tuple(range(1, depth - 1))) if depth > 2 else log
 
 
@@ -330,8 +358,15 @@ def _padded(name: str, log: Tensor, depth: int) -> Tensor:
     return log.reshape((1,) * (depth - log.dim()) + tuple(log.shape))
 
 
-def _rows(sites: dict[str, dict[str, Any]], dim: int) -> int:
-    return next(f.size for s in sites.values() for f in frames(s) if f.dim == dim)
+def _rows(structure: Structure, sites: dict[str, dict[str, Any]]) -> int:
+    """How many units this run has: the size of the rows' plate, or, for a plate without a size, of what is in it."""
+    if structure.is_one_unit:
+        return 1
+    around = [(site, frame) for site in sites.values() if (frame := structure.row_frame(site)) is not None]
+    if sized := next((frame.size for _, frame in around if frame.size >= 0), None):
+        return sized
+    shapes = [s["fn"].batch_shape for s, _ in around]
+    return max((shape[structure.dim] for shape in shapes if len(shape) >= -structure.dim), default=1)
 
 
 def _matches(site: dict[str, Any], value: Tensor) -> Tensor:

@@ -71,18 +71,20 @@ def weigh(
     analytic_kl: bool = False,
     estimator: Estimator = "reparameterised",
     path: PathScale | None = None,
+    scaled: bool = False,
 ) -> LogWeights:
     """The log weights of a pair whose structure is known: what a bound calls at every step.
 
     `discrete` is explained at `LogWeights`. `beta` tempers the factors of latents inside the sum over
     discrete values ("marginal" only); it is 1 for everything that is reported. `analytic_kl` replaces
     log q - log p of a site by its KL divergence where that is known and allowed. `estimator` and `path` say how
-    gradients flow through the draws, see `ppl_vae.programs.gradients`.
+    gradients flow through the draws, see `ppl_vae.programs.gradients`. With `scaled` the scales that the programs put
+    on their sites (`poutine.scale`) count: those are of what is maximised, and no part of what is reported.
     """
     runs = [particles] if structure.broadcasts else [1] * particles
     parts = []
     for k in runs:
-        factors = Factors(run(pair, structure, batch, k, estimator=estimator, path=path), analytic_kl)
+        factors = Factors(run(pair, structure, batch, k, estimator=estimator, path=path), analytic_kl, scaled=scaled)
         if not structure.enumerates:
             reduced = factors.plain()
         elif discrete == "expectation":

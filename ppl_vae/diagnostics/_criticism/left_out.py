@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae.autoguide.inversion import ancestors, dependencies
+from ppl_vae.autoguide.inversion import ancestors
 from ppl_vae.data import Field
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._criticism.cdf import at_most
@@ -13,6 +13,7 @@ from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.evaluation.passes import Passes
 from ppl_vae.prediction.filling import Target, observing
+from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.completion import completed

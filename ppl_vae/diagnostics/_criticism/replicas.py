@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.checks.contract import data_plate
+from ppl_vae.checks.contract import row_plates
 from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._common.simulation import contiguous
@@ -84,20 +84,20 @@ class FromPrior(_Replicas):
         ]
         holes = Holes(None, batch=batches[0])
         sites = sample_sites(poutine.trace(holes(model)).get_trace(**batches[0]))
-        frame = data_plate(sites)
+        plates = row_plates(sites, len(next(iter(batches[0].values()))))
+        names, dim = {f.name for f in plates}, int(plates[0].dim or -1)
         latent = {name: site for name, site in sites.items() if not site["is_observed"]}
         if flat := [name for name, site in latent.items() if is_improper(site["fn"])]:
             raise NoDensity(
                 f"no samples: the prior of site {', '.join(flat)} is improper, and nothing can be drawn from it: "
                 "train a VAE"
             )
-        inside = {name for name, site in sites.items() if any(f.dim == frame.dim for f in frames(site))}
+        inside = {name for name, site in sites.items() if any(f.name in names for f in frames(site))}
         if shared := sorted(name for name in latent if name not in inside):
             raise UserError(
                 f"{', '.join(shared)} is shared by all rows, and a draw of it from its prior is not the model that was "
                 "fitted: make it a parameter"
             )
-        dim = int(frame.dim or -1)
         super().__init__(
             split, [_Part(b, observing(model, Holes(None, batch=b), dim, split.schema, b)) for b in batches]
         )
