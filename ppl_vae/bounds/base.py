@@ -17,6 +17,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from ppl_vae.checks.analysis import analyse
+from ppl_vae.data import WholeBatch
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.programs.gradients import Estimator, PathScale
 from ppl_vae.programs.program import Batch, Programs
@@ -168,13 +169,23 @@ class Bound(Recorded, PyroELBO):
         bare = _Bare(model, guide, args, kwargs)
         key = (model, guide, tuple((k, tuple(v.shape)) for k, v in bare.batch.items()))
         if self._seen is None or self._seen[0] != key:
-            structure = analyse(bare, bare.batch)
-            self.refuse(structure)
-            self._seen = (key, structure)
+            self._seen = (key, self._read(bare))
         structure = self._seen[1]
         weights = self.weigh(bare, structure, bare.batch, scaled=True)
         rows = weights.log_likelihood.shape[1]
         return weights, (structure.rows_total or rows) / rows
+
+    def _read(self, bare: _Bare) -> Structure:
+        """The structure of a pair that Pyro runs; without rows it is one unit, of which this has to be a bound, too."""
+        try:
+            structure = analyse(bare, bare.batch)
+            self.refuse(structure)
+        except UserError:
+            if not self.allows_global:  # a bound row by row: which rows these are has to be plain
+                raise
+            structure = analyse(bare, WholeBatch(bare.batch))
+            self.refuse(structure)
+        return structure
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound of the data set, in nats, with this bound's gradient."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ppl_vae.checks import contract
 from ppl_vae.checks.masks import check_masks, masked_latents
-from ppl_vae.data import Split
+from ppl_vae.data import OneUnit, Split, WholeBatch
 from ppl_vae.data.example import example
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.density import is_improper, point_masses
@@ -49,7 +49,7 @@ class Observation:
     model: dict[str, dict[str, Any]]
     latents: list[str]
     holes: dict[str, str]
-    rows: int
+    rows: int | None
 
     @property
     def programs(self) -> tuple[tuple[str, dict[str, dict[str, Any]]], ...]:
@@ -83,12 +83,16 @@ def contract_checks(
     `follows` says that the guide leaves masks to the model.
     """
     rows = {f.name for f in _row_plates(pair, batch, seen)}
+    # the entries of one unit belong together, whether a plate says that they are independent or not
+    loose = not rows and not any(
+        _summable(s["fn"]) for _, t in seen.programs for s in t.values() if not s["is_observed"]
+    )
     return [
         lambda: contract.check_matching(seen.latents, seen.guide, seen.model),
         lambda: contract.check_supports(seen.latents, seen.guide, seen.model),
         lambda: contract.check_plates(seen.latents, seen.guide, seen.model, rows),
-        lambda: contract.check_shapes("guide", seen.guide),
-        lambda: contract.check_shapes("model", seen.model),
+        lambda: contract.check_shapes("guide", seen.guide, loose),
+        lambda: contract.check_shapes("model", seen.model, loose),
         lambda: contract.check_scales(seen.latents, seen.guide, seen.model),
         lambda: check_masks(seen.latents, seen.guide, seen.model, follows),
         lambda: contract.check_improper(read(pair, batch, seen)),
@@ -103,14 +107,15 @@ def observe(pair: Programs, batch: Batch) -> Observation:
     holes = Holes(None, latents, batch)
     replayed = poutine.replay(holes(pair.model), trace=_as_trace(guide, latents))
     model = sample_sites(_trace("model", replayed, batch))
-    rows = len(next(iter(batch.values()))) if batch else 0
+    first = next((v for v in batch.values() if v.dim()), None)
+    rows = None if first is None else len(first)
     return Observation(guide, model, latents, guide_holes.found | holes.found, rows)
 
 
 def representative(pair: Programs, split: Split, rows: int = 8) -> dict[str, Tensor]:
     """A batch on which to read a pair: a few rows, or all of them for a model that subsamples its rows itself."""
     batch = example(split.schema, split, rows)
-    if len(split) > rows:
+    if len(split) > rows and not isinstance(split, OneUnit):
         try:
             with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
                 observe(pair, batch)
@@ -159,11 +164,10 @@ def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
     """
     guide, model, latents = seen.guide, seen.model, seen.latents
     plates = _row_plates(pair, batch, seen)
-    frame = plates[0]
+    frame = plates[0] if plates else None
     rows = frozenset(f.name for f in plates)
-    inside = {r: {n for n, s in sites.items() if any(f.name in rows for f in frames(s))} for r, sites in seen.programs}
+    inside = {r: {n for n, s in sites.items() if not rows or rows & _plates(s)} for r, sites in seen.programs}
     everywhere = [*guide.values(), *model.values()]
-    every_frame = [f for s in everywhere for f in frames(s)]
     local = inside["guide"] & set(latents)
     summed_guide = {n for n in local if _summable(guide[n]["fn"])}
     summed_model, absent = set(), set()
@@ -179,9 +183,9 @@ def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
     drawn = set(latents) - summed_guide
     inner = {f.name for s in everywhere for f in s["cond_indep_stack"] if f.full_size not in (None, f.size)} - rows
     return Structure(
-        plate=frame.name,
-        dim=int(frame.dim or -1),
-        nesting=max([-(f.dim or 0) for f in every_frame], default=1),
+        plate=None if frame is None else frame.name,
+        dim=-1 if frame is None else int(frame.dim or -1),
+        nesting=_nesting(everywhere, is_one_unit=frame is None),
         latents=tuple(latents),
         observed=tuple(n for n, s in model.items() if s["is_observed"]),
         row_plates=rows,
@@ -198,7 +202,7 @@ def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
         points=point_masses(drawn, guide, model),
         improper=frozenset(n for n in local if n in model and is_improper(model[n]["fn"])),
         inner_subsample=frozenset(inner),
-        rows_total=frame.full_size if frame.full_size not in (None, frame.size) else None,
+        rows_total=None if frame is None or frame.full_size in (None, frame.size) else frame.full_size,
     )
 
 
@@ -206,11 +210,24 @@ def _plates(site: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(f.name for f in site["cond_indep_stack"])
 
 
+def _nesting(sites: Iterable[Mapping[str, Any]], is_one_unit: bool) -> int:
+    """How many dims plates use; of one unit also those that its statements use without a plate."""
+    dims = [-(f.dim or 0) for s in sites for f in frames(s)]
+    if is_one_unit:
+        dims += [len(s["fn"].batch_shape) for s in sites]
+    return max(dims, default=1)
+
+
 def _row_plates(pair: Programs, batch: Batch, seen: Observation) -> list[CondIndepStackFrame]:
-    """The plates of the rows; where several have as many elements as there are rows, a row less tells which."""
+    """The plates of the rows; where several have as many elements as there are rows, a row less tells which.
+
+    There are none where all data are one unit.
+    """
+    if isinstance(batch, WholeBatch):
+        return []
     observed = contract.informative(seen.model).values()
     wide = [{f.name for f in frames(s) if f.size == seen.rows} for s in observed]
-    if seen.rows < 2 or not any(len(names) > 1 and "data" not in names for names in wide):
+    if seen.rows is None or seen.rows < 2 or not any(len(names) > 1 and "data" not in names for names in wide):
         return contract.row_plates(seen.model, seen.rows)
     try:
         fewer = observe(pair, {name: values[:-1] for name, values in batch.items()}).model

@@ -180,14 +180,15 @@ def _ends_affine(transform: Any) -> bool:
     return _ends_affine(parts[-1]) if parts else isinstance(transform, transforms.AffineTransform)
 
 
-def check_shapes(role: str, sites: TraceSites) -> None:
-    """Every dim of a log-probability is the dim of a plate around its site."""
+def check_shapes(role: str, sites: TraceSites, loose: bool = False) -> None:
+    """Every dim of a log-probability is the dim of a plate around its site; `loose` where no plate has to be."""
     for name, site in sites.items():
         if site["infer"].get("_deterministic"):
             continue
         shape = _log_prob_shape(role, name, site)
         allowed = {f.dim: f.size for f in frames(site)}
         extra = [d for d in range(-len(shape), 0) if shape[d] != 1 and allowed.get(d) not in (shape[d], -1)]
+        extra = [d for d in extra if d in allowed] if loose else extra
         if not extra:
             continue
         plates = ", ".join(f"{f.name!r} of size {f.size} at dim {f.dim}" for f in frames(site)) or "no plate"

@@ -11,7 +11,7 @@ import torch
 from ppl_vae.checks import contract
 from ppl_vae.checks.analysis import analyse, contract_checks, observe, representative
 from ppl_vae.checks.support import check_support
-from ppl_vae.data import Data, Split, as_split
+from ppl_vae.data import Data, Split, WholeBatch, as_one_unit, as_split
 from ppl_vae.errors import Finding, ProgramError, UserError
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair, prepare
@@ -48,7 +48,7 @@ def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> li
         ...     print(finding)
         error: site 'z' has event dims 0 in the guide and 1 in the model: add .to_event(1) in the guide
     """
-    split = data.train if isinstance(data, Data) else as_split(data)
+    split = as_one_unit() if data is None else data.train if isinstance(data, Data) else as_split(data)
     prepare(guide, split)
     pair = Pair(model, guide)
     batch = representative(pair, split.to(pair.device))
@@ -60,7 +60,7 @@ def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> li
             structure = analyse(pair, batch)
         except UserError as error:
             return [_finding(error)]
-        fixed = [] if structure.rows_total else _fixed_plate(pair, structure.plate, batch)
+        fixed = [] if structure.rows_total or structure.is_one_unit else _fixed_plate(pair, structure.plate, batch)
         return [*fixed, *_warnings(pair, structure, batch)]
 
 
@@ -76,7 +76,8 @@ def _errors(pair: Pair, batch: Batch, split: Split) -> Iterator[Finding]:
     try:
         with torch.no_grad():
             seen = observe(pair, batch)
-            contract.row_plates(seen.model, seen.rows)
+            if not contract.informative(seen.model) or not isinstance(batch, WholeBatch):
+                contract.row_plates(seen.model, seen.rows)
             check_support(pair, seen.holes, seen.latents, split)  # first: other checks stumble over such values
     except UserError as error:
         yield _finding(error)

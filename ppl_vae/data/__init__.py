@@ -10,11 +10,26 @@ from ppl_vae.data.dataset import Data, Split, as_split
 from ppl_vae.data.files import EXTENSIONS, Options, from_arrays, from_path
 from ppl_vae.data.labels import hide_labels
 from ppl_vae.data.named import NAMES, read
+from ppl_vae.data.one_unit import OneUnit, WholeBatch, as_one_unit, device_of, units_in
 from ppl_vae.data.outliers import hold_out, listed
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["Data", "Field", "Schema", "Split", "as_split", "load", "names", "rebuild"]
+__all__ = [
+    "Data",
+    "Field",
+    "OneUnit",
+    "Schema",
+    "Split",
+    "WholeBatch",
+    "as_one_unit",
+    "as_split",
+    "device_of",
+    "load",
+    "names",
+    "rebuild",
+    "units_in",
+]
 
 names = NAMES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -67,6 +67,9 @@ class Split:
     draws: frozenset[str] = frozenset()
     hidden: dict[str, Tensor] = field(default_factory=dict)
     outliers: Tensor | None = None
+
+    is_one_unit: ClassVar[bool] = False
+    """Whether all data are one unit, without rows (`ppl_vae.data.OneUnit`)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", dict(self.fields))
@@ -240,7 +243,7 @@ pass rows on the scale of the training data, or choose a kind that fits (real, p
     if isinstance(data, Data):
         data = _pick(data, split)
     if isinstance(data, Split):
-        return data if schema is None or schema == data.schema else _conform(data, schema)
+        return data if data.is_one_unit or schema is None or schema == data.schema else _conform(data, schema)
     if isinstance(data, (str, Path)):
         raise UserError(f"expected rows, got the name {str(data)!r}: pass ppl_vae.load({str(data)!r})")
     raws = _raws(data, schema)

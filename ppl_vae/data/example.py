@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.dataset import Split
+from ppl_vae.data.one_unit import OneUnit
 from ppl_vae.data.schema import Field, Schema
 
 __all__ = ["blank", "example"]
@@ -13,6 +14,8 @@ __all__ = ["blank", "example"]
 
 def example(schema: Schema, split: Split | None, rows: int = 4) -> dict[str, Tensor]:
     """A few rows to run a program on; where the schema allows missing entries, the first row misses a field."""
+    if isinstance(split, OneUnit):
+        return split.batch()
     if split is not None:
         batch = split.batch(slice(0, min(rows, len(split))))
     else:

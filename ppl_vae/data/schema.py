@@ -103,7 +103,7 @@ class Schema:
     """The fields of a data set, in order; from it networks are sized and new rows are checked.
 
     Raises:
-        UserError: no field, or two fields of one name.
+        UserError: two fields of one name.
 
     Example:
         >>> schema = Schema((Field("x", "real", (3,)), Field("y", "categorical", cardinality=2)))
@@ -117,8 +117,6 @@ class Schema:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
-        if not self.fields:
-            raise UserError("a schema expects at least one field, got none")
         if len(set(self.names)) < len(self.fields):
             raise UserError(f"a schema expects different field names, got {', '.join(self.names)}")
 

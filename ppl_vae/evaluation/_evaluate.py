@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import as_split
+from ppl_vae.data import as_one_unit, as_split
 from ppl_vae.errors import Finding, UserError, check_whole
 from ppl_vae.evaluation.chunks import Chunks
 from ppl_vae.evaluation.means import standard_error
@@ -105,6 +105,7 @@ def evaluate(
     data: Any,
     particles: int = 1000,
     *,
+    rows: str | None = "auto",
     iwae: Sequence[int] = (),
     seed: int = 0,
     compile: Compile = "auto",
@@ -120,6 +121,7 @@ def evaluate(
         guide: q(z | x), the proposal.
         data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
         particles: draws per row, K.
+        rows: None takes all data as one unit, as for `fit`: there is one log weight, that of the whole data.
         iwae: numbers of particles k <= K whose bounds IWAE_k are told too, each the mean over K // k groups.
         seed: of the draws; the global generators are left alone.
         compile: as for `fit`: "auto" captures, then compiles a chunk of particles where there are enough of them (an
@@ -150,7 +152,10 @@ def evaluate(
     """
     check_mode(compile)
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    split = (
+        as_one_unit(data) if rows is None or data is None else as_split(data, "test", getattr(model, "schema", None))
+    )
+    split = split.to(pair.device)
     sizes = _ladder(iwae, particles)
     with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
         chunks = Chunks(pair, plan.structure, compile)

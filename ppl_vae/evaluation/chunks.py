@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ppl_vae.data import device_of
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Batch, Pair, Programs
 from ppl_vae.programs.randomness import preserved_randomness
@@ -130,7 +131,7 @@ class Chunks:
         if runs.due or self.modes.compile == "on":
             runs.due = False
             self._choose(runs, batch, particles, left, moving)
-        device = next(iter(batch.values())).device
+        device = device_of(batch)
         start, eager = runs.now(device), runs.each is None
         sums = self._eager(batch, particles, *moving) if eager else self._replay(runs, batch, particles, moving)
         runs.clock(runs.now(device) - start)

@@ -125,6 +125,8 @@ def refuse_blind(log_evidence: Tensor, start: int = 0) -> None:
 def some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
     """A few rows to read the pair on; where entries are missing anywhere, the first of these rows has some too."""
     batch = split.batch(slice(0, rows))
+    if split.is_one_unit:
+        return batch
     for field in split.schema:
         values = split[field.name]
         holes = torch.isnan(values) if values.is_floating_point() else values == -1
@@ -143,7 +145,7 @@ def _floats_per_cell(pair: Pair, structure: Structure, split: Split) -> int:
         for site in sample_sites(trace).values():
             for tensor in [site["value"], *_tensors_in(site["fn"])]:
                 found[tensor.data_ptr()] = max(found.get(tensor.data_ptr(), 0), tensor.numel())
-    return 1 + 3 * sum(found.values()) // len(next(iter(batch.values())))
+    return 1 + 3 * sum(found.values()) // (1 if structure.is_one_unit else len(next(iter(batch.values()))))
 
 
 def _tensors_in(fn: Any) -> list[Tensor]:

@@ -179,6 +179,7 @@ class summing(Messenger):
             return
         if msg["name"] in self.names:
             msg["infer"]["enumerate"] = "parallel"
+            msg["infer"].pop("num_samples", None)  # all values, no sample of them
         else:
             msg["infer"].pop("enumerate", None)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ppl_vae.data import device_of
 from ppl_vae.programs.program import Batch
 
 __all__ = ["agree", "generator_state"]
@@ -14,7 +15,7 @@ __all__ = ["agree", "generator_state"]
 
 def generator_state(batch: Batch) -> Tensor:
     """The state of the generator that a program draws from on the device of its rows."""
-    device = next(iter(batch.values())).device
+    device = device_of(batch)
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 

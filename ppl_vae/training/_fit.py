@@ -14,8 +14,8 @@ from ppl_vae.bounds import ELBO
 from ppl_vae.checks.analysis import analyse, representative
 from ppl_vae.checks.linter import check
 from ppl_vae.checks.support import check_support
-from ppl_vae.data import Data, Split, as_split
-from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.data import Data, Split, as_one_unit, as_split
+from ppl_vae.errors import ProgramError, UserError, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
 from ppl_vae.programs.randomness import preserved_randomness
@@ -39,6 +39,7 @@ def fit(
     data: Any,
     bound: Any = None,
     *,
+    rows: str | None = "auto",
     epochs: int = 300,
     batch_size: int = 64,
     lr: float | Schedule = 1e-3,
@@ -66,6 +67,10 @@ def fit(
         guide: q(z | x), a callable or a generated guide.
         data: a data set, a split, a dict of arrays by field name, or one array (field `x`).
         bound: `ELBO()` by default; any bound of `ppl_vae.bounds`, or one of Pyro's own.
+        rows: None takes all data as one unit, for a program without independent rows (a time series, a field, eight
+            schools): ELBO, IWAE and the others are then bounds of log p(all data), in nats, every step sees all of it,
+            and nothing is amortized over rows. Fields may have different lengths; with data=None the program has its
+            own. "auto" reads the rows off the program's data plate.
         epochs: passes over the training rows, at most.
         batch_size: rows per step, B.
         lr: Adam's learning rate: a number, or a schedule such as `ppl_vae.schedules.Cosine`.
@@ -115,7 +120,7 @@ def fit(
     settings = Settings(epochs, batch_size, lr, weight_decay, patience, seed, label_weight, label_share, precision)
     _check_numbers(settings)
     bound = ELBO() if bound is None else bound
-    train, validation = _splits(data)
+    train, validation = _splits(data, rows)
     prepare(guide, train)
     pair = Pair(model, guide)
     where = pick_device(device)
@@ -174,7 +179,11 @@ def _check_numbers(settings: Settings) -> None:
         raise UserError(f"patience must be at least 1, or None to never stop early, got {settings.patience!r}")
 
 
-def _splits(data: Any) -> tuple[Split, Split | None]:
+def _splits(data: Any, rows: str | None) -> tuple[Split, Split | None]:
+    if rows not in ("auto", None):
+        raise unknown_name("rows", rows, ("auto", "None"))
+    if rows is None or data is None:
+        return as_one_unit(data), None
     if isinstance(data, Data):
         return data.train, data.validation
     return as_split(data), None

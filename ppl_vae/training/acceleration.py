@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ppl_vae.data import device_of, units_in
 from ppl_vae.errors import UserError
 from ppl_vae.programs.program import Batch
 from ppl_vae.speed.compiler import compiled
@@ -95,7 +96,7 @@ class GraphStep:
         if runs.due:
             runs.due = False
             self._choose(runs, batch)
-        device = next(iter(batch.values())).device
+        device = device_of(batch)
         start = runs.now(device)
         outcome = self.step(batch, epoch) if runs.graph is None else self._replay(runs, runs.graph, batch, epoch)
         runs.clock(runs.now(device) - start)
@@ -117,7 +118,7 @@ class GraphStep:
 
     def _choose(self, runs: _ShapeRuns, batch: Batch) -> None:
         """Go on to the next mode of running these steps where that pays; go back where it did not."""
-        rows = len(next(iter(batch.values())))
+        rows = units_in(batch)
         if self.modes.compile == "on":
             self._change(runs, batch, "captured")
             if self.sizes[rows] >= ENOUGH * self.sizes.total():

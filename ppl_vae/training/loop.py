@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.data import Split
+from ppl_vae.data import Split, units_in
 from ppl_vae.errors import UserError
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
@@ -146,7 +146,7 @@ class Loop:
             for start in range(0, len(split), 1000):
                 batch = split.batch(slice(start, start + 1000))
                 outcomes.append(self.step.evaluate(batch))
-                sizes.append(len(next(iter(batch.values()))))
+                sizes.append(units_in(batch))
         for module in training:
             module.training = True
         seen = _mean(outcomes, sizes, "validation")

@@ -13,6 +13,7 @@ from pyro.poutine.runtime import Message, effectful
 from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
+from ppl_vae.data import units_in
 from ppl_vae.errors import UserError
 from ppl_vae.programs.execution import mark_summed
 from ppl_vae.programs.program import Batch, Pair
@@ -147,10 +148,10 @@ class PyroStep:
 
     def evaluate(self, batch: Batch) -> StepOutcome:
         """The bound of some rows, without an update."""
-        return self._outcome(self.svi.evaluate_loss, batch, len(next(iter(batch.values()))))
+        return self._outcome(self.svi.evaluate_loss, batch, units_in(batch))
 
     def _outcome(self, loss: Callable[..., float], batch: Batch, rows: int) -> StepOutcome:
-        self.scale.factor = 1.0 if self.structure.rows_total else rows / len(next(iter(batch.values())))
+        self.scale.factor = 1.0 if self.structure.rows_total else rows / units_in(batch)
         value = torch.tensor(-loss(**batch) / (self.structure.rows_total or rows))
         return StepOutcome(value, value)
 
