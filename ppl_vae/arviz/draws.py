@@ -12,11 +12,10 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.arviz.layouts import Layout
-from ppl_vae.checks.support import Watch
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, refuse_blind
 from ppl_vae.programs.execution import for_particles, traced
-from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.weights.completion import Sites, completed, replayed

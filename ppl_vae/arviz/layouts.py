@@ -11,12 +11,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.checks.support import Watch
 from ppl_vae.data import Field, Schema
 from ppl_vae.distributions import unwrapped
 from ppl_vae.programs.density import is_point_mass
 from ppl_vae.programs.execution import traced
-from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, frames, sample_sites
 

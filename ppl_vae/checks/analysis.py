@@ -17,12 +17,11 @@ from torch import Tensor
 
 from ppl_vae.checks import contract
 from ppl_vae.checks.masks import check_masks, masked_latents
-from ppl_vae.data import OneUnit, Split, WholeBatch
-from ppl_vae.data.example import example
+from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.density import is_improper, point_masses
 from ppl_vae.programs.execution import LastSite, PairTrace, run, traced
-from ppl_vae.programs.missing import Holes, can_enumerate
+from ppl_vae.programs.missing import Holes, Watch, can_enumerate
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure, frames, sample_sites
@@ -33,8 +32,9 @@ __all__ = [
     "Observation",
     "analyse",
     "observe",
+    "observed_structure",
     "read",
-    "representative",
+    "try_particles",
 ]
 
 ENUMERATION_LIMIT = 1024
@@ -43,13 +43,17 @@ ENUMERATION_LIMIT = 1024
 
 @dataclass(frozen=True)
 class Observation:
-    """One run of each program: their sample sites, the guide's latents, and what was done about holes."""
+    """One run of each program: their sample sites, the guide's latents, and what was done about holes.
+
+    `values` are the distribution and value of every observed site as the model has them, holes and all.
+    """
 
     guide: dict[str, dict[str, Any]]
     model: dict[str, dict[str, Any]]
     latents: list[str]
     holes: dict[str, str]
     rows: int | None
+    values: dict[str, tuple[Any, Tensor]]
 
     @property
     def programs(self) -> tuple[tuple[str, dict[str, dict[str, Any]]], ...]:
@@ -65,14 +69,16 @@ def analyse(pair: Programs, batch: Batch) -> Structure:
     Raises:
         ProgramError: naming the site, what is wrong with it, and the remedy.
     """
+    return observed_structure(pair, batch)[1]
+
+
+def observed_structure(pair: Programs, batch: Batch) -> tuple[Observation, Structure]:
+    """As `analyse`, with the run from which the structure was read."""
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         seen = observe(pair, batch)
         for check in contract_checks(pair, batch, seen):
             check()
-        structure = read(pair, batch, seen)
-        if structure.enumerates:
-            _check_enumeration(pair, batch, structure)
-        return replace(structure, broadcasts=_broadcasts(pair, batch, structure))
+        return seen, try_particles(pair, batch, read(pair, batch, seen))[0]
 
 
 def contract_checks(
@@ -105,27 +111,12 @@ def observe(pair: Programs, batch: Batch) -> Observation:
     guide = sample_sites(_trace("guide", guide_holes(pair.guide), batch))
     latents = [name for name, site in guide.items() if not site["is_observed"]]
     holes = Holes(None, latents, batch)
-    replayed = poutine.replay(holes(pair.model), trace=_as_trace(guide, latents))
+    watch = Watch()
+    replayed = poutine.replay(holes(watch(pair.model)), trace=_as_trace(guide, latents))
     model = sample_sites(_trace("model", replayed, batch))
     first = next((v for v in batch.values() if v.dim()), None)
     rows = None if first is None else len(first)
-    return Observation(guide, model, latents, guide_holes.found | holes.found, rows)
-
-
-def representative(pair: Programs, split: Split, rows: int = 8) -> dict[str, Tensor]:
-    """A batch on which to read a pair: a few rows, or all of them for a model that subsamples its rows itself."""
-    batch = example(split.schema, split, rows)
-    if len(split) > rows and not isinstance(split, OneUnit):
-        try:
-            with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-                observe(pair, batch)
-        except ProgramError:
-            whole = split.batch()
-            try:
-                return whole if analyse(pair, whole).rows_total else batch
-            except ProgramError:
-                return batch
-    return batch
+    return Observation(guide, model, latents, guide_holes.found | holes.found, rows, watch.seen)
 
 
 def _trace(role: str, program: Any, batch: Batch) -> Trace:
@@ -240,13 +231,41 @@ def _summable(fn: Any) -> bool:
     return can_enumerate(fn) and fn.enumerate_support(expand=False).shape[0] <= ENUMERATION_LIMIT
 
 
-def _check_enumeration(pair: Programs, batch: Batch, structure: Structure) -> None:
-    """The values of a summed latent are on a dim to the left of the plates: code has to let them through."""
+def try_particles(pair: Programs, batch: Batch, structure: Structure) -> tuple[Structure, PairTrace]:
+    """Run a pair as the engine does: summed values on dims to the left of the plates, particles further to the left.
+
+    Returns the structure with what was learned, whether particles may run together, and the run. A program that
+    flattens dims may run with particles and mix them without a word, so the weights of a particle are compared with
+    those that it has alone.
+
+    Raises:
+        ProgramError: for programs that do not let the values of a summed latent through.
+    """
+    modes = [m for m in (pair.model, pair.guide) if isinstance(m, torch.nn.Module) and m.training]
+    for module in modes:
+        module.eval()  # dropout would make every run another program
+    try:
+        try:
+            together = run(pair, structure, batch, particles=2)
+            weights = _log_weight(together)
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return replace(structure, broadcasts=False), _one_particle(pair, batch, structure)
+        if structure.absent or structure.rows_total:  # these draw something anew at every run
+            return structure, together
+        return replace(structure, broadcasts=_alone(pair, batch, together, weights)), together
+    finally:
+        for module in modes:
+            module.train()
+
+
+def _one_particle(pair: Programs, batch: Batch, structure: Structure) -> PairTrace:
     last = LastSite()
     try:
         with last:
-            run(pair, structure, batch)
+            return run(pair, structure, batch)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        if not structure.enumerates:
+            raise
         summed = ", ".join(sorted(structure.summed_guide | structure.summed_model))
         reason = " ".join(str(error).split("Trace Shapes")[0].split())[:200]
         raise ProgramError(
@@ -257,33 +276,18 @@ def _check_enumeration(pair: Programs, batch: Batch, structure: Structure) -> No
         ) from error
 
 
-def _broadcasts(pair: Programs, batch: Batch, structure: Structure) -> bool:
-    """Whether both programs give each particle, added as a dim on the left, the weights it has on its own.
-
-    A program that flattens dims may run with particles and mix rows without a word, so values are compared.
-    """
-    modes = [m for m in (pair.model, pair.guide) if isinstance(m, torch.nn.Module) and m.training]
-    for module in modes:
-        module.eval()  # dropout would make every run another program
+@torch.no_grad()
+def _alone(pair: Programs, batch: Batch, together: PairTrace, weights: Tensor) -> bool:
+    """Whether the second of two particles has the weights that it has alone."""
+    one: Any = SimpleNamespace(
+        guide=poutine.replay(pair.guide, trace=_particle(together.guide, together.structure, 1)), model=pair.model
+    )
     try:
-        together = run(pair, structure, batch, particles=2)
-        both = _log_weight(together)
-        if structure.absent or structure.rows_total:  # these draw something anew at every run
-            return True
-        for k in range(2):
-            alone: Any = SimpleNamespace(
-                guide=poutine.replay(pair.guide, trace=_particle(together.guide, structure, k)), model=pair.model
-            )
-            if not torch.allclose(_log_weight(run(alone, structure, batch))[0], both[k], rtol=1e-4, atol=1e-2):
-                return False
+        return torch.allclose(_log_weight(run(one, together.structure, batch))[0], weights[1], rtol=1e-4, atol=1e-2)
     except (NotImplementedError, KeyError):
         return True  # a flow without an inverse cannot be asked about another run's draws
     except (RuntimeError, ValueError, IndexError, TypeError):
         return False
-    finally:
-        for module in modes:
-            module.train()
-    return True
 
 
 def _log_weight(drawn: PairTrace) -> Tensor:

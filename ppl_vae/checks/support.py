@@ -3,54 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-import pyro.distributions as dist
 import torch
-from pyro import poutine
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import Message
 from torch import Tensor
 
-from ppl_vae.checks.analysis import representative
+from ppl_vae.checks.analysis import Observation
 from ppl_vae.data import Split
 from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError
-from ppl_vae.programs.missing import Holes, is_missing
-from ppl_vae.programs.program import Programs
+from ppl_vae.programs.missing import is_missing
+from ppl_vae.programs.program import Batch
 
-__all__ = ["Watch", "check_support"]
+__all__ = ["check_support"]
 
 
-def check_support(pair: Programs, holes: Mapping[str, str], latents: Iterable[str], *splits: Split | None) -> None:
+def check_support(seen: Observation, batch: Batch, *splits: Split | None) -> None:
     """Compare every observed field of every split with the support of the site that observes it.
+
+    Args:
+        seen: one run of the pair on `batch`.
+        batch: some rows of the first split.
+        splits: that are checked; None is left out.
 
     Raises:
         ProgramError: with the field, the row, the value, and the likelihoods that would fit.
     """
-    known = [s for s in splits if s is not None]
-    batch = representative(pair, known[0])
-    watch = Watch()
-    with torch.no_grad():
-        poutine.trace(Holes(holes, latents, batch)(watch(pair.model))).get_trace(**batch)
-    for name, (fn, value) in watch.seen.items():
+    for name, (fn, value) in seen.values.items():
         field = next((f for f, v in batch.items() if v.data_ptr() == value.data_ptr()), None)
         if field is not None and batch[field].shape == value.shape:
-            for split in known:
-                _check(field, name, fn, split)
-
-
-class Watch(Messenger):
-    """Note the distribution and the value of every observed site, before holes are treated."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: dict[str, tuple[Any, Tensor]] = {}
-
-    def _pyro_sample(self, msg: Message) -> None:
-        if msg["is_observed"] and isinstance(msg["value"], Tensor) and not isinstance(msg["fn"], dist.Unit):
-            self.seen[str(msg["name"])] = (msg["fn"], msg["value"])
+            for split in splits:
+                if split is not None and field in split.fields:
+                    _check(field, name, fn, split)
 
 
 def _check(field: str, site: str, fn: Any, split: Split) -> None:

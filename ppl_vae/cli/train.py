@@ -174,12 +174,18 @@ def _label_weight(ask: Command, guide: Any, data: Data) -> float:
 
 def _has_points(model: NamedProgram, guide: NamedProgram, data: Data) -> bool:
     """Whether the guide draws points, so that what is trained is no bound."""
-    from ppl_vae.checks.analysis import analyse, representative
+    import torch
+
+    from ppl_vae.checks.analysis import observe, read
+    from ppl_vae.data.example import example
     from ppl_vae.programs.program import Pair
+    from ppl_vae.programs.randomness import preserved_randomness
 
     pair = Pair(model.value, guide.value)
     try:
-        structure = analyse(pair, representative(pair, data.train))
+        with preserved_randomness(), torch.no_grad():
+            batch = example(data.schema, data.train)
+            structure = read(pair, batch, observe(pair, batch))
     except UserError:
         return False  # `fit` says what is wrong
     return bool(structure.points - structure.global_latents)

@@ -16,11 +16,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.checks.support import Watch
 from ppl_vae.data import Data, Split
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import passes
-from ppl_vae.programs.missing import Holes, is_missing
+from ppl_vae.programs.missing import Holes, Watch, is_missing
 from ppl_vae.programs.program import Pair
 
 __all__ = ["Observed", "observed", "preparation", "refuse_incomparable"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -9,17 +11,14 @@ from ppl_vae.data.dataset import Split
 from ppl_vae.data.one_unit import OneUnit
 from ppl_vae.data.schema import Field, Schema
 
-__all__ = ["blank", "example"]
+__all__ = ["blank", "example", "without_extremes"]
 
 
 def example(schema: Schema, split: Split | None, rows: int = 4) -> dict[str, Tensor]:
     """A few rows to run a program on; where the schema allows missing entries, the first row misses a field."""
     if isinstance(split, OneUnit):
         return split.batch()
-    if split is not None:
-        batch = split.batch(slice(0, min(rows, len(split))))
-    else:
-        batch = {f.name: blank(f, rows) for f in schema}
+    batch = {f.name: blank(f, rows) for f in schema} if split is None else split.batch(_some(split, rows))
     for field in schema:
         if field.missing and field.name in batch:
             values = batch[field.name].clone()
@@ -33,3 +32,37 @@ def blank(field: Field, rows: int) -> Tensor:
     if field.kind == "categorical":
         return torch.zeros((rows, *field.shape), dtype=torch.long)
     return torch.full((rows, *field.shape), 0.0 if field.kind in ("binary", "real", "count") else 0.5)
+
+
+def _some(split: Split, rows: int) -> Tensor:
+    """The first rows, the last of them exchanged for those with the largest and smallest whole numbers and most holes.
+
+    A program may have as many steps as its longest row (`range(lengths.max())`): it is read on the longest of all.
+    """
+    index = torch.arange(min(rows, len(split)), device=split.device)
+    for place, row in enumerate(_extremes(split.fields)[: max(len(index) - 1, 0)], start=1):
+        if row not in index:
+            index[-place] = row
+    return index
+
+
+def _extremes(fields: Mapping[str, Tensor]) -> list[int]:
+    found: list[int] = []
+    for values in fields.values():
+        if values.dim() == 1 and not values.is_floating_point() and values.dtype != torch.bool:
+            found += [int(values.argmax()), int(values.argmin())]
+        if values.is_floating_point() and values.dim() > 1:
+            holes = torch.isnan(values).flatten(1).sum(1)
+            found += [int(holes.argmax()), int(holes.argmin())] if bool(holes.any()) else []
+    return list(dict.fromkeys(found))
+
+
+def without_extremes(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Fewer rows of a batch: without those of the largest whole numbers, and without the last."""
+    rows = len(next(iter(batch.values())))
+    left = torch.ones(rows, dtype=torch.bool)
+    for values in batch.values():
+        if values.dim() == 1 and not values.is_floating_point() and values.dtype != torch.bool:
+            left &= (values < values.max()).cpu() if bool((values < values.max()).any()) else True
+    left[int(left.nonzero()[-1])] = not left.sum() > 1
+    return {name: values[left.to(values.device)] for name, values in batch.items()}

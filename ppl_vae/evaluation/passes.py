@@ -11,7 +11,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.checks.analysis import analyse
+from ppl_vae.checks.analysis import observed_structure
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Split
 from ppl_vae.errors import UserError, check_whole
@@ -66,8 +66,9 @@ def passes(
     """
     particles = check_whole("particles", particles)
     with judging(pair, seed):
-        structure = analyse(pair, some_rows(split))
-        check_support(pair, structure.holes, structure.latents, split)
+        some = some_rows(split)
+        seen, structure = observed_structure(pair, some)
+        check_support(seen, some, split)
         refuse_global(structure)
         refuse_points(structure, "evidence")
         cell = _floats_per_cell(pair, structure, split)

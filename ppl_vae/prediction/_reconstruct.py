@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.checks.analysis import analyse
+from ppl_vae.checks.analysis import observed_structure
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Field, Split, as_split
 from ppl_vae.errors import check_whole
@@ -104,8 +104,9 @@ def reconstruct(
 
 
 def _parts(pair: Pair, split: Split, draws: int, seed: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
-    structure = analyse(pair, some_rows(split))
-    check_support(pair, structure.holes, structure.latents, split)
+    some = some_rows(split)
+    seen, structure = observed_structure(pair, some)
+    check_support(seen, some, split)
     refuse_global(structure)
     if set(structure.latents) <= structure.points:
         draws = 1  # all would be equal

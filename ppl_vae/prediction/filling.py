@@ -10,11 +10,10 @@ from pyro import poutine
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppl_vae.checks.support import Watch
 from ppl_vae.data import Field, Schema
 from ppl_vae.data.convert import missing_in
 from ppl_vae.distributions import expected_value, unwrapped
-from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Batch, Pair, Program
 from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
 

@@ -23,7 +23,17 @@ from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
 
-__all__ = ["LastSite", "PairTrace", "for_particles", "isolated", "mark_summed", "run", "summing", "traced"]
+__all__ = [
+    "LastSite",
+    "PairTrace",
+    "check_sites",
+    "for_particles",
+    "isolated",
+    "mark_summed",
+    "run",
+    "summing",
+    "traced",
+]
 
 PARTICLES = "_particles"
 
@@ -91,7 +101,8 @@ def run(
     trace = holes[0].hold(traced(guide, batch))
     drawn = trace if path is None else rescaled(trace, path)
     model_trace = holes[1].hold(traced(poutine.replay(model, trace=drawn), batch))
-    _check_sites(structure, {"guide": trace, "model": model_trace})
+    for role, seen in (("guide", trace), ("model", model_trace)):
+        check_sites(structure, role, seen.nodes)
     if estimator == "reparameterised":
         return PairTrace(structure, particles, trace, model_trace, holes[1].observed)
     density, scores = drawn, detached(trace)
@@ -102,39 +113,36 @@ def run(
     return PairTrace(structure, particles, density, model_trace, holes[1].observed, scores)
 
 
-def _check_sites(structure: Structure, traces: Mapping[str, Trace]) -> None:
-    """Hold a run to the structure that was read: a site that nobody has read would be weighed wrongly.
+def check_sites(structure: Structure, role: str, sites: Mapping[str, Mapping[str, Any]]) -> None:
+    """Hold a run of one program to the structure that was read: a site that nobody has read would be weighed wrongly.
 
     Sites may be missing from a run (the last steps of a shorter series); Python alone is looked at, no values.
     """
-    for role, trace in traces.items():
-        known = structure.plates_of.get(role)
-        if known is None:
+    known = structure.plates_of.get(role, {})
+    for name, site in sites.items():
+        if site["type"] != "sample" or type(site["fn"]) is _Subsample:
             continue
-        for name, site in trace.nodes.items():
-            if site["type"] != "sample" or type(site["fn"]) is _Subsample:
-                continue
-            around = {frame.name for frame in site["cond_indep_stack"]} - {PARTICLES}
-            if name not in known:
-                raise ProgramError(
-                    name,
-                    f"site {name!r} of the {role} came with this batch, and was not there when the pair was read",
-                    "make the sites of a program the same for all rows (mask those that a row does not have), or let "
-                    "the longest row be among those on which it is read",
-                )
-            if around != known[name]:
-                raise ProgramError(
-                    name,
-                    f"site {name!r} of the {role} is in plates {_listed(around)} in this batch, and was in "
-                    f"{_listed(known[name])} when the pair was read",
-                    "put it into the same plates whatever the rows",
-                )
-            if site["mask"] is not None and name in structure.latents and name not in structure.masked:
-                raise ProgramError(
-                    name,
-                    f"site {name!r} of the {role} is masked in this batch, and was not when the pair was read",
-                    "mask it in every batch, with True where nothing is to be left out",
-                )
+        around = {frame.name for frame in site["cond_indep_stack"]} - {PARTICLES}
+        if name not in known:
+            raise ProgramError(
+                name,
+                f"site {name!r} of the {role} came with this batch, and was not there when the pair was read",
+                "make the sites of a program the same for all rows (mask those that a row does not have), or let the "
+                "longest row be among those on which it is read",
+            )
+        if around != known[name]:
+            raise ProgramError(
+                name,
+                f"site {name!r} of the {role} is in plates {_listed(around)} in this batch, and was in "
+                f"{_listed(known[name])} when the pair was read",
+                "put it into the same plates whatever the rows",
+            )
+        if site["mask"] is not None and name in structure.latents and name not in structure.masked:
+            raise ProgramError(
+                name,
+                f"site {name!r} of the {role} is masked in this batch, and was not when the pair was read",
+                "mask it in every batch, with True where nothing is to be left out",
+            )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from torch.distributions import biject_to
 
 from ppl_vae.errors import UserError
 
-__all__ = ["Holes", "can_enumerate", "is_missing"]
+__all__ = ["Holes", "Watch", "can_enumerate", "is_missing"]
 
 
 def can_enumerate(fn: Any) -> bool:
@@ -114,6 +114,18 @@ class Holes(Messenger):
     def _held(self, name: str, event_dim: int, drawn: Tensor) -> Tensor:
         value, seen = self.observed[name]
         return torch.where(seen.reshape(seen.shape + (1,) * event_dim), value, drawn).to(drawn.dtype)
+
+
+class Watch(Messenger):
+    """Note the distribution and the value of every observed site, before holes are treated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, tuple[Any, Tensor]] = {}
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if msg["is_observed"] and isinstance(msg["value"], Tensor) and not isinstance(msg["fn"], dist.Unit):
+            self.seen[str(msg["name"])] = (msg["fn"], msg["value"])
 
 
 def _is_label(fn: Any) -> bool:

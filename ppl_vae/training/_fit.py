@@ -11,11 +11,10 @@ import pyro
 import torch
 
 from ppl_vae.bounds import ELBO
-from ppl_vae.checks.analysis import analyse, representative
-from ppl_vae.checks.linter import check
+from ppl_vae.checks.reading import read_pair
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Data, Split, as_one_unit, as_split
-from ppl_vae.errors import ProgramError, UserError, unknown_name
+from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
 from ppl_vae.programs.randomness import preserved_randomness
@@ -128,13 +127,10 @@ def fit(
     train, validation = train.to(where), validation and validation.to(where)
     pair.to(where)
     with tensor_cores(precision), preserved_randomness(), pyro.validation_enabled(False):
-        findings = check(model, guide, train)
-        for finding in findings:
-            if finding.severity == "error":
-                raise ProgramError(finding.site, finding.problem, finding.remedy)
-        structure = analyse(pair, representative(pair, train, min(batch_size, len(train))))
-        if validation is not None:
-            check_support(pair, structure.holes, structure.latents, validation)
+        reading = read_pair(pair, train)
+        structure = reading.sound()
+        if validation is not None and reading.seen is not None:
+            check_support(reading.seen, reading.batch, validation)
         parameters = [p for p in pair.parameters() if p.requires_grad]
         make = optimizer or (lambda _: adam(pair, settings))
         trained: Any = make(parameters) if parameters else NoOptimizer()
@@ -160,7 +156,7 @@ def fit(
         train.schema,
         vars_of(settings, beta),
         data,
-        (*findings, *getattr(step, "findings", ())),
+        (*reading.findings, *getattr(step, "findings", ())),
     )
 
 

@@ -1,0 +1,73 @@
+"""What trains, but not as whoever wrote it may think."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from ppl_vae.errors import Finding
+from ppl_vae.programs.execution import PairTrace
+from ppl_vae.programs.program import Pair
+from ppl_vae.programs.structure import Structure
+from ppl_vae.weights.factors import Factors
+
+__all__ = ["warnings_of"]
+
+
+def warnings_of(pair: Pair, structure: Structure, drawn: PairTrace) -> Iterator[Finding]:
+    """What trains, but worse or slower than it could, or means something else than it seems; `drawn` is one run."""
+    if not structure.broadcasts:
+        yield Finding(
+            None,
+            "the programs do not broadcast over particles, which are run one by one",
+            "index with ... from the right and never flatten the rows, so that dims may be added on the left",
+            "warning",
+        )
+    if structure.scored:
+        sites = ", ".join(sorted(structure.scored))
+        yield Finding(
+            sites,
+            f"site {sites} has no reparameterised sampler and too many values to sum out: its gradient is a "
+            "score-function estimate, noisier than others",
+            "use several particles, or a distribution with rsample",
+            "warning",
+        )
+    for name in sorted(structure.scaled & set(structure.observed)):
+        yield Finding(
+            name,
+            f"the observed site {name!r} is scaled (poutine.scale): what is maximised has the scale, what is reported "
+            "is the model's own log-likelihood, without it",
+            "leave the scale out, unless this weight is meant",
+            "warning",
+        )
+    if points := structure.points - structure.improper:
+        sites = ", ".join(sorted(points))
+        yield Finding(
+            sites,
+            f"site {sites} is a point in the guide: what is trained is its most probable value, and no bound of the "
+            "evidence is to be had",
+            "use a guide with a density, such as MeanField(model), unless this is meant",
+            "warning",
+        )
+    for name in _without_gradient(pair, drawn):
+        yield Finding(
+            name,
+            f"parameter {name} gets no gradient from the ELBO",
+            "use it in a statement that the bound sees, or remove it",
+            "warning",
+        )
+
+
+def _without_gradient(pair: Pair, drawn: PairTrace) -> list[str]:
+    """The parameters that the ELBO of a run does not depend on."""
+    parameters = {n: p for n, p in pair.named_parameters() if p.requires_grad}
+    factors = Factors(drawn)
+    parts = factors.expectation() if drawn.structure.enumerates else factors.plain()
+    total = (parts.log_likelihood + parts.log_prior - parts.log_guide).sum()
+    for term in (parts.log_global, parts.score):  # what has no reparameterised draw is trained by its score
+        total = total if term is None else total + term.sum()
+    if not total.requires_grad:
+        return list(parameters)
+    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return [name for name, g in zip(parameters, gradients, strict=True) if g is None]
