@@ -424,7 +424,7 @@ def test_a_way_that_is_slower_is_left(digits, eagerly_captured, monkeypatch):
     init = acceleration.GraphStep.__init__
     monkeypatch.setattr(acceleration.GraphStep, "__init__", lambda self, *a: made.append(self) or init(self, *a))
     result = small(digits, epochs=3)
-    assert {runs.mode for runs in made[0].modes.values()} == {"eager"}
+    assert {runs.mode for runs in made[0].by_shape.values()} == {"eager"}
     assert not result.findings
 
 
@@ -569,7 +569,7 @@ def test_evaluation_in_graphs_has_the_eager_numbers(problem, eagerly_captured, m
     assert torch.equal(runs[0].log_evidence, runs[1].log_evidence)
     assert torch.equal(runs[0].elbo, runs[1].elbo)
     assert not made[1].modes.closed
-    assert "captured" in {mode for runs in made[1].modes.values() for mode in runs.seconds}
+    assert "captured" in {mode for runs in made[1].by_shape.values() for mode in runs.seconds}
 
 
 @pytest.mark.slow

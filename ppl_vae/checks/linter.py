@@ -29,7 +29,7 @@ def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> li
         data: a data set, a split, a dict of arrays by field name, or one array (field `x`).
 
     Example:
-        >>> import pyro, pyro.distributions as dist
+        >>> import torch, pyro, pyro.distributions as dist
         >>> def model(x=None):
         ...     with pyro.plate("data", len(x)):
         ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
