@@ -185,7 +185,7 @@ def test_a_model_with_a_label_needs_one():
         with pytest.raises(UserError, match=f"{make.__name__} needs a label y"):
             make(ppl_vae.load(torch.randn(9, 2)))
     for dims in ((8,), (8, 4, 2), (8, 0)):
-        with pytest.raises(UserError, match="latent_dims must be (two numbers|a whole number)"):
+        with pytest.raises(UserError, match=r"latent_dims must be (two numbers|a whole number)"):
             M1M2(ppl_vae.load("digits", labels=20), latent_dims=dims)
 
 

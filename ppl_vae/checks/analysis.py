@@ -82,19 +82,21 @@ def observed_structure(pair: Programs, batch: Batch) -> tuple[Observation, Struc
 
 
 def contract_checks(
-    pair: Programs, batch: Batch, seen: Observation, *, follows: bool = True
+    pair: Programs, batch: Batch, seen: Observation, *, follows: bool = True, more: bool | None = None
 ) -> list[Callable[[], None]]:
     """What the contract asks of an observation, one check each: every one raises where it is broken.
 
-    `follows` says that the guide leaves masks to the model.
+    `follows` says that the guide leaves masks to the model, `more` that it may draw sites that the model of these rows
+    does not have, as a generated guide may.
     """
+    more = is_generated(pair) if more is None else more
     rows = {f.name for f in _row_plates(pair, batch, seen)}
     # the entries of one unit belong together, whether a plate says that they are independent or not
     loose = not rows and not any(
         _summable(s["fn"]) for _, t in seen.programs for s in t.values() if not s["is_observed"]
     )
     return [
-        lambda: contract.check_matching(seen.latents, seen.guide, seen.model),
+        lambda: contract.check_matching(seen.latents, seen.guide, seen.model, more),
         lambda: contract.check_supports(seen.latents, seen.guide, seen.model),
         lambda: contract.check_plates(seen.latents, seen.guide, seen.model, rows),
         lambda: contract.check_shapes("guide", seen.guide, loose),
@@ -103,6 +105,11 @@ def contract_checks(
         lambda: check_masks(seen.latents, seen.guide, seen.model, follows),
         lambda: contract.check_improper(read(pair, batch, seen)),
     ]
+
+
+def is_generated(pair: Programs) -> bool:
+    """Whether the guide is one that was generated from a model, which follows whatever the model does."""
+    return bool(getattr(getattr(pair.guide, "program", None), "follows_masks", False))
 
 
 def observe(pair: Programs, batch: Batch) -> Observation:

@@ -79,7 +79,8 @@ def row_plates(model: TraceSites, rows: int | None, fewer: TraceSites | None = N
         raise ProgramError(
             frame.name,
             f"plate {frame.name!r} has size {frame.size}, but the batch has {rows} rows",
-            f"size it by its rows, pyro.plate({frame.name!r}, len(x)): batch size belongs to inference",
+            f"size it by its rows, pyro.plate({frame.name!r}, len(x)): batch size belongs to inference; or take all "
+            "data as one unit, fit(..., rows=None)",
         )
     return _one_dim(sorted(found.values(), key=lambda f: f.name != "data"))
 
@@ -110,12 +111,17 @@ def data_plate(model: TraceSites, rows: int | None = None) -> CondIndepStackFram
     return row_plates(model, rows)[0]
 
 
-def check_matching(latents: list[str], guide: TraceSites, model: TraceSites) -> None:
-    """Every latent of the guide is a site of the model, with the same event shape."""
+def check_matching(latents: list[str], guide: TraceSites, model: TraceSites, more: bool = False) -> None:
+    """Every latent of the guide is a site of the model, with the same event shape; `more` allows others, too.
+
+    A guide that was generated on longer rows draws more than the model of shorter ones has: that has no weight.
+    """
     for name in latents:
         if guide[name]["infer"].get("is_auxiliary"):
             continue
         if name not in model:
+            if more:
+                continue
             raise ProgramError(
                 name,
                 f"site {name!r} is in the guide but not in the model, which has {', '.join(model)}",

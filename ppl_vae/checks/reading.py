@@ -9,7 +9,7 @@ import pyro
 import torch
 
 from ppl_vae.checks import contract
-from ppl_vae.checks.analysis import Observation, contract_checks, observe, read, try_particles
+from ppl_vae.checks.analysis import Observation, contract_checks, is_generated, observe, read, try_particles
 from ppl_vae.checks.support import check_support
 from ppl_vae.checks.warnings import warnings_of
 from ppl_vae.data import OneUnit, Split
@@ -112,9 +112,8 @@ def _errors(pair: Pair, batch: Batch, seen: Observation, split: Split) -> Iterat
     except UserError as error:
         yield _finding(error)
         return
-    follows = bool(getattr(pair.guide.program, "follows_masks", False))
     said: set[str | None] = set()
-    for run_check in contract_checks(pair, batch, seen, follows=follows):
+    for run_check in contract_checks(pair, batch, seen, follows=is_generated(pair)):
         try:
             with torch.no_grad():
                 run_check()
@@ -133,7 +132,7 @@ def _other_rows(pair: Pair, batch: Batch, structure: Structure) -> Iterator[Find
     try:
         with torch.no_grad():
             seen = observe(pair, fewer)
-            for check in contract_checks(pair, fewer, seen):
+            for check in contract_checks(pair, fewer, seen, more=True):
                 check()
             for role, sites in seen.programs:
                 check_sites(structure, role, sites)

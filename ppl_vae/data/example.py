@@ -49,12 +49,20 @@ def _some(split: Split, rows: int) -> Tensor:
 def _extremes(fields: Mapping[str, Tensor]) -> list[int]:
     found: list[int] = []
     for values in fields.values():
-        if values.dim() == 1 and not values.is_floating_point() and values.dtype != torch.bool:
-            found += [int(values.argmax()), int(values.argmin())]
+        if _is_whole(values):
+            found += [int(values.nan_to_num().argmax()), int(values.nan_to_num().argmin())]
         if values.is_floating_point() and values.dim() > 1:
             holes = torch.isnan(values).flatten(1).sum(1)
             found += [int(holes.argmax()), int(holes.argmin())] if bool(holes.any()) else []
     return list(dict.fromkeys(found))
+
+
+def _is_whole(values: Tensor) -> bool:
+    """Whether a field has one whole number a row, such as a length."""
+    if values.dim() != 1 or values.dtype == torch.bool:
+        return False
+    there = values[~torch.isnan(values)] if values.is_floating_point() else values
+    return not values.is_floating_point() or bool((there == there.round()).all())
 
 
 def without_extremes(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,7 +70,8 @@ def without_extremes(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rows = len(next(iter(batch.values())))
     left = torch.ones(rows, dtype=torch.bool)
     for values in batch.values():
-        if values.dim() == 1 and not values.is_floating_point() and values.dtype != torch.bool:
-            left &= (values < values.max()).cpu() if bool((values < values.max()).any()) else True
+        if _is_whole(values):
+            shorter = values.nan_to_num() < values.nan_to_num().max()
+            left &= shorter.cpu() if bool((left & shorter.cpu()).any()) else True
     left[int(left.nonzero()[-1])] = not left.sum() > 1
     return {name: values[left.to(values.device)] for name, values in batch.items()}
