@@ -20,7 +20,7 @@ from ppl_vae.checks.masks import check_masks, masked_latents
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.density import is_improper, point_masses
-from ppl_vae.programs.execution import LastSite, PairTrace, run, traced
+from ppl_vae.programs.execution import LastSite, PairTrace, masks_as_they_were, run, traced
 from ppl_vae.programs.missing import Holes, Watch, can_enumerate
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.randomness import preserved_randomness
@@ -119,7 +119,7 @@ def observe(pair: Programs, batch: Batch) -> Observation:
     latents = [name for name, site in guide.items() if not site["is_observed"]]
     holes = Holes(None, latents, batch)
     watch = Watch()
-    replayed = poutine.replay(holes(watch(pair.model)), trace=_as_trace(guide, latents))
+    replayed = poutine.replay(masks_as_they_were()(holes(watch(pair.model))), trace=_as_trace(guide, latents))
     model = sample_sites(_trace("model", replayed, batch))
     first = next((v for v in batch.values() if v.dim()), None)
     rows = None if first is None else len(first)

@@ -20,14 +20,14 @@ from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure
 
-__all__ = ["Reading", "read_pair"]
+__all__ = ["PairReading", "read_pair"]
 
 ROWS = 8
 """So many rows tell what a pair is made of."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class PairReading:
     """What was read of a pair: the rows it was run on, its structure (None where that cannot be told), the findings."""
 
     batch: Batch
@@ -49,7 +49,7 @@ class Reading:
         return self.structure
 
 
-def read_pair(pair: Pair, split: Split) -> Reading:
+def read_pair(pair: Pair, split: Split) -> PairReading:
     """Run a pair a few times on a few rows, and say what it is made of and what is wrong with it.
 
     Once as it is, once for two particles, once for one of them alone, once on other rows: each program four times,
@@ -58,18 +58,18 @@ def read_pair(pair: Pair, split: Split) -> Reading:
     with preserved_randomness(), pyro.validation_enabled(False):
         batch, seen, failure = _run_on_some(pair, split)
         if seen is None:
-            return Reading(batch, findings=(_finding(failure),))  # type: ignore[arg-type]
+            return PairReading(batch, findings=(_finding(failure),))  # type: ignore[arg-type]
         errors = list(_errors(pair, batch, seen, split))
         if errors:
-            return Reading(batch, None, seen, tuple(errors))
+            return PairReading(batch, None, seen, tuple(errors))
         try:
             with torch.no_grad():
                 structure = read(pair, batch, seen)
             structure, drawn = try_particles(pair, batch, structure)
         except UserError as error:
-            return Reading(batch, None, seen, (_finding(error),))
+            return PairReading(batch, None, seen, (_finding(error),))
         findings = [*_other_rows(pair, batch, structure), *warnings_of(pair, structure, drawn)]
-        return Reading(batch, structure, seen, tuple(findings))
+        return PairReading(batch, structure, seen, tuple(findings))
 
 
 def _run_on_some(pair: Pair, split: Split) -> tuple[Batch, Observation | None, UserError | None]:

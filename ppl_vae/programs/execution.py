@@ -30,6 +30,7 @@ __all__ = [
     "for_particles",
     "isolated",
     "mark_summed",
+    "masks_as_they_were",
     "run",
     "summing",
     "traced",
@@ -53,7 +54,7 @@ class PairTrace:
     scores: Trace | None = None
 
 
-class _MasksAsTheyWere(Messenger):
+class masks_as_they_were(Messenger):
     """Keep the mask of a site as it is at its statement: `seen |= ...` in a loop changes it afterwards."""
 
     def _pyro_sample(self, msg: Message) -> None:
@@ -64,7 +65,7 @@ class _MasksAsTheyWere(Messenger):
 def traced(program: Any, batch: Batch) -> Trace:
     """The trace of a program; an error of ours that Pyro wrapped in its own comes out as it was."""
     try:
-        return poutine.trace(_MasksAsTheyWere()(program)).get_trace(**batch)
+        return poutine.trace(program).get_trace(**batch)
     except (RuntimeError, ValueError, TypeError) as error:
         cause: BaseException | None = error
         ours = None
@@ -95,6 +96,8 @@ def run(
     plain_guide = for_particles(holes[0](pair.guide), structure, particles)
     guide: Any = summing(structure.summed_guide)(plain_guide)
     model: Any = summing(structure.summed_model)(for_particles(holes[1](pair.model), structure, particles))
+    if structure.masked:
+        model = masks_as_they_were()(model)
     if structure.enumerates:
         guide = EnumMessenger(first_available_dim=-1 - depth)(guide)
         model = EnumMessenger()(model)
