@@ -19,7 +19,7 @@ from ppl_vae.checks import contract
 from ppl_vae.checks.masks import check_masks, masked_latents
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError, UserError
-from ppl_vae.programs.density import is_improper, point_masses
+from ppl_vae.programs.density import is_improper, is_point_mass, point_masses
 from ppl_vae.programs.execution import LastSite, PairTrace, masks_as_they_were, run, traced
 from ppl_vae.programs.missing import Holes, Watch, can_enumerate
 from ppl_vae.programs.program import Batch, Programs
@@ -197,11 +197,24 @@ def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
         absent=frozenset(absent),
         auxiliary=frozenset(n for n in latents if guide[n]["infer"].get("is_auxiliary")),
         global_latents=frozenset(set(latents) - local),
-        points=point_masses(drawn, guide, model),
+        points=_points(pair, batch, seen, drawn),
         improper=frozenset(n for n in local if n in model and is_improper(model[n]["fn"])),
         inner_subsample=frozenset(inner),
         rows_total=None if frame is None or frame.full_size in (None, frame.size) else frame.full_size,
     )
+
+
+def _points(pair: Programs, batch: Batch, seen: Observation, drawn: set[str]) -> frozenset[str]:
+    """The latents that the guide draws from point masses.
+
+    Pyro's AutoGuides put a point at what another draw of theirs says: that is a draw, and differs from run to run.
+    """
+    found = point_masses(drawn, seen.guide, seen.model)
+    others = [s for n, s in seen.guide.items() if s["infer"].get("is_auxiliary") and not is_point_mass(s["fn"])]
+    if not found or not others:
+        return found
+    again = sample_sites(traced(Holes(None, batch=batch)(pair.guide), batch))
+    return frozenset(n for n in found if n in again and torch.equal(again[n]["value"], seen.guide[n]["value"]))
 
 
 def _plates(site: Mapping[str, Any]) -> frozenset[str]:
