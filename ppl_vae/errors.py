@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Finding", "NoDensity", "ProgramError", "UserError", "check_whole", "unknown_name"]
+__all__ = ["Finding", "NoDensity", "ProgramError", "UnsavedWarning", "UserError", "check_whole", "unknown_name"]
 
 
 class UserError(ValueError):
@@ -19,6 +19,10 @@ class UserError(ValueError):
         Traceback (most recent call last):
         ppl_vae.errors.UserError: batch_size must be at least 1, got 0
     """
+
+
+class UnsavedWarning(UserWarning):
+    """A file could not be written; the numbers are right and the work goes on."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:

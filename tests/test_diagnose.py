@@ -76,7 +76,7 @@ def test_bad_words_are_one_line_and_write_nothing(run, words, expected, capsys):
 def test_a_damaged_file_is_one_line(run, tmp_path, capsys):
     (run / "diagnostics.json").write_text("{")
     assert main(["report", str(run)]) == 2
-    assert "diagnostics.json cannot be read" in capsys.readouterr().err
+    assert "diagnostics.json is damaged" in capsys.readouterr().err
     (run / "diagnostics.json").unlink()
 
 

@@ -6,6 +6,7 @@ on stderr and exit status 2, whatever part of the package found it.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ from ppl_vae.cli.export import export
 from ppl_vae.cli.fit import fit
 from ppl_vae.cli.impute import impute
 from ppl_vae.cli.listing import list_names
-from ppl_vae.cli.output import Interrupted
+from ppl_vae.cli.output import Interrupted, note, told_warnings
 from ppl_vae.cli.predict import predict
+from ppl_vae.cli.signals import as_interrupts, exit_status, what_ended
 from ppl_vae.cli.use import encode, evaluate, report, sample
 from ppl_vae.errors import UserError
 
@@ -73,13 +75,21 @@ def _root(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns its exit status: 0, 2 for bad input, 130 when interrupted.
+    """Run the command line; returns its exit status: 0, 2 for bad input, 130 when interrupted (143 by SIGTERM).
 
     A traceback is left only for what is a fault of this package. PPL_VAE_TRACEBACK=1 shows it always.
     """
     # Torch's threads wait for each other by spinning, which on a machine with other work takes the cores from the
     # thread that is waited for (three times slower, measured with one other process); spin briefly, then sleep.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that a terminal cannot show is no reason to lose a result
+            stream.reconfigure(errors="backslashreplace")
+    with as_interrupts(), told_warnings():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         status = app(args=None if argv is None else list(argv), prog_name="ppl-vae", standalone_mode=False)
     except BaseException as error:
@@ -89,11 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if found is None:
             raise
         message, status = found
-        typer.echo(f"ppl-vae: {' '.join(message.split())}", err=True)
+        note(message)
     else:
         status = status if isinstance(status, int) else 0
-        if status == 130:
-            typer.echo("ppl-vae: interrupted", err=True)
+        if status == 130:  # Typer's own answer to KeyboardInterrupt
+            note(what_ended())
+            status = exit_status()
     return status
 
 
@@ -104,9 +115,9 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, _UsageProblem):
         return str(error.format_message()), 2  # type: ignore[attr-defined]
     if isinstance(error, Interrupted):
-        return str(error), 130
+        return f"{what_ended()}: {error}", exit_status()
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return "interrupted", 130
+        return what_ended(), exit_status()
     if isinstance(error, OSError):
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{place}", 2

@@ -12,7 +12,7 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import SPLITS, open_words, rows_of
-from ppl_vae.cli.output import Interrupted, as_json, print_table, terminal_width
+from ppl_vae.cli.output import Interrupted, as_json, note, print_table, say, spared, terminal_width
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.registry.rows import DataWords
 from ppl_vae.registry.words import check_choice, check_whole, split_words, whole_numbers
@@ -201,6 +201,7 @@ def _compare_runs(
     if split is not None and split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     names = _names(paths)
+    out = None if out is None else out.expanduser()
     _refuse_folder(out)
     opened = {name: _open(path, own, device) for name, path in names.items()}
     if words.data is None:
@@ -230,11 +231,10 @@ def _names(paths: list[Path]) -> dict[str, Path]:
 
 def _open(path: Path, own: tuple[str | None, str | None], device: str) -> Run:
     """A run; a user's program is passed on to those that were trained with one."""
-    try:
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        theirs = ["file" in info[role] for role in ("model", "guide")]
-    except (OSError, ValueError, KeyError, TypeError):
-        theirs = [False, False]  # opening it says what is wrong
+    from ppl_vae.runs.files import read_run
+
+    info = read_run(path)
+    theirs = ["file" in info[role] for role in ("model", "guide")]
     words = [word if is_own else None for word, is_own in zip(own, theirs, strict=True)]
     return open_words(path, words[0], words[1], device)
 
@@ -244,7 +244,7 @@ def _same_data(opened: Mapping[str, Run]) -> None:
     a = one.info["data"]["source"]
     for name, run in others:
         b = run.info["data"]["source"]
-        if a.get("path", a.get("name")) != b.get("path", b.get("name")):
+        if a.get("sha256", a.get("name")) != b.get("sha256", b.get("name")):
             raise UserError(
                 f"{first} was trained on {one.info['data']['name']}, {name} on {run.info['data']['name']}: say with "
                 "--data on which rows to compare them"
@@ -257,15 +257,20 @@ def _same_data(opened: Mapping[str, Run]) -> None:
 def _compare_grid(
     grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Path | None, resume: bool, json_: bool
 ) -> None:
+    from ppl_vae.runs.place import last_numbered, made
+
+    base = Path("runs") / f"compare-{Path(str(grid.training['data'])).stem}" if out is None else out.expanduser()
+    place = last_numbered(base) if out is None and resume else base
+    if resume and not (place / "grid.json").is_file():
+        raise UserError(f"there is nothing to continue in {place} (it has no grid.json): leave --resume out")
+    with made(place, numbered=out is None and not resume) as place:
+        _train_grid(grid, judged, jobs, place, resume, json_)
+
+
+def _train_grid(grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Path, resume: bool, json_: bool) -> None:
     from ppl_vae.cli.progress import CellsDisplay
     from ppl_vae.comparison.cells import train_grid
-    from ppl_vae.runs.folder import numbered
 
-    if out is None:
-        last, following = numbered(Path("runs") / f"compare-{Path(str(grid.training['data'])).stem}")
-        out = last if resume else following
-    if resume and not (out / "grid.json").is_file():
-        raise UserError(f"there is nothing to continue in {out} (it has no grid.json): leave --resume out")
     headline = (
         f"{len(grid.cells)} cells: {' x '.join(f'{len(w)} {f}s' for f, w in grid.levels.items()) or '1 pair'}, "
         f"{grid.seeds} seed{'s' * (grid.seeds > 1)}, on {grid.training['data']}; runs in {out}"
@@ -275,34 +280,38 @@ def _compare_grid(
             grid, out, **judged, jobs=jobs, resume=resume, watch=lambda n, done: CellsDisplay(n, done, headline)
         )
     except KeyboardInterrupt as stop:
-        then = f"go on with the same options and --resume --out {out}" if out.exists() else "nothing was written"
-        raise Interrupted(f"interrupted: {then}") from stop
+        then = f"go on with the same options and --resume --out {out}"
+        raise Interrupted(then if (out / "grid.json").is_file() else "nothing was written") from stop
     if found.comparison is not None:
         _tell(found.comparison, found.runs, out, json_)
     elif json_:
         typer.echo(json.dumps(as_json({"out": out, "failed": found.failed}), indent=2, ensure_ascii=False))
     if found.failed:
         for name, reason in found.failed.items():
-            typer.echo(f"ppl-vae: {name} failed: {reason}", err=True)
+            note(f"{name} failed: {reason}")
         raise typer.Exit(1)
 
 
 def _refuse_folder(out: Path | None) -> None:
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already: choose another folder with --out")
+    from ppl_vae.runs.place import refuse_existing
+
+    if out is not None:
+        refuse_existing(out)
 
 
 def _tell(found: Comparison, runs: Mapping[str, list[Path]], out: Path | None, json_: bool) -> None:
     """Print and write what was found."""
     record = found.summary() | {"runs": runs}
-    written = _write(found, record, out) if out is not None else []
     if json_:
         typer.echo(json.dumps(as_json({"out": out, **record}), indent=2, ensure_ascii=False))
-        return
-    print_table(found.table(terminal_width()))
-    typer.echo(found.verdict)
-    if written:
-        typer.echo(f"written: {', '.join(map(str, written))}")
+    else:
+        print_table(found.table(terminal_width()))
+        say(found.verdict)
+    if out is not None:
+        with spared("the comparison"):
+            written = _write(found, record, out)
+            if not json_:
+                say(f"written: {', '.join(map(str, written))}")
 
 
 def _write(found: Comparison, record: Mapping[str, Any], out: Path) -> list[Path]:
@@ -331,14 +340,15 @@ def compare_cell(
     from statistics import median
 
     import ppl_vae
-    from ppl_vae.cli.output import Judged, update_evaluation
+    from ppl_vae.cli.output import Judged, update_evaluation, writing
     from ppl_vae.comparison.cache import write_cache
     from ppl_vae.comparison.comparable import observed, preparation
     from ppl_vae.comparison.compare import size_of
 
     rows, where = rows_of(opened, DataWords(None), None)
     found = ppl_vae.evaluate(opened.model, opened.guide, rows, particles, iwae=rungs, seed=seed)
-    update_evaluation(run, where, Judged(found.summary() | {"seed": seed}, found))
+    with writing(run, "ppl-vae compare"):
+        update_evaluation(run, where, Judged(found.summary() | {"seed": seed}, found))
     seconds = [record["seconds"] for record in opened.history if record.get("seconds") is not None]
     about = {
         "where": f"{where} rows of {opened.info['data']['name']}",

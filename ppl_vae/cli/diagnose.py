@@ -12,7 +12,7 @@ import typer
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import open_words, rows_of
 from ppl_vae.cli.output import as_json as plain
-from ppl_vae.cli.output import note
+from ppl_vae.cli.output import note, refuse_busy, say, spared, writing
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.registry.rows import DataWords
 from ppl_vae.registry.words import check_choice, check_whole, split_words
@@ -82,18 +82,25 @@ def diagnose(
     check_whole("--seed", seed, 0)
     check_choice("--missing", missing, ("refuse", "allow"))
     wanted = _wanted(only)
+    refuse_busy(run, "ppl-vae diagnose")
+    from ppl_vae.runs.files import read_diagnostics
+
     opened = open_words(run, model, guide, device)
+    read_diagnostics(run)  # a damaged one is refused before the work
     chosen, name = rows_of(opened, DataWords(data, label, split_words("--columns", columns), missing), split)
     chosen = chosen.inliers().rows(slice(0, rows))
     found = {kind: _answer(kind, opened, chosen, seed) for kind in wanted}
-    file = _keep(run, found, name, len(chosen))
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "diagnostics": found}), indent=2, ensure_ascii=False))
-        return
-    typer.echo(f"{len(chosen):,} rows: {name}")
-    for kind, said in found.items():
-        typer.echo(f"\n{kind} ({_KINDS[kind].asks}?)\n  {said['verdict']}")
-    typer.echo(f"\nwritten to {file}; figures are in {run / 'figures'}; ppl-vae report {run} puts them into the report")
+    else:
+        say(f"{len(chosen):,} rows: {name}")
+        for kind, told in found.items():
+            say(f"\n{kind} ({_KINDS[kind].asks}?)\n  {told['verdict']}")
+    with spared("the diagnosis"), writing(run, "ppl-vae diagnose"):
+        file = _keep(run, found, name, len(chosen))
+        if not as_json:
+            more = f"figures are in {run / 'figures'}; ppl-vae report {run} puts them into the report"
+            say(f"\nwritten to {file}; {more}")
 
 
 def _wanted(only: str | None) -> list[str]:
@@ -115,12 +122,13 @@ def _answer(kind: str, run: Run, rows: Split, seed: int) -> dict[str, Any]:
         found = _KINDS[kind].answer(run.model, run.guide, rows, seed)
     except UserError as reason:
         return {"verdict": f"does not apply: {reason}", "summary": {}}
-    save(found.figure(), run.path / "figures" / f"diagnosis-{kind}.png")
+    with spared("a figure"):
+        save(found.figure(), run.path / "figures" / f"diagnosis-{kind}.png")
     return {"verdict": found.verdict, "summary": found.summary()}
 
 
 def _keep(run: Path, found: dict[str, dict[str, Any]], name: str, rows: int) -> Path:
-    from ppl_vae.report.diagnosed import read_diagnostics
+    from ppl_vae.runs.files import read_diagnostics
     from ppl_vae.saving.atomic import write_json
 
     said = {kind: {"rows": f"{rows:,} rows: {name}", **plain(answer)} for kind, answer in found.items()}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import open_words, rows_of
-from ppl_vae.cli.output import check_target
+from ppl_vae.cli.output import check_target, say
 from ppl_vae.errors import UserError
 from ppl_vae.registry.rows import DataWords
 from ppl_vae.registry.words import check_choice, check_whole, split_words
@@ -51,12 +49,14 @@ def export(
     check_whole("--rows", rows, 1)
     check_whole("--seed", seed, 0)
     check_choice("--missing", missing, ("refuse", "allow"))
-    check_target(out, (".nc",))
+    target = check_target(out, run / "posterior.nc", (".nc",))
     _refuse_without_backend()
     words = DataWords(data, label, split_words("--columns", columns), missing)
     opened = open_words(run, model, guide, device)
     given, name = rows_of(opened, words, split)
     import ppl_vae
+    from ppl_vae.arviz.netcdf import netcdf_bytes
+    from ppl_vae.saving.atomic import write_new
 
     found = ppl_vae.to_arviz(
         opened.model,
@@ -72,22 +72,11 @@ def export(
     )
     count = found["posterior"].sizes["row"]
     left = f", the first of {len(given):,} (--rows takes more)" if rows is None and count < len(given) else ""
-    typer.echo(f"{chains * draws:,} draws of {count:,} rows{left} ({name}) written to {_write(found, out, run)}")
+    say(
+        f"{chains * draws:,} draws of {count:,} rows{left} ({name}) written to {write_new(target, netcdf_bytes(found))}"
+    )
 
 
 def _refuse_without_backend() -> None:
     if find_spec("netCDF4") is None and (find_spec("h5netcdf") is None or find_spec("h5py") is None):
         raise UserError("writing NetCDF needs a package that is not installed: pip install h5netcdf h5py")
-
-
-def _write(found: Any, out: Path | None, run: Path) -> Path:
-    """The file, whole or not at all."""
-    target = out or run / "posterior.nc"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        found.to_netcdf(str(draft))
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
-    return target

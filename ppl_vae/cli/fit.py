@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.errors import UserError
 from ppl_vae.registry.words import (
     check_whole,
 )
@@ -134,6 +135,10 @@ def fit(
         bool,
         typer.Option("--resume", help="Continue an interrupted run: repeat its other options."),
     ] = False,
+    override: Annotated[
+        bool,
+        typer.Option("--override", help="With --resume: go on with other options or data; run.json says which."),
+    ] = False,
     as_json: o.JsonOption = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures, no report.")] = False,
 ) -> None:
@@ -156,10 +161,13 @@ class Command(Request):
     evaluate_particles: int = 1000
     out: Path | None = None
     resume: bool = False
+    override: bool = False
     as_json: bool = False
     no_report: bool = False
 
     def check(self) -> None:
         """Refuse what can be refused before anything is imported or read."""
         check_whole("--evaluate-particles", self.evaluate_particles, 1)
+        if self.override and not self.resume:
+            raise UserError("--override is about a run that is continued: give --resume, or leave it out")
         super().check()

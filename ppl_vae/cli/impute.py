@@ -11,7 +11,7 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import file_rows, open_words, read_source
-from ppl_vae.cli.output import array_bytes, check_target
+from ppl_vae.cli.output import array_bytes, check_target, say
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_whole
 
@@ -56,15 +56,15 @@ def impute(
     """
     for option, number, least in (("--draws", draws, 0), ("--particles", particles, 1), ("--seed", seed, 0)):
         check_whole(option, number, least)
-    check_target(out, (*TABLES, ".npz"))
+    check_target(out, run / "imputed", (*TABLES, ".npz"))
     opened = open_words(run, model, guide, device)
     path = _path(opened, data)
     is_table = path.suffix.lower() in TABLES
-    out = out or run / f"imputed{path.suffix.lower() if is_table else '.npz'}"
-    beside = out.with_stem(f"{out.stem}-draws")
-    check_target(out, TABLES if is_table else (".npz",))
+    usual = run / f"imputed{path.suffix.lower() if is_table else '.npz'}"
+    target = check_target(out, usual, TABLES if is_table else (".npz",))
+    beside = target.with_stem(f"{target.stem}-draws")
     if draws and is_table:
-        check_target(beside, TABLES)
+        check_target(None if out is None else beside, beside, TABLES)
     label = label or opened.info["data"]["source"].get("options", {}).get("label")
     source = read_source(path)
     if draws and is_table and "draw" in source.columns:
@@ -72,17 +72,18 @@ def impute(
     found = _imputed(opened, file_rows(opened, source, str(path), label), draws, particles, seed)
     if is_table:
         table = _Table(path, source, found, {"y": label} if label else {})
-        written = [table.write(out, None)] + ([table.write(beside, range(draws))] if draws else [])
+        written = [table.write(target, None)] + ([table.write(beside, range(draws))] if draws else [])
     else:
-        written = [_write_arrays(out, source, found, draws)]
-    typer.echo(f"{_said(found)} in {path.name}; written to {' and '.join(map(str, written))}")
+        written = [_write_arrays(target, source, found, draws)]
+    say(f"{_said(found)} in {path.name}; written to {' and '.join(map(str, written))}")
 
 
 def _path(run: Run, data: str | None) -> Path:
-    own = run.info["data"]["source"].get("path")
-    if data is None and own is None:
+    if data is not None:
+        return Path(data).expanduser()
+    if (own := run.data_file) is None:
         raise UserError("the data of this run were no file: name the table with holes, --data FILE")
-    return Path(data or own).expanduser()
+    return own
 
 
 def _imputed(run: Run, rows: Any, draws: int, particles: int, seed: int) -> Imputation:
@@ -119,13 +120,13 @@ def _write_arrays(out: Path, source: Any, found: Imputation, draws: int) -> Path
     """The arrays as they came, with their holes filled, and [draw, row, ...] beside them."""
     import torch
 
-    from ppl_vae.saving.atomic import write
+    from ppl_vae.saving.atomic import write_new
 
     came = source if isinstance(source, Mapping) else {"x": source}
     arrays: dict[str, Tensor] = {name: found.mean.get(name, torch.as_tensor(value)) for name, value in came.items()}
     if draws:
         arrays |= {f"{name}_draws": values for name, values in found.draws.items()}
-    return write(out, array_bytes(arrays))
+    return write_new(out, array_bytes(arrays))
 
 
 class _Table:
@@ -143,7 +144,7 @@ class _Table:
         """The table with means, or with each of some draws, one below the other after a first column `draw`."""
         import pandas
 
-        from ppl_vae.saving.atomic import write
+        from ppl_vae.saving.atomic import write_new
 
         if draws is None:
             table = self._filled(self.found.mean)
@@ -155,7 +156,7 @@ class _Table:
             table.to_csv(content, index=False, lineterminator="\n")
         else:
             table.infer_objects().to_parquet(content, index=False)
-        return write(out, content.getvalue())
+        return write_new(out, content.getvalue())
 
     def _filled(self, rows: Mapping[str, Tensor]) -> Any:
         from ppl_vae.data.frames import columns_with

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -53,11 +52,10 @@ def open_words(path: Path, model: str | None, guide: str | None, device: str = "
 
 def open_start(path: Path, words: ProgramWords) -> Run:
     """Open the run that another one begins with; programs of a user's file are those that it names, too."""
-    try:
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        own = {role for role in ("model", "guide") if "file" in info[role]}
-    except (OSError, ValueError, KeyError, TypeError):
-        own = set()  # open_run says it better
+    from ppl_vae.runs.files import read_run
+
+    info = read_run(path)
+    own = {role for role in ("model", "guide") if "file" in info[role]}
     model, guide = (
         word if role in own and user_files.is_file(word) else None
         for role, word in (("model", words.model), ("guide", words.guide))
@@ -68,36 +66,34 @@ def open_start(path: Path, words: ProgramWords) -> Run:
 def _own_programs(path: Path, model: str | None, guide: str | None) -> tuple[Any, Any]:
     """The user's programs of a run, and the package's model where the user's guide is made from it."""
     from ppl_vae.data import Schema
+    from ppl_vae.runs.files import RUN, read_run
+    from ppl_vae.saving.reading import damaged
     from ppl_vae.saving.specs import rebuild
 
-    if not (path / "run.json").is_file():
-        return None, None  # open_run says it better
-    try:
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    info = read_run(path)
+    with damaged(path / RUN, "run the fit again"):
         schema, records = Schema.from_json(info["schema"]), {r: dict(info[r]) for r in ("model", "guide")}
-        source = info["data"]["source"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path / 'run.json'} is damaged ({error}): run the fit again") from error
     for role, word in (("model", model), ("guide", guide)):
         if word is not None and "file" not in records[role]:
             raise UserError(f"the {role} of this run is one of this package: leave --{role} out")
-    known: dict[str, Any] = {"data": _data_again(source, schema)}
+    known: dict[str, Any] = {"data": _data_again(path, info, schema)}
     loaded: dict[Path, ModuleType] = {}
     if model is not None:
         known["model"] = _again("model", model, records["model"], known, loaded)
     elif "file" not in records["model"]:
-        known["model"] = rebuild(records["model"], {"data": schema})
+        with damaged(path / RUN, "run the fit again"):
+            known["model"] = rebuild(records["model"], {"data": schema})
     if guide is None or "model" not in known:
         return known.get("model"), None
     return known["model"], _again("guide", guide, records["guide"], known, loaded)
 
 
-def _data_again(source: Mapping[str, Any], schema: Schema) -> Any:
+def _data_again(path: Path, info: dict[str, Any], schema: Schema) -> Any:
     """What a constructor was given as `data`; its schema where the rows are gone."""
-    from ppl_vae.data import rebuild
+    from ppl_vae.runs.folder import data_again
 
     try:
-        return rebuild(source)
+        return data_again(path, info)
     except UserError:
         return schema
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from ppl_vae.errors import NoDensity, UserError, unknown_name
-from ppl_vae.saving.atomic import write
+from ppl_vae.errors import NoDensity, UnsavedWarning, UserError, unknown_name
+from ppl_vae.saving.atomic import write, write_new
+from ppl_vae.saving.locks import InUse, held
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,22 +39,95 @@ __all__ = [
     "judge_gap",
     "note",
     "print_table",
-    "read_evaluation",
+    "printable",
     "read_rows",
+    "refuse_busy",
+    "say",
+    "spared",
     "table_text",
     "terminal_width",
+    "told_warnings",
     "update_evaluation",
     "write_rows",
+    "writing",
 ]
 
 
 class Interrupted(Exception):
-    """The user stopped a training run; says how to continue it."""
+    """The user stopped a command; says how to go on."""
+
+
+SCREEN = 1200
+"""Letters of a message at most: what fits on a screen beside what else is there."""
+
+
+def printable(text: str) -> str:
+    """Text as a line of a terminal: control characters, which a column of a table may hold, as their numbers; cut.
+
+    Example:
+        >>> print(printable("a" + chr(27) + "[31mred" + chr(10) + " b"))
+        a\\x1b[31mred b
+        >>> len(printable("x" * 10**6))
+        1200
+    """
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    head = SCREEN * 3 // 4
+    return line if len(line) <= SCREEN else f"{line[:head]} ... {line[head + 5 - SCREEN :]}"
 
 
 def note(text: str) -> None:
-    """A line on stderr that is no error."""
-    typer.echo(f"ppl-vae: {' '.join(text.split())}", err=True)
+    """A line on stderr."""
+    typer.echo(f"ppl-vae: {printable(text)}", err=True)
+
+
+def say(text: str) -> None:
+    """A line on stdout, or several."""
+    typer.echo("\n".join(printable(line) if line.strip() else line for line in text.split("\n")))
+
+
+@contextmanager
+def told_warnings() -> Iterator[None]:
+    """Within the block what could not be saved is told in a line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnsavedWarning)
+        usual = warnings.showwarning
+
+        def tell(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, UnsavedWarning):
+                note(f"warning: {message}")
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = tell
+        yield
+
+
+@contextmanager
+def spared(what: str) -> Iterator[None]:
+    """A file that cannot be written costs the file, not what was found: a line says so, and the command goes on."""
+    try:
+        yield
+    except OSError as error:
+        note(f"warning: {what} is not written ({error.strerror or error}: {error.filename})")
+    except InUse as error:
+        note(f"warning: {what} is not written: {error}")
+
+
+@contextmanager
+def writing(run: Path, doing: str, *, wait: float = 60.0) -> Iterator[None]:
+    """Hold a run folder while a command writes there; one that cannot be written needs no holder."""
+    if not os.access(run, os.W_OK):
+        yield
+        return
+    with held(run, doing, wait=wait):
+        yield
+
+
+def refuse_busy(run: Path, doing: str) -> None:
+    """Raise while another process trains in a run folder: what it holds is about to change."""
+    if run.is_dir():
+        with writing(run, doing, wait=0.0):
+            pass
 
 
 def print_table(table: Table) -> None:
@@ -236,6 +311,7 @@ def update_evaluation(run: Path, key: str, judged: Judged) -> Path:
 
     Keeps what else is there.
     """
+    from ppl_vae.runs.files import read_evaluation
     from ppl_vae.saving.atomic import write_json
 
     before = read_evaluation(run)
@@ -267,32 +343,24 @@ def read_rows(run: Path, key: str, particles: int) -> Evaluation | None:
         return None
 
 
-def read_evaluation(run: Path) -> dict[str, Any]:
-    """What RUN/evaluation.json holds; nothing if there is none.
+def check_target(out: Path | None, usual: Path, endings: Sequence[str]) -> Path:
+    """The file that a command is to write: what the user named, which is not there yet, or the usual one.
+
+    The usual one may be there; what is written then gets a name with a number (`write_new`).
 
     Raises:
-        UserError: if it is damaged.
+        UserError: the file has another ending, is there, or cannot be written.
     """
-    file = run / "evaluation.json"
-    if not file.is_file():
-        return {}
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file} cannot be read ({error}): delete it and evaluate again") from error
-
-
-def check_target(out: Path | None, endings: Sequence[str]) -> None:
-    """Raise a UserError if a file that the user named has another ending, is there, or cannot be written."""
-    if out is None:
-        return
-    if out.suffix.lower() not in endings:
-        raise unknown_name(f"ending of {out.name},", out.suffix or "(none)", endings)
-    if out.exists():
-        raise UserError(f"{out} exists already: choose another file with --out")
-    folder = out.parent
+    if out is not None:
+        out = out.expanduser()
+        if out.suffix.lower() not in endings:
+            raise unknown_name(f"ending of {out.name},", out.suffix or "(none)", endings)
+        if out.exists():
+            raise UserError(f"{out} exists already: choose another file with --out")
+    folder = (usual if out is None else out).parent
     if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise UserError(f"{folder} is no folder that can be written: choose another file with --out")
+    return usual if out is None else out
 
 
 def column_names(name: str, count: int, known: Sequence[str] = ()) -> list[str]:
@@ -320,5 +388,5 @@ def array_bytes(arrays: Mapping[str, Tensor]) -> bytes:
 
 
 def write_rows(out: Path, arrays: Mapping[str, Tensor], columns: Mapping[str, Sequence[Any]]) -> Path:
-    """Write arrays to an .npz or columns to a .csv file, by the file's ending."""
-    return write(out, table_text(columns) if out.suffix.lower() == ".csv" else array_bytes(arrays))
+    """Write arrays to an .npz or columns to a .csv file, by the file's ending; returns which."""
+    return write_new(out, table_text(columns) if out.suffix.lower() == ".csv" else array_bytes(arrays))

@@ -12,7 +12,7 @@ import typer
 from ppl_vae.cli import options as o
 from ppl_vae.cli.inputs import open_words, rows_of
 from ppl_vae.cli.output import as_json as plain
-from ppl_vae.cli.output import check_target, column_names, write_rows
+from ppl_vae.cli.output import check_target, column_names, say, write_rows
 from ppl_vae.errors import UserError
 from ppl_vae.registry.rows import DataWords
 from ppl_vae.registry.words import check_choice, check_whole, split_words
@@ -53,7 +53,7 @@ def predict(
     check_whole("--draws", draws, 1)
     check_whole("--seed", seed, 0)
     check_choice("--missing", missing, ("refuse", "allow"))
-    check_target(out, (".npz", ".csv"))
+    target = check_target(out, run / "predictions.csv", (".npz", ".csv"))
     words = DataWords(data, label, split_words("--columns", columns), missing)
     opened = open_words(run, model, guide, device)
     rows, name = _rows(opened, words, split, field)
@@ -61,14 +61,14 @@ def predict(
 
     found = ppl_vae.predict(opened.model, opened.guide, rows, field, draws=draws, seed=seed)
     arrays, table = _written(found, field)
-    file = write_rows(out or run / "predictions.csv", arrays, table)
+    file = write_rows(target, arrays, table)
     scores = _scores(found, rows[field].to(found.draws.device) if field in rows.schema else None)
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "predictions": file, "scores": scores}), indent=2))
         return
     for what, value in scores.items():
-        typer.echo(f"{what}: {value:.4g}")
-    typer.echo(f"{field} of {len(rows):,} rows ({name}) written to {file}")
+        say(f"{what}: {value:.4g}")
+    say(f"{field} of {len(rows):,} rows ({name}) written to {file}")
 
 
 def _rows(run: Run, words: DataWords, split: str | None, field: str) -> tuple[Split, str]:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ from ppl_vae.cli.output import (
     judge,
     note,
     print_table,
+    say,
+    spared,
     update_evaluation,
 )
 from ppl_vae.errors import UserError
@@ -38,51 +41,65 @@ __all__ = ["train"]
 # -- the run folder ----------------------------------------------------------------------------------------
 
 
-def _folder(ask: Command) -> Path:
+class _Place(NamedTuple):
+    """Where the run goes: a folder, or the first free one of its name with -2, -3, ...."""
+
+    folder: Path
+    numbered: bool = False
+
+    @contextmanager
+    def taken(self, *, resume: bool) -> Iterator[Path]:
+        """Hold the folder until the run is written, so that no other process trains there.
+
+        It is made before training, so that a place that cannot be written costs no time.
+        """
+        from ppl_vae.runs.place import claimed, reopened
+
+        if resume:
+            with reopened(self.folder, "ppl-vae fit"):
+                _need_checkpoint(self.folder)  # while nobody else can write there
+                yield self.folder
+            return
+        with claimed(self.folder, "ppl-vae fit", numbered=self.numbered) as folder:
+            yield folder
+
+
+def _place(ask: Command) -> _Place:
     """Where the run goes; a folder that is there is refused before anything is trained."""
-    from ppl_vae.runs.folder import numbered, refuse_existing
+    from ppl_vae.runs.place import last_numbered, refuse_existing
 
     if ask.out is not None:
+        out = ask.out.expanduser()
         if ask.resume:
-            _need_checkpoint(ask.out)
+            _need_checkpoint(out)
         else:
-            refuse_existing(ask.out)
-        return ask.out
+            refuse_existing(out)
+        return _Place(out)
     programs = (catalog.split_options(word)[0].rpartition(":")[2] for word in (ask.model, ask.programs.guide))
     words = [Path(ask.data).stem, *programs]
     base = Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", w) if w != ask.data else w for w in words)
-    last, following = numbered(base)
     if ask.resume:
+        last = last_numbered(base)
         _need_checkpoint(last)
-        return last
-    return following
+        return _Place(last)
+    return _Place(base, numbered=True)
 
 
 def _need_checkpoint(out: Path) -> None:
-    if not (out / "checkpoint").is_dir():
+    from ppl_vae.training.checkpoint import has_checkpoint
+
+    if not has_checkpoint(out / "checkpoint"):
         raise UserError(f"there is nothing to continue in {out} (it has no checkpoint): leave --resume out")
 
 
-@contextmanager
-def _reserved(out: Path) -> Iterator[None]:
-    """Make the folder before training, so that a place that cannot be written costs no time.
+def _warm_up_of(out: Path) -> float | None:
+    """The warm-up of a run, whose usual length depends on the epochs that it was begun with."""
+    from ppl_vae.training.checkpoint import read_checkpoint
 
-    After an error no folder is left, unless there is something in it.
-    """
-    made = []
-    for folder in (out, *out.parents):
-        if folder.exists():
-            break
-        made.append(folder)
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        for folder in made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
-        raise
+    beta = read_checkpoint(out / "checkpoint").identity.get("settings", {}).get("beta")
+    if isinstance(beta, dict):
+        return beta.get("arguments", {}).get("epochs") if beta.get("schedules") == "WarmUp" else None
+    return 0.0
 
 
 # -- training ----------------------------------------------------------------------------------------------
@@ -90,10 +107,11 @@ def _reserved(out: Path) -> Iterator[None]:
 
 def train(ask: Command) -> None:
     """Train, save, evaluate, report."""
-    out = _folder(ask)
+    place = _place(ask)
+    if ask.resume and ask.warm_up is None:
+        ask = replace(ask, warm_up=_warm_up_of(place.folder))
     import pyro
 
-    from ppl_vae.runs.folder import save_run
     from ppl_vae.speed.device import pick_device
 
     started = time.monotonic()
@@ -106,28 +124,59 @@ def train(ask: Command) -> None:
     bound = make_bound(ask.bound, ask.particles)
     decided = _decide(ask, model, guide, data)
     headline = _headline(ask, model, guide, data, bound, decided, str(device))
-    with _reserved(out):
+    extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
+    extra |= {} if start is None else {"start": start}
+    with place.taken(resume=ask.resume) as out:
         result = _fit(ask, model.value, guide.value, data, bound, decided, device, out, headline)
-        extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
-        extra |= {} if start is None else {"start": start}
+        unsaved = _save(result, out, extra)
+        for finding in result.findings:
+            note(str(finding))
+        early = ", stopped early" if len(result.history) < ask.epochs else ""
+        seconds = time.monotonic() - started
+        note(f"{len(result.history)} epochs in {seconds:.0f} s{early}; kept epoch {result.best.epoch}")
+        _judge(ask, result, data, decided, out, None if unsaved else started)
+    if unsaved is not None:
+        raise unsaved
+
+
+def _save(result: Result, out: Path, extra: dict[str, Any]) -> UserError | None:
+    """Write the run; where that fails its numbers are still told, and then the error."""
+    from ppl_vae.runs.folder import save_run
+    from ppl_vae.training.checkpoint import has_checkpoint
+
+    try:
         save_run(result, out, extra=extra, own_folder=True)
-    for finding in result.findings:
-        note(str(finding))
+        return None
+    except OSError as error:
+        then = f"write it with the same options and --resume --out {out}"
+        kept = then if has_checkpoint(out / "checkpoint") else "its weights are lost, train it anew"
+        return UserError(f"the run is not written ({error.strerror}: {error.filename}): make room, then {kept}")
+
+
+def _judge(ask: Command, result: Result, data: Data, decided: _Decided, out: Path, started: float | None) -> None:
+    """Evaluate, tell the numbers, then write them; of a run that is not saved (no `started`) nothing is written."""
     split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
-    early = ", stopped early" if len(result.history) < ask.epochs else ""
     with_particles = "" if decided.points else f" with {ask.evaluate_particles:,} particles each"
-    note(
-        f"{len(result.history)} epochs in {time.monotonic() - started:.0f} s{early}; kept epoch {result.best.epoch}; "
-        f"now {len(getattr(data, split)):,} {split} rows{with_particles}"
-    )
+    note(f"now {len(getattr(data, split)):,} {split} rows{with_particles}")
+    report = None
     try:
         judged = _evaluate(ask, result, data, split)
+        summary = None if judged is None else judged.summary
+        if summary is not None and not ask.as_json:
+            print_table(evaluation_table(f"{summary['rows']:,} {split} rows of {Path(ask.data).name}", summary))
+        if started is None:
+            return
         if judged is not None:
-            update_evaluation(out, split, judged)
-        report = None if ask.no_report else _report(result, data, judged, out, ask.seed)
+            with spared("the evaluation"):
+                update_evaluation(out, split, judged)
+        if not ask.no_report:
+            with spared("the report"):
+                report = _report(result, data, judged, out, ask.seed)
     except KeyboardInterrupt as stop:
-        raise Interrupted(f"interrupted: the run is saved, go on with ppl-vae evaluate {out}") from stop
-    _finish(ask, result, split, None if judged is None else judged.summary, out, report, time.monotonic() - started)
+        if started is None:
+            raise
+        raise Interrupted(f"the run is saved, go on with ppl-vae evaluate {out}") from stop
+    _finish(ask, result, split, summary, out, report, time.monotonic() - started)
 
 
 def _begin(ask: Command, words: ProgramWords, model: NamedProgram, guide: NamedProgram) -> dict[str, Any] | None:
@@ -141,7 +190,8 @@ def _begin(ask: Command, words: ProgramWords, model: NamedProgram, guide: NamedP
     parts = warm_start(model.value, guide.value, run, freeze=ask.freeze)
     note(f"from {ask.start}: {', '.join(parts)}{', which stay as they are' if ask.freeze else ''}")
     weights = file_hash(ask.start / "weights.safetensors")
-    return {"run": str(ask.start), "sha256": weights, "parts": parts, "frozen": ask.freeze}
+    told = ask.start.name if ask.start.is_absolute() else str(ask.start)  # run.json tells nobody's home
+    return {"run": told, "sha256": weights, "parts": parts, "frozen": ask.freeze}
 
 
 class _Decided(NamedTuple):
@@ -253,12 +303,21 @@ def _fit(
                 on_epoch=display,
                 checkpoint=out / "checkpoint",
                 resume=ask.resume,
+                override=ask.override,
             )
     except KeyboardInterrupt as stop:
-        kept = (out / "checkpoint").is_dir()
-        then = f"continue with the same options and --resume --out {out}" if kept else "nothing was written"
-        raise Interrupted(f"interrupted: {then}") from stop
+        raise _interrupted(out) from stop
+    if result.stopped == "interrupted":
+        raise _interrupted(out)
     return result
+
+
+def _interrupted(out: Path) -> Interrupted:
+    from ppl_vae.training.checkpoint import has_checkpoint
+
+    if has_checkpoint(out / "checkpoint"):
+        return Interrupted(f"continue with the same options and --resume --out {out}")
+    return Interrupted("nothing was written")
 
 
 def _evaluate(ask: Command, result: Result, data: Data, split: str) -> Judged | None:
@@ -272,10 +331,10 @@ def _evaluate(ask: Command, result: Result, data: Data, split: str) -> Judged | 
 
 def _report(result: Result, data: Data, judged: Judged | None, out: Path, seed: int) -> Path | None:
     from ppl_vae.report import write_report
+    from ppl_vae.runs.files import read_run
     from ppl_vae.runs.folder import Run
 
-    info = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    run = Run(out, result.model, result.guide, result.schema, result.history, info)
+    run = Run(out, result.model, result.guide, result.schema, result.history, read_run(out))
     try:
         return write_report(run, data, *(judged or (None, None)), seed=seed)
     except UserError as error:
@@ -304,16 +363,14 @@ def _finish(
         }
         typer.echo(json.dumps(as_json(found), indent=2, ensure_ascii=False))
         return
-    if summary is not None:
-        print_table(evaluation_table(f"{summary['rows']:,} {split} rows of {Path(ask.data).name}", summary))
     own = [f"--{r} {w}" for r, w in (("model", ask.model), ("guide", ask.programs.guide)) if user_files.is_file(w)]
     more = " ".join(["", *own])
-    typer.echo(f"run:    {out}")
+    say(f"run:    {out}")
     if report is not None:
-        typer.echo(f"report: {report}")
+        say(f"report: {report}")
     if summary is not None and "particles" not in summary:  # it has no evidence to sharpen, and may have no samples
-        typer.echo(f"next:   ppl-vae encode {out}{more}")
+        say(f"next:   ppl-vae encode {out}{more}")
         return
-    typer.echo(f"next:   ppl-vae evaluate {out} --particles 5000{more}")
-    typer.echo(f"        ppl-vae sample {out} -n 64{more}")
-    typer.echo(f"        ppl-vae encode {out}{more}")
+    say(f"next:   ppl-vae evaluate {out} --particles 5000{more}")
+    say(f"        ppl-vae sample {out} -n 64{more}")
+    say(f"        ppl-vae encode {out}{more}")

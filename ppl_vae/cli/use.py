@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +14,7 @@ from ppl_vae.cli import options as o
 from ppl_vae.cli.conditions import conditions_of, given_words
 from ppl_vae.cli.inputs import open_words, rows_of
 from ppl_vae.cli.output import (
-    as_json as plain,
-)
-from ppl_vae.cli.output import (
+    Judged,
     check_target,
     column_names,
     evaluation_table,
@@ -23,10 +22,16 @@ from ppl_vae.cli.output import (
     judge,
     judge_gap,
     print_table,
-    read_evaluation,
     read_rows,
+    refuse_busy,
+    say,
+    spared,
     update_evaluation,
     write_rows,
+    writing,
+)
+from ppl_vae.cli.output import (
+    as_json as plain,
 )
 from ppl_vae.errors import UserError
 from ppl_vae.registry.rows import DataWords
@@ -71,22 +76,34 @@ def evaluate(
     check_whole("--gap-rows", gap_rows, 1)
     check_whole("--seed", seed, 0)
     words = _words(data, label, columns, missing)
+    refuse_busy(run, "ppl-vae evaluate")
+    from ppl_vae.runs.files import read_evaluation
+
     opened = open_words(run, model, guide, device)
+    read_evaluation(run)  # a damaged one is refused before the work
     rows, name = rows_of(opened, words, split)
     train = opened.data().train if rows.outliers is not None else None  # what simpler scores are made from
     judged = judge(opened.model, opened.guide, rows, particles, seed, train)
     summary = judged.summary
     if gap:
         summary["gap"] = judge_gap(opened.model, opened.guide, rows, gap_rows, particles, seed)
-    file = update_evaluation(run, name, judged)
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "evaluation": summary}), indent=2))
+        _keep(run, name, judged)
         return
     print_table(evaluation_table(f"{summary['rows']:,} rows: {name}", summary))
     if gap:
         print_table(gap_table(summary["gap"]))
-        typer.echo(summary["gap"]["verdict"])
-    typer.echo(f"written to {file}")
+        say(summary["gap"]["verdict"])
+    if (file := _keep(run, name, judged)) is not None:
+        say(f"written to {file}")
+
+
+def _keep(run: Path, name: str, judged: Judged) -> Path | None:
+    """Put the numbers, which have been told, into the run folder."""
+    with spared("the evaluation"), writing(run, "ppl-vae evaluate"):
+        return update_evaluation(run, name, judged)
+    return None
 
 
 def sample(
@@ -117,7 +134,7 @@ def sample(
     """Draw rows from the model."""
     check_whole("-n", n, 1)
     check_whole("--seed", seed, 0)
-    check_target(out, (".npz", ".csv", ".png"))
+    target = check_target(out, run / "samples.npz", (".npz", ".csv", ".png"))
     values = given_words(given)
     opened = open_words(run, model, guide, device)
     from ppl_vae.prediction.coding import simulate
@@ -125,16 +142,16 @@ def sample(
     fields, wanted = _observed(opened)
     under = conditions_of(opened, wanted, values, n)
     drawn = simulate(opened.pair, opened.schema, n, seed=seed, draw=not mean, given=under)
-    if out is not None and out.suffix.lower() == ".png":
-        written = [_picture(opened, fields, drawn, out)]
+    if target.suffix.lower() == ".png":
+        written = [_picture(opened, fields, drawn, target)]
     else:
         shown = {name: opened.schema[name] for name in under} | fields
         arrays = drawn | under
         table = {name: column for site, field in shown.items() for name, column in _table(site, field, arrays).items()}
-        written = [write_rows(out or run / "samples.npz", arrays, table)]
+        written = [write_rows(target, arrays, table)]
         if out is None and any(field.is_image for field in fields.values()):
             written.append(_picture(opened, fields, drawn, run / "figures" / "samples.png"))
-    typer.echo(f"{n} rows written to {' and '.join(map(str, written))}")
+    say(f"{n} rows written to {' and '.join(map(str, written))}")
 
 
 def _observed(run: Run) -> tuple[dict[str, Field], tuple[str, ...]]:
@@ -167,15 +184,17 @@ def _picture(run: Run, fields: Mapping[str, Field], drawn: Mapping[str, Tensor],
     import torch
 
     from ppl_vae import plots
+    from ppl_vae.plots.drawing import to_png_bytes
+    from ppl_vae.saving.atomic import write_new
 
     picture = next((site for site, field in fields.items() if field.is_image), None)
     if picture is not None:
-        return plots.save(plots.samples(drawn[picture][:256]), out)
+        return write_new(out, to_png_bytes(plots.samples(drawn[picture][:256])))
     train = run.data().train
     rows = torch.cat([train[field.name].reshape(len(train), -1).float() for field in fields.values()], dim=-1)
     made = torch.cat([drawn[site].reshape(len(drawn[site]), -1).float() for site in fields], dim=-1)
     names = None if len(fields) == 1 else [name for s, f in fields.items() for name in _table(s, f, drawn)]
-    return plots.save(plots.table_samples(rows, made, names=names), out)
+    return write_new(out, to_png_bytes(plots.table_samples(rows, made, names=names)))
 
 
 def encode(
@@ -199,7 +218,7 @@ def encode(
     One row for each row of the data, in their order; of discrete latents the class probabilities.
     """
     check_whole("--seed", seed, 0)
-    check_target(out, (".npz", ".csv"))
+    target = check_target(out, run / "latents.npz", (".npz", ".csv"))
     words = _words(data, label, columns, missing)
     opened = open_words(run, model, guide, device)
     rows, name = rows_of(opened, words, split)
@@ -212,8 +231,8 @@ def encode(
         table |= dict(zip(column_names(site, flat.shape[1]), flat.T.tolist(), strict=True))
     if labels is not None and labels.dim() == 1:
         table["y"] = _label_words(labels.tolist(), rows.schema["y"].names)
-    file = write_rows(out or run / "latents.npz", arrays, table)
-    typer.echo(f"latents of {len(rows):,} rows ({name}) written to {file}")
+    file = write_rows(target, arrays, table)
+    say(f"latents of {len(rows):,} rows ({name}) written to {file}")
 
 
 def _means(run: Run, rows: Any, seed: int) -> dict[str, Tensor]:
@@ -255,17 +274,27 @@ def report(
     """Write figures and report.html anew."""
     check_whole("--seed", seed, 0)
     words = _words(data, label, columns, missing)
+    _refuse_unwritable(run)
+    from ppl_vae.runs.files import read_diagnostics, read_evaluation
+
     opened = open_words(run, model, guide)
+    found = read_evaluation(run)
+    read_diagnostics(run)  # a damaged one is refused before the work
     rows = _whole(opened, words)
     from ppl_vae.report import write_report
     from ppl_vae.report.view import held_out
 
-    found = read_evaluation(run)
     shown = held_out(rows).name
     summary = found.get("test") or next(iter(found.values()), None)
     own = found.get(shown, {}).get("particles") if data is None else None
     row_by_row = read_rows(run, shown, own) if own else None
-    typer.echo(f"report written to {write_report(opened, rows, summary, row_by_row, seed=seed)}")
+    with writing(run, "ppl-vae report", wait=0.0):
+        say(f"report written to {write_report(opened, rows, summary, row_by_row, seed=seed)}")
+
+
+def _refuse_unwritable(run: Path) -> None:
+    if run.is_dir() and not os.access(run, os.W_OK):
+        raise UserError(f"{run} cannot be written, and a report goes there: copy the run to a folder of your own")
 
 
 def _whole(run: Run, words: DataWords) -> Data:

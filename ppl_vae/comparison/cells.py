@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from ppl_vae.comparison.cache import CachedEvaluation, read_cache
 from ppl_vae.comparison.comparable import Observed, observed, preparation, refuse_incomparable
@@ -19,7 +17,12 @@ from ppl_vae.comparison.workers import Job, Watcher, cores, work
 from ppl_vae.errors import UserError
 from ppl_vae.registry import user_files
 from ppl_vae.registry.programs import build, make_bound
+from ppl_vae.runs.folder import is_whole
+from ppl_vae.runs.place import emptied, is_empty, made
 from ppl_vae.saving.atomic import write_json
+from ppl_vae.saving.locks import held
+from ppl_vae.saving.reading import read_json
+from ppl_vae.training.checkpoint import continues
 from ppl_vae.training.request import Request
 
 if TYPE_CHECKING:
@@ -33,6 +36,11 @@ _QUICK = 50  # particles of fit's own evaluation, which the one of the compariso
 # -- the folder --------------------------------------------------------------------------------------------
 
 
+class _GridFile(TypedDict):
+    training: dict[str, str]
+    cells: dict[str, str]
+
+
 def _claim(grid: Grid, out: Path, resume: bool) -> None:
     """Refuse a folder that is not of this very grid; write down which cells it is for.
 
@@ -41,14 +49,11 @@ def _claim(grid: Grid, out: Path, resume: bool) -> None:
     file = out / "grid.json"
     training = {name: str(value) for name, value in sorted(grid.training.items())}
     known: dict[str, str] = {}
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not is_empty(out):
         if not file.is_file():
             raise UserError(f"{out} exists already and is no comparison: choose another folder with --out")
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-            known, was = dict(before["cells"]), dict(before["training"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{file} cannot be read ({error}): choose another folder with --out") from error
+        before = read_json(file, _GridFile, "choose another folder with --out")
+        known, was = before["cells"], before["training"]
         _same(out, was, training)
         if not resume:
             raise UserError(f"{out} exists already: continue it with --resume, or choose another folder with --out")
@@ -143,12 +148,13 @@ def train_grid(
     """
     key = {"particles": particles, "iwae": list(ladder(particles, iwae)), "seed": seed}
     check_grid(grid)
-    _claim(grid, out, resume)
-    todo = [job for cell in grid.cells if (job := _job(grid, cell, out, key)) is not None]
-    with (watch or _silent)(len(grid.cells), len(grid.cells) - len(todo)) as watcher:
-        at_once = jobs or _at_once(grid)
-        failed = work(todo, min(at_once, max(1, len(todo))), watcher)
-    return _outcome(grid, out, key, failed)
+    with made(out), held(out, "ppl-vae compare"):
+        _claim(grid, out, resume)
+        todo = [job for cell in grid.cells if (job := _job(grid, cell, out, key)) is not None]
+        with (watch or _silent)(len(grid.cells), len(grid.cells) - len(todo)) as watcher:
+            at_once = jobs or _at_once(grid)
+            failed = work(todo, min(at_once, max(1, len(todo))), watcher)
+        return _outcome(grid, out, key, failed)
 
 
 def _silent(total: int, done: int) -> AbstractContextManager[Watcher]:
@@ -178,10 +184,10 @@ def _job(grid: Grid, cell: Cell, out: Path, key: Mapping[str, Any]) -> Job | Non
     """What is left to do for a cell; None if it is finished."""
     run = out / cell.folder
     commands = []
-    if not (run / "run.json").is_file():  # which `fit` writes last
-        begun = (run / "checkpoint").is_dir()
-        if run.exists() and not begun:
-            shutil.rmtree(run)
+    if not is_whole(run):
+        begun = continues(run / "checkpoint")
+        if not begun and run.exists():
+            emptied(run)
         commands.append(["fit", *_words(grid.options(cell)), "--out", str(run), *(["--resume"] if begun else [])])
     elif read_cache(run, key) is not None:
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import pyro
@@ -112,7 +113,8 @@ def preparation(thing: Any, model: Any = None) -> dict[str, Any]:
         options = source.get("options", {})
     else:  # a named set has one split, whatever the seed
         options = {k: v for k, v in source.items() if k not in ("name", "seed")}
-    found = {"data": source.get("path", source.get("name"))} | {"content": source.get("sha256")} | dict(options)
+    place = Path(source["path"]).name if "path" in source else source.get("name")
+    found = {"data": place} | {"content": source.get("sha256")} | dict(options)
     return {k: v for k, v in found.items() if k not in _OF_TRAINING_ALONE and v is not None}
 
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple, Protocol
 
-__all__ = ["Job", "Watcher", "cores", "work"]
+__all__ = ["Job", "Watcher", "cores", "end_with_parent", "work"]
 
 # Modules are looked up where this process looks them up, and nothing in the working directory shadows them.
 _CHILD = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from ppl_vae.cli import main; "
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from ppl_vae.comparison.workers import end_with_parent; end_with_parent(); from ppl_vae.cli import main; "
     "sys.exit(next((s for s in map(main, json.loads(sys.argv[2])) if s), 0))"
 )
+GRACE = 20.0
+"""Seconds for a process to save what it has."""
+
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
 
 
@@ -74,6 +80,21 @@ def work(jobs: Sequence[Job], at_once: int, watcher: Watcher) -> dict[str, str]:
     return {job.name: failed[job.name] for job in jobs if job.name in failed}
 
 
+def end_with_parent() -> None:
+    """End this process, whose standard input is a pipe from its parent, when the parent is gone, however it went.
+
+    It is told by SIGTERM, so that it saves what it has; after GRACE seconds it is ended all the same.
+    """
+
+    def wait() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 class _Processes:
     """The processes that run now."""
 
@@ -91,7 +112,7 @@ class _Processes:
                 return "interrupted"
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # nothing is written: its end tells the child that this process is gone
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

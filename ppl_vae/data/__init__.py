@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
 from ppl_vae.data.dataset import Data, Split, as_split
 from ppl_vae.data.files import EXTENSIONS, Options, from_arrays, from_path
 from ppl_vae.data.labels import hide_labels
-from ppl_vae.data.named import NAMES, read
+from ppl_vae.data.named import NAMES, no_downloads, read
 from ppl_vae.data.one_unit import OneUnit, WholeBatch, as_one_unit, device_of, units_in
 from ppl_vae.data.outliers import hold_out, listed
 from ppl_vae.data.schema import Field, Schema
@@ -119,6 +120,9 @@ def _read(source: Any, options: Options, root: str | Path | None) -> Data:
 def rebuild(source: Mapping[str, Any]) -> Data:
     """The data set that `Data.source` describes, loaded again.
 
+    A description comes out of a file that somebody else may have written: it chooses options of `load`, but no folder
+    to look in, and nothing is downloaded.
+
     Raises:
         UserError: it was an array in memory, or its file is gone or has changed.
 
@@ -126,15 +130,17 @@ def rebuild(source: Mapping[str, Any]) -> Data:
         >>> len(rebuild(load("digits").source).test)
         447
     """
+    told = source.get("options", {}) if "path" in source else source
+    options = {field.name: told[field.name] for field in fields_of(Options) if field.name in told}
     if "path" in source:
-        data = load(Path(source["path"]), **source.get("options", {}))
+        data = load(Path(source["path"]), **options)
         if source.get("sha256", data.source["sha256"]) != data.source["sha256"]:
             raise UserError(f"{source['path']} has changed since it was loaded: restore it, or load it anew")
         return data
-    options = {key: value for key, value in source.items() if key != "name"}
     if source.get("name") not in NAMES:
         raise UserError(f"data from memory ({source.get('name')!r}) cannot be loaded again: pass the rows")
-    return load(source["name"], **options)
+    with no_downloads():
+        return load(source["name"], **options)
 
 
 def _looks_like_path(source: str) -> bool:

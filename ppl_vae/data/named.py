@@ -6,6 +6,8 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ from ppl_vae.data.files import Options, binarised
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError
 
-__all__ = ["NAMES", "read"]
+__all__ = ["NAMES", "no_downloads", "read"]
 
 NAMES = {
     "digits": "1,797 labelled handwritten digits, 8 x 8 pixels of 17 grey levels; comes with scikit-learn",
@@ -169,8 +171,26 @@ def _find(name: str, root: str | Path | None) -> Path | None:
     return None
 
 
+_DOWNLOADS: ContextVar[bool] = ContextVar("downloads", default=True)
+
+
+@contextmanager
+def no_downloads() -> Iterator[None]:
+    """Within the block a data set that is not on this machine is refused."""
+    token = _DOWNLOADS.set(False)
+    try:
+        yield
+    finally:
+        _DOWNLOADS.reset(token)
+
+
 def _download(name: str, root: str | Path | None) -> Path:
     card = _IDX[name]
+    if not _DOWNLOADS.get():
+        raise UserError(
+            f"data set {name!r} is not on this machine, and a run folder downloads nothing: "
+            f"ppl_vae.load({name!r}) does, or set PPL_VAE_DATA to the folder where it is"
+        )
     target = Path(root or os.environ.get("PPL_VAE_DATA") or _cache()).expanduser()
     try:
         from torchvision import datasets

@@ -82,7 +82,7 @@ def _record(
     from ppl_vae.saving.specs import describe, file_hash
 
     described = {k: describe(v, known) for k, v in arguments.items()}
-    return {"file": str(own.path), "name": own.name, "sha256": file_hash(own.path), "arguments": described}
+    return {"file": own.path.name, "name": own.name, "sha256": file_hash(own.path), "arguments": described}
 
 
 def make_bound(word: str, particles: int | None) -> Any:

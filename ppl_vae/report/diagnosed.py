@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.errors import UserError
 from ppl_vae.report.html import Section
+from ppl_vae.runs.files import read_diagnostics
 
-__all__ = ["diagnosed", "read_diagnostics"]
+__all__ = ["diagnosed"]
 
 
 def diagnosed(run: Path) -> list[Section]:
@@ -23,23 +22,3 @@ def _section(run: Path, kind: str, said: dict[str, Any]) -> Section:
     shown = picture.is_file() and said.get("summary")
     figures = ((picture.read_bytes(), str(said.get("rows", "")), title),) if shown else ()
     return Section(title, str(said.get("verdict", "")), figures=figures)
-
-
-def read_diagnostics(run: Path) -> dict[str, dict[str, Any]]:
-    """What RUN/diagnostics.json holds; nothing if there is none.
-
-    Raises:
-        UserError: if it is damaged.
-
-    Example:
-        >>> read_diagnostics(Path("nowhere"))
-        {}
-    """
-    file = run / "diagnostics.json"
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {str(kind): dict(said) for kind, said in dict(found).items()}
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file} cannot be read ({error}): delete it and run `ppl-vae diagnose` again") from error

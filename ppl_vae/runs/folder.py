@@ -8,30 +8,36 @@ evaluation.json       held-out numbers, figures/ and report.html: written by lat
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from ppl_vae.data import Data, Schema
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.data import Data, Schema, Split
 from ppl_vae.data.example import example
 from ppl_vae.errors import UserError
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program, prepare
+from ppl_vae.runs.files import HISTORY, RUN, WEIGHTS, read_history, read_run
+from ppl_vae.runs.place import claimed, found_path, told_path
 from ppl_vae.saving.atomic import write, write_json
-from ppl_vae.saving.specs import describe, rebuild
+from ppl_vae.saving.reading import damaged
+from ppl_vae.saving.specs import describe, file_hash, rebuild
+from ppl_vae.saving.tensors import pack, read_tensors
 
 if TYPE_CHECKING:
     from ppl_vae.runs.result import Result
 
-__all__ = ["Run", "numbered", "open_run", "refuse_existing", "save_run"]
+__all__ = ["Run", "data_again", "is_whole", "open_run", "save_run"]
 
 _PACKAGES = ("ppl-vae", "pyro-ppl", "torch", "numpy")
 
@@ -58,28 +64,34 @@ class Run:
         Raises:
             UserError: if they were arrays in memory, or their file is gone or has changed.
         """
-        from ppl_vae.data import rebuild as reload
+        return data_again(self.path, self.info)
 
-        return reload(self.info["data"]["source"])
+    @property
+    def data_file(self) -> Path | None:
+        """The file that the data of the run came from; None if they were no file.
+
+        Raises:
+            UserError: it is gone or has changed.
+        """
+        return _data_file(self.path, self.info)
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise if a run folder is there already: results are never overwritten."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists already: choose another folder with --out, or continue it with --resume")
+def data_again(path: Path, info: dict[str, Any]) -> Data:
+    """The data of a run folder whose run.json says `info`, loaded again; raises as `Run.data`."""
+    from ppl_vae.data import rebuild as reload
+
+    source, file = dict(info["data"]["source"]), _data_file(path, info)
+    try:
+        return reload(source if file is None else source | {"path": str(file)})
+    except UserError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path / RUN} is damaged (at data.source: {error}): run the fit again") from error
 
 
-def numbered(base: Path) -> tuple[Path, Path]:
-    """The last of base, base-2, base-3, ... that is there (base if none is), and the first that is not.
-
-    Example:
-        >>> numbered(Path("no/such/folder"))
-        (PosixPath('no/such/folder'), PosixPath('no/such/folder'))
-    """
-    taken = [base] if base.exists() else []
-    while taken and (following := base.with_name(f"{base.name}-{len(taken) + 1}")).exists():
-        taken.append(following)
-    return (taken[-1], base.with_name(f"{base.name}-{len(taken) + 1}")) if taken else (base, base)
+def _data_file(path: Path, info: dict[str, Any]) -> Path | None:
+    source = info["data"]["source"]
+    return found_path(source["path"], path, source.get("sha256")) if "path" in source else None
 
 
 def save_run(result: Result, path: Path, extra: dict[str, Any] | None = None, *, own_folder: bool = False) -> Path:
@@ -88,37 +100,47 @@ def save_run(result: Result, path: Path, extra: dict[str, Any] | None = None, *,
     `own_folder` says that what is in the folder is of this very run: its checkpoint, or an earlier part of it.
     """
     if not own_folder:
-        refuse_existing(path)
+        with claimed(path, "saving a run"):
+            return save_run(result, path, extra, own_folder=True)
     pair = Pair(result.model, result.guide)
-    info = _describe(result) | (extra or {})  # before anything is written: what cannot be described is refused
-    write(path / "weights.safetensors", _weights(pair))
-    write(path / "history.jsonl", "".join(json.dumps(_finite(r)) + "\n" for r in result.history))
-    return write_json(path / "run.json", info).parent
+    info = _describe(result, path) | (extra or {})  # before anything is written: what cannot be described is refused
+    history = "".join(json.dumps(_finite(r)) + "\n" for r in result.history)
+    contents = {WEIGHTS: pack(pair.state_dict()), HISTORY: history.encode()}
+    for name, content in contents.items():
+        write(path / name, content)
+    info["sha256"] = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return write_json(path / RUN, info).parent
 
 
-def _weights(pair: Pair) -> bytes:
-    from safetensors.torch import save
+def is_whole(path: Path) -> bool:
+    """Whether a run is finished and its files belong together, as run.json says."""
+    try:
+        told = read_run(path)["sha256"]
+        return all(file_hash(path / name) == told[name] for name in (WEIGHTS, HISTORY))
+    except (OSError, KeyError, TypeError, UserError):
+        return False
 
-    # A tensor known by two names (a network that a function registers) is stored twice: files know no aliases.
-    return save({n: v.detach().cpu().clone().contiguous() for n, v in pair.state_dict().items()})
 
-
-def _describe(result: Result) -> dict[str, Any]:
+def _describe(result: Result, path: Path) -> dict[str, Any]:
     data = result.data
     model, guide = (p.program if isinstance(p, Program) else p for p in (result.model, result.guide))
     known = {id(model): "model", id(data): "data", id(result.schema): "data"}
     for thing in (getattr(model, "data", None), getattr(data, "schema", None)):
         if thing is not None:
             known[id(thing)] = "data"
-    source = data.source if isinstance(data, Data) else {"name": "array"}
+    source = dict(data.source) if isinstance(data, Data) else {"name": "array"}
+    source.pop("root", None)  # a folder of this machine
+    if "path" in source:
+        source["path"] = told_path(Path(source["path"]), path)
     return {
         "model": describe(model, {k: v for k, v in known.items() if v == "data"}),
         "guide": describe(guide, known),
         "bound": describe(result.bound),
-        "data": {"name": getattr(data, "name", "array"), "source": source},
+        "data": {"name": data.name if isinstance(data, Data | Split) else "array", "source": source},
         "schema": result.schema.to_json(),
         "settings": result.settings,
         "findings": [str(finding) for finding in result.findings],
+        "overridden": list(result.overridden),
         "best": {"epoch": result.best.epoch, "bound": result.best.bound},
         "versions": {p: metadata.version(p) for p in _PACKAGES} | {"python": platform.python_version()},
     }
@@ -156,63 +178,67 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None, guide: C
         ('VAE', 1)
     """
     path = Path(path)
-    info = _read_json(path / "run.json")
-    try:
+    info, history = read_run(path), read_history(path)
+    _refuse_mixture(path, info)
+    with damaged(path / RUN, "run the fit again"):
         schema = Schema.from_json(info["schema"])
-        known: dict[str, Any] = {"data": schema}
-        model = model if model is not None else _rebuild("model", info, known)
-        known["model"] = model
-        guide = guide if guide is not None else _rebuild("guide", info, known)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path / 'run.json'} is damaged ({error}): run the fit again") from error
-    prepare(guide, schema)
-    pair = Pair(model, guide)
-    _load_weights(pair, schema, path / "weights.safetensors")
-    return Run(path, pair.model.public, pair.guide.public, schema, _read_history(path), info)
+    known: dict[str, Any] = {"data": schema}
+    for role, program in (("model", model), ("guide", guide)):
+        if program is None:
+            _refuse_own(role, info[role])
+            with damaged(path / RUN, "run the fit again"):
+                program = rebuild(info[role], known)
+                if not callable(program):
+                    raise TypeError(f"the {role} is no program")
+        known[role] = program
+    given = model is not None or guide is not None  # then what goes wrong may be theirs, and not the file's
+    with nullcontext() if given else damaged(path / RUN, "run the fit again"):
+        prepare(known["guide"], schema)
+        pair = Pair(known["model"], known["guide"])
+        with torch.no_grad():  # parameters of pyro.param statements exist once they have been run
+            analyse(pair, example(schema, None))
+    _load_weights(pair, path / WEIGHTS)
+    return Run(path, pair.model.public, pair.guide.public, schema, history, info)
 
 
-def _rebuild(role: str, info: dict[str, Any], known: dict[str, Any]) -> Any:
-    spec = info[role]
+def _refuse_mixture(path: Path, info: dict[str, Any]) -> None:
+    """Raise if the files of a folder are not those that its run.json was written for."""
+    for name, told in info.get("sha256", {}).items():
+        file = path / name
+        if name not in (WEIGHTS, HISTORY):
+            raise UserError(f"{path / RUN} is damaged (at sha256: {name!r} is no file of a run): run the fit again")
+        if not file.is_file():
+            raise UserError(f"{file} is not there: run the fit again")
+        if file_hash(file) != told:
+            raise UserError(
+                f"{file} is not what {RUN} says it is, so it is damaged or of another run: if the fit was ended while "
+                f"it wrote them, ppl-vae fit --resume --out {path} writes them anew; else run the fit again"
+            )
+
+
+def _refuse_own(role: str, spec: dict[str, Any]) -> None:
     if "foreign" in spec or "file" in spec:
         name = spec.get("file") or spec["foreign"]
         raise UserError(
             f"the {role} of this run is your own ({name}), and code is never run from a run folder: "
             f"pass it again, open_run(path, {role}=...) or --{role} FILE.py:NAME"
         )
-    return rebuild(spec, known)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path.parent} is no run folder (it has no {path.name}): make one with `ppl-vae fit`")
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): run the fit again") from error
-
-
-def _read_history(path: Path) -> list[dict[str, Any]]:
-    file = path / "history.jsonl"
-    try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}): run the fit again") from error
-
-
-def _load_weights(pair: Pair, schema: Schema, file: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        state: dict[str, Tensor] = load(file.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read ({error}): run the fit again") from error
-    with torch.no_grad():  # parameters of pyro.param statements exist once they have been run
-        from ppl_vae.checks.analysis import analyse
-
-        analyse(pair, example(schema, None))
+def _load_weights(pair: Pair, file: Path) -> None:
+    state = read_tensors(file, "run the fit again").tensors
+    if {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float64}:
+        pair.double()  # it was trained so
+    own = pair.state_dict()
+    for name in own.keys() & state.keys():
+        if state[name].dtype != own[name].dtype:
+            told = f"{name} is of type {state[name].dtype}, not {own[name].dtype}"
+            raise UserError(f"{file} does not fit the pair of {RUN} ({told}): run the fit again")
     try:
         pair.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{file} does not fit the pair of run.json ({reason}): run the fit again") from error
+        raise UserError(f"{file} does not fit the pair of {RUN} ({reason}): run the fit again") from error
+    for name, value in pair.named_parameters():
+        if not bool(torch.isfinite(value).all()):
+            raise UserError(f"{file} is damaged ({name} is not finite): run the fit again")

@@ -32,6 +32,10 @@ class Result:
     other than 1 `validation_objective`, the weighted ELBO by which epochs are then judged. `findings` are the linter's
     warnings, such as a site whose gradient is a score-function estimate.
 
+    `stopped` says what ended the run: "epochs", "patience", or "interrupted", where the user ended it (Ctrl-C, the stop
+    button of a notebook) and everything is that of the epochs that were whole. `overridden` are the things that were
+    others before the run was continued with `override`.
+
     Where the guide draws points (`Point`) none of these is a bound of anything: `train` is log p(x | f(x)) + log p(z)
     minus the penalties, `rate` is what is taken off for them, `distortion` is -log p(x | f(x)), and `validation` is
     the same as `train`, without noise or penalties, which are of training only.
@@ -46,6 +50,8 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
     data: Any = None
     findings: tuple[Finding, ...] = ()
+    stopped: str = "epochs"
+    overridden: tuple[str, ...] = ()
 
     def save(self, path: str | Path) -> Path:
         """Write a run folder (no pickle anywhere); see `ppl_vae.open_run`."""

@@ -158,6 +158,8 @@ class VAEEstimator(BaseEstimator):
             **settings,
             **options,
         )
+        if result.stopped == "interrupted":  # whoever searches over many fits means to end the search
+            raise KeyboardInterrupt
         model.data = model.recorded["data"] = model.schema  # an estimator does not keep its training rows
         self.model_, self.guide_, self.history_ = model, result.guide, result.history
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record, Result
+from ppl_vae.saving.atomic import sweep
+from ppl_vae.saving.locks import held
 from ppl_vae.schedules import Schedule, as_schedule
 from ppl_vae.speed.device import pick_device
 from ppl_vae.speed.modes import Compile
 from ppl_vae.speed.precision import Precision, check_precision, tensor_cores
 from ppl_vae.training.acceleration import accelerated
+from ppl_vae.training.checkpoint import has_checkpoint, refuse_full_disk
+from ppl_vae.training.identity import identity
 from ppl_vae.training.loop import Loop, NoOptimizer, Settings, adam
 from ppl_vae.training.steps import make_step
 from ppl_vae.training.stratified import stratified
@@ -55,6 +60,7 @@ def fit(
     on_epoch: Callable[[Record], None] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    override: bool = False,
 ) -> Result:
     """Train a model and its guide by stochastic variational inference and keep the best weights.
 
@@ -99,8 +105,13 @@ def fit(
             factors to 11 bits. Either is faster where the device has it; validation with bfloat16 is in float32.
         optimizer: from parameters to an optimizer, instead of Adam.
         on_epoch: called with the record of every epoch.
-        checkpoint: a folder in which the state of the run is kept while it trains.
-        resume: continue the run of that folder exactly where it was.
+        checkpoint: a folder in which the state of the run is kept while it trains. It belongs to this run alone.
+        resume: continue the run of that folder exactly where it was. Programs, data, bound, settings and versions have
+            to be the same; only epochs, patience, device and compile may be others.
+        override: continue with others all the same; `overridden` of the result says which.
+
+    When interrupted (Ctrl-C, the stop button of a notebook) after the first epoch, the result so far is returned, with
+    `stopped="interrupted"`. The pair is in eval mode afterwards.
 
     Raises:
         UserError: for numbers out of range, programs that break the contract, data outside the likelihood's
@@ -142,11 +153,15 @@ def fit(
         step = accelerated(made, compile)
         torch.manual_seed(seed)  # here, so that draws depend on no check made before
         loop = Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch, strata)
-        if checkpoint is not None:
-            loop.folder = Path(checkpoint)
+        with _checkpointed(checkpoint, resume) as loop.folder:
+            if loop.folder is not None:
+                refuse_full_disk(loop.folder, pair)
+                told = vars(settings) | {"beta": beta}
+                own = None if optimizer is None else trained
+                loop.identity = identity(pair, bound, told, own, train, validation, data)
             if resume:
-                loop.resume()
-        loop.run()
+                loop.resume(override=override)
+            stopped = loop.run()
     programs = pair.model.public, pair.guide.public
     return Result(
         *programs,
@@ -156,8 +171,35 @@ def fit(
         train.schema,
         vars_of(settings, beta),
         data,
-        (*reading.findings, *getattr(step, "findings", ())),
+        (*reading.findings, *getattr(step, "findings", ()), *loop.findings),
+        stopped,
+        loop.overridden,
     )
+
+
+@contextmanager
+def _checkpointed(folder: str | Path | None, resume: bool) -> Iterator[Path | None]:
+    """Hold the folder of the checkpoints for this run; None where there is none.
+
+    Raises:
+        UserError: another process trains there, or there is another run.
+    """
+    if folder is None:
+        if resume:
+            raise UserError("resume continues from a checkpoint: pass its folder, checkpoint=...")
+        yield None
+        return
+    place = Path(folder).expanduser()
+    if resume and not has_checkpoint(place):
+        raise UserError(f"there is no checkpoint in {place}: start the run without resume")
+    if not resume and has_checkpoint(place):
+        raise UserError(f"there is a run in {place} already: continue it with resume=True, or choose another folder")
+    place.mkdir(parents=True, exist_ok=True)
+    with held(place, "fit"):
+        if not resume and has_checkpoint(place):  # somebody was quicker
+            raise UserError(f"there is a run in {place} already: choose another folder")
+        sweep(place)
+        yield place
 
 
 def _check_numbers(settings: Settings) -> None:

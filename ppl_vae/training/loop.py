@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Split, units_in
-from ppl_vae.errors import UserError
+from ppl_vae.errors import Finding, UnsavedWarning, UserError
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record
 from ppl_vae.schedules import Capacity, FreeBits, Schedule
 from ppl_vae.training.acceleration import GraphStep
-from ppl_vae.training.checkpoint import read_checkpoint, write_checkpoint
+from ppl_vae.training.checkpoint import Checkpoint, read_checkpoint, restore, snapshot, write_checkpoint
 from ppl_vae.training.divergence import explain_divergence
+from ppl_vae.training.identity import differences
 from ppl_vae.training.steps import BoundStep, PyroStep, StepOutcome
 from ppl_vae.training.stratified import StratifiedBatches
 
-__all__ = ["Loop", "NoOptimizer", "Settings", "adam"]
+__all__ = ["Loop", "NoOptimizer", "Settings", "Stopped", "adam"]
 
+Stopped = Literal["epochs", "patience", "interrupted"]
+"""What ended a run."""
 
 CHECKPOINT_SECONDS = 5.0
+"""How long a state is in memory alone, longer where writing takes more than a twentieth of that; 0 is every epoch."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,15 @@ class Settings:
     label_weight: float = 0.0
     label_share: float | None = None
     precision: str = "float32"
+
+
+class Done(NamedTuple):
+    """What stands of a run after a number of whole epochs; `state` is for its checkpoint, where it has one."""
+
+    epochs: int
+    best: Best
+    kept: dict[str, Tensor]
+    state: dict[str, Tensor] | None
 
 
 class Loop:
@@ -64,39 +78,112 @@ class Loop:
         self.beta, self.settings, self.on_epoch = beta, settings, on_epoch
         self.optimizer, self.strata = optimizer, strata
         self.folder: Path | None = None
+        self.identity: dict[str, Any] = {}
+        self.overridden: tuple[str, ...] = ()
+        self.findings: tuple[Finding, ...] = ()
         self.generator = torch.Generator(train.device).manual_seed(settings.seed)
         self.history: list[Record] = []
         self.best = Best(0, -math.inf)
+        self.judged_since = 0
         self.kept: dict[str, Tensor] = {}
+        self.done: Done | None = None
 
-    def run(self) -> None:
-        """Train until the epochs are over or patience is, then put the best weights back."""
-        saved = time.monotonic()
+    def run(self) -> Stopped:
+        """Train until the epochs are over, patience is or the user is, then put the best weights back.
+
+        Raises:
+            KeyboardInterrupt: when interrupted before the first epoch is over.
+        """
+        try:
+            stopped = self._train()
+        except KeyboardInterrupt:
+            if self.done is None:
+                raise
+            stopped = "interrupted"
+            self.history = self.history[: self.done.epochs]  # of the epoch that was cut short nothing is kept
+            self.best, self.kept = self.done.best, self.done.kept
+        finally:
+            self.pair.eval()
+        if self.folder is not None:
+            self.save(self.folder, "the result is whole all the same, but cannot be continued from there")
+        self.pair.load_state_dict(self.kept)
+        return stopped
+
+    def _train(self) -> Stopped:
+        saved, took = time.monotonic(), 0.0
         self.pair.train()
         for epoch in range(len(self.history) + 1, self.settings.epochs + 1):
             if self._out_of_patience(epoch - 1):
-                break
+                return "patience"
             record = self._epoch(epoch)
             self.history.append(record)
             self._keep_best(record)
+            self._stand()
             if self.on_epoch is not None:
                 self.on_epoch(record)
-            if self.folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            pause = CHECKPOINT_SECONDS and max(CHECKPOINT_SECONDS, 20 * took)
+            if self.folder is not None and time.monotonic() - saved >= pause:
+                began = time.monotonic()
                 self.save(self.folder)
-                saved = time.monotonic()
-        if self.folder is not None:
-            self.save(self.folder)
-        self.pair.load_state_dict(self.kept)
+                saved, took = time.monotonic(), time.monotonic() - began
+        return "patience" if self._out_of_patience(len(self.history)) else "epochs"
 
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint."""
-        progress = {"history": self.history, "best": [self.best.epoch, self.best.bound]}
-        write_checkpoint(folder, self.pair, self.optimizer, self.kept, self.generator, progress)
+    def _stand(self) -> None:
+        """Note in one go what stands now, so that an interruption at any moment finds whole epochs."""
+        state = None if self.folder is None else snapshot(self.pair, self.optimizer, self.generator)
+        self.done = Done(len(self.history), self.best, self.kept, state)
 
-    def resume(self) -> None:
-        """Continue from the checkpoint."""
-        self.kept, progress = read_checkpoint(Path(self.folder or ""), self.pair, self.optimizer, self.generator)
-        self.history, self.best = progress["history"], Best(*progress["best"])
+    def save(self, folder: Path, otherwise: str = "training goes on, and it is tried again") -> None:
+        """Write the checkpoint of the last whole epoch; where that fails, warn, and go on."""
+        if self.done is None or self.done.state is None:
+            return
+        progress = {
+            "history": self.history[: self.done.epochs],
+            "best": [self.done.best.epoch, self.done.best.bound],
+            "judged_since": self.judged_since,
+            "overridden": list(self.overridden),
+        }
+        try:
+            write_checkpoint(folder, self.done.state, self.done.kept, progress, self.identity)
+        except OSError as error:
+            text = f"the checkpoint of epoch {self.done.epochs} is not written ({error.strerror}: {error.filename})"
+            warnings.warn(f"{text}: {otherwise}", UnsavedWarning, stacklevel=2)
+
+    def resume(self, *, override: bool = False) -> None:
+        """Continue from the checkpoint.
+
+        Raises:
+            UserError: it is of another run, unless that is to be overridden.
+        """
+        folder = Path(self.folder or "")
+        found = read_checkpoint(folder)
+        self._refuse_another(found, folder, override)
+        self.kept = restore(found, folder, self.pair, self.optimizer, self.generator)
+        progress = found.progress
+        self.history, self.findings = progress["history"], found.findings
+        self.best = Best(int(progress["best"][0]), float(progress["best"][1]))
+        self.judged_since = int(progress.get("judged_since", 0))
+        if len(self.overridden) > len(progress.get("overridden", ())):
+            # Bounds of other rows, programs or settings are no bounds of these: the best is looked for anew.
+            self.judged_since = len(self.history)
+            self.best, self.kept = Best(len(self.history), self.best.bound), _copy(self.pair)
+        self._stand()
+
+    def _refuse_another(self, found: Checkpoint, folder: Path, override: bool) -> None:
+        before, epochs = tuple(found.progress.get("overridden", ())), len(found.progress["history"])
+        if epochs > self.settings.epochs:
+            raise UserError(
+                f"{folder} is a run of {epochs} epochs already: continue it with epochs of at least {epochs}, "
+                f"got {self.settings.epochs}"
+            )
+        others = differences(found.identity, self.identity)
+        if others and not override:
+            told = "; ".join(others[:4]) + (f"; and {len(others) - 4} more" if len(others) > 4 else "")
+            raise UserError(
+                f"{folder} is of another run: {told}: continue it with what it was, or pass override=True "
+                "(--override), and run.json says so"
+            )
+        self.overridden = before + tuple(f"after epoch {epochs}: {other}" for other in others)
 
     def _epoch(self, epoch: int) -> Record:
         start = time.perf_counter()
@@ -160,7 +247,7 @@ class Loop:
         value = _score(record)
         # While beta is still below its end value the pair is being led there: the last such epoch is kept, no more.
         settled = self._is_settled(record["epoch"])
-        before = self._is_settled(self.best.epoch) and bool(self.kept)
+        before = self._is_settled(self.best.epoch) and bool(self.kept) and self.best.epoch > self.judged_since
         if self.validation is None or not settled or not before or value > _score(self.history[self.best.epoch - 1]):
             self.best = Best(record["epoch"], record["train" if self.validation is None else "validation"])
             self.kept = _copy(self.pair)
