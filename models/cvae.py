@@ -140,7 +140,7 @@ class CVAE(RowModel):
             tensor = torch.as_tensor(value)
             if tuple(tensor.shape) == field.shape:
                 tensor = tensor.expand(n, *field.shape)
-            found[name] = convert(field, Raw(tensor)).to(where)
+            found[name] = convert(field, Raw(tensor, coded=True)).to(where)
         rows = {name: len(value) for name, value in found.items()}
         if len({*rows.values()}) > 1:
             raise UserError(f"CVAE expects one condition of each kind for every row, got {rows} rows")

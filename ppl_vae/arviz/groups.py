@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_vae.arviz.draws import Draws, draw_all
 from ppl_vae.arviz.layouts import Layout, event_names, read_layouts
 from ppl_vae.data import Split, as_split
-from ppl_vae.data.convert import is_table
+from ppl_vae.data.containers import is_table
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.passes import passes
 from ppl_vae.programs.locking import exclusive

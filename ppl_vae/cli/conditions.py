@@ -72,7 +72,7 @@ def _values(field: Field, words: list[str], n: int) -> Tensor:
     if field.shape:
         raise UserError(f"--given {field.name}: this condition has shape {field.shape}, pass it from Python")
     codes: list[Any] = [_code(field, word) for word in words]
-    return convert(field, Raw(torch.tensor(codes)))[torch.arange(n) % len(codes)]
+    return convert(field, Raw(torch.tensor(codes), coded=field.kind == "categorical"))[torch.arange(n) % len(codes)]
 
 
 def _code(field: Field, word: str) -> float:

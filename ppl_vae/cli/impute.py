@@ -89,7 +89,7 @@ def _path(run: Run, data: str | None) -> Path:
 def _imputed(run: Run, rows: Any, draws: int, particles: int, seed: int) -> Imputation:
     import ppl_vae
     from ppl_vae.data import as_split
-    from ppl_vae.data.convert import is_table
+    from ppl_vae.data.containers import is_table
     from ppl_vae.prediction import with_holes
 
     pair = run.pair

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -169,21 +167,10 @@ def file_rows(run: Run, source: Any, name: str, label: str | None, *, asked: boo
 
 def read_source(path: Path) -> Any:
     """What is in a file, unchecked; `as_split` checks it against the schema of the run."""
-    from io import BytesIO
+    from ppl_vae.data import files
 
-    from ppl_vae.data.files import EXTENSIONS
-
-    if not path.is_file() and path.suffix.lower() not in EXTENSIONS and len(path.parts) == 1:
+    if not path.is_file() and path.suffix.lower() not in files.EXTENSIONS and len(path.parts) == 1:
         raise unknown_name("data set", str(path), catalog.table("data"))
     if not path.is_file():
         raise UserError(f"expected a file, found none at {path}: check the path")
-    if path.suffix.lower() not in EXTENSIONS:
-        raise UserError(f"expected a file ending in {', '.join(EXTENSIONS)}, got {path}: convert it")
-    if not (content := path.read_bytes()):
-        raise UserError(f"expected rows, got the empty file {path}: write it again")
-    try:
-        return EXTENSIONS[path.suffix.lower()](BytesIO(content), path)
-    except UserError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {path} ({' '.join(str(error).split())[:200]}): write it again") from error
+    return files.read_source(path)

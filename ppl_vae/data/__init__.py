@@ -50,16 +50,22 @@ def load(
     fields: Mapping[str, str | Sequence[str]] | None = None,
     labels: int | None = None,
     outliers: str | int | Sequence[str | int] | None = None,
+    separator: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+    missing_marks: Sequence[str] | None = None,
 ) -> Data:
     """Rows to train, validate and test on, with a schema: from a name, a file, an array or a table.
 
     Floats are kept as float32 (float64 tensors as they are), categories as int64; missing is NaN or -1.
 
     Args:
-        source: a name (`ppl_vae.data.names`); a path (.npz .npy .csv .parquet); an array `[row, ...]`, tensor
-            or DataFrame; a dict of arrays by field name; `Data` is returned as it is. A DataFrame whose columns are
-            all bool, all integers or all floats is one field x; of any other every column is a field of its own,
-            strings being categories.
+        source: a name (`ppl_vae.data.names`); a path (.npz .npy .csv .tsv .jsonl .parquet, .csv.gz); an array
+            `[row, ...]`, tensor or table (pandas, polars, Arrow); a dict of arrays by field name; a pair (X, y);
+            sparse matrices, AnnData, bunches, data sets of torch; `Data` is returned as it is. A table whose columns
+            are all bool, all integers or all floats is one field x; of any other every column is a field of its own,
+            strings being categories and dates numbers of days or seconds. Columns that float32 would not hold are
+            centred first (`Field.origin`). Integers of a tensor stay int64, but for field x.
         seed: of the split of arrays and files; named sets have one fixed split, whatever the seed.
         binarise: grey levels of x in [0, 1] to 0 and 1: "dynamic" draws train anew at every use, "static"
             once, "none" keeps them. Validation and test are drawn once, with numpy seed 777. The default is
@@ -77,6 +83,9 @@ def load(
             and those of validation and test, are -1 for every program and kept in `split.hidden` for scoring.
         outliers: hold this category of y out, or these: its rows leave train and validation and stay in test, where
             `test.outliers` tells them apart; the labels of test are kept in `test.hidden`.
+        separator, decimal, encoding: of a text file, where looking at it does not tell; decimal is "." or ",".
+        missing_marks: words that mean a missing entry, such as "?"; of a text file, columns of numbers know the usual
+            ones (NA, NaN, None, ...), which are refused among names unless this says what they mean ([]: names).
 
     Raises:
         UserError: whatever is wrong with the rows or options, in one line with the remedy.
@@ -101,7 +110,23 @@ def load(
                 )
         return source
     apart = None if outliers is None else listed(outliers)
-    options = Options(seed, binarise, label, columns, missing, test, validation, kinds, fields, labels, apart)
+    options = Options(
+        seed,
+        binarise,
+        label,
+        columns,
+        missing,
+        test,
+        validation,
+        kinds,
+        fields,
+        labels,
+        apart,
+        separator=separator,
+        decimal=decimal,
+        encoding=encoding,
+        missing_marks=missing_marks,
+    )
     data = _read(source, options, root)
     data = data if apart is None else hold_out(data, apart)
     return data if labels is None else hide_labels(data, labels, seed)

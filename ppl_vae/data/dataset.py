@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ppl_vae.data.convert import Raw, convert, guess, is_table, raw_fields
+from ppl_vae.data.containers import Labelled, is_table, opened
+from ppl_vae.data.convert import Raw, convert, guess
 from ppl_vae.data.schema import Field, Schema
+from ppl_vae.data.tables import column_name, raw_fields
 from ppl_vae.errors import UserError, unknown_name
 
 __all__ = ["SPLITS", "Data", "Split", "as_split", "assemble", "columns_of", "count_rows"]
@@ -246,11 +248,11 @@ pass rows on the scale of the training data, or choose a kind that fits (real, p
         return data if data.is_one_unit or schema is None or schema == data.schema else _conform(data, schema)
     if isinstance(data, (str, Path)):
         raise UserError(f"expected rows, got the name {str(data)!r}: pass ppl_vae.load({str(data)!r})")
-    raws = _raws(data, schema)
+    raws = _raws(opened(data), schema)
     tensors, fields = {}, []
     for name, raw in raws.items():
         if schema is None:
-            found, tensors[name] = guess(name, raw, label=name == "y")
+            found, tensors[name] = guess(name, raw, label=by_name(name, raw), own=True)
         else:
             found = schema[name]
             tensors[name] = convert(found, raw)
@@ -283,8 +285,29 @@ def _conform(split: Split, schema: Schema) -> Split:
             )
         # what is stored in a drawn field is a probability, not a value of its kind
         target = replace(theirs, kind="unit") if ours.name in split.draws else theirs
-        tensors[ours.name] = convert(target, Raw(split[ours.name]))
+        tensors[ours.name] = convert(target, Raw(_recoded(split[ours.name], ours, theirs), coded=True))
     return replace(split, schema=Schema(tuple(_present(schema, tensors))), fields=tensors)
+
+
+def _recoded(values: Tensor, ours: Field, theirs: Field) -> Tensor:
+    """Stored values of one field as another field would store them: other codes of categories, another origin."""
+    if ours.kind == "categorical" and not ours.shape and ours.names and theirs.names and ours.names != theirs.names:
+        unknown = [word for word in ours.names if word not in theirs.names]
+        if unknown:
+            raise unknown_name(f"category of field {ours.name!r}", unknown[0], theirs.names)
+        codes = torch.tensor([*(theirs.names.index(word) for word in ours.names), -1], device=values.device)
+        return codes[values]
+    if ours.unit != theirs.unit:
+        raise UserError(f"field {ours.name!r} expects {theirs.unit or 'no unit'}, got {ours.unit or 'no unit'}")
+    if ours.origin != theirs.origin:
+        mine, other = (values.new_tensor(f.origin or (0.0,), dtype=torch.float64) for f in (ours, theirs))
+        return (values.double() + (mine - other).reshape(ours.shape if ours.shape else ())).to(values.dtype)
+    return values
+
+
+def by_name(name: str, raw: Raw) -> bool:
+    """Whether a field is a label for its name y alone: a tensor of floats is a response."""
+    return name == "y" and not (isinstance(raw.values, Tensor) and raw.values.is_floating_point())
 
 
 def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:
@@ -299,16 +322,19 @@ def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:
 
 
 def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
+    if isinstance(data, Labelled) and schema is not None:
+        data = data.table.rename(columns={data.label: "y"}) if "y" in schema else data.table
+    kinds = {} if schema is None else {field.name: field.kind for field in schema}
     if schema is None or not is_table(data):
-        return raw_fields(data)
-    there = {str(c) for c in data.columns}
+        return raw_fields(data, kinds=kinds)
+    there = {column_name(c) for c in data.columns}
     fields = {f.name: columns_of(f) for f in schema if f.name != "y"}
     fields = {name: c for name, c in fields.items() if not isinstance(c, str) or c in there}
     used = {c for columns in fields.values() for c in ([columns] if isinstance(columns, str) else columns)}
     label = "y" if "y" in schema and "y" in there - used else None
     if "x" in fields and not fields["x"]:  # x came as an array, whose columns have no names
-        return raw_fields(data, label=label, apart=False)
-    return raw_fields(data, label=label, fields=fields)
+        return raw_fields(data, label=label, apart=False, kinds=kinds)
+    return raw_fields(data, label=label, fields=fields, kinds=kinds)
 
 
 def columns_of(field: Field) -> str | tuple[str, ...]:

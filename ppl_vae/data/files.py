@@ -1,10 +1,11 @@
-"""Data sets from memory and from files: arrays, DataFrames, .npy .npz .csv .parquet, split by a seed."""
+"""Data sets from memory and from files: arrays, tables, .npy .npz .csv .tsv .jsonl .parquet, split by a seed."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 import numbers
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.convert import guess, raw_fields, refuse_missing
-from ppl_vae.data.dataset import SPLITS, Data, assemble, count_rows
+from ppl_vae.data.convert import guess, refuse_missing
+from ppl_vae.data.dataset import SPLITS, Data, assemble, by_name, count_rows
 from ppl_vae.data.schema import KINDS, Schema
+from ppl_vae.data.tables import column_name, raw_fields
+from ppl_vae.data.text import TextForm, read_text
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["BINARISE", "EXTENSIONS", "Options", "binarised", "from_arrays", "from_path"]
+__all__ = ["BINARISE", "EXTENSIONS", "Options", "binarised", "contents", "from_arrays", "from_path", "read_source"]
 
 BINARISE = ("dynamic", "static", "none")
 # numpy seed of the one fixed draw of validation and test rows (Norouzi et al. 2020, arXiv 2004.04795)
@@ -44,6 +47,10 @@ class Options:
     fields: Mapping[str, str | Sequence[str]] | None = None
     labels: int | None = None
     outliers: Sequence[str] | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    missing_marks: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, numbers.Integral) or self.seed < 0:
@@ -56,20 +63,31 @@ class Options:
             raise UserError(f"labels expects the number of training rows that keep theirs, got {self.labels!r}")
         if isinstance(self.columns, str):
             object.__setattr__(self, "columns", [self.columns])
+        if isinstance(self.label, tuple):
+            object.__setattr__(self, "label", column_name(self.label))
+        if self.columns is not None:
+            object.__setattr__(self, "columns", [column_name(c) for c in self.columns])
+        object.__setattr__(self, "missing_marks", self.form.missing_marks)
         for kind in (self.kinds or {}).values():
             if kind not in KINDS:
                 raise unknown_name("kind", kind, KINDS)
 
+    @property
+    def form(self) -> TextForm:
+        """How a text file is written."""
+        return TextForm(self.separator, self.decimal, self.encoding, self.missing_marks)
+
     def to_json(self) -> dict[str, Any]:
         """What differs from the defaults, and the seed, as plain JSON values."""
-        json = {name: value for name, value in asdict(self).items() if value != getattr(Options, name)}
+        plain = {name: value for name, value in asdict(self).items() if value != getattr(Options, name)}
         if self.columns is not None:
-            json["columns"] = list(self.columns)
-        if self.outliers is not None:
-            json["outliers"] = list(self.outliers)
+            plain["columns"] = list(self.columns)
+        for name in ("outliers", "missing_marks"):
+            if getattr(self, name) is not None:
+                plain[name] = list(getattr(self, name))
         if self.fields is not None:
-            json["fields"] = {n: c if isinstance(c, str) else list(c) for n, c in self.fields.items()}
-        return {**json, "seed": int(self.seed)}
+            plain["fields"] = {n: c if isinstance(c, str) else list(c) for n, c in self.fields.items()}
+        return {**plain, "seed": int(self.seed)}
 
 
 def from_arrays(source: Any, options: Options, name: str = "array", origin: dict[str, Any] | None = None) -> Data:
@@ -77,13 +95,24 @@ def from_arrays(source: Any, options: Options, name: str = "array", origin: dict
     kinds = options.kinds or {}
     # A kind for a single column says that the columns are fields of their own.
     apart = True if set(kinds) - {"x", "y"} else None
-    raws = raw_fields(source, options.label, options.columns, apart=apart, fields=options.fields)
+    raws = raw_fields(
+        source,
+        options.label,
+        options.columns,
+        apart=apart,
+        fields=options.fields,
+        kinds=kinds,
+        form=options.form,
+    )
     for key in kinds:
         if key not in raws:
             raise unknown_name("field", key, raws)
     fields, tensors = [], {}
     for key, raw in raws.items():
-        found, tensors[key] = guess(key, raw, kind=kinds.get(key), label=key in ("y", options.label))
+        said = key == options.label or (key == "y" and options.label is not None)
+        found, tensors[key] = guess(key, raw, kind=kinds.get(key), label=said or by_name(key, raw))
+        if key == "x" and options.binarise in ("dynamic", "static") and found.kind == "real" and "x" not in kinds:
+            found, tensors[key] = guess(key, raw, kind="unit") if _is_grey(tensors[key]) else (found, tensors[key])
         if options.missing == "refuse":
             refuse_missing(found, tensors[key])
         fields.append(found)
@@ -98,6 +127,11 @@ def from_arrays(source: Any, options: Options, name: str = "array", origin: dict
         parts = {split: {**part, "x": drawn[split]} for split, part in parts.items()}
         schema = Schema(tuple(replace(f, kind="binary") if f.name == "x" else f for f in fields))
     return assemble(name, schema, parts, draws, origin or {"name": name})
+
+
+def _is_grey(values: Tensor) -> bool:
+    """Whether all lie in [0, 1]: to be binarised is a reason for them to."""
+    return bool((((values >= 0) & (values <= 1)) | values.isnan()).all())
 
 
 def _check_grey(schema: Schema) -> None:
@@ -160,20 +194,8 @@ def from_path(path: str | Path, options: Options) -> Data:
         raise UserError(f"expected a file, found nothing at {path}: check the path")
     if path.is_dir():
         raise UserError(f"expected a file, got the folder {path}: pass one of its files")
-    reader = EXTENSIONS.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(f"expected a file ending in {', '.join(EXTENSIONS)}, got {path}: convert it")
-    try:
-        content = path.read_bytes()
-        if not content:
-            raise UserError(f"expected rows, got the empty file {path}: write it again")
-        source = reader(BytesIO(content), path)
-    except UserError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as problem:
-        why = " ".join(str(problem).split())[:200]
-        hint = "save numbers, not objects" if "pickle" in why else "write it again"
-        raise UserError(f"cannot read {path} as {path.suffix.lower()} ({why}): {hint}") from problem
+    content = _content(path)
+    source = contents(content, path, options.form)
     origin = {
         "path": str(path.resolve()),
         "options": options.to_json(),
@@ -185,8 +207,41 @@ def from_path(path: str | Path, options: Options) -> Data:
         raise UserError(f"{path}: {problem}") from problem
 
 
-def _numpy(file: BytesIO, path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    loaded = np.load(file, allow_pickle=False)
+def read_source(path: Path, form: TextForm | None = None) -> Any:
+    """What is in a file, unchecked: a table, a dict of arrays or an array; `as_split` checks it against a schema."""
+    return contents(_content(path), path, form or TextForm())
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix.lower() not in EXTENSIONS:
+        raise UserError(f"expected a file ending in {', '.join(EXTENSIONS)}, got {path}: convert it")
+    try:
+        content = path.read_bytes()
+    except OSError as problem:
+        raise UserError(f"cannot read {path} ({problem}): check the path") from problem
+    if not content:
+        raise UserError(f"expected rows, got the empty file {path}: write it again")
+    return content
+
+
+def contents(content: bytes, path: Path, form: TextForm) -> Any:
+    """What the bytes of a file with this name hold.
+
+    Raises:
+        UserError: if they are damaged or of another format.
+    """
+    try:
+        return EXTENSIONS[path.suffix.lower()](content, path, form)
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as problem:
+        why = " ".join(str(problem).split())[:200]
+        hint = "save numbers, not objects" if "pickle" in why else "write it again"
+        raise UserError(f"cannot read {path} as {path.suffix.lower()} ({why}): {hint}") from problem
+
+
+def _numpy(content: bytes, path: Path, form: TextForm) -> np.ndarray | dict[str, np.ndarray]:
+    loaded = np.load(BytesIO(content), allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return loaded
     with loaded as archive:
@@ -195,48 +250,38 @@ def _numpy(file: BytesIO, path: Path) -> np.ndarray | dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
-def _csv(file: BytesIO, path: Path) -> Any:
+def _parquet(content: bytes, path: Path, form: TextForm) -> Any:
     import pandas
 
-    with warnings.catch_warnings():
-        # pandas only warns before it cuts off cells for which the header has no name
-        warnings.simplefilter("error", pandas.errors.ParserWarning)
-        try:
-            frame = pandas.read_csv(file, index_col=False, low_memory=False)
-        except pandas.errors.ParserWarning as problem:
-            raise UserError(f"{path} has rows with more cells than its header: name every column") from problem
-    columns = [str(c) for c in frame.columns]
-    if any(c.startswith("Unnamed: ") for c in columns):
-        raise UserError(f"{path} has a column without a name (an index?): write it without, or name it")
-    if _looks_like_values(columns):
-        raise UserError(f"{path} starts with numbers ({', '.join(columns[:3])}): put column names in the first line")
-    return _with_rows(frame, path)
-
-
-def _looks_like_values(columns: list[str]) -> bool:
-    """Whether a header is probably the first row; columns numbered from 0 or 1 are honest names."""
-    try:
-        numbers_ = [float(c) for c in columns]
-    except ValueError:
-        return False
-    return all(numbers_ != [float(start + i) for i in range(len(columns))] for start in (0, 1))
-
-
-def _parquet(file: BytesIO, path: Path) -> Any:
-    import pandas
-
-    return _with_rows(pandas.read_parquet(file), path)
-
-
-def _with_rows(frame: Any, path: Path) -> Any:
+    frame = pandas.read_parquet(BytesIO(content))
     if not len(frame):
         raise UserError(f"expected rows, got none in {path}: write it again")
     return frame
 
 
-EXTENSIONS: dict[str, Callable[[BytesIO, Path], Any]] = {
+def _json_lines(content: bytes, path: Path, form: TextForm) -> Any:
+    """One JSON object a line: nested objects are columns with points in their names."""
+    import pandas
+
+    records = [json.loads(line) for line in content.decode(form.encoding or "utf-8-sig").splitlines() if line.strip()]
+    if not records or not all(isinstance(record, dict) for record in records):
+        raise UserError(f"expected one JSON object a line in {path}: write rows as {{'name': value, ...}}")
+    return pandas.json_normalize(records)
+
+
+def _gzip(content: bytes, path: Path, form: TextForm) -> Any:
+    inner = path.with_suffix("")
+    if inner.suffix.lower() not in EXTENSIONS or inner.suffix.lower() == ".gz":
+        raise UserError(f"expected a compressed file such as .csv.gz, got {path}: decompress it, or rename it")
+    return contents(gzip.decompress(content), inner, form)
+
+
+EXTENSIONS: dict[str, Callable[[bytes, Path, TextForm], Any]] = {
     ".npz": _numpy,
     ".npy": _numpy,
-    ".csv": _csv,
+    ".csv": read_text,
     ".parquet": _parquet,
+    ".tsv": read_text,
+    ".jsonl": _json_lines,
+    ".gz": _gzip,
 }

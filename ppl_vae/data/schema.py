@@ -28,6 +28,9 @@ class Field:
         missing: whether some entry is missing (NaN in floats, -1 in categories).
         names: column names of a table, or category names of a label; may be empty.
         ordered: whether categories come in an order, as of a rating.
+        origin: what was subtracted from each entry (in float64, before it became float32), () for nothing.
+        unit: of numbers that came as dates or durations, such as "days since 2024-01-01".
+        top: the largest possible value of a count, where it is known: 255 of bytes.
 
     Raises:
         UserError: unknown kind, negative shape, or a categorical field without cardinality.
@@ -45,6 +48,9 @@ class Field:
     missing: bool = False
     names: tuple[str, ...] = ()
     ordered: bool = False
+    origin: tuple[float, ...] = ()
+    unit: str = ""
+    top: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -52,6 +58,7 @@ class Field:
         # JSON and torch.Size bring lists and subclasses; equality of schemas needs plain tuples
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "names", tuple(str(n) for n in self.names))
+        object.__setattr__(self, "origin", tuple(float(n) for n in self.origin))
         if any(n < 1 for n in self.shape):
             raise UserError(f"field {self.name!r} expects a shape of positive sizes, got {self.shape}")
         if self.kind == "categorical" and (self.cardinality is None or self.cardinality < 1):
@@ -75,6 +82,8 @@ class Field:
         """Where one entry of this field lives, as a constraint of torch.distributions."""
         if self.kind == "categorical":
             return constraints.integer_interval(0, (self.cardinality or 1) - 1)
+        if self.top is not None:
+            return constraints.integer_interval(0, self.top)
         return {
             "binary": constraints.boolean,
             "unit": constraints.unit_interval,
@@ -85,7 +94,8 @@ class Field:
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values; `from_json` is its inverse."""
-        return {**asdict(self), "shape": list(self.shape), "names": list(self.names)}
+        lists = {"shape": list(self.shape), "names": list(self.names), "origin": list(self.origin)}
+        return {**asdict(self), **lists}
 
     @classmethod
     def from_json(cls, json: dict[str, Any]) -> Field:
@@ -95,7 +105,9 @@ class Field:
     def __str__(self) -> str:
         kind = f"categorical({self.cardinality})" if self.kind == "categorical" else self.kind
         shape = " " + " x ".join(map(str, self.shape)) if self.shape else ""
-        return f"{self.name}: {kind}{shape}{', some missing' if self.missing else ''}"
+        unit = f" ({self.unit})" if self.unit else ""
+        unit += f" minus {', '.join(f'{o:.15g}' for o in self.origin)}" if self.origin else ""
+        return f"{self.name}: {kind}{shape}{unit}{', some missing' if self.missing else ''}"
 
 
 @dataclass(frozen=True)

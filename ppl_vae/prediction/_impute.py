@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.data import Schema, Split, as_split
-from ppl_vae.data.convert import is_table, missing_in
+from ppl_vae.data.containers import is_table
+from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, Field, Schema, Split, as_split
-from ppl_vae.data.convert import Raw, guess, is_table
+from ppl_vae.data.containers import is_table
+from ppl_vae.data.convert import Raw, guess
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns
 
