@@ -31,7 +31,11 @@ def fit(
         str | None, typer.Option(help="p(z): NAME, or as mixture:components=50.", show_default="the model's own")
     ] = None,
     likelihood: Annotated[
-        str | None, typer.Option(help="p(x | z), by name.", show_default="what fits the data")
+        str | None,
+        typer.Option(
+            help="p(x | z): NAME, or for columns of a table as age=normal,income=log_normal.",
+            show_default="what fits the data",
+        ),
     ] = None,
     bound: Annotated[
         str, typer.Option(help="What is maximised: NAME, or as iwae:particles=16; trace_elbo is Pyro's own.")
@@ -39,7 +43,9 @@ def fit(
     particles: Annotated[
         int | None, typer.Option(help="Draws per row of the bound.", show_default="the bound's own")
     ] = None,
-    data: Annotated[str, typer.Option(help="A data set, or a .npz .npy .csv .parquet file.")] = "digits",
+    data: Annotated[
+        str, typer.Option(help="A data set, or a .csv .tsv .jsonl .parquet .npz .npy file (.csv.gz too).")
+    ] = "digits",
     label: o.LabelOption = None,
     labels: o.LabelsOption = None,
     outliers: o.OutliersOption = None,
@@ -47,6 +53,10 @@ def fit(
     field: o.FieldsOption = None,
     kind: o.KindsOption = None,
     missing: o.MissingOption = "refuse",
+    missing_marks: o.MarksOption = None,
+    separator: o.SeparatorOption = None,
+    decimal: o.DecimalOption = None,
+    encoding: o.EncodingOption = None,
     binarise: Annotated[
         str | None,
         typer.Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
-from ppl_vae.cli.inputs import file_rows, open_words, read_source
+from ppl_vae.cli.inputs import file_rows, open_words, read_source, text_form
 from ppl_vae.cli.output import array_bytes, check_target, say
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_whole
@@ -59,19 +60,21 @@ def impute(
     check_target(out, run / "imputed", (*TABLES, ".npz"))
     opened = open_words(run, model, guide, device)
     path = _path(opened, data)
-    is_table = path.suffix.lower() in TABLES
-    usual = run / f"imputed{path.suffix.lower() if is_table else '.npz'}"
+    form = text_form(opened)
+    source = read_source(path, form)
+    is_table = hasattr(source, "columns")
+    ending = path.suffix.lower() if path.suffix.lower() in TABLES else ".csv"
+    usual = run / f"imputed{ending if is_table else '.npz'}"
     target = check_target(out, usual, TABLES if is_table else (".npz",))
     beside = target.with_stem(f"{target.stem}-draws")
     if draws and is_table:
         check_target(None if out is None else beside, beside, TABLES)
     label = label or opened.info["data"]["source"].get("options", {}).get("label")
-    source = read_source(path)
     if draws and is_table and "draw" in source.columns:
         raise UserError("column 'draw' has the name of the column that numbers the draws: rename it")
     found = _imputed(opened, file_rows(opened, source, str(path), label), draws, particles, seed)
     if is_table:
-        table = _Table(path, source, found, {"y": label} if label else {})
+        table = _Table(path, form, source, found, {"y": label} if label else {})
         written = [table.write(target, None)] + ([table.write(beside, range(draws))] if draws else [])
     else:
         written = [_write_arrays(target, source, found, draws)]
@@ -132,12 +135,12 @@ def _write_arrays(out: Path, source: Any, found: Imputation, draws: int) -> Path
 class _Table:
     """A table from a file, and what was found for its holes; cells that are not filled stay as they are spelled."""
 
-    def __init__(self, path: Path, frame: Any, found: Imputation, names: Mapping[str, str]) -> None:
-        import pandas
+    def __init__(self, path: Path, form: Any, frame: Any, found: Imputation, names: Mapping[str, str]) -> None:
+        from ppl_vae.data.files import spelled
 
-        self.found, self.names, self.frame = found, names, frame.astype(object)
-        if path.suffix.lower() == ".csv":
-            self.frame = pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+        self.found, self.names, self.frame, self.separator = found, names, frame.astype(object), ","
+        if (text := spelled(path, form)) is not None:
+            self.frame, self.separator = text
         self.parsed = frame
 
     def write(self, out: Path, draws: range | None) -> Path:
@@ -153,7 +156,7 @@ class _Table:
             table = pandas.concat([t.assign(draw=d)[["draw", *t.columns]] for d, t in zip(draws, tables, strict=True)])
         content = io.BytesIO()
         if out.suffix.lower() == ".csv":
-            table.to_csv(content, index=False, lineterminator="\n")
+            table.to_csv(content, index=False, lineterminator="\n", sep=self.separator)
         else:
             table.infer_objects().to_parquet(content, index=False)
         return write_new(out, content.getvalue())
@@ -181,7 +184,9 @@ def _spelled(field: Any, values: Tensor, gaps: list[bool], cells: list[Any]) -> 
     words = in_words(field, values)
     if not any(gaps):
         return cells
-    known = {}
+    known: dict[Any, Any] = {}
+    if any(isinstance(c, str) and re.fullmatch(r"[-+]?[\d.]*,\d+", c) for c in cells):  # a file with decimal commas
+        words = [str(word).replace(".", ",") for word in words]
     if field.kind in ("binary", "count", "categorical"):
         known = {word: cell for word, cell, gap in zip(words, cells, gaps, strict=True) if not gap}
         if known and all(isinstance(cell, str) and cell.endswith(".0") for cell in known.values()):

@@ -139,7 +139,7 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
         raise UserError("of a file all rows are taken: leave --split out, or --data for the run's own")
     path = Path(words.data or "").expanduser()
     label = words.label or run.info["data"]["source"].get("options", {}).get("label")
-    rows = file_rows(run, read_source(path), str(words.data), label, asked=words.label is not None)
+    rows = file_rows(run, read_source(path, text_form(run)), str(words.data), label, asked=words.label is not None)
     return as_split(rows, schema=run.schema), path.name
 
 
@@ -165,7 +165,15 @@ def file_rows(run: Run, source: Any, name: str, label: str | None, *, asked: boo
     return source
 
 
-def read_source(path: Path) -> Any:
+def text_form(run: Run) -> Any:
+    """How the text file was written that the run was trained on: other rows are taken to be written alike."""
+    from ppl_vae.data.text import TextForm
+
+    said = run.info["data"]["source"].get("options", {})
+    return TextForm(**{n: said[n] for n in ("separator", "decimal", "encoding", "missing_marks") if n in said})
+
+
+def read_source(path: Path, form: Any = None) -> Any:
     """What is in a file, unchecked; `as_split` checks it against the schema of the run."""
     from ppl_vae.data import files
 
@@ -173,4 +181,4 @@ def read_source(path: Path) -> Any:
         raise unknown_name("data set", str(path), catalog.table("data"))
     if not path.is_file():
         raise UserError(f"expected a file, found none at {path}: check the path")
-    return files.read_source(path)
+    return files.read_source(path, form)

@@ -74,6 +74,23 @@ OtherData = Annotated[
     typer.Option(help="Other rows: a data set by name or a file.", show_default="the data of the run"),
 ]
 MissingOption = Annotated[str, typer.Option(metavar="refuse|allow", help="What to do with NaN entries of a file.")]
+MarksOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Words of a file for missing entries, beside empty cells; an empty text for none.",
+        show_default="NA, NaN, None and the like among numbers",
+    ),
+]
+SeparatorOption = Annotated[
+    str | None, typer.Option(metavar="MARK", help="Between the cells of a text file.", show_default="found")
+]
+DecimalOption = Annotated[
+    str | None, typer.Option(metavar=".|,", help="The decimal mark of a text file.", show_default="found")
+]
+EncodingOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a text file, such as latin-1.", show_default="utf-8")
+]
 SplitName = Annotated[
     str | None,
     typer.Option(

@@ -175,6 +175,14 @@ def _table(site: str, field: Field, drawn: Mapping[str, Tensor]) -> dict[str, li
     x = drawn[site]
     if field.shape == () and field.kind == "categorical" and field.names and not x.is_floating_point():
         return {site: [field.names[i] for i in x.tolist()]}
+    if field.unit and field.shape == ():
+        from ppl_vae.data.frames import in_words
+
+        return {site: in_words(field, x)}
+    if field.origin:
+        from ppl_vae.data.frames import restored
+
+        x = restored(field, x)
     flat = x.reshape(len(x), -1)
     names = [site] if field.shape == () and site != "x" else column_names(site, flat.shape[1], field.names)
     return dict(zip(names, flat.T.tolist(), strict=True))

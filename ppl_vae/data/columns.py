@@ -164,12 +164,12 @@ def _text(name: str, cells: list[str | None], kind: str | None, label: bool, for
     if marked:
         cells = [None if cell in (form.missing_marks or ()) else cell for cell in cells]
     rows = [(row, cell) for row, cell in enumerate(cells) if cell is not None]
+    looks = {cell: _look(cell) for _, cell in rows}
+    if kind in (None, "real") and rows and all(looks[cell] == "iso" for _, cell in rows):
+        return Raw(_dates(name, cells))
     if kind in NUMERIC and rows:
         return Raw(_parsed(name, cells, form.decimal))
-    looks = {cell: _look(cell) for _, cell in rows}
     if kind is None and rows:
-        if all(looks[cell] == "iso" for _, cell in rows):
-            return Raw(_dates(name, cells))
         if (form.decimal or marked) and all(looks[c] and number(c, form.decimal) is not None for _, c in rows):
             return Raw(_parsed(name, cells, form.decimal))
         _refuse_doubt(name, rows, looks, label)

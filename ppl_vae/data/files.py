@@ -22,10 +22,20 @@ from ppl_vae.data.convert import guess, refuse_missing
 from ppl_vae.data.dataset import SPLITS, Data, assemble, by_name, count_rows
 from ppl_vae.data.schema import KINDS, Schema
 from ppl_vae.data.tables import column_name, raw_fields
-from ppl_vae.data.text import TextForm, read_text
+from ppl_vae.data.text import TextForm, read_cells, read_text
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["BINARISE", "EXTENSIONS", "Options", "binarised", "contents", "from_arrays", "from_path", "read_source"]
+__all__ = [
+    "BINARISE",
+    "EXTENSIONS",
+    "Options",
+    "binarised",
+    "contents",
+    "from_arrays",
+    "from_path",
+    "read_source",
+    "spelled",
+]
 
 BINARISE = ("dynamic", "static", "none")
 # numpy seed of the one fixed draw of validation and test rows (Norouzi et al. 2020, arXiv 2004.04795)
@@ -210,6 +220,14 @@ def from_path(path: str | Path, options: Options) -> Data:
 def read_source(path: Path, form: TextForm | None = None) -> Any:
     """What is in a file, unchecked: a table, a dict of arrays or an array; `as_split` checks it against a schema."""
     return contents(_content(path), path, form or TextForm())
+
+
+def spelled(path: Path, form: TextForm | None = None) -> tuple[Any, str] | None:
+    """The cells of a text file as they are spelled, and what separates them; None if it is no such file."""
+    content = _content(path)
+    if path.suffix.lower() == ".gz":
+        content, path = gzip.decompress(content), path.with_suffix("")
+    return read_cells(content, path, form or TextForm()) if EXTENSIONS.get(path.suffix.lower()) is read_text else None
 
 
 def _content(path: Path) -> bytes:

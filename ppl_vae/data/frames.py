@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ppl_vae.data import Field, Schema
 from ppl_vae.data.dataset import columns_of
+from ppl_vae.data.precision import as_dates
+from ppl_vae.data.tables import column_name
 from ppl_vae.errors import UserError
 
-__all__ = ["columns_with", "filled_frame", "in_words"]
+__all__ = ["columns_with", "filled_frame", "in_words", "restored"]
+
+
+def restored(field: Field, values: Tensor) -> Tensor:
+    """Stored entries [row, *shape] as they came: what was subtracted from a field is added again, in float64.
+
+    Example:
+        >>> import torch
+        >>> restored(Field("t", "real", origin=(1.7e9,)), torch.tensor([5.0])).tolist()
+        [1700000005.0]
+    """
+    if not field.origin:
+        return values
+    return values.double() + values.new_tensor(field.origin, dtype=torch.float64).reshape(field.shape)
 
 
 def in_words(field: Field, values: Tensor) -> list[Any]:
     """Entries of a field as a table holds them: names of categories, whole numbers, floats without float32's tail.
+
+    Numbers that were dates are dates again (durations too), in ISO 8601.
 
     Example:
         >>> import torch
@@ -30,8 +49,22 @@ torch.tensor([1]))
         whole = [int(v) for v in values.double().round().tolist()]
         names = field.names if field.kind == "categorical" else ()
         return [names[v] for v in whole] if names else whole
+    if field.origin:
+        return restored(field, values).tolist()
     array = values.detach().cpu().numpy()
+    times = as_dates(array.astype("float64"), field.unit)
+    if times is not None:
+        return _spelled(times, field.unit)
     return [float(str(v)) if array.dtype == np.float32 else float(v) for v in array]
+
+
+def _spelled(times: np.ndarray, unit: str) -> list[Any]:
+    """Dates by the day where the unit is days, else to the second; durations as pandas writes them."""
+    if times.dtype.kind == "m":
+        import pandas
+
+        return [str(t) for t in pandas.to_timedelta(times)]
+    return np.datetime_as_string(times, unit="D" if unit.startswith("days") else "s").tolist()
 
 
 def columns_with(schema: Schema, rows: Mapping[str, Tensor]) -> dict[str, tuple[Field, Tensor]]:
@@ -53,7 +86,8 @@ def columns_with(schema: Schema, rows: Mapping[str, Tensor]) -> dict[str, tuple[
             found[names] = (field, values)
             continue
         for i in range(field.size):
-            found[names[i] if names else f"{field.name}_{i}"] = (field, values[:, i])
+            one = replace(field, shape=(), names=(), origin=field.origin[i : i + 1])
+            found[names[i] if names else f"{field.name}_{i}"] = (one, values[:, i])
     return found
 
 
@@ -65,13 +99,15 @@ def filled_frame(schema: Schema, rows: Mapping[str, Tensor], mask: Mapping[str, 
     if source is None:
         return pandas.DataFrame({name: in_words(field, values) for name, (field, values) in columns.items()})
     frame = source.copy()
-    place = {str(c): i for i, c in enumerate(frame.columns)}
+    place = {column_name(c): i for i, c in enumerate(frame.columns)}
     for name, (field, values) in columns.items():
         gaps = holes[name][1].cpu().numpy()
         if gaps.any():
             column = frame.iloc[:, place[name]].copy()
             words = in_words(field, values[holes[name][1]])
             truths = column.dtype.kind == "O" and any(isinstance(v, bool | np.bool_) for v in column)
+            if column.dtype.kind in "Mm":
+                words = pandas.Series(words).astype(column.dtype).tolist()
             column.iloc[gaps] = [bool(w) for w in words] if truths else words
             frame.isetitem(place[name], column)
     return frame

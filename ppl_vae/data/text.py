@@ -13,7 +13,7 @@ from typing import Any
 
 from ppl_vae.errors import UserError
 
-__all__ = ["USUAL", "Doubtful", "TextForm", "number", "read_text"]
+__all__ = ["USUAL", "Doubtful", "TextForm", "number", "read_cells", "read_text"]
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 MISSING = (
@@ -88,17 +88,25 @@ def read_text(content: bytes, path: Path, form: TextForm) -> Any:
     Raises:
         UserError: for an encoding, separator or header that is not understood, with the option that settles it.
     """
-    text, separator = _without_preamble(_decoded(content, path, form), form.separator)
-    if not text.strip():
-        raise UserError(f"expected rows, got none in {path}: write it again")
-    separator = separator or _separator(text, path)
-    frame = _cells(text, separator, path)
+    frame, separator = read_cells(content, path, form)
     decimal = form.decimal or (_decimal(frame) if separator != "," else None)
-    if not len(frame):
-        raise UserError(f"expected rows, got none in {path}: write it again")
     import pandas
 
     return pandas.DataFrame({name: _typed(frame[name], form, decimal) for name in frame.columns})
+
+
+def read_cells(content: bytes, path: Path, form: TextForm) -> tuple[Any, str]:
+    """The cells of a text file as they are spelled, under the names of its header, and what separates them.
+
+    Raises:
+        UserError: for an encoding, separator or header that is not understood, and for a file without rows.
+    """
+    text, separator = _without_preamble(_decoded(content, path, form), form.separator)
+    separator = separator or _separator(text, path) if text.strip() else ","
+    frame = _cells(text, separator, path) if text.strip() else []
+    if not len(frame):
+        raise UserError(f"expected rows, got none in {path}: write it again")
+    return frame, separator
 
 
 def _decoded(content: bytes, path: Path, form: TextForm) -> str:
@@ -219,11 +227,12 @@ def _typed(column: Any, form: TextForm, decimal: str | None) -> Any:
     seen = column[~gone]
     if not len(seen):
         return pandas.Series(float("nan"), index=column.index)
-    if decimal is not None:
+    coded = seen.str.match(r"[+-]?0\d").any()  # digits that begin with 0 are no numbers
+    if decimal is not None and not coded and not seen.str.fullmatch(r"[+-]?\d+").all():
         read = seen.map(lambda cell: number(cell, decimal))
         if read.notna().all() and not seen.str.contains("[^-+0-9.,eE' ]").any():
             return read.astype(float).reindex(column.index)
-    elif seen.str.fullmatch(PLAIN + "|[+-]?(?:inf|Inf|Infinity)").all() and not seen.str.match(r"[+-]?0\d").any():
+    elif not coded and seen.str.fullmatch(PLAIN + "|[+-]?(?:inf|Inf|Infinity)").all():
         return pandas.to_numeric(seen).reindex(column.index)
     if seen.isin(("True", "False", "TRUE", "FALSE", "true", "false")).all():
         truths = seen.str.lower() == "true"

@@ -10,8 +10,10 @@ __all__ = [
     "check_choice",
     "check_number",
     "check_whole",
+    "column_likelihoods",
     "field_columns",
     "kind_words",
+    "marks",
     "split_words",
     "whole_numbers",
 ]
@@ -84,6 +86,34 @@ def kind_words(texts: list[str] | None) -> dict[str, str] | None:
             raise UserError(f"--kind expects NAME=KIND with a different NAME each time, got {text!r}")
         found[name] = kind
     return found or None
+
+
+def column_likelihoods(text: str | None) -> dict[str, str]:
+    """The likelihoods of columns in "age=normal,income=student_t:df=4"; none in the name of a single likelihood.
+
+    Example:
+        >>> column_likelihoods("age=normal,income=student_t:df=4"), column_likelihoods("student_t:df=4")
+        ({'age': 'normal', 'income': 'student_t:df=4'}, {})
+    """
+    found: dict[str, str] = {}
+    if text is None or ":" in text.partition("=")[0] or "=" not in text:
+        return found
+    for part in split_words("--likelihood", text) or []:
+        name, equals, word = (each.strip() for each in part.partition("="))
+        if not name or not equals or not word or name in found:
+            raise UserError(f"--likelihood expects a name, or COLUMN=NAME with a different COLUMN each, got {text!r}")
+        found[name] = word
+    return found
+
+
+def marks(text: str | None) -> list[str] | None:
+    """The missing marks of "?,NA"; an empty text says that there are none.
+
+    Example:
+        >>> marks("?,NA"), marks(""), marks(None)
+        (['?', 'NA'], [], None)
+    """
+    return None if text is None else [mark.strip() for mark in text.split(",") if mark.strip()]
 
 
 def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import Raw, guess
+from ppl_vae.data.frames import in_words, restored
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns
 
@@ -85,4 +86,6 @@ def to_frame(values: Tensor, fields: Schema) -> Any:
 
 
 def _column(values: Tensor, field: Field) -> Any:
-    return [field.names[int(code)] for code in values] if field.kind == "categorical" else values.numpy()
+    if field.kind == "categorical" or field.unit:
+        return in_words(field, values)
+    return restored(field, values).numpy()

@@ -14,8 +14,10 @@ from ppl_vae.registry.words import (
     check_choice,
     check_number,
     check_whole,
+    column_likelihoods,
     field_columns,
     kind_words,
+    marks,
     split_words,
     whole_numbers,
 )
@@ -49,6 +51,10 @@ class Request:
     field: list[str] | None = None
     kind: list[str] | None = None
     missing: str = "refuse"
+    missing_marks: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
     binarise: str | None = None
     epochs: int = 300
     batch_size: int = 64
@@ -104,8 +110,8 @@ class Request:
         whole_numbers("--hidden", self.hidden)
         split_words("--given", self.given)
         self.programs.check()
-        for kind in ("priors", "likelihoods"):
-            word = getattr(self, kind.removesuffix("s"))
+        likelihoods: list[str | None] = [*self._column_likelihoods.values()] or [self.likelihood]
+        for kind, word in (("priors", self.prior), *(("likelihoods", each) for each in likelihoods)):
             if word is not None:
                 catalog.find(kind, catalog.split_options(word)[0])
         if self.is_pyro:
@@ -124,10 +130,26 @@ class Request:
         return words.load(
             binarise=self.binarise,
             fields=field_columns(self.field),
-            kinds=kind_words(self.kind),
+            kinds=self._kinds(),
             labels=self.labels,
             outliers=split_words("--outliers", self.outliers),
+            separator=None if self.separator is None else self.separator.replace("\\t", "\t"),
+            decimal=self.decimal,
+            encoding=self.encoding,
+            missing_marks=marks(self.missing_marks),
         )
+
+    @property
+    def _column_likelihoods(self) -> dict[str, str]:
+        return column_likelihoods(self.likelihood)
+
+    def _kinds(self) -> dict[str, str] | None:
+        """What was said of fields; a likelihood that was named for a column says its kind."""
+        found = {
+            column: catalog.find("likelihoods", catalog.split_options(word)[0]).load().kinds[0]
+            for column, word in self._column_likelihoods.items()
+        }
+        return found | (kind_words(self.kind) or {}) or None
 
     @property
     def is_pyro(self) -> bool:
@@ -142,11 +164,12 @@ class Request:
     def program_options(self) -> dict[str, Any]:
         """What was asked of the programs, by argument name."""
         found: dict[str, Any] = {}
+        if self._column_likelihoods:
+            columns = catalog.find("likelihoods", "columns").load()
+            found["likelihood"] = columns(**{c: _made("likelihood", w) for c, w in self._column_likelihoods.items()})
         for kind in ("prior", "likelihood"):
-            if (word := getattr(self, kind)) is not None:
-                name, options = catalog.split_options(word)
-                entry = catalog.find(f"{kind}s", name)
-                found[kind] = construction.construct(entry.load(), {}, options, f"{kind} {entry.name}")[0]
+            if kind not in found and (word := getattr(self, kind)) is not None:
+                found[kind] = _made(kind, word)
         found |= {"latent_dim": self.latent_dim, "hidden": whole_numbers("--hidden", self.hidden)}
         found |= {"given": split_words("--given", self.given)}
         return {name: value for name, value in found.items() if value is not None}
@@ -159,3 +182,10 @@ class Request:
         usual = 0.0 if points else min(10.0, self.epochs / 5)
         epochs = usual if self.warm_up is None else self.warm_up
         return beta if self.is_pyro or epochs == 0 else WarmUp(epochs, beta)
+
+
+def _made(kind: str, word: str) -> Any:
+    """A prior or likelihood from its name and options."""
+    name, options = catalog.split_options(word)
+    entry = catalog.find(f"{kind}s", name)
+    return construction.construct(entry.load(), {}, options, f"{kind} {entry.name}")[0]
