@@ -11,6 +11,8 @@ import torch
 def seeded():
     pyro.set_rng_seed(0)
     torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
+    yield
+    pyro.clear_param_store()  # what Pyro itself ran is registered there, and every module in local mode copies it
 
 
 def pytest_addoption(parser):

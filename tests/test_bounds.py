@@ -58,7 +58,7 @@ def test_every_bound_is_the_evidence_at_the_exact_posterior(name, problem):
 
 @by_problem
 def test_iwae_grows_with_particles_to_the_evidence(problem):
-    results = [mean_and_error(estimates(IWAE(k), problem, 1000)) for k in (2, 8, 64, 512)]
+    results = [mean_and_error(estimates(IWAE(k), problem, 1000 if k < 512 else 200)) for k in (2, 8, 64, 512)]
     for (lower, error), (upper, other) in itertools.pairwise(results):
         assert (lower <= upper + 4 * (error + other)).all()
     mean, error = results[-1]

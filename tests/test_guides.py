@@ -46,6 +46,21 @@ from ppl_vae.programs.structure import sample_sites
 by_guide = pytest.mark.parametrize("guide", GUIDES.values(), ids=GUIDES)
 by_program = pytest.mark.parametrize("model", PROGRAMS.values(), ids=PROGRAMS)
 
+# A family knows its features and the length of its vector, no site: every family with some programs, some with all. The
+# other combinations are slow tests.
+FAMILIES = {"MeanField", "FullRank", "IAF"}
+PARTS = {"real", "positive vector", "label, then two", "within rows", "shared by all rows"}
+by_guide_and_program = pytest.mark.parametrize(
+    ("guide", "model"),
+    [
+        pytest.param(
+            guide, model, id=f"{name}-{part}", marks=() if name in FAMILIES or part in PARTS else pytest.mark.slow
+        )
+        for name, guide in GUIDES.items()
+        for part, model in PROGRAMS.items()
+    ],
+)
+
 
 def rows(n: int = 6) -> torch.Tensor:
     return torch.randn(n, 3, generator=torch.Generator().manual_seed(1))
@@ -64,8 +79,7 @@ def test_a_copy_of_a_guide_draws_from_the_same_distributions(model):
     assert {n: type(s["fn"]) for n, s in sites.items()} == {n: type(s["fn"]) for n, s in copies.items()}
 
 
-@by_guide
-@by_program
+@by_guide_and_program
 def test_draws_are_in_the_support_and_the_pair_is_clean(guide, model):
     fields = fields_of(model)
     made = guide(model, fields, hidden=(8,))
@@ -79,8 +93,7 @@ def test_draws_are_in_the_support_and_the_pair_is_clean(guide, model):
             assert truth[name]["fn"].support.check(site["value"]).all()
 
 
-@by_guide
-@by_program
+@by_guide_and_program
 def test_every_parameter_learns_and_every_latent_depends_on_its_row_alone(guide, model):
     """Under one seed a row has the same draw whatever its neighbours are, and another one in another row's place."""
     fields = fields_of(model)

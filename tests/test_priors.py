@@ -238,7 +238,7 @@ def test_the_evidence_is_computed_under_the_learned_prior(make, size):
     ppl_vae.fit(model, guide, data, IWAE(8), epochs=80, batch_size=25, lr=1e-2)
     x = data.train["x"][:12]
     found = ppl_vae.evaluate(model, guide, x, particles=4000)
-    grid, volume = grid_of(size, end=15.0, points={1: 6001, 2: 751}[size])
+    grid, volume = grid_of(size, end=15.0, points={1: 6001, 2: 401}[size])
     grid = grid.float()
     with torch.no_grad():
         log_p = torch.stack([model.likelihood(model.decoder(grid)).log_prob(row) for row in x])
