@@ -68,7 +68,7 @@ def read_pair(pair: Pair, split: Split) -> PairReading:
             structure, drawn = try_particles(pair, batch, structure)
         except UserError as error:
             return PairReading(batch, None, seen, (_finding(error),))
-        findings = [*_other_rows(pair, batch, structure), *warnings_of(pair, structure, drawn)]
+        findings = [*_other_rows(pair, batch, structure), *warnings_of(pair, batch, structure, drawn)]
         return PairReading(batch, structure, seen, tuple(findings))
 
 

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import torch
 
 from ppl_vae.errors import Finding
-from ppl_vae.programs.execution import PairTrace
-from ppl_vae.programs.program import Pair
+from ppl_vae.programs.execution import PairTrace, run
+from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.factors import Factors
 
 __all__ = ["warnings_of"]
 
 
-def warnings_of(pair: Pair, structure: Structure, drawn: PairTrace) -> Iterator[Finding]:
+def warnings_of(pair: Pair, batch: Batch, structure: Structure, drawn: PairTrace) -> Iterator[Finding]:
     """What trains, but worse or slower than it could, or means something else than it seems; `drawn` is one run."""
     if not structure.broadcasts:
         yield Finding(
@@ -50,13 +50,22 @@ def warnings_of(pair: Pair, structure: Structure, drawn: PairTrace) -> Iterator[
             "use a guide with a density, such as MeanField(model), unless this is meant",
             "warning",
         )
-    for name in _without_gradient(pair, drawn):
+    for name in _never_trained(pair, batch, drawn):
         yield Finding(
             name,
             f"parameter {name} gets no gradient from the ELBO",
             "use it in a statement that the bound sees, or remove it",
             "warning",
         )
+
+
+def _never_trained(pair: Pair, batch: Batch, drawn: PairTrace) -> list[str]:
+    """The parameters on which neither this run's ELBO depends nor, should some be missing, that of a training step.
+
+    The run may be one in eval mode, in which a module can leave parameters out (zuko's continuous flow does).
+    """
+    names = _without_gradient(pair, drawn)
+    return names and _without_gradient(pair, run(pair, drawn.structure, batch))
 
 
 def _without_gradient(pair: Pair, drawn: PairTrace) -> list[str]:
