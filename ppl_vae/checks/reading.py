@@ -108,7 +108,7 @@ def _errors(pair: Pair, batch: Batch, seen: Observation, split: Split) -> Iterat
     try:
         if not contract.informative(seen.model) or not split.is_one_unit:
             contract.row_plates(seen.model, seen.rows)
-        check_support(seen, batch, split)  # first: other checks stumble over such values
+        check_support(seen.values, batch, split)  # first: other checks stumble over such values
     except UserError as error:
         yield _finding(error)
         return

@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ppl_vae.checks.analysis import Observation
 from ppl_vae.data import Split
 from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError
-from ppl_vae.programs.missing import is_missing
-from ppl_vae.programs.program import Batch
+from ppl_vae.programs.execution import traced
+from ppl_vae.programs.missing import Holes, Watch, is_missing
+from ppl_vae.programs.program import Batch, Programs
+from ppl_vae.programs.structure import Structure
 
-__all__ = ["check_support"]
+__all__ = ["check_support", "observed_values"]
+
+Values = Mapping[str, tuple[Any, Tensor]]
+"""The distribution and value of every observed site, as the model has them, holes and all."""
 
 
-def check_support(seen: Observation, batch: Batch, *splits: Split | None) -> None:
+def observed_values(pair: Programs, structure: Structure, batch: Batch) -> Values:
+    """What the model observes, by a run of its own, whose draws come before all others that a seed gives."""
+    watch = Watch()
+    with torch.no_grad():
+        traced(Holes(structure.holes, structure.latents, batch)(watch(pair.model)), batch)
+    return watch.seen
+
+
+def check_support(values: Values, batch: Batch, *splits: Split | None) -> None:
     """Compare every observed field of every split with the support of the site that observes it.
 
     Args:
-        seen: one run of the pair on `batch`.
+        values: what a run of the model on `batch` observes.
         batch: some rows of the first split.
         splits: that are checked; None is left out.
 
     Raises:
         ProgramError: with the field, the row, the value, and the likelihoods that would fit.
     """
-    for name, (fn, value) in seen.values.items():
+    for name, (fn, value) in values.items():
         field = next((f for f, v in batch.items() if v.data_ptr() == value.data_ptr()), None)
         if field is not None and batch[field].shape == value.shape:
             for split in splits:

@@ -11,9 +11,10 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.checks.analysis import observed_structure
-from ppl_vae.checks.support import check_support
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.checks.support import check_support, observed_values
 from ppl_vae.data import Split
+from ppl_vae.data.example import example
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.programs.density import refuse_points
 from ppl_vae.programs.execution import run
@@ -66,9 +67,9 @@ def passes(
     """
     particles = check_whole("particles", particles)
     with judging(pair, seed):
-        some = some_rows(split)
-        seen, structure = observed_structure(pair, some)
-        check_support(seen, some, split)
+        structure = analyse(pair, some_rows(split))
+        some = example(split.schema, split, 8)
+        check_support(observed_values(pair, structure, some), some, split)
         refuse_global(structure)
         refuse_points(structure, "evidence")
         cell = _floats_per_cell(pair, structure, split)

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.checks.analysis import observed_structure
-from ppl_vae.checks.support import check_support
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.checks.support import check_support, observed_values
 from ppl_vae.data import Field, Split, as_split
+from ppl_vae.data.example import example
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import refuse_global, some_rows
@@ -104,9 +105,9 @@ def reconstruct(
 
 
 def _parts(pair: Pair, split: Split, draws: int, seed: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
-    some = some_rows(split)
-    seen, structure = observed_structure(pair, some)
-    check_support(seen, some, split)
+    structure = analyse(pair, some_rows(split))
+    some = example(split.schema, split, 8)
+    check_support(observed_values(pair, structure, some), some, split)
     refuse_global(structure)
     if set(structure.latents) <= structure.points:
         draws = 1  # all would be equal

@@ -141,7 +141,7 @@ def fit(
         reading = read_pair(pair, train)
         structure = reading.sound()
         if validation is not None and reading.seen is not None:
-            check_support(reading.seen, reading.batch, validation)
+            check_support(reading.seen.values, reading.batch, validation)
         parameters = [p for p in pair.parameters() if p.requires_grad]
         make = optimizer or (lambda _: adam(pair, settings))
         trained: Any = make(parameters) if parameters else NoOptimizer()
