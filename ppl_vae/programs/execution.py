@@ -159,7 +159,15 @@ def for_particles(program: Any, structure: Structure, particles: int) -> Any:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Run programs inside a running program, as if nothing were around them: no handler sees their statements."""
+    """Run programs inside a running program, as if nothing were around them: no handler sees their statements.
+
+    Pyro has no such block, so its tables are emptied and filled again. They are changed in place: its functions hold
+    references to the lists, and a new list would be seen by none of them.
+    """
+    # _PYRO_STACK: the handlers around a statement. Left there, a guide's replay would see sites of the inner model.
+    # _DIM_ALLOCATOR._stack: the plates that hold a dim. An inner plate "data" would get the next free dim, not -1.
+    # _ENUM_ALLOCATOR: dims and ids of enumerated sites. Inner ones would stand to the left of the outer ones, or be
+    # taken for them.
     stack, enumerated = runtime._PYRO_STACK[:], dict(vars(runtime._ENUM_ALLOCATOR))
     plates = runtime._DIM_ALLOCATOR._stack[:]
     runtime._PYRO_STACK.clear()

@@ -91,6 +91,9 @@ def capture(modules: nn.Module, function: Callable[..., list[Tensor]], inputs: S
     from torch.fx.experimental.proxy_tensor import make_fx
 
     last = LastSite()
+    # "fake": tensors with shapes and without values. On real ones a branch on a value would be taken silently, and
+    # the graph be right for that value alone; on fake ones it raises. Parameters are no inputs, so that programs need
+    # not be called in another way (`functional_call`): they may be real, and are found in the graph by `_lift`.
     traced = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
     try:
         with _tracing(modules), last:
@@ -135,6 +138,8 @@ def silenced(name: str) -> Iterator[None]:
 
 def _lift(module: fx.GraphModule, modules: nn.Module) -> list[Place]:
     """Make inputs of the tensors that were found outside; those of modules are known by their place, not as objects."""
+    # By place, since a parameter may be another tensor at the next call (after `.to`, or loaded weights), and by id, as
+    # tensors compare value by value. Both private tables: `named_parameters` leaves out a tensor's second name.
     homes: dict[int, Place] = {}
     for part in modules.modules():
         for home in (part._parameters, part._buffers):
@@ -145,11 +150,11 @@ def _lift(module: fx.GraphModule, modules: nn.Module) -> list[Place]:
     for node in [n for n in module.graph.nodes if n.op == "get_attr"]:
         value = getattr(module, str(node.target))
         if all(user.target is _aten.lift_fresh_copy.default for user in node.users):
-            continue  # a number written in the program
+            continue  # a number written in the program: `torch.tensor(2.0)` stays a constant of the graph
         if id(value) not in found:
             with module.graph.inserting_before(first):
                 found[id(value)] = module.graph.placeholder(f"state_{len(found)}")
-            found[id(value)].meta = dict(node.meta)
+            found[id(value)].meta = dict(node.meta)  # its shape, which `_layout` and the compiler read
             state.append(homes.get(id(value), ({"tensor": value}, "tensor")))
         node.replace_all_uses_with(found[id(value)])
         module.graph.erase_node(node)
@@ -164,6 +169,7 @@ def _simplify(module: fx.GraphModule) -> None:
     module.graph.set_codegen(fx.graph.CodeGen())  # plain arguments, plain results
     module.graph.eliminate_dead_code(lambda node: node.is_impure())
     for node in list(module.graph.nodes):
+        # `detach` is an alias here: the gradients are operations of this graph already, nothing differentiates it again
         same = node.target in _ALIASES or (node.target in _VIEWS and _layout(node) == _layout(node.args[0]))
         if same:
             node.replace_all_uses_with(node.args[0])

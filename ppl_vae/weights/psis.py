@@ -135,6 +135,8 @@ def _check(log_weights: Tensor) -> None:
 
 
 def _tail(largest: Tensor, particles: int) -> _Tail:
+    """The tail of each row; what equals the cut is not in it, so rows with ties have shorter tails."""
+    # beside the largest weight all are in [0, 1]: k does not change with the unit, and nothing overflows
     logs = largest.to(torch.float64) - largest[0]
     cut = logs[-1].clamp(min=_SMALLEST)
     inside = (logs[:-1] > cut) & ~_equal(largest)
@@ -158,20 +160,31 @@ def _grid(size: int) -> int:
 
 
 def _fit(excess: Tensor) -> _Fit:
-    """The posterior mean of k and scale under the prior of Zhang and Stephens, [row]; excesses [tail, row], falling."""
-    size = len(excess)
-    points = torch.arange(1, _grid(size) + 1, dtype=excess.dtype, device=excess.device)
-    quartile = excess[size - int(size / 4 + 0.5)]
-    b = (1 - (_grid(size) / (points - 0.5)).sqrt())[:, None] / (_PRIOR_B * quartile) + 1 / excess[0]
-    k = torch.log1p(-b[:, None] * excess).mean(1)
-    profile = size * ((-b / k).log() - k - 1)
-    weight = profile.softmax(0)
-    weight = weight.where(weight >= 10 * torch.finfo(weight.dtype).eps, 0.0)
-    mean = (weight / weight.sum(0) * b.where(weight > 0, 0.0)).sum(0)
+    """Shape k and scale s of a generalised Pareto distribution, 1 - F(x) = (1 + k x / s)^(-1 / k), [row].
+
+    `excess` [tail, row] falls. In theta = -k / s the likelihood has its maximum over k in closed form, k(theta) = mean
+    log(1 - theta x), which leaves one dimension: theta's posterior mean is a sum over a grid that the data choose.
+
+    Source: Zhang & Stephens 2009, Technometrics 51(3), with the sign of k turned; the prior of k is that of Vehtari et
+    al. 2024, arXiv 1507.02646.
+    """
+    n, m = len(excess), _grid(len(excess))
+    largest, quartile = excess[0], excess[n - int(n / 4 + 0.5)]  # of rising values the first quartile
+    # theta < 1 / largest, or the largest excess would be impossible; the prior is spread by the quartile
+    j = torch.arange(1, m + 1, dtype=excess.dtype, device=excess.device)[:, None]
+    theta = (1 - (m / (j - 0.5)).sqrt()) / (_PRIOR_B * quartile) + 1 / largest  # [grid, row]
+    k = torch.log1p(-theta[:, None] * excess).mean(1)
+    profile = n * ((-theta / k).log() - k - 1)  # log likelihood at the best k, nats
+    posterior = profile.softmax(0)
+    posterior = posterior.where(posterior >= 10 * torch.finfo(posterior.dtype).eps, 0.0)
+    # where: a point of no weight may have no finite theta, and 0 * inf is nan
+    mean = (posterior / posterior.sum(0) * theta.where(posterior > 0, 0.0)).sum(0)
     k = torch.log1p(-mean * excess).mean(0)
-    return _Fit((size * k + _PRIOR_K / 2) / (size + _PRIOR_K), -k / mean)
+    shrunk = (n * k + _PRIOR_K / 2) / (n + _PRIOR_K)  # as if _PRIOR_K more excesses had spoken for k = 1/2
+    return _Fit(shrunk, -k / mean)
 
 
 def _quantile(share: Tensor, k: Tensor) -> Tensor:
+    """F^-1(share) for scale 1: ((1 - share)^-k - 1) / k; at k = 0 that of an exponential distribution."""
     exponential = -torch.log1p(-share)
     return torch.where(k.abs() < 1e-12, exponential, torch.expm1(k * exponential) / k)
