@@ -163,13 +163,7 @@ def compare(
     Example:
         >>> import pyro
         >>> import pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        >>> def posterior(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         pyro.sample("z", dist.Normal(x / 2, 0.5 ** 0.5))
+        >>> from ppl_vae.programs.toy import model, posterior
         >>> def wide(x=None):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("z", dist.Normal(x / 2, 1.0))

@@ -137,15 +137,7 @@ def evaluate(
     (k-hat).
 
     Example:
-        >>> import pyro
-        >>> import pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        >>> def posterior(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         pyro.sample("z", dist.Normal(x / 2, 0.5 ** 0.5))
+        >>> from ppl_vae.programs.toy import model, posterior
         >>> result = evaluate(model, posterior, torch.zeros(3), particles=10)
         >>> [round(v, 3) for v in result.log_evidence.tolist()]
         [-1.266, -1.266, -1.266]

@@ -35,14 +35,8 @@ def log_weights(
         UserError: if the programs break the contract (naming the site), or particles is less than 1.
 
     Example:
-        >>> import torch, pyro, pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        >>> def guide(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         pyro.sample("z", dist.Normal(x / 2, 0.5 ** 0.5))
+        >>> import torch
+        >>> from ppl_vae.programs.toy import model, posterior as guide
         >>> w = log_weights(model, guide, {"x": torch.zeros(4)}, particles=8)
         >>> tuple(w.log_weight.shape)
         (8, 4)

@@ -157,15 +157,7 @@ def anomaly(
     Source: Nalisnick et al. 2019, arXiv 1810.09136 (how it fails); Bishop 1994 (novelty by density).
 
     Example:
-        >>> import pyro
-        >>> import pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        >>> def posterior(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         pyro.sample("z", dist.Normal(x / 2, 0.5 ** 0.5))
+        >>> from ppl_vae.programs.toy import model, posterior
         >>> rows = torch.tensor([0.3, -0.4, 5.0, 0.1, -6.0])
         >>> found = anomaly(model, posterior, rows, outliers=rows.abs() > 4, particles=10)
         >>> found.auc.value, found.strangest(2).tolist()

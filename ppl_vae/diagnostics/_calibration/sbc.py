@@ -53,15 +53,7 @@ class Calibration:
         notes: what could not be tested, a line each.
 
     Example:
-        >>> import pyro
-        >>> import pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        >>> def guide(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> from ppl_vae.programs.toy import model, posterior as guide
         >>> found = calibration(model, guide, torch.zeros(10), simulations=40)
         >>> found.names, tuple(found.ranks.shape), found.verdict.split(":")[0]
         (('z', 'log p(x, z)'), (40, 2), 'Calibrated')
@@ -168,10 +160,7 @@ def calibration(
     Example:
         >>> import pyro
         >>> import pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> from ppl_vae.programs.toy import model
         >>> def guide(x=None):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("z", dist.Normal(x / 2, 0.57))  # the right deviation is 0.71

@@ -69,15 +69,7 @@ class Collapse:
         notes: what could not be computed, a line each.
 
     Example:
-        >>> import pyro
-        >>> import pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        >>> def guide(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> from ppl_vae.programs.toy import model, posterior as guide
         >>> found = collapse(model, guide, torch.linspace(-2, 2, 9))
         >>> found.names, bool(found.kl[0] > 0), found.collapsed
         (('z',), True, ())

@@ -175,15 +175,7 @@ def predictive_check(
     Source: Rubin 1984; Gelman, Meng & Stern 1996; Gelman 2013 (two-sided, conservative); Westfall & Young 1993 (maxT).
 
     Example:
-        >>> import pyro
-        >>> import pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        >>> def posterior(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         pyro.sample("z", dist.Normal(x / 2, 0.5 ** 0.5))
+        >>> from ppl_vae.programs.toy import model, posterior
         >>> rows = 1 + 2**0.5 * torch.randn(200, generator=torch.manual_seed(0))
         >>> found = predictive_check(model, posterior, rows, {"mean": torch.mean, "sd": torch.std}, draws=99)
         >>> (found.adjusted < 0.05).tolist()

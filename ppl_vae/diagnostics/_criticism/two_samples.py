@@ -127,12 +127,8 @@ def two_sample(
         NoDensity: for a model with an improper prior.
 
     Example:
-        >>> import pyro, torch
-        >>> import pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> import torch
+        >>> from ppl_vae.programs.toy import model
         >>> rows = torch.randn(100, generator=torch.manual_seed(0))
         >>> two_sample(model, 2**0.5 * rows).p_value > 0.05, two_sample(model, 3 * rows).p_value < 0.05
         (True, True)

@@ -169,10 +169,7 @@ def gap(
     Example:
         >>> import pyro
         >>> import pyro.distributions as dist
-        >>> def model(x=None):
-        ...     with pyro.plate("data", len(x)):
-        ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
-        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> from ppl_vae.programs.toy import model
         >>> def guide(x=None):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("z", dist.Normal(x / 2 + 0.5, 0.5**0.5))
