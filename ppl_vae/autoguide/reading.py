@@ -16,6 +16,7 @@ from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.checks.contract import data_plate
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.programs.dependencies import Parents, dependencies
+from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.randomness import preserved_randomness
@@ -55,7 +56,7 @@ def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
     holes = Holes(None, batch=batch)
     with preserved_randomness(), torch.no_grad(), shapes_only():
         torch.manual_seed(0)
-        trace = poutine.trace(holes(program)).get_trace(**batch)
+        trace = traced(holes(program), batch)
         sites = sample_sites(trace)
         frame = data_plate(sites)
         dim = int(frame.dim or -1)
@@ -96,7 +97,7 @@ def _touching(
     """
     found = {above for site, all_above in parents.items() if site not in latents for above in all_above}
     other = {name: value.roll(1, 0) for name, value in batch.items()}
-    again = poutine.trace(poutine.replay(Holes(None, batch=other)(program), trace=trace)).get_trace(**other)
+    again = traced(poutine.replay(Holes(None, batch=other)(program), trace=trace), other)
     for name in latents:
         before, after = (t.nodes[name]["fn"].log_prob(trace.nodes[name]["value"]) for t in (trace, again))
         if not torch.equal(before, after):
@@ -136,7 +137,7 @@ def _repeated(program: Program, batch: Mapping[str, Tensor], trace: Trace, dim: 
 
 def _log_likelihood(program: Program, batch: Mapping[str, Tensor], trace: Trace, name: str, dim: int) -> Tensor:
     holes = Holes(None, batch=batch)
-    site = poutine.trace(poutine.replay(holes(program), trace=trace)).get_trace(**batch).nodes[name]
+    site = traced(poutine.replay(holes(program), trace=trace), batch).nodes[name]
     log_p = site["fn"].log_prob(site["value"]).movedim(dim, -1)
     return log_p.reshape(-1, log_p.shape[-1]).sum(0)
 

@@ -7,19 +7,20 @@ and in `ppl_vae.fit`.
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
+from ppl_vae.bounds.bare import BarePair, NewHole, Readings
+from ppl_vae.bounds.replicas import refuse_replicas
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.programs.gradients import Estimator, PathScale
+from ppl_vae.programs.locking import one_at_a_time
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
 from ppl_vae.saving.recorded import Recorded
@@ -52,7 +53,7 @@ class Bound(Recorded, PyroELBO):
         self.particles = particles
         self.analytic_kl = analytic_kl
         self.estimator: Estimator = estimator
-        self._seen: tuple[Any, Structure] | None = None
+        self._readings = Readings()
 
     # -- what a variant defines ------------------------------------------------------------------------------
 
@@ -165,17 +166,30 @@ class Bound(Recorded, PyroELBO):
 
     # -- Pyro's face -----------------------------------------------------------------------------------------
 
-    def _draw(self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        bare = _Bare(model, guide, args, kwargs)
-        key = (model, guide, tuple((k, tuple(v.shape)) for k, v in bare.batch.items()))
-        if self._seen is None or self._seen[0] != key:
-            self._seen = (key, self._read(bare))
-        structure = self._seen[1]
-        weights = self.weigh(bare, structure, bare.batch, scaled=True)
+    def _draw(self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[LogWeights, float]:
+        with one_at_a_time():
+            weights, structure = self._weighed(BarePair(model, guide, args, kwargs))
         rows = weights.log_likelihood.shape[1]
         return weights, (structure.rows_total or rows) / rows
 
-    def _read(self, bare: _Bare) -> Structure:
+    def _weighed(self, bare: BarePair) -> tuple[LogWeights, Structure]:
+        known = self._readings.of(bare)
+        for structure in known:
+            try:
+                with bare.foreseen(structure.holes):
+                    weights = self.weigh(bare, structure, bare.batch, scaled=True)
+            except NewHole:
+                continue
+            known.sort(key=lambda other: other is not structure)
+            break
+        else:
+            structure = self._read(bare)
+            known.insert(0, structure)
+            weights = self.weigh(bare, structure, bare.batch, scaled=True)
+        refuse_replicas(type(self).__name__, bare, structure)
+        return weights, structure
+
+    def _read(self, bare: BarePair) -> Structure:
         """The structure of a pair that Pyro runs; without rows it is one unit, of which this has to be a bound, too."""
         try:
             structure = analyse(bare, bare.batch)
@@ -212,37 +226,3 @@ class Bound(Recorded, PyroELBO):
     def __repr__(self) -> str:
         arguments = ", ".join(f"{k}={v!r}" for k, v in getattr(self, "recorded", {}).items())
         return f"{type(self).__name__}({arguments})"
-
-
-class _Bare:
-    """A pair as Pyro's own inference calls it: with positional arguments and the global parameter store."""
-
-    def __init__(
-        self,
-        model: Callable[..., Any],
-        guide: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.batch = _tensors(model, args, kwargs)
-        self.model = _Call(model, args, kwargs)
-        self.guide = _Call(guide, args, kwargs)
-
-
-class _Call:
-    def __init__(self, program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.program, self.args, self.kwargs = program, args, kwargs
-        target = program.forward if isinstance(program, torch.nn.Module) else program
-        self.arguments = dict.fromkeys(inspect.signature(target).parameters, True)
-
-    def __call__(self, **_: Any) -> Any:
-        return self.program(*self.args, **self.kwargs)
-
-
-def _tensors(model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
-    target = model.forward if isinstance(model, torch.nn.Module) else model
-    try:
-        bound = inspect.signature(target).bind(*args, **kwargs).arguments
-    except TypeError as error:
-        raise UserError(f"the model cannot be called with these arguments: {error}") from error
-    return {k: v for k, v in bound.items() if isinstance(v, Tensor)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.density import is_improper, is_point_mass, point_masses
 from ppl_vae.programs.execution import LastSite, PairTrace, masks_as_they_were, run, traced
+from ppl_vae.programs.failures import reason_of
 from ppl_vae.programs.missing import Holes, Watch, can_enumerate
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.randomness import preserved_randomness
@@ -115,36 +115,15 @@ def is_generated(pair: Programs) -> bool:
 def observe(pair: Programs, batch: Batch) -> Observation:
     """Run the guide, then the model on its draws, noting what they do with missing entries."""
     guide_holes = Holes(None, batch=batch)
-    guide = sample_sites(_trace("guide", guide_holes(pair.guide), batch))
+    guide = sample_sites(traced(guide_holes(pair.guide), batch))
     latents = [name for name, site in guide.items() if not site["is_observed"]]
     holes = Holes(None, latents, batch)
     watch = Watch()
     replayed = poutine.replay(masks_as_they_were()(holes(watch(pair.model))), trace=_as_trace(guide, latents))
-    model = sample_sites(_trace("model", replayed, batch))
+    model = sample_sites(traced(replayed, batch))
     first = next((v for v in batch.values() if v.dim()), None)
     rows = None if first is None else len(first)
     return Observation(guide, model, latents, guide_holes.found | holes.found, rows, watch.seen)
-
-
-def _trace(role: str, program: Any, batch: Batch) -> Trace:
-    """Run a program; what it raises is said with the site at which it happened."""
-    last = LastSite()
-    try:
-        with last:
-            return traced(program, batch)
-    except UserError:
-        raise
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        reason = " ".join(str(error).split("Trace Shapes")[0].split())[:300]
-        named = re.search(r" at site (\S+) dim", reason)  # Pyro's plates say which site they cannot hold
-        site = named[1] if named else last.name
-        where = f"at site {site!r}" if named else f"at or after site {site!r}" if site else "before its first site"
-        shapes = ", ".join(f"{n} {tuple(v.shape)}" for n, v in batch.items())
-        raise ProgramError(
-            site,
-            f"the {role} fails {where} ({reason}) on a batch with {shapes}",
-            "declare event dims with .to_event(), index with ..., and flatten only event dims, never the rows",
-        ) from error
 
 
 def _as_trace(sites: Mapping[str, dict[str, Any]], names: list[str]) -> Trace:
@@ -283,11 +262,11 @@ def _one_particle(pair: Programs, batch: Batch, structure: Structure) -> PairTra
     try:
         with last:
             return run(pair, structure, batch)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:
         if not structure.enumerates:
             raise
         summed = ", ".join(sorted(structure.summed_guide | structure.summed_model))
-        reason = " ".join(str(error).split("Trace Shapes")[0].split())[:200]
+        reason = reason_of(error.__cause__ or error if isinstance(error, UserError) else error)
         raise ProgramError(
             last.name,
             f"the programs fail after site {last.name!r} when the values of {summed} are summed out ({reason})",

@@ -14,12 +14,12 @@ from typing import Any, Self
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Data, Split
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import passes
+from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes, Watch, is_missing
 from ppl_vae.programs.program import Pair
 
@@ -75,7 +75,7 @@ def observed(pair: Pair, split: Split, prepared: Mapping[str, Any] | None = None
     batch = rows.batch()
     with passes(pair, rows, 1) as plan, torch.no_grad(), pyro.validation_enabled(False):
         watch = Watch()
-        poutine.trace(Holes(plan.structure.holes, plan.structure.latents, batch)(watch(pair.model))).get_trace(**batch)
+        traced(Holes(plan.structure.holes, plan.structure.latents, batch)(watch(pair.model)), batch)
     parts: dict[bool, list[Tensor]] = {True: [], False: []}
     sites = []
     for name, (fn, value) in watch.seen.items():

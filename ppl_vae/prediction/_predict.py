@@ -19,6 +19,7 @@ from ppl_vae.errors import ProgramError, UserError, check_whole, unknown_name
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.programs.dependencies import dependencies
+from ppl_vae.programs.execution import traced
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes, can_enumerate
 from ppl_vae.programs.program import Batch, Pair, Program
@@ -260,7 +261,7 @@ class _Asked:
     # -- one draw --------------------------------------------------------------------------------------------
 
     def _guide(self, batch: Batch) -> dict[str, dict[str, Any]]:
-        trace = poutine.trace(Holes(None, batch=batch)(self.pair.guide)).get_trace(**batch)
+        trace = traced(Holes(None, batch=batch)(self.pair.guide), batch)
         return {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
 
     def _model(self, batch: Batch, guide: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -268,7 +269,7 @@ class _Asked:
         for name, site in guide.items():
             drawn.add_node(name, **site)
         holes = Holes(None, [*guide, self.name], batch)  # held: the field is drawn, as all its entries are missing
-        return sample_sites(poutine.trace(poutine.replay(holes(self.pair.model), trace=drawn)).get_trace(**batch))
+        return sample_sites(traced(poutine.replay(holes(self.pair.model), trace=drawn), batch))
 
     def some(self, others: Batch, truth: Tensor | None) -> Prediction:
         """The prediction of a batch of rows."""

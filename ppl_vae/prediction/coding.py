@@ -17,6 +17,7 @@ from ppl_vae.data.example import blank
 from ppl_vae.distributions import expected_value, unwrapped
 from ppl_vae.errors import NoDensity
 from ppl_vae.programs.density import is_improper
+from ppl_vae.programs.execution import traced
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair, Program
@@ -38,7 +39,7 @@ def encode(guide: Callable[..., Any], batch: Batch, *, draws: int = 32, seed: in
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         for _ in range(draws):
-            trace = poutine.trace(Holes(None, batch=batch)(program)).get_trace(**batch)
+            trace = traced(Holes(None, batch=batch)(program), batch)
             sites = {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
             sites = {n: s for n, s in sites.items() if not s["infer"].get("is_auxiliary")}
             for name, site in sites.items():
@@ -112,7 +113,7 @@ def _given(model: Callable[..., Any], latents: Mapping[str, Tensor], batch: Batc
         trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
     program = model if isinstance(model, Program) else Program(model, "model")
     with torch.no_grad(), pyro.validation_enabled(False):
-        return sample_sites(poutine.trace(poutine.replay(program, trace=trace)).get_trace(**batch))
+        return sample_sites(traced(poutine.replay(program, trace=trace), batch))
 
 
 @exclusive
@@ -136,7 +137,7 @@ def simulate(
     batch = {f.name: blank(f, n).to(pair.device) for f in schema if f.name not in labels} | dict(given or {})
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        sites = sample_sites(poutine.trace(poutine.uncondition(pair.model)).get_trace(**batch))
+        sites = sample_sites(traced(poutine.uncondition(pair.model), batch))
     if flat := [n for n, s in sites.items() if is_improper(s["fn"])]:
         raise NoDensity(
             f"no samples: the prior of site {', '.join(flat)} is improper, and nothing can be drawn from it: train a "

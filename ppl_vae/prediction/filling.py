@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor
 from torch.nn import functional as F
 
 from ppl_vae.data import Field, Schema
 from ppl_vae.data.convert import missing_in
 from ppl_vae.distributions import expected_value, unwrapped
+from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Batch, Pair, Program
 from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
@@ -115,7 +115,7 @@ def find_targets(pair: Pair, structure: Structure, schema: Schema, batch: Batch)
 def observing(model: Program, holes: Holes, dim: int, schema: Schema, batch: Batch) -> list[Target]:
     """The sites of a model, whose data plate has this dim, that observe the fields of a batch, missing or not."""
     watch = Watch()
-    sites = sample_sites(poutine.trace(holes(watch(model))).get_trace(**batch))
+    sites = sample_sites(traced(holes(watch(model)), batch))
     found = []
     for site, (_, values) in watch.seen.items():
         namesake_first = sorted((f for f in schema if f.name in batch), key=lambda f: f.name != site)

@@ -18,6 +18,7 @@ from ppl_vae.distributions import is_discrete, is_real, unwrapped
 from ppl_vae.errors import UserError
 from ppl_vae.prediction.coding import encode
 from ppl_vae.programs.density import is_improper
+from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
@@ -108,13 +109,13 @@ def draw_pair(pair: Pair, batch: Batch, seed: int = 0) -> tuple[TraceSites, Trac
     """
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        guide = poutine.trace(Holes(None, batch=batch)(pair.guide)).get_trace(**batch)
+        guide = traced(Holes(None, batch=batch)(pair.guide), batch)
         drawn = Trace()
         for name, site in sample_sites(guide).items():
             if not site["is_observed"]:
                 drawn.add_node(name, **site)
         holes = Holes(None, list(drawn.nodes), batch)
-        model = poutine.trace(poutine.replay(holes(pair.model), trace=drawn)).get_trace(**batch)
+        model = traced(poutine.replay(holes(pair.model), trace=drawn), batch)
     return sample_sites(guide), sample_sites(model)
 
 

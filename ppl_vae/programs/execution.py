@@ -17,7 +17,8 @@ from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.errors import ProgramError
+from ppl_vae.programs.failures import our_error
 from ppl_vae.programs.gradients import Estimator, PathScale, detached, rescaled
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Programs
@@ -67,13 +68,9 @@ def traced(program: Any, batch: Batch) -> Trace:
     try:
         return poutine.trace(program).get_trace(**batch)
     except (RuntimeError, ValueError, TypeError) as error:
-        cause: BaseException | None = error
-        ours = None
-        while cause is not None:  # the innermost: Pyro raises the same class anew, with the shapes of its trace
-            ours = cause if isinstance(cause, UserError) else ours
-            cause = cause.__cause__ or cause.__context__
+        ours = our_error(error)
         if ours is not None:
-            raise ours from None
+            raise ours from ours.__cause__
         raise
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
 from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.programs.failures import PASSING, failed
 from ppl_vae.programs.local_module import asks_store, make_local
 
 __all__ = ["Pair", "Program", "Programs", "prepare"]
@@ -84,10 +85,20 @@ class Program(nn.Module):
         return chosen
 
     def forward(self, **fields: Any) -> Any:
-        """Run the program; its Pyro sample statements reach the handlers around this call."""
+        """Run the program; its Pyro sample statements reach the handlers around this call.
+
+        Raises:
+            ProgramError: for whatever the program raises, with the last site it came to and a remedy.
+        """
         wanted = self.select(fields)
-        with pyro.settings.context(module_local_params=True), _HideParams(), _AnswerParams(self.own):
-            return self.program(**wanted)
+        answers = _AnswerParams(self.own)
+        with pyro.settings.context(module_local_params=True), _HideParams(), answers:
+            try:
+                return self.program(**wanted)
+            except PASSING:
+                raise
+            except Exception as error:  # whatever a user's code may raise
+                raise failed(self.role, answers.site, wanted, error) from error
 
 
 def _arguments(program: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
@@ -165,11 +176,18 @@ class _OwnParameters(nn.Module):
 
 
 class _AnswerParams(Messenger):
-    """Answers parameter statements from a program's own parameters instead of the global store."""
+    """Answers parameter statements from a program's own parameters instead of the global store.
+
+    `site` is the last sample statement that the program came to.
+    """
 
     def __init__(self, own: _OwnParameters) -> None:
         super().__init__()
         self.own = own
+        self.site: str | None = None
+
+    def _pyro_sample(self, msg: Message) -> None:
+        self.site = str(msg["name"])
 
     def _pyro_param(self, msg: Message) -> None:
         if not asks_store(msg):

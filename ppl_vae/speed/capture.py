@@ -189,7 +189,9 @@ def _layout(node: Any) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong in one line, and the last line of a program at which it did."""
+    """What went wrong in one line, and the line of a program at which it did."""
+    while isinstance(error, UserError) and error.__cause__ is not None:
+        error = error.__cause__
     text = " ".join(str(error).split("Trace Shapes")[0].split("\n\n")[0].split())[:160]
     value = ("data-dependent", "data dependent", "DataDependent", "Dynamic", "guard on")
     if any(word in f"{type(error).__name__} {text}" for word in value):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.execution import run
+from ppl_vae.programs.failures import our_error, reason_of, remedy_for
 from ppl_vae.programs.program import Batch, Pair, Programs
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure, sample_sites
 
-__all__ = ["explain_divergence"]
+__all__ = ["explain_divergence", "failed_step"]
 
 _CAUSES = (
     "usual causes: a learning rate that is too large, unscaled input, exp of an unbounded scale, "
@@ -31,12 +33,25 @@ def explain_divergence(pair: Pair, structure: Structure, batch: Batch, epoch: in
     )
 
 
+def failed_step(error: Exception, batch: Batch, epoch: int, step: int) -> UserError:
+    """The error of a training step, with the epoch and the step: that of a program by its site."""
+    where = f"at epoch {epoch}, step {step}"
+    ours = our_error(error)
+    if isinstance(ours, ProgramError):
+        return ProgramError(ours.site, f"{where} {ours.problem}", ours.remedy)
+    if ours is not None:
+        return ours
+    shapes = ", ".join(f"{n} {tuple(v.shape)}" for n, v in batch.items())
+    problem = f"training fails {where} ({reason_of(error)}) on a batch with {shapes}"
+    return ProgramError(None, problem, remedy_for(error))
+
+
 def _first_bad_site(pair: Programs, structure: Structure, batch: Batch) -> str:
     with preserved_randomness(), torch.no_grad():
         try:
             traces = run(pair, structure, batch)
-        except (ValueError, RuntimeError) as error:
-            return f"a distribution's parameter ({str(error).splitlines()[0]})"
+        except Exception as error:
+            return f"a distribution's parameter ({reason_of(error)[:300]})"
         for role, trace in (("guide", traces.guide), ("model", traces.model)):
             for name, site in sample_sites(trace).items():
                 if not bool(torch.isfinite(site["fn"].log_prob(site["value"])).all()):

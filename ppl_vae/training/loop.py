@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Split, units_in
 from ppl_vae.errors import Finding, UnsavedWarning, UserError
-from ppl_vae.programs.program import Pair
+from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record
 from ppl_vae.schedules import Capacity, FreeBits, Schedule
 from ppl_vae.training.acceleration import GraphStep
 from ppl_vae.training.checkpoint import Checkpoint, read_checkpoint, restore, snapshot, write_checkpoint
-from ppl_vae.training.divergence import explain_divergence
+from ppl_vae.training.divergence import explain_divergence, failed_step
 from ppl_vae.training.identity import differences
 from ppl_vae.training.steps import BoundStep, PyroStep, StepOutcome
 from ppl_vae.training.stratified import StratifiedBatches
@@ -195,7 +196,8 @@ class Loop:
         for i, index in enumerate(batches):
             batch = self.train.batch(index, self.generator)
             self._set_lr(epoch - 1 + i / len(batches))
-            outcomes.append(self.step(batch, epoch - 1 + i / len(batches)))
+            with self._told(before, batch, epoch, i + 1):
+                outcomes.append(self.step(batch, epoch - 1 + i / len(batches)))
             sizes.append(len(index))
         values = torch.stack([o.objective for o in outcomes])
         if not bool(torch.isfinite(values).all()):
@@ -209,6 +211,19 @@ class Loop:
             record |= self._validate(self.validation)
         return record | {"seconds": round(time.perf_counter() - start, 4)}
 
+    @contextmanager
+    def _told(self, before: dict[str, Tensor], batch: Batch, epoch: int, step: int) -> Iterator[None]:
+        """What a step raises is said with the epoch and the step; the last good weights are put back."""
+        try:
+            yield
+        except Exception as error:
+            if all(bool(torch.isfinite(p).all()) for p in self.pair.parameters()):
+                told = failed_step(error, batch, epoch, step)
+            else:
+                told = UserError(explain_divergence(self.pair, self.step.structure, batch, epoch, step))
+            self.pair.load_state_dict(self.kept or before)
+            raise told from error
+
     def _set_lr(self, epoch: float) -> None:
         if callable(self.settings.lr):
             for group in self.optimizer.param_groups:
@@ -221,7 +236,10 @@ class Loop:
         if self.strata is not None:
             return self.strata.batches(self.generator)
         order = torch.randperm(len(self.train), generator=self.generator, device=self.train.device)
-        return list(order.split(self.settings.batch_size))
+        batches = list(order.split(self.settings.batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1:  # one row has no variance (BatchNorm), and a step of noise
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
 
     def _validate(self, split: Split) -> Record:
         """The bound on held-out rows, with the same draws at every epoch so that epochs can be compared."""

@@ -17,6 +17,7 @@ from ppl_vae.errors import NoDensity, UserError
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes
 from ppl_vae.prediction.filling import Target, observing
 from ppl_vae.programs.density import is_improper
+from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Pair, Program
 from ppl_vae.programs.structure import frames, sample_sites
@@ -83,7 +84,7 @@ class FromPrior(_Replicas):
             contiguous(split.batch(slice(start, start + ROWS_AT_ONCE))) for start in range(0, len(split), ROWS_AT_ONCE)
         ]
         holes = Holes(None, batch=batches[0])
-        sites = sample_sites(poutine.trace(holes(model)).get_trace(**batches[0]))
+        sites = sample_sites(traced(holes(model), batches[0]))
         plates = row_plates(sites, len(next(iter(batches[0].values()))))
         names, dim = {f.name for f in plates}, int(plates[0].dim or -1)
         latent = {name: site for name, site in sites.items() if not site["is_observed"]}
@@ -108,7 +109,7 @@ class FromPrior(_Replicas):
             yield _joined([self._some(part) for part in self.parts])
 
     def _some(self, part: _Part) -> Rows:
-        sites = sample_sites(poutine.trace(poutine.uncondition(self.model)).get_trace(**part.batch))
+        sites = sample_sites(traced(poutine.uncondition(self.model), part.batch))
         return self.placed(part, {target: target.draw(sites)[0] for target in part.targets})
 
 
