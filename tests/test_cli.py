@@ -2,9 +2,9 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -131,11 +131,11 @@ def script(*argv, cwd):
 def test_help_answers_at_once(word, tmp_path):
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         done = script(word, cwd=tmp_path)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(sum(os.times()[2:4]) - sum(before[2:4]))
         assert (done.returncode, done.stderr) == (0, "")
-    assert min(seconds) < 2  # about 0.1 s on an idle machine
+    assert min(seconds) < 1  # of processor time, about 0.1, whatever else the machine does
     assert ("encode" if word == "--help" else "0.") in done.stdout
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -415,11 +417,10 @@ def test_short_runs_are_not_captured(digits, monkeypatch):
 
 
 def test_a_way_that_is_slower_is_left(digits, eagerly_captured, monkeypatch):
-    import time
-
-    real = StepGraph.replay
+    real, ticks = StepGraph.replay, itertools.count()  # a clock of its own: a step takes one, a replay four
     monkeypatch.setattr(modes, "NOISE", 1.1)
-    monkeypatch.setattr(StepGraph, "replay", lambda *a: time.sleep(0.3) or real(*a))
+    monkeypatch.setattr(modes.ShapeRuns, "now", lambda *_: float(next(ticks)))
+    monkeypatch.setattr(StepGraph, "replay", lambda *a: [next(ticks) for _ in range(3)] and real(*a))
     made = []
     init = acceleration.GraphStep.__init__
     monkeypatch.setattr(acceleration.GraphStep, "__init__", lambda self, *a: made.append(self) or init(self, *a))

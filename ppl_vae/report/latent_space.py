@@ -24,8 +24,7 @@ STEPS = 11
 
 
 def latent_space(view: View, album: Album) -> list[Section]:
-    """Traversals, rates, interpolations and the map; one section that says why if there is nothing to "
-    "move."""
+    """Traversals, rates, interpolations and the map; one section that says why if there is nothing to move."""
     if not view.latents:
         words = (
             "The pair has no continuous latent of single rows: there is nothing to move, to interpolate or "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,3 @@ def rebuild_arguments(spec: Mapping[str, Any], known: Mapping[str, Any]) -> dict
 def file_hash(path: str | Path) -> str:
     """The SHA-256 of a user's file, by which a run folder recognises it."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-Factory = Callable[..., Any]
