@@ -10,8 +10,10 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from torch.distributions import constraints
 
 import ppl_vae
+from ppl_vae import diagnostics
 from ppl_vae.bounds import ELBO, IWAE
 from ppl_vae.checks.analysis import analyse
+from ppl_vae.data import as_one_unit
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.log_weights import weigh
@@ -250,3 +252,27 @@ def test_all_data_as_one_unit():
     assert found.log_evidence.tolist() == pytest.approx([float(exact)], abs=1e-9)
     with pytest.raises(ProgramError, match="rows=None"):
         ppl_vae.fit(model, guide, data, epochs=1)
+    for function in (
+        diagnostics.annealed_evidence,
+        diagnostics.gap,
+        diagnostics.calibration,
+        diagnostics.bidirectional,
+    ):
+        with pytest.raises(UserError, match="all data here are one unit"):
+            function(model, guide, as_one_unit(data))
+
+
+def test_data_of_the_program_itself():
+    def model():
+        mu = pyro.sample("mu", normal(0.0, 2.0))
+        with pyro.plate("mine", N):
+            pyro.sample("x", normal(mu), obs=X)
+
+    def guide():
+        pyro.sample("mu", normal(X.sum() / (N + 0.25), (N + 0.25) ** -0.5))
+
+    exact = dist.MultivariateNormal(torch.zeros(N, dtype=F64), torch.eye(N, dtype=F64) + 4).log_prob(X)
+    assert ppl_vae.fit(model, guide, None, epochs=1).history[0]["train"] == pytest.approx(float(exact), abs=1e-9)
+    assert float(ppl_vae.evaluate(model, guide, None, particles=5).log_evidence) == pytest.approx(
+        float(exact), abs=1e-9
+    )

@@ -27,7 +27,10 @@ def count_rows(fields: Mapping[str, Tensor]) -> int:
     if not counts or min(counts.values()) < 1:
         raise UserError(f"expected at least one row, got {_listed(counts) or 'no fields'}: pass some rows")
     if len(set(counts.values())) > 1:
-        raise UserError(f"expected fields with equally many rows, got {_listed(counts)}: align them by row")
+        raise UserError(
+            f"expected fields with equally many rows, got {_listed(counts)}: align them by row, or take all data as "
+            "one unit, fit(..., rows=None)"
+        )
     return next(iter(counts.values()))
 
 
@@ -217,7 +220,7 @@ def assemble(
     return Data(name, schema, splits["train"], splits.get("validation"), splits.get("test"), source)
 
 
-def as_split(data: Any, split: str = "test", schema: Schema | None = None) -> Split:
+def as_split(data: Any, split: str = "test", schema: Schema | None = None, *, rows_for: str | None = None) -> Split:
     """Anything row-like as a `Split`: a data set, a split, a dict of arrays, one array or a DataFrame.
 
     Args:
@@ -228,6 +231,7 @@ def as_split(data: Any, split: str = "test", schema: Schema | None = None) -> Sp
             absent; a `Split` loses fields that are not in the schema; of a DataFrame the columns named in the
             schema (its x, or its fields) are taken, and column y as the label. Without a schema the fields are
             guessed as `load` guesses them, and missing entries are kept.
+        rows_for: what goes through rows one by one, and so refuses all data as one unit.
 
     Raises:
         UserError: absent split, unknown or absent field, wrong shape, values outside a field's kind.
@@ -244,6 +248,11 @@ pass rows on the scale of the training data, or choose a kind that fits (real, p
     """
     if isinstance(data, Data):
         data = _pick(data, split)
+    if isinstance(data, Split) and data.is_one_unit and rows_for is not None:
+        raise UserError(
+            f"{rows_for} looks at rows one by one, and all data here are one unit: see ppl_vae.evaluate, or give the "
+            "program a plate of independent rows"
+        )
     if isinstance(data, Split):
         return data if data.is_one_unit or schema is None or schema == data.schema else _conform(data, schema)
     if isinstance(data, (str, Path)):

@@ -163,7 +163,7 @@ def anomaly(
         >>> found.auc.value, found.strangest(2).tolist()
         (1.0, [4, 2])
     """
-    split = as_split(data, "test", getattr(model, "schema", None))
+    split = as_split(data, "test", getattr(model, "schema", None), rows_for="anomaly")
     if outliers is not None:
         split = dataclasses.replace(split, outliers=_marks(outliers, len(split)).to(split.device))
     train = data.train if isinstance(data, Data) else None

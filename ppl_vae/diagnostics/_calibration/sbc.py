@@ -170,7 +170,7 @@ def calibration(
     """
     simulations, draws = check_whole("simulations", simulations, 20), check_whole("draws", draws, 9)
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    split = as_split(data, "test", getattr(model, "schema", None), rows_for="calibration").to(pair.device)
     with passes(pair, resampled(split, simulations, seed), draws, seed=seed) as plan:
         if not specific(plan.structure):
             raise UserError("the guide draws no latent of the model, so that there is nothing to calibrate")

@@ -209,7 +209,7 @@ def collapse(
     """
     rows, draws = check_whole("rows", rows, 2), check_whole("draws", draws, 2)
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    split = as_split(data, "test", getattr(model, "schema", None), rows_for="collapse").to(pair.device)
     if len(split) < 2:
         raise UserError("collapse compares rows with each other, and got one: pass more")
     with passes(pair, split, draws, seed=seed) as plan:

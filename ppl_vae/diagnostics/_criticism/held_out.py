@@ -28,7 +28,7 @@ def held_out(
         >>> len(split), len(set(places.tolist()))
         (3, 3)
     """
-    split = as_split(data, "test", getattr(model, "schema", None))
+    split = as_split(data, "test", getattr(model, "schema", None), rows_for="a check of rows")
     usual = torch.arange(len(split)) if split.outliers is None else (~split.outliers).nonzero()[:, 0].cpu()
     if not isinstance(most, int) or min(most, len(usual)) < fewest:
         raise UserError(f"expected {fewest} rows or more to compare, got {most!r} of {len(usual)}: pass more")

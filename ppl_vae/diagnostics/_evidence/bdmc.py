@@ -174,7 +174,7 @@ def bidirectional(
     rows = check_whole("rows", rows)
     pair, settings = Pair(model, guide), LadderSettings(chains, temperatures, steps, step_size)
     settings.check()
-    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    split = as_split(data, "test", getattr(model, "schema", None), rows_for="bidirectional").to(pair.device)
     made, latents = simulated_rows(pair, split, rows, seed=seed + 1)  # other numbers than those of the chains
     with ladder(
         model, guide, made, settings, start, climbs=2, seed=seed, compile=compile, floats_at_once=floats_at_once

@@ -186,7 +186,7 @@ def gap(
     if not lr > 0:
         raise UserError(f"lr must be positive, got {lr!r}")
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    split = as_split(data, "test", getattr(model, "schema", None), rows_for="gap").to(pair.device)
     annealed = None
     if evidence == "ais":
         annealed = annealed_evidence(

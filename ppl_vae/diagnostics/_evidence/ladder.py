@@ -150,7 +150,7 @@ def ladder(
     settings.check()
     check_mode(compile)
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    split = as_split(data, "test", getattr(model, "schema", None), rows_for="annealed_evidence").to(pair.device)
     with passes(pair, split, 3 * settings.chains, seed=seed, floats_at_once=floats_at_once) as plan:
         # a gradient holds about three times what a density does, and all chains of a row climb together
         plan = replace(plan, rows=max(1, plan.rows * plan.at_once // (3 * settings.chains)))
