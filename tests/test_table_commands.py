@@ -31,6 +31,10 @@ FIT = "fit --data sheet.csv --missing allow --epochs 1 --latent-dim 2 --hidden 4
 
 def test_a_sheet_is_trained_on_drawn_from_and_completed(sheet, capsys):
     assert main([*FIT.split(), "--likelihood", "change=student_t:df=4,price=log_normal", "--out", "a"]) == 0
+    told = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert ["column", "kind", "likelihood", "levels", "or", "range", "missing"] in told
+    assert ["change", "real", "StudentT"] in [line[:3] for line in told]
+    assert any("not finished" in " ".join(line) for line in told)
     run = ppl_vae.open_run("a")
     columns = run.model.likelihood
     chosen = {f.name: type(each).__name__ for f, each in zip(columns.fields, columns.each, strict=True)}

@@ -124,6 +124,7 @@ def train(ask: Command) -> None:
     bound = make_bound(ask.bound, ask.particles)
     decided = _decide(ask, model, guide, data)
     headline = _headline(ask, model, guide, data, bound, decided, str(device))
+    headline = "\n".join([headline, *(f"  {line}" for line in _columns(model, data))])
     extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
     extra |= {} if start is None else {"start": start}
     with place.taken(resume=ask.resume) as out:
@@ -134,9 +135,21 @@ def train(ask: Command) -> None:
         early = ", stopped early" if len(result.history) < ask.epochs else ""
         seconds = time.monotonic() - started
         note(f"{len(result.history)} epochs in {seconds:.0f} s{early}; kept epoch {result.best.epoch}")
+        from ppl_vae.runs.result import unfinished
+
+        if more := unfinished(result.history, result.best.epoch, ask.epochs):
+            note(f"warning: not finished: {more}")
         _judge(ask, result, data, decided, out, None if unsaved else started)
     if unsaved is not None:
         raise unsaved
+
+
+def _columns(model: NamedProgram, data: Data) -> list[str]:
+    """What every column was read as, before anything is trained on it."""
+    from ppl_vae.data.summary import aligned
+    from ppl_vae.likelihoods.columns import column_table
+
+    return aligned(*column_table(model.value, data.train))
 
 
 def _save(result: Result, out: Path, extra: dict[str, Any]) -> UserError | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae.data.containers import Labelled, is_table, opened
 from ppl_vae.data.convert import Raw, convert, guess
 from ppl_vae.data.schema import Field, Schema
+from ppl_vae.data.summary import ColumnSummary, aligned, summaries
 from ppl_vae.data.tables import column_name, raw_fields
 from ppl_vae.errors import UserError, unknown_name
 
@@ -180,8 +181,9 @@ class Data:
         >>> from ppl_vae.data import load
         >>> load("digits")
         Data 'digits' on cpu: 1000 train, 350 validation, 447 test rows
-          x: categorical(17) 8 x 8
-          y: categorical(10)
+          column  kind               values
+          x       categorical 8 x 8  17 levels
+          y       categorical        10 levels: 0, 1, 2, 3, 4, 5, ...
     """
 
     name: str
@@ -198,11 +200,9 @@ class Data:
 
     def __repr__(self) -> str:
         sizes = [f"{len(s)} {name}" for name in SPLITS if (s := getattr(self, name)) is not None]
-        lines = [f"Data {self.name!r} on {self.train.device}: {', '.join(sizes)} rows"]
-        for each in self.schema:
-            drawn = " (drawn at every use in train)" if each.name in self.train.draws else ""
-            lines.append(f"  {each}{drawn}")
-        return "\n".join(lines)
+        table = aligned(ColumnSummary._fields[1:], [line[1:] for line in summaries(self.train)])
+        lines = [f"Data {self.name!r} on {self.train.device}: {', '.join(sizes)} rows", *table]
+        return "\n  ".join(lines)
 
 
 def assemble(

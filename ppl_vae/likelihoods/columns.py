@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from ppl_vae.data.dataset import Split
 from ppl_vae.data.schema import Field, Schema
+from ppl_vae.data.summary import summaries
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.defaults import column_likelihood
 from ppl_vae.saving.recorded import Recorded
 
-__all__ = ["Columns"]
+__all__ = ["Columns", "column_table"]
 
 LABEL = "y"
 
@@ -98,6 +99,26 @@ class Columns(Recorded, nn.Module):
 
     def __repr__(self) -> str:
         return f"Columns({', '.join(f'{name}: {type(each).__name__}' for name, each in self.named.items())})"
+
+
+def column_table(model: object, split: Split) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """What every column was read as and which likelihood the model gave it, as a header and rows.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.models import VAE
+        >>> data = ppl_vae.load({"height": [1.8, 1.6, 1.7], "left": [0, 1, 0]}, test=0, validation=0)
+        >>> column_table(VAE(data), data.train)[1][1]
+        ('left', 'binary', 'Bernoulli', '33.3 % are 1', '')
+    """
+    own = getattr(model, "likelihood", None)
+    each = [*own.each] if isinstance(own, Columns) else [own]
+    named = {part.field.name: type(part).__name__ for part in each if isinstance(part, Likelihood)}
+    lines = summaries(split)
+    rows: list[tuple[str, ...]] = [
+        (line.column, line.kind, named.get(line.field, ""), line.values, line.missing) for line in lines
+    ]
+    return ("column", "kind", "likelihood", "levels or range", "missing"), rows
 
 
 def _unknown(name: str, schema: Schema, fields: list[Field]) -> UserError:

@@ -8,18 +8,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.data import Data, Field, Split
+from ppl_vae.data import Data, Field, Schema, Split
 from ppl_vae.distributions import unwrapped
+from ppl_vae.likelihoods.columns import column_table
 from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.programs.program import Program
 from ppl_vae.report.html import Section
 from ppl_vae.report.view import View
 from ppl_vae.runs.folder import Run
+from ppl_vae.runs.result import unfinished
 from ppl_vae.saving.specs import HOMES
 
-__all__ = ["NO_DENSITY", "data_name", "headline", "name_of", "number", "what_was_trained", "without_evidence"]
+__all__ = [
+    "NO_DENSITY",
+    "columns",
+    "data_name",
+    "headline",
+    "name_of",
+    "number",
+    "what_was_trained",
+    "without_evidence",
+]
 
 NO_DENSITY = "No evidence: a deterministic autoencoder is not a density."
+
+FEW = 3
+"""So many fields are told in words."""
 
 Card = tuple[str, str, str]
 
@@ -113,6 +127,17 @@ def _validated(run: Run) -> bool:
     return any(record.get("validation") is not None for record in run.history)
 
 
+def columns(run: Run, data: Data | Split) -> list[Section]:
+    """The section that says what every column of a table was read as."""
+    if not any(field.shape == (len(field.names),) or (not field.shape and field.name != "y") for field in run.schema):
+        return []
+    text = (
+        "Each column has a kind, which says what values it may take, and the likelihood that fits the kind and the "
+        "training rows. `--kind NAME=KIND` and `--likelihood NAME=LIKELIHOOD` change them."
+    )
+    return [Section("Columns", text, column_table(run.model, data.train if isinstance(data, Data) else data))]
+
+
 def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
     """The section that says which programs, data and settings made the run."""
     info, settings = run.info, run.info.get("settings", {})
@@ -127,10 +152,11 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
         ("prior", _prior(run.model, view)),
         ("likelihood", _likelihood(run.model, view)),
         ("objective" if view.points else "bound", name_of(info.get("bound"), None)),
-        ("data", f"{data_name(run, data)}: {'; '.join(_field(f) for f in run.schema)}"),
+        ("data", f"{data_name(run, data)}: {_fields(run.schema)}"),
         ("rows", _rows(data)),
         ("begun with", _start(info.get("start"))),
         ("best epoch", f"epoch {best}; {epochs} epochs were run"),
+        ("not finished", unfinished(run.history, best, settings.get("epochs"))),
         ("parameters", f"{sizes[0]:,} in the model, {sizes[1]:,} in the guide"),
         ("optimisation", _optimisation(settings, "penalty" if view.points else "KL")),
         ("seed", f"{settings['seed']}" if "seed" in settings else None),
@@ -218,6 +244,11 @@ def _likelihood(model: Any, view: View) -> str:
 
 def _kind(fn: Any) -> str:
     return type(unwrapped(fn)).__name__
+
+
+def _fields(schema: Schema) -> str:
+    """Few fields in words; many have the table of columns."""
+    return "; ".join(map(_field, schema)) if len(schema) <= FEW else f"{len(schema)} columns, listed below"
 
 
 def _field(field: Field) -> str:

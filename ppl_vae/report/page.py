@@ -10,7 +10,15 @@ from ppl_vae import plots
 from ppl_vae.data import Data, Split
 from ppl_vae.evaluation import Evaluation
 from ppl_vae.report.album import Album
-from ppl_vae.report.descriptions import data_name, headline, name_of, number, what_was_trained, without_evidence
+from ppl_vae.report.descriptions import (
+    columns,
+    data_name,
+    headline,
+    name_of,
+    number,
+    what_was_trained,
+    without_evidence,
+)
 from ppl_vae.report.diagnosed import diagnosed
 from ppl_vae.report.html import Section, render
 from ppl_vae.report.imputation import imputed
@@ -73,6 +81,7 @@ def write_report(
         album = Album(run.path / "figures")
         sections = [
             what_was_trained(run, data, view),
+            *columns(run, data),
             _reconstruction_training(run, album) if view.points else _training(run, album),
             reconstructions(view, album),
             *imputed(view, album),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from ppl_vae.data import Schema
 from ppl_vae.errors import Finding
 
-__all__ = ["Best", "Record", "Result"]
+__all__ = ["Best", "Record", "Result", "unfinished"]
 
 Record = dict[str, Any]
 
@@ -58,3 +58,18 @@ class Result:
         from ppl_vae.runs.folder import save_run
 
         return save_run(self, Path(path))
+
+
+def unfinished(history: Sequence[Record], best: int | None, epochs: int | None) -> str | None:
+    """What to say of a run whose best epoch on validation rows is the last one that it was allowed, else None.
+
+    Example:
+        >>> print(unfinished([{"epoch": 1, "validation": -3.0}, {"epoch": 2, "validation": -2.0}], 2, 2))
+        the best epoch is the last of 2, so the bound may still rise: train longer (epochs=4; command line --epochs 4)
+    """
+    if not history or epochs is None or len(history) < epochs or history[-1].get("validation") is None:
+        return None
+    if best != history[-1].get("epoch"):
+        return None
+    longer = f"(epochs={2 * epochs}; command line --epochs {2 * epochs})"
+    return f"the best epoch is the last of {epochs}, so the bound may still rise: train longer {longer}"
