@@ -339,14 +339,14 @@ def compare_cell(
     opened = open_words(run, model, guide, device)
     from statistics import median
 
-    import ppl_vae
     from ppl_vae.cli.output import Judged, update_evaluation, writing
     from ppl_vae.comparison.cache import write_cache
     from ppl_vae.comparison.comparable import observed, preparation
     from ppl_vae.comparison.compare import size_of
+    from ppl_vae.evaluation import evaluate_rows
 
     rows, where = rows_of(opened, DataWords(None), None)
-    found = ppl_vae.evaluate(opened.model, opened.guide, rows, particles, iwae=rungs, seed=seed)
+    found = evaluate_rows(opened.model, opened.guide, rows, particles, iwae=rungs, seed=seed)
     with writing(run, "ppl-vae compare"):
         update_evaluation(run, where, Judged(found.summary() | {"seed": seed}, found))
     seconds = [record["seconds"] for record in opened.history if record.get("seconds") is not None]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ppl_vae.data import Split
-    from ppl_vae.evaluation import Evaluation
+    from ppl_vae.evaluation import Evaluation, JointEvaluation
 
 __all__ = [
     "Interrupted",
@@ -147,24 +147,38 @@ def terminal_width() -> int | None:
 
 
 class Judged(NamedTuple):
-    """The held-out numbers of a pair, and those of every row where it has an evidence."""
+    """The held-out numbers of a pair, and those of every row where it has an evidence.
+
+    Where all rows share latents, `rows` is of the training rows, which are weighed together.
+    """
 
     summary: dict[str, Any]
-    rows: Evaluation | None
+    rows: Evaluation | JointEvaluation | None
 
 
 def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train: Split | None = None) -> Judged:
     """The held-out numbers of a pair: its evidence, or, with a line that says why, how well rows come back.
 
     Where some rows are outliers, the summary is that of the others, and AUCs say how well the evidence tells them;
-    simpler scores that they are compared with are made from training rows.
+    simpler scores that they are compared with are made from training rows. Where all rows share latents, the training
+    rows are weighed together, and the others are judged by the posterior that these leave.
     """
     import ppl_vae
+    from ppl_vae.evaluation import evaluate_rows
+    from ppl_vae.evaluation.joint import shares_latents
+    from ppl_vae.evaluation.jointly import evaluate_jointly
     from ppl_vae.prediction import label_scores
+    from ppl_vae.programs.program import Pair
 
+    pair = Pair(model, guide)
+    if train is not None and shares_latents(pair, train.to(pair.device)):
+        joint = evaluate_jointly(pair, train, None if rows is train else rows, particles, seed=seed)
+        for finding in joint.findings:
+            note(str(finding))
+        return Judged(joint.summary() | {"seed": seed}, joint)
     inliers, apart = rows.inliers(), dict[str, Any]()
     try:
-        found = ppl_vae.evaluate(model, guide, rows, particles=particles, seed=seed)
+        found = evaluate_rows(model, guide, rows, particles=particles, seed=seed)
     except NoDensity as reason:
         note(str(reason))
         back = ppl_vae.reconstruct(model, guide, inliers, seed=seed)
@@ -225,6 +239,8 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     """The held-out numbers of a run, in nats per row."""
     from rich.table import Table
 
+    if "joint_elbo" in summary:
+        return _joint_table(title, summary)
     if "particles" not in summary:
         return _reconstruction_table(title, summary)
     particles = f"{summary['particles']:,}"
@@ -282,6 +298,32 @@ def _reconstruction_table(title: str, summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def _joint_table(title: str, summary: Mapping[str, Any]) -> Table:
+    """The numbers of a pair whose rows share latents: of all rows together, and of each given the others."""
+    from rich.table import Table
+
+    particles, rows = f"{summary['particles']:,}", f"{summary['rows']:,}"
+    caption = f"of all {rows} training rows together, ± Monte Carlo standard error; elpd ± standard error over rows"
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("nats")
+    table.add_column("", justify="right")
+    table.add_row("ELBO of all rows", _with_error(summary, "joint_elbo"))
+    table.add_row(
+        f"log evidence, importance sampled with {particles} particles", _with_error(summary, "joint_log_evidence")
+    )
+    table.add_row(f"effective particles of {particles}", _number(summary["ess"], 1))
+    table.add_row(
+        f"k-hat of the joint weights (believed below {_number(summary['khat_limit'])})", _number(summary["khat"])
+    )
+    table.add_row("expected log predictive density, leave one out (PSIS)", _with_error(summary, "elpd_loo"))
+    table.add_row("  effective number of parameters", _number(summary["p_loo"], 1))
+    table.add_row("  rows whose k-hat is above the limit", f"{summary['unreliable_rows']:,}")
+    if "held_out" in summary:
+        words = f"log predictive density of {summary['held_out_rows']:,} held-out rows, per row"
+        table.add_row(words, _with_error(summary, "held_out"))
+    return table
+
+
 def _with_error(summary: Mapping[str, Any], key: str, digits: int = 2) -> str:
     return f"{_number(summary[key], digits)} ± {_number(summary[f'{key}_se'], digits)}"
 
@@ -319,7 +361,8 @@ def update_evaluation(run: Path, key: str, judged: Judged) -> Path:
     found = before | {key: lasting | as_json(judged.summary)}
     if judged.rows is not None:
         columns = {name: values.tolist() for name, values in judged.rows.columns().items()}
-        write(rows_file(run, key), table_text({"row": list(range(len(judged.rows.elbo)))} | columns))
+        of = "train" if "joint_elbo" in judged.summary else key
+        write(rows_file(run, of), table_text({"row": list(range(len(next(iter(columns.values())))))} | columns))
     return write_json(run / "evaluation.json", found)
 
 

@@ -176,6 +176,7 @@ def _judge(ask: Command, result: Result, data: Data, decided: _Decided, out: Pat
         judged = _evaluate(ask, result, data, split)
         summary = None if judged is None else judged.summary
         if summary is not None and not ask.as_json:
+            split = "train" if "joint_elbo" in summary else split  # rows that share latents are weighed together
             print_table(evaluation_table(f"{summary['rows']:,} {split} rows of {Path(ask.data).name}", summary))
         if started is None:
             return

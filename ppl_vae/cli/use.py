@@ -81,8 +81,12 @@ def evaluate(
 
     opened = open_words(run, model, guide, device)
     read_evaluation(run)  # a damaged one is refused before the work
+    from ppl_vae.evaluation.joint import shares_latents
+
     rows, name = rows_of(opened, words, split)
-    train = opened.data().train if rows.outliers is not None else None  # what simpler scores are made from
+    shared = shares_latents(opened.pair, rows.to(opened.pair.device))
+    # what simpler scores are made from, and what latents that all rows share were fitted to
+    train = opened.data().train if rows.outliers is not None or shared else None
     judged = judge(opened.model, opened.guide, rows, particles, seed, train)
     summary = judged.summary
     if gap:

@@ -15,7 +15,7 @@ from ppl_vae.comparison.comparable import observed, preparation, refuse_incompar
 from ppl_vae.comparison.pairs import BoundKey, Compared, Difference, difference, ladder
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import NoDensity, UserError, unknown_name
-from ppl_vae.evaluation import evaluate
+from ppl_vae.evaluation import evaluate_rows
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.psis import khat_limit
@@ -188,7 +188,9 @@ def compare(
     found = []
     for name, several in trained.items():
         with _of(name):
-            evaluations = tuple(evaluate(t.model, t.guide, rows, particles, iwae=rungs, seed=seed) for t in several)
+            evaluations = tuple(
+                evaluate_rows(t.model, t.guide, rows, particles, iwae=rungs, seed=seed) for t in several
+            )
         found.append(
             Compared(
                 name, evaluations, size_of(several[0].model, several[0].guide), *pace([t.history for t in several])

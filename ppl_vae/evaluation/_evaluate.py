@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import as_one_unit, as_split
+from ppl_vae.data import Data, Split, as_one_unit, as_split
 from ppl_vae.errors import Finding, UserError, check_whole
 from ppl_vae.evaluation.chunks import Chunks
+from ppl_vae.evaluation.joint import shares_latents
+from ppl_vae.evaluation.jointly import JointEvaluation, evaluate_jointly, fitted_rows
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.programs.locking import exclusive
@@ -22,7 +24,7 @@ from ppl_vae.speed.modes import Compile, check_mode
 from ppl_vae.weights.psis import FEWEST, khat_limit
 from ppl_vae.weights.streaming import Groups, Largest, Sums
 
-__all__ = ["COLUMNS", "Evaluation", "Evidence", "evaluate", "evidence_of"]
+__all__ = ["COLUMNS", "Evaluation", "Evidence", "evaluate", "evaluate_rows", "evidence_of"]
 
 COLUMNS = ("elbo", "log_evidence", "log_evidence_se", "ess", "khat", "rate", "distortion")
 """What is told of every row, whatever was asked for."""
@@ -110,8 +112,12 @@ def evaluate(
     seed: int = 0,
     compile: Compile = "auto",
     floats_at_once: int | None = None,
-) -> Evaluation:
+) -> Evaluation | JointEvaluation:
     """ELBO and importance-sampled log evidence of held-out rows, with standard errors, and how far to believe them.
+
+    Where all rows share latents, such as the coefficients of a regression, all rows are weighed together: the result
+    is a `JointEvaluation`, whose log evidence is that of the whole data set. The rows are then those that the pair was
+    fitted to, the training split of a data set, and its test rows are judged by the posterior predictive density.
 
     log p(x) is estimated by log (1/K) sum_k p(x, z_k) / q(z_k | x), under whatever prior the model has.
     Discrete latents are summed out inside each weight. Time grows with rows x particles, memory does not.
@@ -120,7 +126,7 @@ def evaluate(
         model: p(z) p(x | z).
         guide: q(z | x), the proposal.
         data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
-        particles: draws per row, K.
+        particles: draws per row, K; of shared latents, draws in all.
         rows: None takes all data as one unit, as for `fit`: there is one log weight, that of the whole data.
         iwae: numbers of particles k <= K whose bounds IWAE_k are told too, each the mean over K // k groups.
         seed: of the draws; the global generators are left alone.
@@ -129,8 +135,8 @@ def evaluate(
         floats_at_once: bounds the memory of one pass; by default 64 MB, on CUDA a quarter of what is free.
 
     Raises:
-        UserError: for particles < 1, an IWAE of more particles than there are, programs that break the contract, or
-            latents shared by all rows, for which there is no evidence per row.
+        UserError: for particles < 1, an IWAE of more particles than there are, programs that break the contract, or,
+            with shared latents, an IWAE, or held-out rows alone.
         NoDensity: for a guide that draws a latent of the rows from a point mass, such as a deterministic autoencoder.
 
     Source: Burda et al. 2016, arXiv 1509.00519 (evidence by importance sampling); Vehtari et al. 2024, arXiv 1507.02646
@@ -143,10 +149,55 @@ def evaluate(
         [-1.266, -1.266, -1.266]
     """
     check_mode(compile)
+    pair, schema = Pair(model, guide), getattr(model, "schema", None)
+    if rows is not None and data is not None:
+        some = data.train if isinstance(data, Data) else as_split(data, schema=schema)
+        if shares_latents(pair, some.to(pair.device)):
+            if iwae:
+                raise UserError(
+                    "iwae is a bound of each row, and here all rows share latents: leave it out, or take rows=None"
+                )
+            split, held_out = fitted_rows(data, schema)
+            return evaluate_jointly(pair, split, held_out, particles, seed=seed, floats_at_once=floats_at_once)
+    whole = rows is None or data is None
+    split = as_one_unit(data) if whole else as_split(data, "test", schema)
+    return _evaluate(pair, split, particles, iwae, seed, compile, floats_at_once)
+
+
+@exclusive
+def evaluate_rows(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    particles: int = 1000,
+    *,
+    iwae: Sequence[int] = (),
+    seed: int = 0,
+) -> Evaluation:
+    """As `evaluate`, for those who need a number of every row.
+
+    Raises:
+        UserError: as `evaluate` does, and for latents shared by all rows, for which there is no evidence per row.
+
+    Example:
+        >>> evaluate_rows(lambda x=None: None, lambda x=None: None, torch.zeros(3), particles=0)
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: particles must be a whole number of at least 1, got 0
+    """
     pair = Pair(model, guide)
-    split = (
-        as_one_unit(data) if rows is None or data is None else as_split(data, "test", getattr(model, "schema", None))
-    )
+    split = as_split(data, "test", getattr(model, "schema", None))
+    return _evaluate(pair, split, check_whole("particles", particles), iwae, seed, "auto", None)
+
+
+def _evaluate(
+    pair: Pair,
+    split: Split,
+    particles: int,
+    iwae: Sequence[int],
+    seed: int,
+    compile: Compile,
+    floats_at_once: int | None,
+) -> Evaluation:
     split = split.to(pair.device)
     sizes = _ladder(iwae, particles)
     with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:

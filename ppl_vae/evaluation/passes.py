@@ -55,11 +55,18 @@ class Passes:
 
 @contextmanager
 def passes(
-    pair: Pair, split: Split, particles: int, *, seed: int = 0, floats_at_once: int | None = None
+    pair: Pair,
+    split: Split,
+    particles: int,
+    *,
+    seed: int = 0,
+    floats_at_once: int | None = None,
+    at_once: int | None = None,
 ) -> Iterator[Passes]:
     """Read a pair on these rows and plan the passes; inside, draws are seeded and networks do not train.
 
-    A pass holds `floats_at_once` numbers: by default `FLOATS_AT_ONCE`, on CUDA a quarter of what is free.
+    A pass holds `floats_at_once` numbers: by default `FLOATS_AT_ONCE`, on CUDA a quarter of what is free. With
+    `at_once`, the particles of a pass, the pair may have latents that all rows share: its weights are joint.
 
     Raises:
         UserError: for particles < 1, programs that break the contract, values outside a likelihood's support, or
@@ -70,10 +77,14 @@ def passes(
         structure = analyse(pair, some_rows(split))
         some = example(split.schema, split, 8)
         check_support(observed_values(pair, structure, some), some, split)
-        refuse_global(structure)
-        refuse_points(structure, "evidence")
+        refuse_global(structure, shared=at_once is not None)
+        refuse_points(structure, "evidence", shared=at_once is not None)
         cell = _floats_per_cell(pair, structure, split)
         floats_at_once = floats_at_once or _floats_at_once(pair.device)
+        if at_once is not None:
+            rows = max(1, min(len(split), floats_at_once // (cell * at_once)))
+            yield Passes(split, structure, particles, rows, at_once)
+            return
         rows = max(1, min(len(split), 500, floats_at_once // cell))
         yield Passes(split, structure, particles, rows, max(1, min(particles, floats_at_once // (cell * rows))))
 
@@ -98,18 +109,18 @@ def _floats_at_once(device: torch.device) -> int:
     return max(FLOATS_AT_ONCE, free // 16)
 
 
-def refuse_global(structure: Structure) -> None:
-    """Raise for a pair of which nothing can be told row by row."""
+def refuse_global(structure: Structure, *, shared: bool = False) -> None:
+    """Raise for a pair of which nothing can be told row by row; with `shared` latents may be shared by all rows."""
     if structure.rows_total:
         raise UserError(
             f"plate {structure.plate!r} draws its own rows, so that values cannot be told row by row: size it by "
             f"the rows it is given, pyro.plate({structure.plate!r}, len(x))"
         )
-    if structure.global_latents:
-        sites = ", ".join(sorted(structure.global_latents))
+    if structure.global_latents and not shared:
+        sites = ", ".join(sorted(structure.global_latents - structure.auxiliary))
         raise UserError(
-            f"{sites} is shared by all rows, so that there is no evidence per row: evaluate the bound of the "
-            "data set with ELBO, or make it a parameter"
+            f"{sites} is shared by all rows, so that no row has an evidence of its own: see ppl_vae.posterior and "
+            "ppl_vae.evaluate, which weigh all rows together, or make it a parameter"
         )
 
 

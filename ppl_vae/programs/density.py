@@ -61,14 +61,15 @@ def point_masses(latents: Iterable[str], guide: TraceSites, model: TraceSites) -
     return frozenset(found)
 
 
-def refuse_points(structure: Structure, what: str) -> None:
+def refuse_points(structure: Structure, what: str, *, shared: bool = False) -> None:
     """Raise `NoDensity` for a pair whose rows have latents drawn from point masses.
 
     Args:
         structure: of the pair.
         what: was asked for.
+        shared: latents that all rows share must have a density, too.
     """
-    points = sorted(structure.points - structure.global_latents)
+    points = sorted(structure.points if shared else structure.points - structure.global_latents)
     if not points:
         return
     sites = ", ".join(repr(name) for name in points)

@@ -25,6 +25,7 @@ from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
 
 __all__ = [
+    "PARTICLES",
     "LastSite",
     "PairTrace",
     "check_sites",

@@ -56,6 +56,8 @@ def headline(run: Run, evaluation: Mapping[str, float | int] | None) -> list[Car
     """The cards at the top: held-out bound and evidence, rate and distortion; or how to get them."""
     if evaluation is None:
         return _not_evaluated(run)
+    if "joint_elbo" in evaluation:
+        return _of_all_rows(evaluation)
     rows, particles = number(evaluation.get("rows")), number(evaluation.get("particles"))
     nll = (
         f"Importance-sampled \N{MINUS SIGN}log p(x) per row from {particles} draws of z, "
@@ -85,6 +87,41 @@ def headline(run: Run, evaluation: Mapping[str, float | int] | None) -> list[Car
             "Rate and distortion add up to the negative ELBO.",
         ),
     ]
+
+
+def _of_all_rows(evaluation: Mapping[str, float | int]) -> list[Card]:
+    """The cards of a pair whose rows share latents, so that all rows have one evidence."""
+    rows, particles = number(evaluation.get("rows")), number(evaluation.get("particles"))
+    limit = number(evaluation.get("khat_limit"))
+    held = evaluation.get("held_out_rows")
+    cards = [
+        (
+            "ELBO of all rows, nats",
+            _with_error(evaluation, "joint_elbo"),
+            f"A lower bound on log p of all {rows} training rows together, which training raises.",
+        ),
+        (
+            "Log evidence, nats",
+            _with_error(evaluation, "joint_log_evidence"),
+            f"log p of all {rows} training rows, by importance sampling with {particles} draws of the latents that "
+            "they share; ± is the Monte Carlo standard error.",
+        ),
+        (
+            "k-hat",
+            number(evaluation.get("khat")) or "not finite",
+            f"How heavy the tail of the joint weights is. Below {limit} the posterior of the shared latents can be "
+            "believed once it is corrected by the weights; above, it cannot.",
+        ),
+        (
+            "elpd, leave one out",
+            _with_error(evaluation, "elpd_loo"),
+            "Sum over training rows of log p(row | the other rows), by PSIS; ± is the standard error over rows.",
+        ),
+    ]
+    if held is not None:
+        words = f"Mean over {number(held)} held-out rows of their log posterior predictive density; higher is better."
+        cards[3] = ("Held-out rows, nats per row", _with_error(evaluation, "held_out"), words)
+    return cards
 
 
 def without_evidence(evaluation: Mapping[str, float | int] | None, view: View) -> list[Card]:

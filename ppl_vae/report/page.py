@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ppl_vae import plots
 from ppl_vae.data import Data, Split
-from ppl_vae.evaluation import Evaluation
+from ppl_vae.evaluation import Evaluation, JointEvaluation
 from ppl_vae.report.album import Album
 from ppl_vae.report.descriptions import (
     columns,
@@ -37,7 +37,7 @@ def write_report(
     run: Run,
     data: Data | Split,
     evaluation: Mapping[str, float | int] | None = None,
-    row_by_row: Evaluation | None = None,
+    row_by_row: Evaluation | JointEvaluation | None = None,
     *,
     seed: int = 0,
 ) -> Path:

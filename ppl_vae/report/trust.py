@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ppl_vae import plots
 from ppl_vae.diagnostics import khat_scatter
-from ppl_vae.evaluation import Evaluation
+from ppl_vae.evaluation import Evaluation, JointEvaluation
 from ppl_vae.report.album import Album, Picture, is_picture, limits_of
 from ppl_vae.report.descriptions import number
 from ppl_vae.report.html import Section
@@ -22,9 +22,11 @@ WHAT_TO_TRY = (
 )
 
 
-def trusted_rows(view: View, found: Evaluation | None, album: Album) -> list[Section]:
+def trusted_rows(view: View, found: Evaluation | JointEvaluation | None, album: Album) -> list[Section]:
     """k-hat of every held-out row, and those above the limit; nothing where no row was evaluated one by one."""
-    if found is None or len(found.khat) <= max(view.numbers, default=0) or not bool(found.khat.isfinite().any()):
+    if found is None or isinstance(found, JointEvaluation):  # then all rows have one weight
+        return []
+    if len(found.khat) <= max(view.numbers, default=0) or not bool(found.khat.isfinite().any()):
         return []
     bad, limit = found.unreliable, khat_limit(found.particles)
     words = (

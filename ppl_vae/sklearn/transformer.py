@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ppl_vae.data.example import blank
 from ppl_vae.errors import check_whole
-from ppl_vae.evaluation import evaluate
+from ppl_vae.evaluation import evaluate_rows
 from ppl_vae.models import VAE
 from ppl_vae.prediction.coding import decode, decode_columns, encode, simulate
 from ppl_vae.programs.locking import exclusive
@@ -146,7 +146,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
         """
         check_is_fitted(self)
         rows, particles = self._rows(X), plain(self.score_particles)
-        return evaluate(self.model_, self.guide_, rows, particles, seed=self._seed).log_evidence.cpu().numpy()
+        return evaluate_rows(self.model_, self.guide_, rows, particles, seed=self._seed).log_evidence.cpu().numpy()
 
     @exclusive
     def score(self, X: Any, y: Any = None) -> float:

@@ -16,7 +16,7 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._anomalies.auc import AUC, auc, auc_difference
 from ppl_vae.diagnostics._anomalies.baselines import independent_entries, pca_reconstruction
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation import Evaluation, evaluate
+from ppl_vae.evaluation import Evaluation, evaluate_rows
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Program
 
@@ -167,7 +167,7 @@ def anomaly(
     if outliers is not None:
         split = dataclasses.replace(split, outliers=_marks(outliers, len(split)).to(split.device))
     train = data.train if isinstance(data, Data) else None
-    return anomalies_of(evaluate(model, guide, split, particles, seed=seed), model, split, train)
+    return anomalies_of(evaluate_rows(model, guide, split, particles, seed=seed), model, split, train)
 
 
 def anomalies_of(found: Evaluation, model: Callable[..., Any], split: Split, train: Split | None = None) -> Anomaly:
