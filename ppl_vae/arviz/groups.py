@@ -16,6 +16,7 @@ from ppl_vae.arviz.draws import Draws, draw_all
 from ppl_vae.arviz.layouts import Layout, event_names, read_layouts
 from ppl_vae.data import Split, as_split
 from ppl_vae.data.containers import is_table
+from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.passes import passes
 from ppl_vae.programs.locking import exclusive
@@ -186,7 +187,7 @@ class _Groups:
         layout = self.layouts[name]
         whole = not floats and (layout.levels > 0 or (layout.field is not None and layout.field.kind in _WHOLE))
         values = values.to(torch.get_default_dtype()) if floats and not values.is_floating_point() else values
-        array = _array(values, whole, layout.field is not None and layout.field.kind == "categorical")
+        array = _array(values, whole, "" if layout.field is None else layout.field.kind)
         attributes = {"categories": self.levels(layout)} if self.levels(layout) else {}
         dims = tuple(_flat(dim) for dim in layout.dims)
         if not drawn:
@@ -196,7 +197,7 @@ class _Groups:
     def constant(self, name: str, values: Tensor) -> Variable:
         """A field that the model does not observe."""
         field = self.split.schema[name]
-        array = _array(values, field.kind in _WHOLE, field.kind == "categorical")[0]
+        array = _array(values, field.kind in _WHOLE, field.kind)[0]
         attributes = {"categories": list(field.names)} if field.kind == "categorical" and field.names else {}
         return ("row", *event_names(_flat(name), len(field.shape))), array, attributes
 
@@ -257,9 +258,9 @@ class _Groups:
 _WHOLE = ("binary", "count", "categorical")
 
 
-def _array(values: Tensor, whole: bool, category: bool) -> np.ndarray:
+def _array(values: Tensor, whole: bool, kind: str) -> np.ndarray:
     """Numbers as they are, whole ones as int32 unless some are missing, which is NaN."""
-    gone = torch.isnan(values) if values.is_floating_point() else (values == -1) & category
+    gone = missing_in(kind, values)
     if bool(gone.any()):
         values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
         return _numpy(values.masked_fill(gone, torch.nan))

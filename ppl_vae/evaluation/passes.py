@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.checks.support import check_support, observed_values
 from ppl_vae.data import Split
+from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import example
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.programs.density import refuse_points
@@ -142,7 +143,7 @@ def some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
         return batch
     for field in split.schema:
         values = split[field.name]
-        holes = torch.isnan(values) if values.is_floating_point() else values == -1
+        holes = missing_in(field.kind, values)
         if bool(holes.any()):
             batch[field.name] = batch[field.name].clone()
             batch[field.name][0] = values[holes.flatten(1).any(1) if values.dim() > 1 else holes][0]

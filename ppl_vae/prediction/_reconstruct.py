@@ -15,6 +15,7 @@ from torch import Tensor
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.checks.support import check_support, observed_values
 from ppl_vae.data import Field, Split, as_split
+from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import example
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation.means import standard_error
@@ -139,12 +140,9 @@ def _errors(pair: Pair, batch: Batch, split: Split, seed: int) -> dict[str, Tens
 
 
 def _error(field: Field, expected: Tensor, value: Tensor) -> Tensor:
-    missing = torch.isnan(value) if value.is_floating_point() else torch.zeros_like(value, dtype=torch.bool)
-    if field.kind == "categorical":
-        missing = missing | (value == -1)
     if field.kind == "categorical" and field.shape == () and not field.ordered:
         off = (expected != value).to(torch.get_default_dtype())
     else:
         off = (expected - value).square()
     rows = len(value)
-    return torch.where(missing, torch.nan, off).reshape(rows, -1).nanmean(-1)
+    return torch.where(missing_in(field.kind, value), torch.nan, off).reshape(rows, -1).nanmean(-1)
