@@ -21,6 +21,7 @@ from ppl_vae.data import Field, Schema
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 from ppl_vae.programs.program import Pair
+from ppl_vae.training.settings import Settings
 from ppl_vae.training.steps import BoundStep
 
 SCHEMA = Schema((Field("x", "binary", (784,)),))
@@ -54,7 +55,7 @@ def main() -> None:
         pair = Pair(model, guide)
         bound = ELBO() if k == 1 else IWAE(k)
         optimizer = torch.optim.Adam(pair.parameters(), 1e-3, fused=True)
-        step = BoundStep(pair, analyse(pair, {"x": x}), bound, optimizer, 60_000, lambda epoch: 1.0)
+        step = BoundStep(pair, analyse(pair, {"x": x}), bound, optimizer, 60_000, Settings())
         twin_model, twin_guide = build()
         twin = torch.optim.Adam([*twin_model.parameters(), *twin_guide.parameters()], 1e-3, fused=True)
         times: dict[str, list[float]] = {"ours": [], "hand": []}

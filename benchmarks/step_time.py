@@ -42,6 +42,7 @@ from ppl_vae.models import VAE
 from ppl_vae.nn.networks import MLP, concatenate, hidden_layer
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed.compiler import compiled
+from ppl_vae.training.settings import Settings
 from ppl_vae.training.step_graph import StepGraph
 from ppl_vae.training.steps import BoundStep
 
@@ -288,7 +289,7 @@ def our_step(case: Case, x: Tensor, way: str, precision: str = "float32") -> Ste
     pair = Pair(*case.ours())
     structure = analyse(pair, {"x": x})
     optimizer = torch.optim.AdamW(pair.parameters(), 1e-3, weight_decay=0.0, fused=True)
-    step = BoundStep(pair, structure, case.bound, optimizer, 60_000, lambda epoch: 1.0, precision=precision)
+    step = BoundStep(pair, structure, case.bound, optimizer, 60_000, Settings(precision=precision))
     if way == "eager":
         return lambda x: step({"x": x}, 1.0)
     start = time.perf_counter()

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
-__all__ = ["Finding", "NoDensity", "ProgramError", "UnsavedWarning", "UserError", "check_whole", "unknown_name"]
+__all__ = [
+    "Finding",
+    "NoDensity",
+    "ProgramError",
+    "UnsavedWarning",
+    "UserError",
+    "check_choice",
+    "check_number",
+    "check_whole",
+    "unknown_name",
+]
 
 
 class UserError(ValueError):
@@ -25,8 +37,10 @@ class UnsavedWarning(UserWarning):
     """A file could not be written; the numbers are right and the work goes on."""
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:
+def unknown_name(kind: str, name: object, known: Iterable[str], synonyms: Mapping[str, str] | None = None) -> UserError:
     """The error for a name (or what came in its place) that is not in a table, with the nearest right ones.
+
+    `synonyms` are names that others use, each with ours.
 
     Example:
         >>> print(unknown_name("guide", "meen_field", ["mean_field", "iaf"]))
@@ -34,12 +48,16 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5) if isinstance(name, str) else []
+    if isinstance(name, str) and synonyms and name in synonyms:
+        near = [synonyms[name]]
     hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ":"
     return UserError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
 
 
-def check_whole(name: str, value: object, least: int = 1) -> int:
+def check_whole(name: str, value: object, least: int = 1, *, otherwise: str = "") -> int:
     """The number as Python's own, if it is whole, at least `least` and of 63 bits. NumPy's numbers count, bools do not.
+
+    `otherwise` is what else the option may be, for the message.
 
     Raises:
         UserError: if it is anything else.
@@ -55,7 +73,43 @@ def check_whole(name: str, value: object, least: int = 1) -> int:
         number = least - 1
     if least <= number < 2**63 and not isinstance(value, bool):
         return number
-    raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    raise UserError(f"{name} must be a whole number of at least {least}{otherwise}, got {value!r}")
+
+
+def check_number(name: str, value: object, *, positive: bool = False, otherwise: str = "") -> float:
+    """The number as Python's own, if it is finite and not negative (positive). NumPy's numbers count, bools do not.
+
+    `otherwise` is what else the option may be, for the message.
+
+    Raises:
+        UserError: if it is anything else.
+
+    Example:
+        >>> check_number("lr", 0, positive=True)
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: lr must be positive and finite, got 0
+    """
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number: float = value.item() if hasattr(value, "item") else value  # type: ignore[assignment]
+        if math.isfinite(number) and (number > 0 if positive else number >= 0):
+            return number
+    raise UserError(f"{name} must be {'positive' if positive else 'at least 0'} and finite{otherwise}, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """The value, if it is one of these words.
+
+    Raises:
+        UserError: if it is anything else, with the nearest right ones.
+
+    Example:
+        >>> check_choice("compile", "of", ("auto", "on", "off"))
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: unknown value of compile 'of': did you mean 'off'... (known: auto, off, on)
+    """
+    if isinstance(value, str) and value in choices:
+        return value
+    raise unknown_name(f"value of {name}", value, choices)
 
 
 class NoDensity(UserError):

@@ -123,7 +123,7 @@ def refused(capsys, *argv):
 
 
 def script(*argv, cwd):
-    command = [sys.executable, "-c", "import sys; from ppl_vae.cli import main; sys.exit(main())", *argv]
+    command = [sys.executable, "-m", "ppl_vae", *argv]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 

@@ -249,7 +249,7 @@ def trained(tmp_path_factory):
 
 
 def script(*argv, cwd):
-    command = [sys.executable, "-c", "import sys; from ppl_vae.cli import main; sys.exit(main())", *argv]
+    command = [sys.executable, "-m", "ppl_vae", *argv]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
@@ -315,7 +315,7 @@ def test_only_what_is_missing_is_trained_again(trained, monkeypatch, capsys):
 @pytest.mark.slow
 def test_an_interrupted_grid_keeps_what_is_finished_and_goes_on(folder):
     words = ("compare", "--bounds", "elbo,iwae", "--seeds", "1", "--jobs", "1", *TINY, "--out", "g")
-    command = [sys.executable, "-c", "import sys; from ppl_vae.cli import main; sys.exit(main())", *words]
+    command = [sys.executable, "-m", "ppl_vae", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stderr:
             if line.startswith("1/2 "):

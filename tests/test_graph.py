@@ -42,7 +42,8 @@ from ppl_vae.speed.compiler import compiled, seconds_to_compile
 from ppl_vae.speed.factoring import factored
 from ppl_vae.speed.precision import products
 from ppl_vae.training import acceleration
-from ppl_vae.training.loop import NoOptimizer
+from ppl_vae.training.optimizers import NoOptimizer
+from ppl_vae.training.settings import Settings
 from ppl_vae.training.step_graph import StepGraph
 from ppl_vae.training.steps import BoundStep
 
@@ -70,7 +71,9 @@ def step_of(model, guide, batch, bound, beta=WARM_UP, **options):
     bound.refuse(structure)
     parameters = list(pair.parameters())
     optimizer = torch.optim.SGD(parameters, 0.1) if parameters else NoOptimizer()
-    return BoundStep(pair, structure, bound, optimizer, 10 * len(next(iter(batch.values()))), beta, **options)
+    return BoundStep(
+        pair, structure, bound, optimizer, 10 * len(next(iter(batch.values()))), Settings(beta=beta, **options)
+    )
 
 
 def eager(graph, batch, epoch):
@@ -349,7 +352,7 @@ def test_a_model_that_is_changed_between_epochs_stays_itself(eagerly_captured, p
 def test_words_and_bounds_that_make_no_sense_are_refused(digits):
     model = VAE(digits, latent_dim=3, hidden=(8,))
     for word in ("maybe", False, None):
-        with pytest.raises(UserError, match=f"unknown compile {word!r}: .known: auto, off, on"):
+        with pytest.raises(UserError, match=f"unknown value of compile {word!r}: .known: auto, off, on"):
             ppl_vae.fit(model, MeanField(model), digits, epochs=1, compile=word)
     with pytest.raises(UserError, match="Pyro's own reads its loss back"):
         ppl_vae.fit(model, MeanField(model), digits, pyro.infer.Trace_ELBO(), epochs=1, compile="on")

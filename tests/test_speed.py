@@ -19,6 +19,7 @@ from ppl_vae.programs.program import Pair
 from ppl_vae.speed import modes
 from ppl_vae.speed.compiler import compiled
 from ppl_vae.speed.modes import ShapeRuns
+from ppl_vae.training.settings import Settings
 from ppl_vae.training.step_graph import StepGraph
 from ppl_vae.training.steps import BoundStep
 
@@ -103,7 +104,7 @@ def bfloat16_step(data, **options):
     pair = Pair(model, MeanField(model, hidden=(32,)))
     batch = data.train.batch(slice(0, 64))
     optimizer = torch.optim.SGD(pair.parameters(), 0.1)
-    return BoundStep(pair, analyse(pair, batch), IWAE(4), optimizer, 64, lambda epoch: 1.0, **options), batch
+    return BoundStep(pair, analyse(pair, batch), IWAE(4), optimizer, 64, Settings(**options)), batch
 
 
 def test_bfloat16_rounds_products_and_their_gradients_alone(digits):

@@ -101,8 +101,8 @@ def test_what_has_no_strata_is_refused(few):
     plain = VAE(ppl_vae.load("digits"), latent_dim=2, hidden=(4,))
     all_labelled = ppl_vae.load("digits")
     for pair, data, bound, share, problem in (
-        ((model, guide), few, None, 0.0, "label_share must be between 0 and 1, got 0.0"),
-        ((model, guide), few, None, 1.5, "label_share must be between 0 and 1, got 1.5"),
+        ((model, guide), few, None, 0.0, "label_share must be between 0 and 1, or None, got 0.0"),
+        ((model, guide), few, None, 1.5, "label_share must be between 0 and 1, or None, got 1.5"),
         ((model, guide), few, Trace_ELBO(), 0.5, "Trace_ELBO is Pyro's own"),
         ((model, guide), all_labelled.train, None, 0.5, "leave it out"),
         ((plain, MeanField(plain, hidden=(4,))), few, None, 0.5, "give the data labels"),

@@ -225,7 +225,7 @@ def test_a_saved_run_opens_with_the_same_numbers(digits, tmp_path):
         ({"lr": -1.0}, "lr must be positive"),
         ({"lr": float("nan")}, "lr must be positive"),
         ({"weight_decay": -1.0}, "weight_decay"),
-        ({"beta": -1.0}, "beta must not be negative"),
+        ({"beta": -1.0}, "beta must be at least 0"),
         ({"patience": 0}, "patience must be"),
         ({"device": "abacus"}, "unknown device"),
         ({"bound": "elbo"}, "bound must be"),
@@ -254,6 +254,7 @@ def test_the_label_weight_adds_the_classifier_of_labelled_rows_and_changes_no_bo
     from ppl_vae.bounds import ELBO
     from ppl_vae.checks.analysis import analyse
     from ppl_vae.programs.program import Pair
+    from ppl_vae.training.settings import Settings
     from ppl_vae.training.steps import make_step
 
     model, batch = labelled()
@@ -264,7 +265,7 @@ def test_the_label_weight_adds_the_classifier_of_labelled_rows_and_changes_no_bo
     frozen = torch.optim.SGD(pair.parameters(), lr=0.0)
     gradients, bounds = [], []
     for weight in (0.0, 5.0):
-        step = make_step(pair, structure, ELBO(), frozen, 40, lambda epoch: 1.0, weight)
+        step = make_step(pair, structure, ELBO(), frozen, 40, Settings(label_weight=weight))
         bounds.append(step(batch, 0.0).bound)
         gradients.append([p.grad.clone() for p in guide.parameters()])
     assert torch.equal(*bounds)
@@ -280,7 +281,7 @@ def test_a_label_weight_without_labels_is_refused():
     x = {"x": batch["x"]}
     with pytest.raises(UserError, match=r"no latent of the guide is observed in any row.*-1 where there is none"):
         ppl_vae.fit(model, MeanField(model, x), x, epochs=1, label_weight=1.0)
-    with pytest.raises(UserError, match="label_weight must not be negative"):
+    with pytest.raises(UserError, match="label_weight must be at least 0"):
         ppl_vae.fit(model, MeanField(model, x), x, epochs=1, label_weight=-1.0)
 
 

@@ -1,10 +1,11 @@
-"""Lists and numbers in words, "a,b" or "256,128", and checks that need nothing loaded."""
+"""Lists and numbers in words, "a,b" or "256,128"."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae import errors
+from ppl_vae.errors import UserError
 
 __all__ = [
     "check_choice",
@@ -20,22 +21,21 @@ __all__ = [
 
 
 def check_whole(option: str, value: int | None, least: int) -> None:
-    """Raise a UserError unless the number is absent or at least `least` and of 63 bits."""
-    if value is not None and not least <= value < 2**63:
-        raise UserError(f"{option} must be a whole number of at least {least}, got {value}")
+    """Refuse an option that is there and is no whole number of at least `least`."""
+    if value is not None:
+        errors.check_whole(option, value, least)
 
 
 def check_number(option: str, value: float | None, *, positive: bool = False) -> None:
-    """Raise a UserError unless the number is absent, or finite and not negative (positive)."""
-    if value is None or (math.isfinite(value) and (value > 0 if positive else value >= 0)):
-        return
-    raise UserError(f"{option} must be {'positive' if positive else 'at least 0'} and finite, got {value:g}")
+    """Refuse an option that is there and is not finite, or negative (not positive)."""
+    if value is not None:
+        errors.check_number(option, value, positive=positive)
 
 
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise a UserError unless the value is one of these words."""
-    if value not in choices:
-        raise unknown_name(f"value of {option}", value, choices)
+def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None:
+    """Refuse an option that is there and is none of these words."""
+    if value is not None:
+        errors.check_choice(option, value, choices)
 
 
 def split_words(option: str, text: str | None) -> list[str] | None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ppl_vae.training.settings import Settings
+
 if TYPE_CHECKING:
     from ppl_vae.training._fit import fit as fit
     from ppl_vae.training._warm_start import warm_start as warm_start
 
-__all__ = ["fit", "warm_start"]
+__all__ = ["Settings", "fit", "warm_start"]
 
 
 def __getattr__(name: str) -> Any:

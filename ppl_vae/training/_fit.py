@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pyro
 import torch
@@ -22,20 +21,21 @@ from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record, Result
 from ppl_vae.saving.atomic import sweep
 from ppl_vae.saving.locks import held
-from ppl_vae.schedules import Schedule, as_schedule
 from ppl_vae.speed.device import pick_device
-from ppl_vae.speed.modes import Compile
-from ppl_vae.speed.precision import Precision, check_precision, tensor_cores
+from ppl_vae.speed.precision import check_precision, tensor_cores
 from ppl_vae.training.acceleration import accelerated
 from ppl_vae.training.checkpoint import has_checkpoint, refuse_full_disk
 from ppl_vae.training.identity import identity
-from ppl_vae.training.loop import Loop, NoOptimizer, Settings, adam
+from ppl_vae.training.loop import Loop
+from ppl_vae.training.optimizers import optimizer_of
+from ppl_vae.training.settings import Settings, SettingsKeywords, refuse_unknown, with_settings
 from ppl_vae.training.steps import make_step
 from ppl_vae.training.stratified import stratified
 
 __all__ = ["Best", "fit"]
 
 
+@with_settings
 @exclusive
 def fit(
     model: Callable[..., Any],
@@ -44,23 +44,11 @@ def fit(
     bound: Any = None,
     *,
     rows: str | None = "auto",
-    epochs: int = 300,
-    batch_size: int = 64,
-    lr: float | Schedule = 1e-3,
-    weight_decay: float = 0.0,
-    beta: float | Schedule = 1.0,
-    label_weight: float = 0.0,
-    label_share: float | None = None,
-    patience: int | None = 40,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    compile: Compile = "auto",
-    precision: Precision = "float32",
-    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     override: bool = False,
+    **settings: Unpack[SettingsKeywords],
 ) -> Result:
     """Train a model and its guide by stochastic variational inference and keep the best weights.
 
@@ -76,39 +64,12 @@ def fit(
             schools): ELBO, IWAE and the others are then bounds of log p(all data), in nats, every step sees all of it,
             and nothing is amortized over rows. Fields may have different lengths; with data=None the program has its
             own. "auto" reads the rows off the program's data plate.
-        epochs: passes over the training rows, at most.
-        batch_size: rows per step, B.
-        lr: Adam's learning rate: a number, or a schedule such as `ppl_vae.schedules.Cosine`.
-        weight_decay: AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), on the
-            `weight` matrices of networks only; 0 is plain Adam.
-        beta: weight of the KL part: a number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits,
-            Capacity); it shapes what is maximised, never what is reported.
-        label_weight: weight of log q(y | x) of every row whose label was observed, for a model with a label that is
-            latent in some rows (M2): the classifier's own loss, which the bound alone gives no gradient for these
-            rows (Kingma et al. 2014, arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It shapes
-            what is maximised, never what is reported.
-        label_share: of the rows of every batch, how many have a label, between 0 and 1 (M2 with a label in one row of
-            a hundred or fewer: 0.5); None leaves it to chance. Rows with a label so count for more in what is
-            maximised, and the model learns from them what a label means; what is reported is the bound of all rows
-            (`ppl_vae.training.stratified`).
-        patience: epochs without a better validation bound (with a KL weight other than 1 the weighted one) after which
-            training stops; None for never.
-            Without a validation split there is no early stopping.
-        seed: of batches and draws. The state of the global generators is left alone.
-        device: "auto" takes CUDA where there is one.
-        compile: "auto" starts at once and changes to a captured, then a compiled step where the epochs that are left
-            pay for it (docs/design/007-capture.md); "on" does so before the first step and raises where it cannot;
-            "off" runs the programs at every step. Capturing changes no bit of any number; compiling changes rounding
-            alone, so only a run that "auto" had compiled is repeated up to rounding and not exactly.
-        precision: of the matrix products of a step. "bfloat16": the layers of networks round their factors to 8 bits,
-            forwards and backwards (sums, densities, parameters and Adam stay float32); "tf32": a GPU rounds float32
-            factors to 11 bits. Either is faster where the device has it; validation with bfloat16 is in float32.
-        optimizer: from parameters to an optimizer, instead of Adam.
         on_epoch: called with the record of every epoch.
         checkpoint: a folder in which the state of the run is kept while it trains. It belongs to this run alone.
         resume: continue the run of that folder exactly where it was. Programs, data, bound, settings and versions have
             to be the same; only epochs, patience, device and compile may be others.
         override: continue with others all the same; `overridden` of the result says which.
+        {settings}
 
     When interrupted (Ctrl-C, the stop button of a notebook) after the first epoch, the result so far is returned, with
     `stopped="interrupted"`. The pair is in eval mode afterwards.
@@ -127,38 +88,35 @@ def fit(
         >>> len(result.history)
         1
     """
-    settings = Settings(epochs, batch_size, lr, weight_decay, patience, seed, label_weight, label_share, precision)
-    _check_numbers(settings)
+    refuse_unknown(settings, "bound", "rows", "on_epoch", "checkpoint", "resume", "override")
+    said = Settings(**settings)
+    if on_epoch is not None and not callable(on_epoch):
+        raise UserError(f"on_epoch must be a function of the record of an epoch, got {on_epoch!r}")
     bound = ELBO() if bound is None else bound
     train, validation = _splits(data, rows)
     prepare(guide, train)
     pair = Pair(model, guide)
-    where = pick_device(device)
-    check_precision(precision, where)
+    where = pick_device(said.device)
+    check_precision(said.precision, where)
     train, validation = train.to(where), validation and validation.to(where)
     pair.to(where)
-    with tensor_cores(precision), preserved_randomness(), pyro.validation_enabled(False):
+    with tensor_cores(said.precision), preserved_randomness(), pyro.validation_enabled(False):
         reading = read_pair(pair, train)
         structure = reading.sound()
         if validation is not None and reading.seen is not None:
             check_support(reading.seen.values, reading.batch, validation)
-        parameters = [p for p in pair.parameters() if p.requires_grad]
-        make = optimizer or (lambda _: adam(pair, settings))
-        trained: Any = make(parameters) if parameters else NoOptimizer()
-        strata = None if label_share is None else stratified(train, structure, bound, batch_size, label_share)
+        optimizer = optimizer_of(pair, said)
+        strata = stratified(train, structure, bound, said)
         weights = None if strata is None else strata.weights
-        made = make_step(
-            pair, structure, bound, trained, len(train), as_schedule(beta), label_weight, precision, weights
-        )
-        step = accelerated(made, compile)
-        torch.manual_seed(seed)  # here, so that draws depend on no check made before
-        loop = Loop(pair, step, trained, train, validation, as_schedule(beta), settings, on_epoch, strata)
+        made = make_step(pair, structure, bound, optimizer, len(train), said, weights)
+        step = accelerated(made, said.compile)
+        torch.manual_seed(said.seed)  # here, so that draws depend on no check made before
+        loop = Loop(pair, step, optimizer, train, validation, said, on_epoch, strata)
         with _checkpointed(checkpoint, resume) as loop.folder:
             if loop.folder is not None:
                 refuse_full_disk(loop.folder, pair)
-                told = vars(settings) | {"beta": beta}
-                own = None if optimizer is None else trained
-                loop.identity = identity(pair, bound, told, own, train, validation, data)
+                own = None if said.optimizer is None else optimizer
+                loop.identity = identity(pair, bound, said, own, train, validation, data)
             if resume:
                 loop.resume(override=override)
             stopped = loop.run()
@@ -169,7 +127,7 @@ def fit(
         loop.best,
         bound,
         train.schema,
-        vars_of(settings, beta),
+        said.plain(),
         data,
         (*reading.findings, *getattr(step, "findings", ()), *loop.findings),
         stopped,
@@ -202,21 +160,6 @@ def _checkpointed(folder: str | Path | None, resume: bool) -> Iterator[Path | No
         yield place
 
 
-def _check_numbers(settings: Settings) -> None:
-    for name in ("epochs", "batch_size"):
-        value = getattr(settings, name)
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if not callable(settings.lr) and not (isinstance(settings.lr, int | float) and 0 < settings.lr < math.inf):
-        raise UserError(f"lr must be positive, got {settings.lr!r}")
-    if not (isinstance(settings.weight_decay, int | float) and 0 <= settings.weight_decay < math.inf):
-        raise UserError(f"weight_decay must not be negative, got {settings.weight_decay!r}")
-    if not (isinstance(settings.label_weight, int | float) and 0 <= settings.label_weight < math.inf):
-        raise UserError(f"label_weight must not be negative, got {settings.label_weight!r}")
-    if settings.patience is not None and settings.patience < 1:
-        raise UserError(f"patience must be at least 1, or None to never stop early, got {settings.patience!r}")
-
-
 def _splits(data: Any, rows: str | None) -> tuple[Split, Split | None]:
     if rows not in ("auto", None):
         raise unknown_name("rows", rows, ("auto", "None"))
@@ -225,9 +168,3 @@ def _splits(data: Any, rows: str | None) -> tuple[Split, Split | None]:
     if isinstance(data, Data):
         return data.train, data.validation
     return as_split(data), None
-
-
-def vars_of(settings: Settings, beta: float | Schedule) -> dict[str, Any]:
-    """The settings of a run as plain values, for its run.json."""
-    scheduled = {"lr": settings.lr, "beta": beta}
-    return settings.__dict__ | {n: v if isinstance(v, int | float) else repr(v) for n, v in scheduled.items()}

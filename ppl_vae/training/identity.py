@@ -17,19 +17,18 @@ from pyro.infer import ELBO
 from ppl_vae.data import Data, Split
 from ppl_vae.programs.program import Pair
 from ppl_vae.saving.specs import describe
+from ppl_vae.training.settings import SETTINGS, Settings
 
 __all__ = ["differences", "identity", "versions"]
 
+_FIXED = [name for name, setting in SETTINGS.items() if not (setting.free or name == "optimizer")]
 _PACKAGES = ("ppl-vae", "pyro-ppl", "torch")
-
-FREE = ("epochs", "patience")
-"""Settings that a run may be continued with other values of: they say when it ends, not what a step does."""
 
 
 def identity(
     pair: Pair,
     bound: Any,
-    settings: Mapping[str, Any],
+    settings: Settings,
     optimizer: Any,
     train: Split,
     validation: Split | None,
@@ -40,7 +39,7 @@ def identity(
     Args:
         pair: model and guide.
         bound: what is maximised.
-        settings: the numbers of the run; schedules are described, and those in FREE are left out.
+        settings: of the run; schedules are described, and what another value may be given of is left out.
         optimizer: if it is not the usual one.
         train, validation: rows, of which a hash is taken.
         data: what the programs were made with, which is not described again.
@@ -53,7 +52,7 @@ def identity(
         "model": _described(model, known),
         "guide": _described(guide, {**known, id(model): "model"}),
         "bound": _described(bound, {}),
-        "settings": {name: _described(value, {}) for name, value in settings.items() if name not in FREE},
+        "settings": {name: _described(getattr(settings, name), {}) for name in _FIXED},
         "optimizer": None if optimizer is None else _optimizer(optimizer),
         "parameters": {n: list(p.shape) for n, p in pair.named_parameters() if p.requires_grad},
         "schema": train.schema.to_json(),

@@ -7,48 +7,33 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_vae.data import Split, units_in
 from ppl_vae.errors import Finding, UnsavedWarning, UserError
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record
-from ppl_vae.schedules import Capacity, FreeBits, Schedule
+from ppl_vae.schedules import Capacity, FreeBits
 from ppl_vae.training.acceleration import GraphStep
 from ppl_vae.training.checkpoint import Checkpoint, read_checkpoint, restore, snapshot, write_checkpoint
 from ppl_vae.training.divergence import explain_divergence, failed_step
 from ppl_vae.training.identity import differences
+from ppl_vae.training.settings import Settings
 from ppl_vae.training.steps import BoundStep, PyroStep, StepOutcome
 from ppl_vae.training.stratified import StratifiedBatches
 
-__all__ = ["Loop", "NoOptimizer", "Settings", "Stopped", "adam"]
+__all__ = ["Loop", "Stopped"]
 
 Stopped = Literal["epochs", "patience", "interrupted"]
 """What ended a run."""
 
 CHECKPOINT_SECONDS = 5.0
 """How long a state is in memory alone, longer where writing takes more than a twentieth of that; 0 is every epoch."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The numbers of a run, as `fit` was given them."""
-
-    epochs: int
-    batch_size: int
-    lr: float | Schedule
-    weight_decay: float
-    patience: int | None
-    seed: int
-    label_weight: float = 0.0
-    label_share: float | None = None
-    precision: str = "float32"
 
 
 class Done(NamedTuple):
@@ -70,13 +55,12 @@ class Loop:
         optimizer: Any,
         train: Split,
         validation: Split | None,
-        beta: Schedule,
         settings: Settings,
         on_epoch: Callable[[Record], None] | None,
         strata: StratifiedBatches | None = None,
     ) -> None:
         self.pair, self.step, self.train, self.validation = pair, step, train, validation
-        self.beta, self.settings, self.on_epoch = beta, settings, on_epoch
+        self.beta, self.settings, self.on_epoch = settings.kl_weight, settings, on_epoch
         self.optimizer, self.strata = optimizer, strata
         self.folder: Path | None = None
         self.identity: dict[str, Any] = {}
@@ -283,42 +267,6 @@ class Loop:
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.settings.patience
         return self.validation is not None and patience is not None and epoch - self.best.epoch >= patience
-
-
-def adam(pair: Pair, settings: Settings) -> torch.optim.Optimizer:
-    """Adam; with weight decay on the matrices of networks, which torch names `weight`.
-
-    Biases, scales, the means of a mixture and pseudo-inputs have no reason to be near 0.
-    """
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in pair.named_parameters():
-        if parameter.requires_grad:
-            decays = settings.weight_decay > 0 and name.endswith("weight") and parameter.dim() > 1
-            (decayed if decays else others).append(parameter)
-    groups = [(decayed, settings.weight_decay), (others, 0.0)]
-    lr = settings.lr(0.0) if callable(settings.lr) else settings.lr
-    # without decay one group, so one operation, for all parameters
-    return torch.optim.AdamW([{"params": p, "weight_decay": d} for p, d in groups if p], lr, fused=True)
-
-
-class NoOptimizer:
-    """For programs without parameters."""
-
-    param_groups: ClassVar[list[dict[str, Any]]] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing to keep."""
-        return {"state": {}, "param_groups": []}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to put back."""
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Nothing to do."""
-
-    def step(self) -> None:
-        """Nothing to do."""
 
 
 def _score(record: Record) -> float:

@@ -18,8 +18,9 @@ from ppl_vae.errors import UserError
 from ppl_vae.programs.execution import mark_summed
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
-from ppl_vae.schedules import Capacity, FreeBits, Schedule, like
+from ppl_vae.schedules import Capacity, FreeBits, like
 from ppl_vae.speed.precision import products
+from ppl_vae.training.settings import Settings
 
 __all__ = ["BoundStep", "PyroStep", "StepOutcome", "make_step"]
 
@@ -43,13 +44,11 @@ class BoundStep:
         bound: Bound,
         optimizer: Any,
         rows: int,
-        beta: Schedule,
-        label_weight: float = 0.0,
-        precision: str = "float32",
+        settings: Settings,
         row_weights: Tensor | None = None,
     ) -> None:
-        self.label_weight, self.products, self.row_weights = label_weight, products(precision), row_weights
-        self.pair, self.structure, self.bound, self.beta = pair, structure, bound, beta
+        self.settings, self.beta, self.products = settings, settings.kl_weight, products(settings.precision)
+        self.pair, self.structure, self.bound, self.row_weights = pair, structure, bound, row_weights
         self.optimizer, self.rows = optimizer, structure.rows_total or rows
         # The parts of a weight that was summed over discrete values have no rate of their own.
         self.splits = not (structure.enumerates and bound.discrete == "marginal")
@@ -79,8 +78,9 @@ class BoundStep:
             objective = self.beta.objective(self.bound, weights, level) + shared
         else:
             objective = self.bound.surrogate(weights, beta).mean() + shared
-        if self.label_weight:
-            objective = objective + self.label_weight * sum(self._mean(log_q) for log_q in weights.labels.values())
+        if self.settings.label_weight:
+            labels = sum(self._mean(log_q) for log_q in weights.labels.values())
+            objective = objective + self.settings.label_weight * labels
         if self.structure.scaled:  # what is maximised has the programs' own scales, what is reported has not
             with torch.no_grad():
                 weights = self.bound.weigh(self.pair, self.structure, batch)
@@ -108,7 +108,10 @@ class BoundStep:
 class PyroStep:
     """A step with one of Pyro's own objectives, through `pyro.infer.SVI`."""
 
-    def __init__(self, pair: Pair, structure: Structure, bound: Any, optimizer: Any, rows: int, beta: Schedule) -> None:
+    def __init__(
+        self, pair: Pair, structure: Structure, bound: Any, optimizer: Any, rows: int, settings: Settings
+    ) -> None:
+        beta = settings.kl_weight
         if beta(0) != 1 or beta(1e9) != 1:
             raise UserError(
                 f"{type(bound).__name__} is Pyro's own and has no KL weight: use beta=1, or a bound of ppl_vae.bounds"
@@ -200,13 +203,11 @@ def make_step(
     bound: Any,
     optimizer: Any,
     rows: int,
-    beta: Schedule,
-    label_weight: float = 0.0,
-    precision: str = "float32",
+    settings: Settings,
     row_weights: Tensor | None = None,
 ) -> BoundStep | PyroStep:
-    """The step for a bound; `rows` is N, the number of training rows, `beta` the weight of the KL part."""
-    if label_weight:
+    """The step for a bound; `rows` is N, the number of training rows, `row_weights` what each of a batch stands for."""
+    if settings.label_weight:
         _check_labels(structure, bound)
     if isinstance(bound, Bound):
         bound.refuse(structure)
@@ -215,14 +216,14 @@ def make_step(
                 f"{type(bound).__name__} is an upper bound and trains nothing: train with a lower bound, and "
                 "compare with it afterwards"
             )
-        return BoundStep(pair, structure, bound, optimizer, rows, beta, label_weight, precision, row_weights)
+        return BoundStep(pair, structure, bound, optimizer, rows, settings, row_weights)
     if isinstance(bound, pyro.infer.ELBO):
-        if precision == "bfloat16":
+        if settings.precision == "bfloat16":
             raise UserError(
                 f"precision bfloat16 needs a bound of ppl_vae.bounds, but {type(bound).__name__} is Pyro's own: use "
                 "ELBO(), or float32"
             )
-        return PyroStep(pair, structure, bound, optimizer, rows, beta)
+        return PyroStep(pair, structure, bound, optimizer, rows, settings)
     raise UserError(f"bound must be a bound of ppl_vae.bounds or one of Pyro's ELBOs, got {type(bound).__name__}")
 
 

@@ -13,6 +13,7 @@ from ppl_vae.data import Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError
 from ppl_vae.programs.structure import Structure
+from ppl_vae.training.settings import Settings
 
 __all__ = ["StratifiedBatches", "stratified"]
 
@@ -71,12 +72,14 @@ class StratifiedBatches:
         return part[torch.cat(order)[: self.steps * count]].reshape(self.steps, count)
 
 
-def stratified(train: Split, structure: Structure, bound: Any, batch_size: int, share: float) -> StratifiedBatches:
-    """The strata of training rows: those in which a latent of the guide is observed, and the others.
+def stratified(train: Split, structure: Structure, bound: Any, settings: Settings) -> StratifiedBatches | None:
+    """The strata of training rows, where they are asked for: those with a latent that is observed, and the others.
 
     Raises:
         UserError: where there are none, for Pyro's own bounds, and for models that draw their rows themselves.
     """
+    if settings.label_share is None:
+        return None
     if not isinstance(bound, Bound):
         raise UserError(f"label_share needs a bound of ppl_vae.bounds, but {type(bound).__name__} is Pyro's own")
     if structure.rows_total:
@@ -94,4 +97,4 @@ def stratified(train: Split, structure: Structure, bound: Any, batch_size: int, 
             f"label_share looks for the field {absent[0]!r} of site {absent[0]!r}, and there is none: name it so"
         )
     seen = [~missing_in(fields[name].kind, train[name]).reshape(len(train), -1).any(1) for name in sites]
-    return StratifiedBatches(torch.stack(seen).any(0), batch_size, share)
+    return StratifiedBatches(torch.stack(seen).any(0), settings.batch_size, settings.label_share)

@@ -1,0 +1,370 @@
+# ruff: noqa: RUF009 - `_setting` makes the fields of a dataclass
+"""The settings of a training run, one field each: `fit`, the command line and scikit-learn make their options of them.
+
+A further option is a field here (and its type for editors below) and the place that uses it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+
+from ppl_vae.errors import UserError, check_choice, check_number, check_whole, unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from ppl_vae.schedules import Schedule
+
+__all__ = ["SETTINGS", "Setting", "Settings", "SettingsKeywords", "described", "refuse_unknown", "with_settings"]
+
+Check = Callable[[str, Any], Any]
+"""From an option's name and its value to the value as plain Python; a UserError for what it may not be."""
+
+
+# -- checks ------------------------------------------------------------------------------------------------
+
+
+def _whole(least: int) -> Check:
+    return lambda name, value: check_whole(name, value, least)
+
+
+def _number(name: str, value: Any) -> float:
+    return check_number(name, value)
+
+
+def _scheduled(*, positive: bool) -> Check:
+    """A number, or a function of the epoch that gives one."""
+
+    def check(name: str, value: Any) -> Any:
+        if not callable(value) or isinstance(value, type):
+            return check_number(name, value, positive=positive, otherwise=", or a schedule such as WarmUp(10)")
+        try:
+            check_number(f"{name} at epoch 0", value(0.0))
+        except TypeError as error:
+            raise UserError(f"{name} must be a function of the epoch, but {value!r} fails: {error}") from error
+        return value
+
+    return check
+
+
+def _patience(name: str, value: Any) -> int | None:
+    return None if value is None else check_whole(name, value, otherwise=", or None to never stop early")
+
+
+def _share(name: str, value: Any) -> float | None:
+    if value is None or (isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1):
+        return None if value is None else float(value)
+    raise UserError(f"{name} must be between 0 and 1, or None, got {value!r}")
+
+
+def _one_of(*choices: str) -> Check:
+    return lambda name, value: check_choice(name, value, choices)
+
+
+def _device(name: str, value: Any) -> Any:
+    if isinstance(value, str) or type(value).__name__ == "device":  # torch.device, without an import of torch
+        return value
+    raise UserError(f"{name} must be auto, cpu, cuda or a torch.device, got {value!r}")
+
+
+def _optimizer(name: str, value: Any) -> Any:
+    """Something to be called with parameters; what comes of it is checked when it was called."""
+    if value is None or (callable(value) and not type(value).__module__.startswith("pyro.")):
+        return value
+    raise UserError(
+        f"{name} must be a function from parameters to a torch optimizer, such as lambda parameters: "
+        f"torch.optim.SGD(parameters, 0.1), got {' '.join(repr(value).split())[:60]}"
+    )
+
+
+# -- the settings ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is said of a setting beside its name, type and default.
+
+    Args:
+        help: one sentence.
+        check: what it may be.
+        more: what a reader of Python's documentation wants to know further.
+        word: its type on the command line; None if it cannot be written there.
+        line: what the command line says further.
+        metavar: how the command line shows it.
+        decided: what the command line decides where nobody said it, in words; so the default is for Python alone.
+        read: from the value of the word to the setting.
+        synonyms: what others call it, for "did you mean".
+        free: whether a run may be continued with another value: it says when or where steps are made, not what they do.
+        of_labels: whether it is about labels that some rows have not.
+    """
+
+    help: str
+    check: Check
+    more: str = ""
+    word: type | None = None
+    line: str = ""
+    metavar: str | None = None
+    decided: str | None = None
+    read: Callable[[Any], Any] = lambda value: value
+    synonyms: tuple[str, ...] = ()
+    free: bool = False
+    of_labels: bool = False
+
+
+def _setting(default: Any, help: str, check: Check, **more: Any) -> Any:
+    """A field of `Settings`."""
+    return field(default=default, metadata={"setting": Setting(help, check, **more)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All numbers and choices of a training run, checked; a value of numpy's is Python's afterwards.
+
+    Raises:
+        UserError: for a value that a setting cannot have, with its name.
+
+    Example:
+        >>> Settings(epochs=5).batch_size
+        64
+        >>> Settings(patience="3")
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: patience must be a whole number of at least 1, or None to never stop early, got '3'
+    """
+
+    epochs: int = _setting(
+        300,
+        "Passes over the training rows, at most.",
+        _whole(1),
+        free=True,
+        word=int,
+        synonyms=("max_epochs", "n_epochs", "num_epochs", "nb_epochs", "max_iter", "n_iter", "iterations"),
+    )
+    batch_size: int = _setting(
+        64, "Rows per step, B.", _whole(1), word=int, synonyms=("batchsize", "minibatch_size", "batch", "bs")
+    )
+    lr: float | Schedule = _setting(
+        1e-3,
+        "Adam's learning rate.",
+        _scheduled(positive=True),
+        more="A number, or a schedule such as `ppl_vae.schedules.Cosine`.",
+        word=float,
+        synonyms=("learning_rate", "learning_rate_init", "step_size", "eta"),
+    )
+    weight_decay: float = _setting(
+        0.0,
+        "AdamW's decoupled weight decay on matrices: a pull to 0 that fades as rows grow.",
+        _number,
+        more="Of networks, not of biases or scales; 0 is plain Adam (Loshchilov & Hutter 2019, arXiv 1711.05101).",
+        word=float,
+        decided="1000 / training rows, at most 1; 0 for your own file",
+        synonyms=("l2", "wd", "decay"),
+    )
+    beta: float | Schedule = _setting(
+        1.0,
+        "The KL weight (after a warm-up).",
+        _scheduled(positive=False),
+        more="A number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits, Capacity). It shapes what is "
+        "maximised, never what is reported.",
+        word=float,
+        decided="1; 0.01 for information_bottleneck",
+        synonyms=("kl_weight", "kld_weight", "annealing", "kl_beta"),
+    )
+    label_weight: float = _setting(
+        0.0,
+        "Weight of the classifier's log q(y | x), of models with a label that may be missing.",
+        _number,
+        more="The bound alone gives the classifier no gradient for rows whose label was observed (Kingma et al. 2014, "
+        "arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It shapes what is "
+        "maximised, never what is reported.",
+        word=float,
+        decided="training rows / labelled ones",
+        of_labels=True,
+    )
+    label_share: float | None = _setting(
+        None,
+        "Of the rows of a batch, how many have a label, where some have none: 0.5 where hardly any has.",
+        _share,
+        more="None leaves it to chance. Rows with a label so count for more in what is maximised; what is reported is "
+        "the bound of all rows (`ppl_vae.training.stratified`).",
+        word=float,
+        decided="as it happens",
+        of_labels=True,
+    )
+    patience: int | None = _setting(
+        40,
+        "Epochs without a better validation bound before stopping.",
+        _patience,
+        more="None for never. With a KL weight other than 1 it is the weighted bound. Without a validation "
+        "split there is no early stopping.",
+        free=True,
+        word=int,
+        line="0 for never.",
+        read=lambda value: value or None,
+        synonyms=("early_stopping", "early_stopping_patience", "n_iter_no_change"),
+    )
+    seed: int = _setting(
+        0,
+        "Of all random numbers; the split of a file is fixed.",
+        _whole(0),
+        more="The state of the global generators is left alone.",
+        word=int,
+        synonyms=("random_state", "random_seed", "rng", "rng_seed"),
+    )
+    device: str | torch.device = _setting(
+        "auto",
+        "auto takes CUDA where there is one.",
+        _device,
+        free=True,
+        word=str,
+        metavar="auto|cpu|cuda",
+        synonyms=("accelerator", "use_gpu", "use_cuda", "cuda", "gpu"),
+    )
+    compile: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        "Capture and compile the training step: when that pays, at once, never.",
+        _one_of("auto", "on", "off"),
+        more='"auto" starts at once and changes to a captured, then a compiled step where the epochs that are left pay '
+        'for it (docs/design/007-capture.md); "on" raises where it cannot; "off" runs the programs at every step. '
+        "Capturing changes no bit of any number; compiling changes rounding alone.",
+        free=True,
+        word=str,
+        metavar="auto|on|off",
+        synonyms=("jit", "jit_compile"),
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = _setting(
+        "float32",
+        "Of the matrix products of a training step.",
+        _one_of("float32", "tf32", "bfloat16"),
+        more='"bfloat16": the layers of networks round their factors to 8 bits (sums, densities, parameters and Adam '
+        'stay float32); "tf32": a GPU rounds float32 factors to 11 bits. Validation with bfloat16 is in float32.',
+        word=str,
+        metavar="float32|tf32|bfloat16",
+        synonyms=("dtype", "amp", "mixed_precision"),
+    )
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None = _setting(
+        None,
+        "From parameters to an optimizer, instead of Adam.",
+        _optimizer,
+        more="Its learning rate is its own, unless `lr` is a schedule.",
+        synonyms=("optim", "optimiser", "solver"),
+    )
+
+    def __post_init__(self) -> None:
+        for name, setting in SETTINGS.items():
+            object.__setattr__(self, name, setting.check(name, getattr(self, name)))
+        if self.optimizer is not None:
+            for name in ("lr", "weight_decay"):
+                value = getattr(self, name)
+                if not callable(value) and value != getattr(Settings, name):
+                    raise UserError(f"{name}={value:g} is Adam's, and optimizer= makes another: give it {name} there")
+
+    @property
+    def kl_weight(self) -> Schedule:
+        """Beta as a function of the epoch."""
+        from ppl_vae.schedules import as_schedule
+
+        return as_schedule(self.beta)
+
+    def plain(self) -> dict[str, Any]:
+        """Every setting as a number, a word or None, for run.json and for checkpoints.
+
+        Example:
+            >>> from ppl_vae.schedules import WarmUp
+            >>> Settings(beta=WarmUp(5)).plain()["beta"]
+            'WarmUp(epochs=5, beta=1.0)'
+        """
+        return {name: _plain(getattr(self, name)) for name in SETTINGS}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, int | float | str):
+        return value
+    if type(value).__name__ == "device":
+        return str(value)
+    # The address of a function is another one in every process.
+    return value.__qualname__ if hasattr(value, "__qualname__") else repr(value)
+
+
+SETTINGS: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(Settings)}
+"""The settings by name."""
+
+
+class SettingsKeywords(TypedDict, total=False):
+    """The fields of `Settings` as keywords, for editors and type checkers; a test compares them."""
+
+    epochs: int
+    batch_size: int
+    lr: float | Schedule
+    weight_decay: float
+    beta: float | Schedule
+    label_weight: float
+    label_share: float | None
+    patience: int | None
+    seed: int
+    device: str | torch.device
+    compile: Literal["auto", "on", "off"]
+    precision: Literal["float32", "tf32", "bfloat16"]
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None
+
+
+# -- options of the settings -------------------------------------------------------------------------------
+
+_PARTICLES = ("particles", "num_particles", "n_particles", "num_samples", "n_samples", "k")
+_ELSEWHERE = dict.fromkeys(_PARTICLES, "particles are the bound's, as in bound=IWAE(16) or bound='iwae:particles=16'")
+"""What fit has no option for, and where it is."""
+
+
+def refuse_unknown(given: Mapping[str, Any], *others: str, what: str = "option of fit") -> None:
+    """Raise for names that are no setting and none of the `others`, with the name that was meant.
+
+    Raises:
+        UserError: for the first such name.
+
+    Example:
+        >>> refuse_unknown({"max_epochs": 3})
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: unknown option of fit 'max_epochs': did you mean 'epochs'? (known: batch_size, ...
+    """
+    for name in given:
+        if name in SETTINGS or name in others:
+            continue
+        if name in _ELSEWHERE:
+            raise UserError(f"unknown {what} {name!r}: {_ELSEWHERE[name]}")
+        synonyms = {word: ours for ours, setting in SETTINGS.items() for word in setting.synonyms}
+        raise unknown_name(what, name, [*SETTINGS, *others], synonyms | {"loss": "bound", "objective": "bound"})
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_settings(function: F) -> F:
+    """Let a function that takes settings by **keywords show them: in its signature, and in its docstring at {settings}.
+
+    Example:
+        >>> @with_settings
+        ... def train(model, **settings): ...
+        >>> inspect.signature(train).parameters["epochs"].default
+        300
+    """
+    signature = inspect.signature(function)
+    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    parameters += [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+        for f in fields(Settings)
+    ]
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    function.__doc__ = (function.__doc__ or "").replace("{settings}", described(SETTINGS))
+    return function
+
+
+def described(names: Iterable[str], indent: int = 8) -> str:
+    """Settings as lines of a docstring's Args, which begin at the indentation given."""
+    hanging = " " * (indent + 4)
+    lines = [f"{name}: {SETTINGS[name].help} {SETTINGS[name].more}".rstrip() for name in names]
+    wrapped = ["\n".join(textwrap.wrap(line, 120 - indent, subsequent_indent=hanging)) for line in lines]
+    return f"\n{' ' * indent}".join(wrapped)
