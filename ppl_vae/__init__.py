@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppl_vae.arviz import Posterior as Posterior
+    from ppl_vae.arviz import posterior as posterior
     from ppl_vae.arviz import to_arviz as to_arviz
     from ppl_vae.checks.linter import check as check
     from ppl_vae.comparison.compare import Comparison as Comparison
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ppl_vae.errors import Finding as Finding
     from ppl_vae.errors import UserError as UserError
     from ppl_vae.evaluation import Evaluation as Evaluation
+    from ppl_vae.evaluation import JointEvaluation as JointEvaluation
     from ppl_vae.evaluation import evaluate as evaluate
     from ppl_vae.evaluation import log_weights as log_weights
     from ppl_vae.prediction import Imputation as Imputation
@@ -42,7 +45,9 @@ _HOMES = {
     "Evaluation": "ppl_vae.evaluation",
     "Finding": "ppl_vae.errors",
     "Imputation": "ppl_vae.prediction",
+    "JointEvaluation": "ppl_vae.evaluation",
     "LogWeights": "ppl_vae.weights.log_weights",
+    "Posterior": "ppl_vae.arviz",
     "Prediction": "ppl_vae.prediction",
     "Reconstruction": "ppl_vae.prediction",
     "Result": "ppl_vae.runs",
@@ -56,6 +61,7 @@ _HOMES = {
     "load": "ppl_vae.data",
     "log_weights": "ppl_vae.evaluation",
     "open_run": "ppl_vae.runs",
+    "posterior": "ppl_vae.arviz",
     "predict": "ppl_vae.prediction",
     "reconstruct": "ppl_vae.prediction",
     "to_arviz": "ppl_vae.arviz",

@@ -1,5 +1,6 @@
 """What a pair says about rows, for ArviZ."""
 
 from ppl_vae.arviz.groups import to_arviz
+from ppl_vae.arviz.posteriors import Posterior, posterior
 
-__all__ = ["to_arviz"]
+__all__ = ["Posterior", "posterior", "to_arviz"]

@@ -127,7 +127,7 @@ def to_arviz(
         "split": split.name,
         "rows_available": len(whole),
     }
-    return _tree(_Groups(split, layouts, ids[: len(split)], chains).of(drawn), attributes)
+    return tree(_Groups(split, layouts, ids[: len(split)], chains).of(drawn), attributes)
 
 
 def _fitting(split: Split, draws: int) -> int:
@@ -275,7 +275,7 @@ def _flat(name: str) -> str:
     return name.replace("/", "_")  # names of variables are paths in a tree
 
 
-def _tree(groups: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:
+def tree(groups: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:
     """The groups in the container of the ArviZ that is installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 tells of 1.0 when it is imported

@@ -27,11 +27,12 @@ class Layout:
     """A site of the model: where rows, its other plates and its event are in its values [plates, *event].
 
     `row` and the dims of `plates` (name, dim and size, from the left) are counted from the right end of the plates, as
-    Pyro counts; `levels` is the number of categories of a single category, else 0; `field` is what is observed here.
+    Pyro counts; `row` is None for a latent that all rows share, or where all data are one unit; `levels` is the number
+    of categories of a single category, else 0; `field` is what is observed here.
     """
 
     name: str
-    row: int
+    row: int | None
     plates: tuple[tuple[str, int, int], ...]
     event_shape: tuple[int, ...]
     levels: int = 0
@@ -40,7 +41,8 @@ class Layout:
     @property
     def dims(self) -> tuple[str, ...]:
         """A name for every dim of `arranged` values after the first."""
-        return ("row", *(name for name, *_ in self.plates), *event_names(self.name, len(self.event_shape)))
+        rows = () if self.row is None else ("row",)
+        return (*rows, *(name for name, *_ in self.plates), *event_names(self.name, len(self.event_shape)))
 
     @property
     def size(self) -> int:
@@ -48,9 +50,10 @@ class Layout:
         return math.prod(self.event_shape) * math.prod(size for *_, size in self.plates)
 
     def arranged(self, values: Tensor) -> Tensor:
-        """Values [draw, plates, *event] as [draw, row, other plates, *event]."""
+        """Values [draw, plates, *event] as [draw, row, other plates, *event], without `row` where there is none."""
         edge = values.dim() - len(self.event_shape)
-        kept = [edge + d for d in (self.row, *(d for _, d, _ in self.plates))]
+        rows = [] if self.row is None else [self.row]
+        kept = [edge + d for d in (*rows, *(d for _, d, _ in self.plates))]
         idle = [i for i in range(1, edge) if i not in kept]  # dims of other sites' plates, of size 1
         event = list(range(edge, values.dim()))
         shape = [values.shape[i] for i in (0, *kept, *event)]
@@ -84,10 +87,15 @@ def _layout(
 ) -> Layout:
     fn = site["fn"]
     plates = [(f.name, int(f.dim or 0), int(f.size)) for f in frames(site) if f.name not in structure.row_plates]
+    if structure.is_one_unit:  # whose statements may have dims without a plate
+        held = {dim for _, dim, _ in plates}
+        loose = [d for d in range(-len(fn.batch_shape), 0) if d not in held and fn.batch_shape[d] > 1]
+        plates += [(f"{name}_{len(fn.batch_shape) + d}", d, int(fn.batch_shape[d])) for d in loose]
     base = unwrapped(fn)
     levels = base.probs.shape[-1] if isinstance(base, dist.Categorical) and not fn.event_shape else 0
     plates = sorted(plates, key=lambda plate: plate[1])
-    layout = Layout(name, structure.dim, tuple(plates), tuple(fn.event_shape), levels)
+    row = structure.dim if structure.row_frame(site) is not None else None
+    layout = Layout(name, row, tuple(plates), tuple(fn.event_shape), levels)
     if observed is None:
         return replace(layout, field=next((f for f in schema if f.name == name), None))
     value = layout.arranged(observed.unsqueeze(0))[0]

@@ -73,6 +73,7 @@ def expanded(structure: Structure, site: Mapping[str, Any], value: Tensor, parti
         if frame.dim is not None and -frame.dim <= structure.nesting:
             sizes[frame.dim] = frame.size
     value = value.reshape((1,) * (len(sizes) + event - value.dim()) + tuple(value.shape))
+    sizes = [max(pair) for pair in zip(sizes, value.shape, strict=False)]  # of one unit, dims without a plate as well
     return value.expand(*sizes, *value.shape[value.dim() - event :])
 
 

@@ -1,0 +1,248 @@
+"""The posterior of a fitted pair, to read: draws by name, a table of every scalar, and what warns of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ppl_vae.arviz.joint_draws import draw_posterior
+from ppl_vae.arviz.layouts import Layout
+from ppl_vae.data import Data, Split, as_one_unit, as_split
+from ppl_vae.errors import Finding, check_whole, unknown_name
+from ppl_vae.evaluation.joint import shares_latents
+from ppl_vae.evaluation.jointly import fitted_rows, verdict_on
+from ppl_vae.programs.locking import exclusive
+from ppl_vae.programs.program import Pair
+from ppl_vae.weights.psis import khat, smooth
+
+__all__ = ["Posterior", "posterior", "scalars"]
+
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Draws of every latent by name, jointly: `draws[name]` is [draw, plates, *event], of a row [draw, row, ...].
+
+    `dims` and `coords` name the dims after the first; `shared` are the latents that all rows share, or all of them
+    where the data are one unit, and have a line each in `summary`. Its numbers come from all `particles` under their
+    weights [particle] (normalised, Pareto smoothed; equal where nothing was resampled), not from the fewer draws.
+    `khat` is the tail index of the joint weights, `ess` their effective number; nan where rows share nothing.
+    `log_likelihood` [draw, row] is log p(x_n | shared latents) in nats.
+    """
+
+    draws: Mapping[str, Tensor]
+    dims: Mapping[str, tuple[str, ...]]
+    coords: Mapping[str, np.ndarray]
+    shared: tuple[str, ...]
+    particles: Mapping[str, Tensor]
+    weights: Float[Tensor, " particle"]
+    log_weight: Float[Tensor, " particle"]
+    prior: Mapping[str, Tensor]
+    khat: float
+    ess: float
+    log_likelihood: Float[Tensor, "draw row"] | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The draws of a latent."""
+        if name not in self.draws:
+            raise unknown_name("latent", name, self.draws)
+        return self.draws[name]
+
+    def __repr__(self) -> str:
+        count = len(next(iter(self.draws.values()), ()))
+        sizes = ", ".join(f"{n} {tuple(v.shape[1:])}" for n, v in self.draws.items())
+        return f"Posterior({count} draws; {sizes})"
+
+    def frame(self, name: str | None = None) -> Any:
+        """A DataFrame of draws: a line for each draw, a column for every shared scalar; or of one latent of the rows.
+
+        Of a latent of the rows there is a line for each draw and row, by a MultiIndex.
+        """
+        import pandas as pd
+
+        if name is None:
+            return pd.DataFrame(dict(_columns({n: self.draws[n] for n in self.shared})))
+        values = self[name]
+        if name in self.shared:
+            return pd.DataFrame(dict(_columns({name: values})))
+        index = pd.MultiIndex.from_product([range(len(values)), self.coords["row"]], names=["draw", "row"])
+        return pd.DataFrame(dict(_columns({name: values.flatten(0, 1)})), index)
+
+    def summary(self) -> Any:
+        """A DataFrame with a line for every shared scalar.
+
+        mean, sd and quantiles by weights; `ess`, how many independent draws the mean is worth; `khat`, the larger of
+        the joint weights' and of the weights times the distance from the mean; `contraction`, 1 - var / var of the
+        prior: near 0 the data say nothing about it.
+        """
+        import pandas as pd
+
+        return pd.DataFrame({name: self._line(name, values) for name, values in _columns(self.particles)}).T
+
+    def _line(self, name: str, values: np.ndarray) -> dict[str, float]:
+        value, w = torch.as_tensor(values, dtype=torch.float64), self.weights
+        mean = float((w * value).sum())
+        apart = value - mean
+        variance = float((w * apart.square()).sum())
+        noise = float((w * apart).square().sum())
+        order = value.argsort()
+        below = w[order].cumsum(0) - w[order] / 2
+        at = torch.searchsorted(below, torch.tensor(QUANTILES, dtype=w.dtype)).clamp(max=len(w) - 1)
+        tails = khat((self.log_weight + apart.abs().clamp(min=1e-300).log())[:, None])
+        prior = dict(_columns(self.prior)).get(name)
+        before = float(np.var(prior)) if prior is not None else float("nan")
+        line = {"mean": mean, "sd": variance**0.5}
+        line |= {f"{100 * q:g}%": float(value[order][i]) for q, i in zip(QUANTILES, at, strict=True)}
+        line["ess"] = min(variance / noise, float(len(w))) if noise > 0 else float(len(w))
+        line["khat"] = max(self.khat, float(tails[0])) if variance > 0 else self.khat
+        line["contraction"] = 1 - variance / before if before > 0 else float("nan")
+        return line
+
+    def to_arviz(self) -> Any:
+        """`InferenceData` under ArviZ 0.x, a `DataTree` under 1.x: `posterior`, `prior`, `log_likelihood`."""
+        from ppl_vae.arviz.groups import tree
+
+        groups = {"posterior": self._dataset(self.draws, self.dims)}
+        if self.prior:
+            groups["prior"] = self._dataset(self.prior, self.dims)
+        if self.log_likelihood is not None:
+            groups["log_likelihood"] = self._dataset(
+                {"log_likelihood": self.log_likelihood}, {"log_likelihood": ("row",)}
+            )
+        return tree(groups, {"inference_library": "ppl_vae", "khat": self.khat, "ess": self.ess})
+
+    def _dataset(self, values: Mapping[str, Tensor], dims: Mapping[str, tuple[str, ...]]) -> Any:
+        import xarray
+
+        variables: dict[str, Any] = {}
+        coords: dict[Any, Any] = {}
+        for name, value in values.items():
+            array = value.numpy()[None]
+            names = tuple(d.replace("/", "_") for d in dims[name])
+            variables[name.replace("/", "_")] = (("chain", "draw", *names), array)
+            coords |= {d: self.coords.get(d, np.arange(n)) for d, n in zip(names, array.shape[2:], strict=True)}
+        return xarray.Dataset(variables, coords)
+
+
+def _columns(values: Mapping[str, Tensor]) -> Iterator[tuple[str, np.ndarray]]:
+    """Every scalar of latents [draw, ...], by name."""
+    for name, value in values.items():
+        flat = value.reshape(len(value), -1).numpy()
+        yield from zip(scalars(name, tuple(value.shape[1:])), flat.T, strict=True)
+
+
+def scalars(name: str, shape: tuple[int, ...]) -> list[str]:
+    """Names of the numbers of a latent.
+
+    Example:
+        >>> scalars("b", ()), scalars("b", (2,)), scalars("c", (1, 2))
+        (['b'], ['b[0]', 'b[1]'], ['c[0, 0]', 'c[0, 1]'])
+    """
+    each = itertools.product(*map(range, shape))
+    return [f"{name}[{', '.join(map(str, index))}]" if shape else name for index in each]
+
+
+@exclusive
+def posterior(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    draws: int = 1000,
+    *,
+    resample: Literal["psis"] | None = "psis",
+    rows: str | None = "auto",
+    particles: int | None = None,
+    seed: int = 0,
+    floats_at_once: int | None = None,
+) -> Posterior:
+    """Draws of every latent of a fitted pair: what all rows share jointly, and given it what is each row's own.
+
+    K particles g ~ q(g) of the shared latents are weighed with all rows, w = p(g) prod_n p(x_n | g) / q(g), and draws
+    are particles chosen by their Pareto smoothed weights: draws of the posterior as K grows, where k-hat is below its
+    limit. `findings` say where it is not, and then neither mean nor deviation is to be believed. Latents of the rows
+    are drawn given the shared ones by importance resampling, discrete ones given all others.
+
+    Args:
+        model: p(g) prod_n p(z_n | g) p(x_n | z_n, g).
+        guide: q(g) prod_n q(z_n | x_n, g).
+        data: the rows that the pair was fitted to; of a data set its training split.
+        draws: how many.
+        resample: None takes draws of the guide as they are.
+        rows: None takes all data as one unit, as for `fit`.
+        particles: K, at least `draws`; by default 4,000, or `draws` if these are more.
+        seed: of all draws; the global generators are left alone.
+        floats_at_once: bounds the memory of one pass, as for `evaluate`.
+
+    Raises:
+        UserError: for counts below 1, an unknown way to resample, programs that break the contract, or held-out rows
+            where latents are shared.
+        NoDensity: for a guide that draws a latent from a point mass.
+
+    Source: Vehtari et al. 2024, arXiv 1507.02646; Yao et al. 2018, arXiv 1802.02538 (k-hat of a variational posterior).
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(y):
+        ...     mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+        ...     with pyro.plate("data", len(y)):
+        ...         pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        >>> def guide(y):
+        ...     pyro.sample("mean", dist.Normal(1.0, 0.5))  # too wide; the posterior is N(2, 0.2^2)
+        >>> y = 2 + torch.linspace(-1, 1, 25)
+        >>> found = posterior(model, guide, {"y": y}, particles=20_000)
+        >>> found.summary().loc["mean", ["mean", "sd", "contraction"]].round(1).tolist()
+        [2.0, 0.2, 1.0]
+        >>> found
+        Posterior(1000 draws; mean ())
+    """
+    draws = check_whole("draws", draws)
+    if resample not in ("psis", None):
+        raise unknown_name("resample", resample, ("psis", "None"))
+    if rows not in ("auto", None):
+        raise unknown_name("rows", rows, ("auto", "None"))
+    count = max(draws, 4000) if particles is None else check_whole("particles", particles, draws)
+    pair, schema = Pair(model, guide), getattr(model, "schema", None)
+    if rows is None or data is None:
+        split: Split = as_one_unit(data)
+    else:
+        some = data.train if isinstance(data, Data) else as_split(data, schema=schema)
+        split = fitted_rows(data, schema)[0] if shares_latents(pair, some.to(pair.device)) else some
+    split = split.to(pair.device)
+    found = draw_posterior(
+        pair, split, draws, count, resample=resample is not None, seed=seed, floats_at_once=floats_at_once
+    )
+    shared = tuple(found.particles)
+    log_weight = found.log_weight
+    weights = smooth(log_weight[:, None]).softmax(0)[:, 0] if resample else torch.full_like(log_weight, 1 / count)
+    tail = float(khat(log_weight[:, None])) if shared else float("nan")
+    raw = log_weight.softmax(0)
+    values = {n: v[found.chosen] for n, v in found.particles.items()} | found.local
+    return Posterior(
+        draws=values,
+        dims={n: found.layouts[n].dims for n in values},
+        coords=_coordinates(found.layouts, values, len(split)),
+        shared=shared,
+        particles=found.particles,
+        weights=weights,
+        log_weight=log_weight,
+        prior=found.prior,
+        khat=tail,
+        ess=float(1 / raw.square().sum()) if shared else float("nan"),
+        log_likelihood=found.log_likelihood,
+        findings=verdict_on(tail, count, sorted(shared)) if shared else (),
+    )
+
+
+def _coordinates(layouts: Mapping[str, Layout], values: Mapping[str, Tensor], rows: int) -> dict[str, np.ndarray]:
+    sizes = {d: n for name, v in values.items() for d, n in zip(layouts[name].dims, v.shape[1:], strict=True)}
+    return {d: np.arange(n) for d, n in sizes.items()} | {"row": np.arange(rows)}
