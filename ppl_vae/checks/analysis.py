@@ -22,6 +22,7 @@ from ppl_vae.programs.density import is_improper, is_point_mass, point_masses
 from ppl_vae.programs.execution import LastSite, PairTrace, masks_as_they_were, run, traced
 from ppl_vae.programs.failures import reason_of
 from ppl_vae.programs.missing import Holes, Watch, can_enumerate
+from ppl_vae.programs.modes import evaluating
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure, frames, sample_sites
@@ -240,10 +241,7 @@ def try_particles(pair: Programs, batch: Batch, structure: Structure) -> tuple[S
     Raises:
         ProgramError: for programs that do not let the values of a summed latent through.
     """
-    modes = [m for m in (pair.model, pair.guide) if isinstance(m, torch.nn.Module) and m.training]
-    for module in modes:
-        module.eval()  # dropout would make every run another program
-    try:
+    with evaluating(pair.model, pair.guide):  # dropout would make every run another program
         try:
             together = run(pair, structure, batch, particles=2)
             weights = _log_weight(together)
@@ -252,9 +250,6 @@ def try_particles(pair: Programs, batch: Batch, structure: Structure) -> tuple[S
         if structure.absent or structure.rows_total:  # these draw something anew at every run
             return structure, together
         return replace(structure, broadcasts=_alone(pair, batch, together, weights)), together
-    finally:
-        for module in modes:
-            module.train()
 
 
 def _one_particle(pair: Programs, batch: Batch, structure: Structure) -> PairTrace:

@@ -10,12 +10,15 @@ import torch
 
 from ppl_vae.checks import contract
 from ppl_vae.checks.analysis import Observation, contract_checks, is_generated, observe, read, try_particles
+from ppl_vae.checks.independence import coupled_rows
+from ppl_vae.checks.ownership import unowned
 from ppl_vae.checks.support import check_support
 from ppl_vae.checks.warnings import warnings_of
 from ppl_vae.data import OneUnit, Split
 from ppl_vae.data.example import example, without_extremes
 from ppl_vae.errors import Finding, ProgramError, UserError
 from ppl_vae.programs.execution import check_sites
+from ppl_vae.programs.modes import kept_buffers
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure
@@ -55,7 +58,7 @@ def read_pair(pair: Pair, split: Split) -> PairReading:
     Once as it is, once for two particles, once for one of them alone, once on other rows: each program four times,
     and more often only where there is something that asks for it.
     """
-    with preserved_randomness(), pyro.validation_enabled(False):
+    with preserved_randomness(), pyro.validation_enabled(False), kept_buffers(pair):
         batch, seen, failure = _run_on_some(pair, split)
         if seen is None:
             return PairReading(batch, findings=(_finding(failure),))  # type: ignore[arg-type]
@@ -68,7 +71,12 @@ def read_pair(pair: Pair, split: Split) -> PairReading:
             structure, drawn = try_particles(pair, batch, structure)
         except UserError as error:
             return PairReading(batch, None, seen, (_finding(error),))
-        findings = [*_other_rows(pair, batch, structure), *warnings_of(pair, batch, structure, drawn)]
+        findings = [
+            *coupled_rows(pair, batch, drawn),
+            *_other_rows(pair, batch, structure),
+            *unowned(pair, batch, drawn),
+            *warnings_of(pair, batch, structure, drawn),
+        ]
         return PairReading(batch, structure, seen, tuple(findings))
 
 

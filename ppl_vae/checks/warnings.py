@@ -76,7 +76,7 @@ def _without_gradient(pair: Pair, drawn: PairTrace) -> list[str]:
     total = (parts.log_likelihood + parts.log_prior - parts.log_guide).sum()
     for term in (parts.log_global, parts.score):  # what has no reparameterised draw is trained by its score
         total = total if term is None else total + term.sum()
-    if not total.requires_grad:
+    if not total.requires_grad or not parameters:
         return list(parameters)
     gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     return [name for name, g in zip(parameters, gradients, strict=True) if g is None]

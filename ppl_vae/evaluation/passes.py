@@ -19,6 +19,7 @@ from ppl_vae.data.example import example
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.programs.density import refuse_points
 from ppl_vae.programs.execution import run
+from ppl_vae.programs.modes import evaluating
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure, sample_sites
@@ -93,14 +94,9 @@ def passes(
 @contextmanager
 def judging(programs: nn.Module, seed: int) -> Iterator[None]:
     """Inside, draws are seeded, networks do not train and nothing has a gradient; outside, all is as it was."""
-    was_training = programs.training
-    programs.eval()
-    try:
-        with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        programs.train(was_training)
+    with evaluating(programs), preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        yield
 
 
 def _floats_at_once(device: torch.device) -> int:

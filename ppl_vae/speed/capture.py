@@ -20,14 +20,13 @@ from torch import Tensor, fx, nn
 
 from ppl_vae.errors import UserError
 from ppl_vae.programs.execution import LastSite
+from ppl_vae.programs.modes import kept_buffers
 from ppl_vae.programs.randomness import preserved_randomness
 
-__all__ = ["Graph", "Uncapturable", "capture", "kept_buffers", "silenced"]
+__all__ = ["Graph", "Uncapturable", "capture", "silenced"]
 
 Place = tuple[dict[str, Any], str]
 """Where a tensor is looked up: a module's parameters or buffers, and its name."""
-
-SMALL_BUFFER = 2**20
 
 _aten = torch.ops.aten
 _ALIASES = (_aten.detach.default, _aten.alias.default)
@@ -111,17 +110,6 @@ def _tracing(modules: nn.Module) -> Iterator[None]:
     # a counter without dims is moved even by tracing
     with quiet, preserved_randomness(), pyro.validation_enabled(False), kept_buffers(modules):
         yield
-
-
-@contextmanager
-def kept_buffers(modules: nn.Module) -> Iterator[None]:
-    """Running means and counters are afterwards what they were; large buffers are nobody's running mean."""
-    before = [(b, b.clone()) for b in modules.buffers() if b.numel() <= SMALL_BUFFER]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppl_vae.programs.modes import kept_buffers
 from ppl_vae.programs.program import Batch
 from ppl_vae.programs.randomness import preserved_randomness
-from ppl_vae.speed.capture import Graph, Uncapturable, capture, kept_buffers
+from ppl_vae.speed.capture import Graph, Uncapturable, capture
 from ppl_vae.speed.proof import agree, generator_state
 from ppl_vae.training.steps import BoundStep, StepOutcome
 

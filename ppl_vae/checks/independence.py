@@ -1,0 +1,128 @@
+"""Rows must not look at each other: given what is shared, the factors of a row depend on that row alone.
+
+With the same draws one row is replaced by another one, fields and latents. What the other rows contribute to log p, and
+what is shared by all rows, has to stay as it was. Otherwise a minibatch is another model, and no evidence is of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor, nn
+
+from ppl_vae.errors import Finding
+from ppl_vae.programs.execution import PairTrace, run
+from ppl_vae.programs.modes import evaluating
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.structure import Structure, sample_sites
+
+__all__ = ["coupled_rows"]
+
+TOLERANCE = 1e-4
+"""A matrix product may round another way beside another row; a row that is looked at changes more than this."""
+
+
+def coupled_rows(pair: Pair, batch: Batch, drawn: PairTrace) -> Iterator[Finding]:
+    """The sites of the model whose density in one row depends on another row; `drawn` is one run on the batch.
+
+    Programs that draw their own rows, or whose sites are drawn anew at every run, cannot be asked so.
+    """
+    structure = drawn.structure
+    rows = _rows(drawn)
+    if structure.is_one_unit or structure.rows_total or structure.absent or rows < 2:
+        return
+    place, source = rows // 2, _unlike(batch, rows, rows // 2)
+    other = {name: _replaced(value, 0, rows, place, source) for name, value in batch.items()}
+    again: Any = SimpleNamespace(
+        guide=poutine.replay(pair.guide, trace=_draws(drawn, rows, place, source)), model=pair.model
+    )
+    with evaluating(pair), preserved_randomness(), torch.no_grad():
+        after = sample_sites(run(again, structure, other, drawn.particles).model)
+        before = sample_sites(drawn.model)
+        changed = [n for n in before if n in after and _changes(structure, before[n], after[n], place)]
+    if changed:
+        yield _finding(structure, changed[0], before[changed[0]])
+    elif layers := [n for n, m in pair.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]:
+        yield Finding(
+            layers[0],
+            f"{layers[0]} of the model is a batch normalisation: while training, log p(x | z) of a row depends on the "
+            "others in its batch, so that the bound there is of a model of each batch; evaluation uses the running "
+            "means, under which rows are independent",
+            "use nn.LayerNorm, unless this is meant",
+            "warning",
+        )
+
+
+def _finding(structure: Structure, name: str, site: Mapping[str, Any]) -> Finding:
+    whole = "or give all rows as one unit, fit(..., rows=None)"
+    if structure.is_local(site):
+        return Finding(
+            name,
+            f"site {name!r} of the model depends in one row on the values of another one (a sum, mean, sort or shift "
+            "over rows, an index into them, or statistics of the batch): a minibatch is then another model",
+            f"compute what rows share from all data outside of the model, {whole}",
+        )
+    return Finding(
+        name,
+        f"site {name!r} of the model is shared by all rows, but its density depends on the rows of the batch",
+        f"compute what it needs from all data outside of the model, {whole}",
+    )
+
+
+def _rows(drawn: PairTrace) -> int:
+    """How many rows the data plate had in a run."""
+    plates = (drawn.structure.row_frame(site) for site in sample_sites(drawn.model).values())
+    return next((frame.size for frame in plates if frame is not None), 0)
+
+
+def _unlike(batch: Batch, rows: int, place: int) -> int:
+    """A row that differs from the one at a place, if there is one."""
+    for row in [*range(place + 1, rows), *range(place)]:
+        for value in batch.values():
+            if value.dim() and len(value) == rows and not torch.equal(value[row], value[place]):
+                return row
+    return (place + 1) % rows
+
+
+def _replaced(value: Tensor, dim: int, rows: int, place: int, source: int) -> Tensor:
+    """The value with one row in the place of another; as it is where it has no dim of the rows."""
+    if not -value.dim() <= dim < value.dim() or value.shape[dim] != rows:
+        return value
+    index = torch.arange(rows, device=value.device)
+    index[place] = source
+    return value.index_select(dim, index)
+
+
+def _draws(drawn: PairTrace, rows: int, place: int, source: int) -> Trace:
+    """The guide's draws with one row in the place of another; latents summed out are left to be summed out."""
+    structure, chosen = drawn.structure, Trace()
+    for name in structure.latents:
+        site = drawn.guide.nodes.get(name)
+        if site is None or name in structure.summed_guide:
+            continue
+        frame = structure.row_frame(site)
+        value = site["value"]
+        if frame is not None and frame.dim is not None:
+            value = _replaced(value, frame.dim - site["fn"].event_dim, rows, place, source)
+        chosen.add_node(name, **{**site, "value": value})
+    return chosen
+
+
+def _changes(structure: Structure, before: Mapping[str, Any], after: Mapping[str, Any], place: int) -> bool:
+    """Whether a site's log-density is another one, in other rows than the replaced one."""
+    a, b = (scale_and_mask(s["fn"].log_prob(s["value"]), 1.0, s["mask"]) for s in (before, after))
+    if a.shape != b.shape:
+        return False
+    frame = structure.row_frame(before)
+    if frame is not None and frame.dim is not None and a.dim() >= -frame.dim and a.shape[frame.dim] == frame.size:
+        others = [row for row in range(frame.size) if row != place]
+        index = torch.tensor(others, device=a.device)
+        a, b = a.index_select(frame.dim, index), b.index_select(frame.dim, index)
+    return not torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)

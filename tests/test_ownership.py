@@ -1,0 +1,204 @@
+"""A network or tensor that no program owns is refused before training, by the name of the variable that has it."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+import ppl_vae
+from ppl_vae.checks.ownership import leaves
+from ppl_vae.errors import ProgramError
+from ppl_vae.guides import MeanField
+from ppl_vae.models import VAE
+
+ROWS = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+
+
+def latent(x):
+    return pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+
+def observe(mean, x):
+    pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+def closure():
+    decoder = nn.Linear(2, 3)
+
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            observe(decoder(latent(x)), x)
+
+    return model, "the closure variable decoder of model"
+
+
+def in_a_list():
+    parts = {"nets": [nn.Linear(2, 3)]}
+
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            observe(parts["nets"][0](latent(x)), x)
+
+    return model, "the closure variable parts of model"
+
+
+GLOBAL = nn.Linear(2, 3)
+
+
+def with_a_global(x=None):
+    with pyro.plate("data", len(x)):
+        observe(GLOBAL(latent(x)), x)
+
+
+def given(net, x=None):
+    with pyro.plate("data", len(x)):
+        observe(net(latent(x)), x)
+
+
+class Callable:
+    def __init__(self):
+        self.net = nn.Linear(2, 3)
+
+    def __call__(self, x=None):
+        with pyro.plate("data", len(x)):
+            observe(self.net(latent(x)), x)
+
+    def method(self, x=None):
+        self(x)
+
+
+class Hidden(nn.Module):
+    """A module that hides a part from torch in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.nets = [nn.Linear(2, 3)]
+
+    def forward(self, x=None):
+        with pyro.plate("data", len(x)):
+            observe(self.nets[0](latent(x)), x)
+
+
+def helper():
+    net = nn.Linear(2, 3)
+
+    def decode(z):
+        return net(z)
+
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            observe(decode(latent(x)), x)
+
+    return model, "the closure variable decode of model"
+
+
+def a_tensor():
+    scale = torch.ones((), requires_grad=True)
+
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            observe(latent(x).sum(-1, keepdim=True) * scale + torch.zeros(3), x)
+
+    return model, "the closure variable scale of model"
+
+
+CASES = {
+    "closure": closure,
+    "list": in_a_list,
+    "global": lambda: (with_a_global, "the global variable GLOBAL of with_a_global"),
+    "partial": lambda: (partial(given, nn.Linear(2, 3)), "the argument number-0 of partial"),
+    "attribute": lambda: (Callable(), "the attribute net of Callable"),
+    "method": lambda: (Callable().method, "the object self of method"),
+    "hidden part": lambda: (Hidden(), "the attribute nets of Hidden"),
+    "helper": helper,
+    "tensor": a_tensor,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_nobody_owns_is_an_error_with_its_name(case):
+    model, name = CASES[case]()
+    guide = MeanField(model, ROWS, hidden=(8,))
+    errors = [f for f in ppl_vae.check(model, guide, ROWS) if f.severity == "error"]
+    assert [f.site for f in errors] == [name]
+    assert "never be trained, nor saved" in errors[0].problem
+    with pytest.raises(ProgramError, match="no program owns"):
+        ppl_vae.fit(model, guide, ROWS, epochs=1)
+
+
+def test_a_guide_has_to_own_its_network_too():
+    net = nn.Linear(3, 2)
+
+    def guide(x=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(net(x), 1.0).to_event(1))
+
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            observe(latent(x).sum(-1, keepdim=True) + torch.zeros(3), x)
+
+    (found,) = (f for f in ppl_vae.check(model, guide, ROWS) if f.severity == "error")
+    assert found.site == "the closure variable net of guide"
+    assert "pyro.module('net', net)" in found.remedy
+
+
+def test_what_is_owned_or_fixed_is_no_error():
+    decoder, fixed = nn.Linear(2, 3), nn.Linear(2, 3).requires_grad_(False)
+
+    def model(x=None):
+        pyro.module("decoder", decoder)
+        shift = pyro.param("shift", torch.zeros(3))
+        with pyro.plate("data", len(x)):
+            z = latent(x)
+            observe(decoder(z) + fixed(z) + shift, x)
+
+    before = decoder.weight.detach().clone()
+    guide = MeanField(model, ROWS, hidden=(8,))
+    assert ppl_vae.check(model, guide, ROWS) == []
+    ppl_vae.fit(model, guide, ROWS, epochs=1, compile="off")
+    assert not torch.equal(decoder.weight, before)
+
+
+def test_data_that_require_a_gradient_are_no_parameters():
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            observe(latent(x).sum(-1, keepdim=True) + torch.zeros(3), x)
+
+    rows = ROWS.clone().requires_grad_()
+    assert not [f for f in ppl_vae.check(model, MeanField(model, ROWS), {"x": rows}) if f.severity == "error"]
+
+
+def test_a_guide_of_another_model_is_a_warning():
+    data = ppl_vae.load(ROWS)
+    model, other = VAE(data, latent_dim=2, hidden=(8,)), VAE(data, latent_dim=2, hidden=(8,))
+    (found,) = ppl_vae.check(model, MeanField(other, hidden=(8,)), data)
+    assert found.severity == "warning"
+    assert "another model object" in found.problem
+    guide = MeanField(model, hidden=(8,))
+    assert ppl_vae.check(model, guide, data) == []
+    assert ppl_vae.check(*copy.deepcopy((model, guide)), data) == []
+    result = ppl_vae.fit(model, guide, data, epochs=1, compile="off")
+    assert ppl_vae.check(result.model, result.guide, data) == []
+
+
+def test_leaves_of_a_graph():
+    a, b, c = (torch.ones((), requires_grad=True) for _ in range(3))
+    found = leaves([a * b, b.exp(), c, torch.ones(())])
+    assert {id(t) for t in found} == {id(a), id(b), id(c)}
+
+
+def test_checking_and_judging_leave_every_modules_mode_as_it_was():
+    data = ppl_vae.load(ROWS)
+    model = VAE(data, latent_dim=2, hidden=(8,))
+    guide = MeanField(model, hidden=(8,))
+    model.decoder.eval()
+    before = [m.training for p in (model, guide) for m in p.modules()]
+    ppl_vae.check(model, guide, data)
+    ppl_vae.evaluate(model, guide, data, particles=2, compile="off")
+    assert [m.training for p in (model, guide) for m in p.modules()] == before
