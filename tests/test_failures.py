@@ -173,3 +173,19 @@ def test_batches_of_one_row_are_a_line_with_the_remedy():
 )
 def test_every_error_has_a_remedy(error):
     assert remedy_for(error)
+
+
+def test_a_first_gradient_that_is_not_finite_is_named_before_training():
+    def model(x=None):
+        power = pyro.param("power", torch.zeros(()))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            norm = (z * power).square().sum(-1, keepdim=True).sqrt()  # the slope of a root at 0
+            pyro.sample("x", dist.Normal(norm.expand(z.shape), 1.0).to_event(1), obs=x)
+
+    guide = MeanField(model, ROWS, hidden=(8,))
+    (found,) = (f for f in ppl_vae.check(model, guide, ROWS) if f.severity == "error")
+    assert "power has a gradient that is not finite" in found.problem
+    assert "clamp" in found.remedy
+    with pytest.raises(ProgramError, match="not finite on the first rows"):
+        ppl_vae.fit(model, guide, ROWS, epochs=1)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
+from torch import Tensor
 
 from ppl_vae.errors import Finding
 from ppl_vae.programs.execution import PairTrace, run
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.structure import Structure
+from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.weights.factors import Factors
 
 __all__ = ["warnings_of"]
@@ -50,7 +51,9 @@ def warnings_of(pair: Pair, batch: Batch, structure: Structure, drawn: PairTrace
             "use a guide with a density, such as MeanField(model), unless this is meant",
             "warning",
         )
-    for name in _never_trained(pair, batch, drawn):
+    gradients = _gradients(pair, drawn)
+    yield from _not_finite(gradients, drawn)
+    for name in _never_trained(pair, batch, gradients, structure):
         yield Finding(
             name,
             f"parameter {name} gets no gradient from the ELBO",
@@ -59,17 +62,33 @@ def warnings_of(pair: Pair, batch: Batch, structure: Structure, drawn: PairTrace
         )
 
 
-def _never_trained(pair: Pair, batch: Batch, drawn: PairTrace) -> list[str]:
+def _not_finite(gradients: Mapping[str, Tensor | None], drawn: PairTrace) -> Iterator[Finding]:
+    """A first step with such a gradient would be the last one."""
+    bad = [n for n, g in gradients.items() if g is not None and not bool(torch.isfinite(g).all())]
+    if not bad:
+        return
+    sites = ((r, n, s) for r, t in (("guide", drawn.guide), ("model", drawn.model)) for n, s in sample_sites(t).items())
+    site = next((n for _, n, s in sites if not bool(torch.isfinite(s["fn"].log_prob(s["value"])).all())), None)
+    where = f"the log-density of site {site!r} is not finite" if site else "every log-density is finite, its slope not"
+    yield Finding(
+        site or bad[0],
+        f"parameter {bad[0]} has a gradient that is not finite on the first rows ({where})",
+        "look for log, sqrt, division or a norm at 0, and exp of large numbers: clamp what goes in, or scale the data",
+    )
+
+
+def _never_trained(pair: Pair, batch: Batch, gradients: Mapping[str, Tensor | None], structure: Structure) -> list[str]:
     """The parameters on which neither this run's ELBO depends nor, should some be missing, that of a training step.
 
     The run may be one in eval mode, in which a module can leave parameters out (zuko's continuous flow does).
     """
-    names = _without_gradient(pair, drawn)
-    return names and _without_gradient(pair, run(pair, drawn.structure, batch))
+    if all(g is not None for g in gradients.values()):
+        return []
+    return [name for name, g in _gradients(pair, run(pair, structure, batch)).items() if g is None]
 
 
-def _without_gradient(pair: Pair, drawn: PairTrace) -> list[str]:
-    """The parameters that the ELBO of a run does not depend on."""
+def _gradients(pair: Pair, drawn: PairTrace) -> dict[str, Tensor | None]:
+    """The gradient of a run's ELBO for every parameter; None where it does not depend on it."""
     parameters = {n: p for n, p in pair.named_parameters() if p.requires_grad}
     factors = Factors(drawn)
     parts = factors.expectation() if drawn.structure.enumerates else factors.plain()
@@ -77,6 +96,6 @@ def _without_gradient(pair: Pair, drawn: PairTrace) -> list[str]:
     for term in (parts.log_global, parts.score):  # what has no reparameterised draw is trained by its score
         total = total if term is None else total + term.sum()
     if not total.requires_grad or not parameters:
-        return list(parameters)
-    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    return [name for name, g in zip(parameters, gradients, strict=True) if g is None]
+        return dict.fromkeys(parameters)
+    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return dict(zip(parameters, found, strict=True))
