@@ -413,7 +413,7 @@ def test_a_changed_file_is_warned_of(folder, capsys):
         ("fit gone.py:Net", "there is no file gone.py"),
         ("fit own.py:Net --hidden 3 --guide own.py:Guide --data t.npy", "--hidden was given"),
         ("fit own.py:model --latent-dim 3 --data t.npy", "--latent-dim was given"),
-        ("fit own.py:broken --data t.npy", "(line"),
+        ("fit own.py:broken --data t.npy", "own.py:"),
         ("fit --data gone.csv", "found nothing at gone.csv"),
         ("fit --data words.csv", "--label"),
         ("fit --data t.csv --label wey", "did you mean 'way'"),
