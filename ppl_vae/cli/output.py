@@ -192,7 +192,34 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
         apart = anomalies_of(found, model, rows, train).summary()
         apart = {key: value for key, value in apart.items() if key == "outliers" or key.startswith("auc")}
         usual = of_rows(found, (~rows.outliers).nonzero()[:, 0])
+    apart |= {} if train is None else _against(model, guide, usual, inliers, train)
     return Judged(usual.summary() | label_scores(model, guide, inliers) | apart | {"seed": seed}, found)
+
+
+def _against(model: Any, guide: Any, found: Evaluation, rows: Split, train: Split) -> dict[str, float]:
+    """The evidence beside densities without latents, where the fields that the model observes have some."""
+    import torch
+
+    from ppl_vae.checks.analysis import analyse
+    from ppl_vae.data.example import example
+    from ppl_vae.evaluation.baselines import against, baselines, worthless
+    from ppl_vae.programs.program import Pair
+    from ppl_vae.programs.randomness import preserved_randomness
+
+    pair = Pair(model, guide)
+    if len(found.log_evidence) != len(rows) or getattr(rows, "is_one_unit", False):
+        return {}
+    rows, train = rows.to(pair.device), train.to(pair.device)
+    with preserved_randomness(), torch.no_grad():
+        observed = analyse(pair, example(train.schema, train)).observed
+    try:
+        simple = baselines(model, observed, train, rows)
+    except UserError:  # a field that no likelihood of this package fits
+        return {}
+    summary = against(found.log_evidence, simple)
+    if (words := worthless(summary)) is not None:
+        note(f"warning: {words}")
+    return summary
 
 
 def judge_gap(model: Any, guide: Any, rows: Any, most: int, particles: int, seed: int) -> dict[str, Any]:
@@ -258,6 +285,11 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
         table.add_row(
             f"rows with k-hat above {limit} (their Monte Carlo error is not known)", f"{summary['unreliable_rows']:,}"
         )
+    for name, words in (("independent", "independent columns, no latents"), ("normal", "one full normal")):
+        if f"minus_{name}" in summary:
+            worse = summary[f"minus_{name}"] <= 2 * summary[f"minus_{name}_se"]
+            table.add_row(f"NLL of {words}", _number(summary[f"{name}_nll"]))
+            table.add_row("  log evidence minus that", _with_error(summary, f"minus_{name}"), style="red" * worse)
     if "accuracy" in summary:
         share, error = (100 * summary[key] for key in ("accuracy", "accuracy_se"))
         table.add_row(f"label right, of {summary['labelled_rows']:,} rows, %", f"{_number(share)} ± {_number(error)}")

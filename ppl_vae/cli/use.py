@@ -40,7 +40,7 @@ from ppl_vae.registry.words import check_choice, check_whole, split_words
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ppl_vae.data import Data, Field
+    from ppl_vae.data import Data, Field, Split
     from ppl_vae.runs.folder import Run
 
 __all__ = ["encode", "evaluate", "report", "sample"]
@@ -85,8 +85,8 @@ def evaluate(
 
     rows, name = rows_of(opened, words, split)
     shared = shares_latents(opened.pair, rows.to(opened.pair.device))
-    # what simpler scores are made from, and what latents that all rows share were fitted to
-    train = opened.data().train if rows.outliers is not None or shared else None
+    # what simpler scores and baselines are made from, and what latents that all rows share were fitted to
+    train = opened.data().train if rows.outliers is not None or shared else _train_of(opened)
     judged = judge(opened.model, opened.guide, rows, particles, seed, train)
     summary = judged.summary
     if gap:
@@ -101,6 +101,14 @@ def evaluate(
         say(summary["gap"]["verdict"])
     if (file := _keep(run, name, judged)) is not None:
         say(f"written to {file}")
+
+
+def _train_of(run: Run) -> Split | None:
+    """The training rows, where they can be had again; without them there are no baselines."""
+    try:
+        return run.data().train
+    except UserError:
+        return None
 
 
 def _keep(run: Path, name: str, judged: Judged) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ppl_vae.data import Data, Field, Schema, Split
 from ppl_vae.distributions import unwrapped
+from ppl_vae.evaluation.baselines import worthless
 from ppl_vae.likelihoods.columns import column_table
 from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.programs.program import Program
@@ -86,6 +87,7 @@ def headline(run: Run, evaluation: Mapping[str, float | int] | None) -> list[Car
             "\N{MINUS SIGN}E log p(x|z) per row: what is left to say once z is known. "
             "Rate and distortion add up to the negative ELBO.",
         ),
+        *_baselines(evaluation),
     ]
 
 
@@ -122,6 +124,21 @@ def _of_all_rows(evaluation: Mapping[str, float | int]) -> list[Card]:
         words = f"Mean over {number(held)} held-out rows of their log posterior predictive density; higher is better."
         cards[3] = ("Held-out rows, nats per row", _with_error(evaluation, "held_out"), words)
     return cards
+
+
+def _baselines(evaluation: Mapping[str, float | int]) -> list[Card]:
+    """What the latents are worth: the evidence beside densities that have none."""
+    if "minus_independent" not in evaluation:
+        return []
+    words = (
+        "log p(x) minus that of independent columns with the same likelihoods and no latents, paired by row; a model "
+        "that is not above them tells nothing."
+    )
+    if (worse := worthless(evaluation)) is not None:
+        words += f" Here {worse}."
+    if "minus_normal" in evaluation:
+        words += f" Minus that of one full normal: {_with_error(evaluation, 'minus_normal')}."
+    return [("Above independent columns, nats", _with_error(evaluation, "minus_independent"), words)]
 
 
 def without_evidence(evaluation: Mapping[str, float | int] | None, view: View) -> list[Card]:

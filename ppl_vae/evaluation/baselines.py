@@ -1,0 +1,173 @@
+"""Simple densities of the same rows, to see what the latents are worth: independent columns, one full normal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ppl_vae.data import Field, Split
+from ppl_vae.data.convert import missing_in
+from ppl_vae.evaluation.means import standard_error
+from ppl_vae.likelihoods import Bernoulli, Categorical, Columns, Likelihood, Ordinal, column_likelihood
+
+__all__ = ["Baseline", "against", "baselines", "worthless"]
+
+TRAINING_ROWS = 10_000
+"""A baseline needs no more of them."""
+FEATURES = 5000
+"""So many numbers of one field are fitted by steps; more stay at their moments."""
+WIDEST = 300
+"""A full normal has at most so many columns."""
+
+
+BEATEN = 2.0
+"""So many standard errors the evidence must be above independent columns, or the latents are worth nothing."""
+
+
+class Baseline(NamedTuple):
+    """A density of the training rows without latents: its name, and log p of each held-out row in nats."""
+
+    name: str
+    words: str
+    log_density: Float[Tensor, " row"]
+
+
+def baselines(model: Any, observed: Sequence[str], train: Split, rows: Split) -> list[Baseline]:
+    """What simple densities, fitted to the training rows, say of held-out rows; missing entries are skipped.
+
+    *Independent columns*: each column's likelihood of the model at its best fit without latents. *Full normal*: mean
+    and covariance, where all entries are continuous numbers and there are twice as many training rows as columns.
+
+    Args:
+        model: whose likelihoods are taken; of a program without any, the usual ones of the columns.
+        observed: the names of the fields that the evidence is of.
+        train: to fit to, the first 10,000 rows.
+        rows: to be told about.
+
+    Returns:
+        None, one or two of them.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.models import VAE
+        >>> x = torch.randn(200, 1, generator=torch.manual_seed(0)) @ torch.ones(1, 3) + 0.1 * torch.randn(200, 3)
+        >>> data = ppl_vae.load(x)
+        >>> [found.name for found in baselines(VAE(data), ("x",), data.train, data.test)]
+        ['independent', 'normal']
+    """
+    if not observed or any(name not in train.schema for name in observed):
+        return []
+    fields = [train.schema[name] for name in observed]
+    seeds = [torch.Generator(train.device).manual_seed(0), torch.Generator(rows.device).manual_seed(0)]
+    seen, new = train.batch(slice(0, TRAINING_ROWS), seeds[0]), rows.batch(None, seeds[1])
+    own = _likelihoods(model)
+    alone = [_log_density(f, own.get(f.name), seen[f.name], new[f.name]) for f in fields]
+    found = [Baseline("independent", "independent columns, no latents", torch.stack(alone).sum(0))]
+    normal = _full_normal(fields, seen, new)
+    return found if normal is None else [*found, Baseline("normal", "one full normal", normal)]
+
+
+def against(log_evidence: Float[Tensor, " row"], found: Sequence[Baseline]) -> dict[str, float]:
+    """Summary of the paired differences, log evidence minus baseline: mean and standard error over rows, in nats.
+
+    Example:
+        >>> against(torch.tensor([-1.0, -2.0]), [Baseline("normal", "", torch.tensor([-2.0, -3.0]))])
+        {'normal_nll': 2.5, 'minus_normal': 1.0, 'minus_normal_se': 0.0}
+    """
+    summary = {}
+    for each in found:
+        difference = log_evidence - each.log_density.to(log_evidence)
+        summary[f"{each.name}_nll"] = -float(each.log_density.mean())
+        summary[f"minus_{each.name}"] = float(difference.mean())
+        summary[f"minus_{each.name}_se"] = float(standard_error(difference))
+    return summary
+
+
+def worthless(summary: Mapping[str, Any]) -> str | None:
+    """What to say where the evidence is not above that of independent columns, else None.
+
+    Example:
+        >>> print(worthless({"minus_independent": -0.5, "minus_independent_se": 0.1}))
+        the model does not beat independent columns (-0.50 ± 0.10 nats a row): its latents tell nothing, train longer \
+or look at `collapse`
+    """
+    mean, error = summary.get("minus_independent"), summary.get("minus_independent_se")
+    if mean is None or error is None or not mean <= BEATEN * error:
+        return None
+    return (
+        f"the model does not beat independent columns ({mean:.2f} ± {error:.2f} nats a row): its latents tell nothing,"
+        " train longer or look at `collapse`"
+    )
+
+
+def _likelihoods(model: Any) -> dict[str, Likelihood]:
+    own = getattr(model, "likelihood", None)
+    each = [*own.each] if isinstance(own, Columns) else [own]
+    return {part.field.name: part for part in each if isinstance(part, Likelihood)}
+
+
+def _log_density(field: Field, own: Likelihood | None, seen: Tensor, new: Tensor) -> Tensor:
+    """log p of each new row of a field if nothing depends on anything, [row] nats."""
+    named = column_likelihood(field, seen) if own is None else type(own)(**getattr(own, "recorded", {}))
+    fitted = named.build(field, seen).to(seen.device)
+    features = fitted.initial_bias(seen).detach().to(seen.device)
+    if not isinstance(fitted, Bernoulli | Categorical | Ordinal) and fitted.size <= FEATURES:
+        features = _fit(fitted, features, seen)
+    with torch.no_grad():
+        return _score(fitted, features, new)
+
+
+def _score(fitted: Likelihood, features: Tensor, values: Tensor) -> Tensor:
+    """Sums over the entries that are there, [row]."""
+    gone = missing_in(fitted.field.kind, values)
+    # any value that occurs may stand for a missing one, whose term is dropped
+    some = values[~gone][0] if bool((~gone).any()) else torch.zeros_like(values).reshape(-1)[0]
+    each = fitted.entries(features.reshape(*fitted.field.shape, fitted.width))
+    score = each.log_prob(torch.where(gone, some, values)).masked_fill(gone, 0.0)
+    return score.reshape(len(values), -1).sum(1)
+
+
+def _fit(fitted: Likelihood, start: Tensor, seen: Tensor) -> Tensor:
+    """The features at the largest log density of the training rows, by L-BFGS from their moments."""
+    features = start.clone().requires_grad_(True)
+    optimiser = torch.optim.LBFGS([features, *fitted.parameters()], max_iter=60, line_search_fn="strong_wolfe")
+    before = [p.detach().clone() for p in fitted.parameters()]
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = -_score(fitted, features, seen).mean()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        first = float(loss().detach())
+        optimiser.step(loss)
+        last = float(loss().detach())
+    if math.isfinite(last) and last <= first:
+        return features.detach()
+    with torch.no_grad():
+        for parameter, value in zip(fitted.parameters(), before, strict=True):
+            parameter.copy_(value)
+    return start
+
+
+def _full_normal(fields: Sequence[Field], seen: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> Tensor | None:
+    """log N(x; mean, covariance) of each new row, or None where that is no density of such rows."""
+    if any(field.kind not in ("real", "positive", "unit") for field in fields):
+        return None
+    train, rows = (torch.cat([b[f.name].reshape(len(b[f.name]), -1).double() for f in fields], 1) for b in (seen, new))
+    width = train.shape[1]
+    if width < 2 or width > WIDEST or len(train) < 2 * width or bool(train.isnan().any() | rows.isnan().any()):
+        return None
+    mean, scale = train.mean(0), train.std(0, correction=0)
+    if bool((scale == 0).any()):
+        return None
+    standard = (train - mean) / scale
+    covariance = standard.T @ standard / len(train) + 1e-6 * torch.eye(width, dtype=torch.double, device=train.device)
+    normal = torch.distributions.MultivariateNormal(torch.zeros_like(mean), covariance)
+    return normal.log_prob((rows - mean) / scale) - scale.log().sum()

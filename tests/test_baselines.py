@@ -1,0 +1,81 @@
+"""Densities without latents: they are what closed forms say, and what a model is measured against."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ppl_vae.data import Field, Schema, Split
+from ppl_vae.evaluation.baselines import against, baselines, worthless
+
+
+def split(kind, values, **options):
+    field = Field("x", kind, tuple(values.shape[1:]), missing=bool(values.isnan().any()), **options)
+    return Split(Schema((field,)), "train", {"x": values})
+
+
+def rows(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    common = torch.randn(count, 1, generator=generator, dtype=torch.double)
+    return 100 + 5 * (common @ torch.tensor([[1.0, -2.0, 0.5]]).double() + torch.randn(count, 3, generator=generator))
+
+
+def test_real_columns_alone_and_together_are_the_normals_of_their_moments():
+    train, new = rows(400), rows(50, 1)
+    alone, normal = baselines(None, ["x"], split("real", train), split("real", new))
+    mean, deviation = train.mean(0), train.std(0, correction=0)
+    expected = torch.distributions.Normal(mean, deviation).log_prob(new).sum(1)
+    torch.testing.assert_close(alone.log_density.double(), expected, atol=0.02, rtol=0)
+    covariance = torch.cov(train.T, correction=0)
+    exact = torch.distributions.MultivariateNormal(mean, covariance).log_prob(new)
+    torch.testing.assert_close(normal.log_density, exact, atol=1e-3, rtol=0)
+    assert normal.log_density.mean() > alone.log_density.mean() + 0.3
+
+
+def test_missing_entries_are_skipped():
+    train = rows(400)
+    new = rows(50, 1)
+    whole = baselines(None, ["x"], split("real", train), split("real", new))[0].log_density
+    new[:, 1] = torch.nan
+    field = Field("x", "real", (3,), missing=True)
+    holes = Split(Schema((field,)), "test", {"x": new})
+    (alone,) = baselines(None, ["x"], split("real", train), holes)
+    one = torch.distributions.Normal(train.mean(0), train.std(0, correction=0)).log_prob(rows(50, 1))[:, 1]
+    torch.testing.assert_close(alone.log_density.double() + one, whole.double(), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["binary", "categorical"])
+def test_levels_have_their_frequencies(kind):
+    train, new = torch.tensor([0.0, 0.0, 0.0, 1.0] * 100), torch.tensor([0.0, 1.0])
+    options = {"cardinality": 2} if kind == "categorical" else {}
+    (alone,) = baselines(None, ["x"], split(kind, train, **options), split(kind, new, **options))
+    expected = torch.tensor([math.log(0.75), math.log(0.25)])
+    torch.testing.assert_close(alone.log_density, expected, atol=2e-3, rtol=0)
+
+
+def test_columns_of_a_skewed_table_are_fitted_by_likelihood():
+    generator = torch.Generator().manual_seed(0)
+    train = (2 + 0.5 * torch.randn(2000, generator=generator)).exp()
+    alone = baselines(None, ["x"], split("positive", train), split("positive", train))[0]
+    logs = train.log()
+    exact = torch.distributions.LogNormal(logs.mean(), logs.std(correction=0)).log_prob(train)
+    assert float(alone.log_density.mean()) == pytest.approx(float(exact.mean()), abs=2e-3)
+
+
+def test_a_model_that_tells_nothing_is_told():
+    found = baselines(None, ["x"], split("real", rows(400)), split("real", rows(500, 1)))
+    same = against(found[0].log_density, found)
+    assert same["minus_independent"] == 0
+    assert "does not beat independent columns" in worthless(same)
+    better = against(found[1].log_density, found)
+    difference = found[1].log_density - found[0].log_density
+    assert better["minus_independent"] == pytest.approx(difference.mean().item())
+    assert better["minus_independent_se"] == pytest.approx((difference.std() / 500**0.5).item())
+    assert worthless(better) is None
+
+
+def test_other_fields_have_no_baseline():
+    assert baselines(None, ["z"], split("real", rows(9)), split("real", rows(9))) == []
+    assert len(baselines(None, ["x"], split("real", rows(5)), split("real", rows(9)))) == 1  # too few for a covariance
