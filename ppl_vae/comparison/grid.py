@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ppl_vae.comparison.cells import train_grid
 from ppl_vae.comparison.compare import Comparison
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.registry import catalog, user_files
 from ppl_vae.training.request import Request
 
@@ -81,8 +81,7 @@ class Grid:
                     raise UserError(f"{name}: {word!r} is there twice: name each once")
                 if not user_files.is_file(word) and word != OWN:
                     catalog.find(name, catalog.split_options(word)[0])
-        if not isinstance(self.seeds, int) or self.seeds < 1:
-            raise UserError(f"seeds must be a whole number of at least 1, got {self.seeds!r}")
+        check_whole("seeds", self.seeds)
         object.__setattr__(self, "training", self._training())
 
     def _training(self) -> dict[str, Any]:
