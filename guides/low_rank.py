@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import nn
 
 from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.nn.heads import LinearHeads, positive
+from ppl_vae.nn.heads import LowRankNormal
 
 __all__ = ["LowRank"]
 
@@ -36,15 +33,4 @@ class LowRank(GeneratedGuide):
 
     def family(self, features: int, size: int) -> nn.Module:
         """Mean, directions and scales, linear in the features."""
-        return _LowRankNormal(features, size, min(self.rank, size), self.init_scale)
-
-
-class _LowRankNormal(nn.Module):
-    def __init__(self, features: int, size: int, rank: int, scale: float) -> None:
-        super().__init__()
-        self.parts = LinearHeads(features, [(size,), (size,), (size, rank)], small=True)
-        self.scale = scale
-
-    def forward(self, features: Tensor) -> Any:
-        loc, raw, directions = self.parts(features)
-        return dist.LowRankMultivariateNormal(loc, directions, positive(raw, self.scale).square())
+        return LowRankNormal(features, size, min(self.rank, size), self.init_scale)

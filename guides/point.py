@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.autoguide.drawing import Run
 from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.autoguide.inversion import Block
 from ppl_vae.data import Schema, as_split
@@ -119,13 +120,13 @@ class Point(GeneratedGuide):
         finally:
             self._seen = {}
 
-    def _draw(self, block: Block, head: Any, entered: dict[str, Any]) -> dict[str, Tensor]:
+    def _draw(self, block: Block, head: Any, run: Run) -> None:
         if self.training and isinstance(head, dist.Delta):
             penalty = self.sparsity * head.v.abs().sum(-1)
             if self.contraction:
                 penalty = penalty + self.contraction * self._stretch(head.v)
             head = dist.Delta(head.v, penalty, event_dim=1)  # log q is what a bound takes off
-        return super()._draw(block, head, entered)
+        super()._draw(block, head, run)
 
     def _stretch(self, code: Tensor) -> Tensor:
         """An unbiased estimate of |d f / d x|_F^2 for each row: E |J' v|^2 = |J|_F^2 for signs v."""

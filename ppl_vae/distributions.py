@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Transform, biject_to, constraints
+from torch.distributions.transforms import AffineTransform, ComposeTransform
 
 __all__ = [
+    "Image",
     "expected_value",
     "is_discrete",
     "is_masked",
@@ -18,6 +21,7 @@ __all__ = [
     "log_density",
     "mixture_moments",
     "probabilities",
+    "support_of",
     "unwrapped",
     "without_mask",
 ]
@@ -108,6 +112,76 @@ def is_real(support: Any) -> bool:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return isinstance(support, type(constraints.real))  # a copy of it is another object
+
+
+_ON_CIRCLES = {dist.VonMises: 0, dist.SineBivariateVonMises: 1, dist.SineSkewed: 1}
+"""Distributions of angles, with their event dims: Pyro lets them live on all of R, where their density repeats."""
+
+
+class Image(constraints.Constraint):
+    """What one-to-one transforms make of a set: {T_n(... T_1(v)) : v in the set}; `biject_to` knows it.
+
+    Example:
+        >>> shifted = Image(constraints.positive, [AffineTransform(2.0, 1.0)])
+        >>> shifted.check(torch.tensor([1.0, 3.0])), biject_to(shifted)(torch.tensor(0.0))
+        (tensor([False,  True]), tensor(3.))
+    """
+
+    def __init__(self, base: Any, transforms: Sequence[Transform]) -> None:
+        self.base, self.transforms = base, list(transforms)
+
+    @property
+    def event_dim(self) -> int:  # type: ignore[override]
+        """Dims of one value."""
+        return ComposeTransform(self.transforms).codomain.event_dim
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether the values come from values of the set."""
+        return self.base.check(ComposeTransform(self.transforms).inv(value))
+
+
+@biject_to.register(Image)
+def _to_image(support: Image) -> Transform:
+    return ComposeTransform([biject_to(support.base), *support.transforms])
+
+
+def support_of(fn: Any) -> Any:
+    """The set on which the density of a distribution integrates to one.
+
+    It is `fn.support`, but for distributions of angles, which Pyro lets live on all of R while their density repeats
+    with period 2 pi, and for affine maps, of which torch says that they reach all of R.
+
+    Example:
+        >>> support_of(dist.VonMises(0.0, 1.0))
+        Interval(lower_bound=-3.141592653589793, upper_bound=3.141592653589793)
+        >>> later = dist.TransformedDistribution(dist.Exponential(1.0), AffineTransform(2.0, 1.0))
+        >>> later.support, support_of(later).check(torch.tensor([1.0, 3.0]))
+        (Real(), tensor([False,  True]))
+    """
+    while isinstance(fn, dist.MaskedDistribution):
+        fn = fn.base_dist
+    for angles, dims in _ON_CIRCLES.items():
+        if isinstance(fn, angles):
+            circle = constraints.interval(-math.pi, math.pi)
+            return constraints.independent(circle, dims) if dims else circle
+    if isinstance(fn, dist.Independent):
+        base, more = support_of(fn.base_dist), fn.reinterpreted_batch_ndims
+        return constraints.independent(base, more) if more else base
+    if getattr(type(fn), "support", None) is torch.distributions.TransformedDistribution.support and fn.transforms:
+        base = support_of(fn.base_dist)
+        return fn.support if _reaches_all(base, fn.transforms) else Image(base, fn.transforms)
+    return fn.support
+
+
+def _reaches_all(support: Any, transforms: Sequence[Any]) -> bool:
+    """Whether the image of a set is the last transform's codomain: each takes all of its domain."""
+    for transform in ComposeTransform(list(transforms)).parts:
+        if is_real(transform.domain) != is_real(support):
+            return False
+        if isinstance(transform, AffineTransform) and not is_real(support):
+            return False
+        support = transform.codomain
+    return True
 
 
 def is_discrete(fn: Any) -> bool:

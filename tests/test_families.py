@@ -133,7 +133,7 @@ def test_log_prob_of_given_latents_is_that_of_the_program(name, model):
     expected, values = torch.zeros(rows), {}
     for site_name, site in sample_sites(trace).items():
         values[site_name] = site["value"].detach().clone()
-        if any(f.name == made.plate for f in site["cond_indep_stack"]):
+        if any(f.name in made.plates for f in site["cond_indep_stack"]):
             log_q = site["log_prob"].movedim(made.dim, -1)
             expected = expected + log_q.reshape(-1, rows).sum(0)
     torch.testing.assert_close(made.log_prob(values, **fields), expected, atol=1e-6, rtol=1e-6)

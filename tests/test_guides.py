@@ -260,21 +260,6 @@ def test_a_site_can_have_a_family_of_its_own():
     assert ppl_vae.check(model, joint, rows()) == []
 
 
-def test_latents_shared_by_all_rows_may_have_a_covariance():
-    model = PROGRAMS["shared by all rows"]
-    made = MeanField(model, rows(), hidden=(4,), shared_rank=2)
-    assert ppl_vae.check(model, made, rows()) == []
-    with torch.no_grad():
-        made.shared.factor.copy_(torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.0, 0.5], [0.0, 0.0]]))
-        draws = torch.stack([made.shared({})["scale"].log() for _ in range(4000)])
-        alone = made.shared["scale"].base_dist
-    assert draws.std() == pytest.approx(float(alone.stddev), rel=0.05)
-    with pytest.raises(UserError, match="unknown latent shared by all rows 'scal': did you mean 'scale'"):
-        made.shared["scal"]
-    result = ppl_vae.fit(model, made, rows(20), epochs=2, batch_size=5)
-    assert math.isfinite(result.history[-1]["train"])
-
-
 # -- encoders ----------------------------------------------------------------------------------------------------
 
 

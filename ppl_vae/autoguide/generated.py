@@ -2,7 +2,8 @@
 
 The model is run once; its latent sites, supports, plates and dependencies are read; the guide draws the same sites,
 each from features of the row and of the latents drawn before it on which its posterior depends (see
-`ppl_vae.autoguide.inversion`). Latents outside the data plate, shared by all rows, get ordinary variational parameters.
+`ppl_vae.autoguide.inversion`). Latents outside the data plate, shared by all rows, get ordinary variational parameters,
+of the same family.
 """
 
 from __future__ import annotations
@@ -11,25 +12,30 @@ import inspect
 import numbers
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import pyro
-import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.autoguide.drawing import Run, draw
+from ppl_vae.autoguide.families import LARGE, START, Family, family_of, low_rank, made_at
 from ppl_vae.autoguide.inversion import Block, faithful_blocks
-from ppl_vae.autoguide.reading import Reading, read_model
+from ppl_vae.autoguide.reading import Reading, check_order, read_model
 from ppl_vae.autoguide.shared import SharedPosterior
-from ppl_vae.autoguide.sites import Site, sample_together
-from ppl_vae.data import Schema, as_split
-from ppl_vae.data.example import example
+from ppl_vae.autoguide.sites import Site
+from ppl_vae.autoguide.summing import is_guessed, refuse_large_sums, too_many
+from ppl_vae.data import Schema, Split, as_one_unit, as_split
+from ppl_vae.data.example import example, spread_rows
 from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.nn.encoders import FieldEncoder, adapted
-from ppl_vae.nn.heads import DiagonalNormal, is_normal
+from ppl_vae.nn.heads import DiagonalNormal
 from ppl_vae.nn.networks import concatenate, hidden_layer, widths
 from ppl_vae.programs.local_module import LocalModule
 from ppl_vae.programs.program import Program
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["GeneratedGuide"]
@@ -58,10 +64,15 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             labels (M2) it may help the classifier, which reads the same features.
         conditioning: "structured" conditions every latent on the earlier ones that its posterior depends on,
             "independent" on none.
-        init_scale: posterior scale (unconstrained) at which training starts.
-        shared_rank: latents shared by all rows are independent normals (0), or a normal of this rank plus diagonal.
+        init_scale: posterior scale (unconstrained) at which training starts, of the latents of rows.
+        shared: the family of the latents shared by all rows, given as for `families`; by default this guide's own, and
+            over more than 500 numbers, such as a network's weights, `LowRank(rank=10)` in place of a joint one.
+        shared_rank: short for `shared=LowRank(rank=shared_rank)`.
         families: a family of its own for some sites, by name: a guide class (`IAF`), one with options
             (`IAF(flows=2)`), or a callable from (features, size) to a module. A label's gives its logits.
+        collapse: names of finite latents that the guide does not draw and the model sums out; `*` stands for any
+            letters. Latents that the model marks with `infer={"enumerate": "parallel"}` are, and labels whose joint
+            values would be too many to list.
         **sites: the same, for site names that are not names of arguments: `MeanField(model, z=IAF)`.
 
     Raises:
@@ -96,8 +107,10 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         noise: float = 0.0,
         conditioning: Literal["structured", "independent"] = "structured",
         init_scale: float = 1.0,
+        shared: Any = None,
         shared_rank: int = 0,
         families: Mapping[str, Any] | None = None,
+        collapse: str | Sequence[str] = (),
         **sites: Any,
     ) -> None:
         super().__init__()
@@ -109,11 +122,16 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             raise UserError(f"init_scale must be positive, got {init_scale}")
         if shared_rank < 0:
             raise UserError(f"shared_rank must not be negative, got {shared_rank}")
+        if shared_rank and shared is not None:
+            raise UserError("shared_rank is short for shared=LowRank(rank=...): give one of the two")
         self.hidden, self.activation, self.conditioning = widths(hidden), activation, conditioning
         if encoder is not None and noise:
             raise UserError("noise is of the default encoder, and encoder= was given one: FieldEncoder(..., noise=)")
         self.init_scale, self.shared_rank, self.noise = float(init_scale), shared_rank, float(noise)
-        object.__setattr__(self, "families", {**(families or {}), **sites})  # not submodules: they only make some
+        # not submodules: they only make some
+        object.__setattr__(self, "families", {**(families or {}), **sites})
+        object.__setattr__(self, "shared_family", None if shared is None else family_of("shared", shared))
+        self.collapse = (collapse,) if isinstance(collapse, str) else tuple(collapse)
         if encoder is not None:
             self.encoder = encoder
         if model is None:
@@ -127,10 +145,16 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
     program: Program
     sites: dict[str, Site]
     families: dict[str, Any]
+    shared_family: Family | None
 
     @abstractmethod
     def family(self, features: int, size: int) -> nn.Module:
         """A module from features [..., F] to a distribution with event shape [size], batch shape [...]."""
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The latents of the rows in the order in which they are drawn, then those that the model sums out."""
+        return (*self.drawn, *(Block((name,), row=False, summed=True) for name in self.summed))
 
     # -- reading the model -----------------------------------------------------------------------------------
 
@@ -141,54 +165,126 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
 
     def setup(self, data: Any) -> None:
         """Read the model on a few rows and create the networks, standardised by the training rows."""
-        split = None if isinstance(data, Schema) else as_split(data, "train")
-        schema = data if split is None else split.schema
-        batch = example(schema, split)
-        model = read_model(self.program, batch)
+        schema, split, batch, model = self._read(data)
         for name in self.families:
-            if name not in model.local:
-                options = [*inspect.signature(type(self)).parameters, *model.local]
+            if name not in model.local and name not in model.shared:
+                options = [*inspect.signature(type(self)).parameters, *model.local, *model.shared]
                 raise unknown_name("latent site or option", name, options)
-        self.plate, self.dim, self.sites = model.plate, model.dim, model.local
+        object.__setattr__(self, "families", {n: family_of(n, f) for n, f in self.families.items()})
+        self.drawn, model = self._leaving_out(model)
+        self.plates, self.dim, self.subsample_size = model.plates, model.dim, model.subsample_size
+        self.sites, self.summed = model.local, tuple(model.summed)
+        few = sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
+        self.given_sites = {**model.local, **(model.shared if few else {})}
         fields = [schema[name] for name in model.observed]
         if hasattr(self, "encoder"):
             self.encoder = adapted(self.encoder, {f.name: batch[f.name] for f in fields})
-        else:
+        elif any(block.row for block in self.drawn):
             self.encoder = FieldEncoder(
                 fields, split, self.hidden, self.activation, repeated=model.repeated, noise=self.noise
             )
-        few = sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
-        self.given_sites = {**model.local, **(model.shared if few else {})}
-        self.blocks = self._blocks(model)
-        self.mixers = nn.ModuleList([self._mixer(block) for block in self.blocks])
-        self.heads = nn.ModuleList([self._head(block) for block in self.blocks])
-        self.shared = SharedPosterior([*model.shared.values()], self.shared_rank)
+        self.mixers = nn.ModuleList([self._mixer(block) for block in self.drawn])
+        self.heads = nn.ModuleList([self._head(block) for block in self.drawn])
+        self._share(model, batch)
         for part in self.program.modules():
             attach = getattr(part, "attach", None)  # of a prior that is made of the guide's encoder
             if callable(attach):
                 attach(self, fields, split)
 
+    def _read(self, data: Any) -> tuple[Schema, Split | None, dict[str, Tensor], Reading]:
+        """Data with a few of its rows, and what the model does with them.
+
+        All rows are taken for a model that draws some itself, and all data as one unit for a model without rows.
+        """
+        if isinstance(data, Schema):
+            batch = example(data, None)
+            return data, None, batch, read_model(self.program, batch, None, self.collapse)
+        try:
+            split = as_split(data, "train")
+            batch = example(split.schema, split)
+            with preserved_randomness():
+                other = None if split.is_one_unit else spread_rows(split)
+            return split.schema, split, batch, read_model(self.program, batch, other, self.collapse)
+        except UserError:
+            for wider in (as_split, as_one_unit):
+                with suppress(UserError):
+                    split = wider(data)
+                    batch = split.batch()
+                    model = read_model(self.program, batch, None, self.collapse)
+                    if model.subsample_size is not None or not model.has_rows:
+                        return split.schema, split, batch, model
+            raise
+
     def normal_head(self, name: str) -> nn.Module | None:
         """The module from encoder features [..., F] to a site's normal over R^d, if that is what it is; else None."""
-        for block, head in zip(self.blocks, self.heads, strict=True):
+        for block, head in zip(self.drawn, self.heads, strict=True):
             if block.sites == (name,) and not block.given and isinstance(head, DiagonalNormal):
                 return head if self.sites[name].is_real and not self.sites[name].plates else None
         return None
 
+    def _leaving_out(self, model: Reading) -> tuple[tuple[Block, ...], Reading]:
+        """The blocks of the rows, and the model without the latents that it has to sum out alone."""
+        while too_large := too_many(blocks := self._blocks(model), model.local):
+            model = replace(
+                model,
+                local={n: s for n, s in model.local.items() if n not in too_large},
+                summed=model.summed | {n: s for n, s in model.local.items() if n in too_large},
+            )
+        if not is_guessed(model.parents):
+            refuse_large_sums(model.summed, model.parents)
+        check_order([*(b.sites for b in self._shared_blocks(model)), *(b.sites for b in blocks)], model)
+        return blocks, model
+
     def _blocks(self, model: Reading) -> tuple[Block, ...]:
         labels = [n for n, s in model.local.items() if s.classified]
         late = [n for n in labels if model.local[n].plates]
+        few = sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
         blocks = faithful_blocks(
             [n for n in model.local if n not in labels],
             [n for n in labels if n not in late],
             late,
             model.parents,
             joint=lambda name: self.joint and name not in self.families,
-            known=[n for n in model.shared if n in self.given_sites],
-            order=model.order,
+            known=[n for n in model.shared if few],
+            summed=model.summed,
+            order=[n for n in model.order if n not in model.summed],
             touching=model.touching,
         )
         return blocks if self.conditioning == "structured" else tuple(Block(b.sites) for b in blocks)
+
+    # -- latents shared by all rows ---------------------------------------------------------------------------
+
+    def _share(self, model: Reading, batch: Mapping[str, Tensor]) -> None:
+        sites = model.shared
+        self.shared = SharedPosterior(
+            [*sites.values()],
+            self._shared_blocks(model),
+            lambda block: self._shared_head(block, sum(sites[n].width for n in block.sites)),
+            model.start,
+            self.program,
+            batch,
+        )
+
+    def _shared_blocks(self, model: Reading) -> tuple[Block, ...]:
+        """One block of all that have no family of their own, if the family is a joint one."""
+        together = [n for n in model.shared if n not in self.families]
+        self.for_shared = self._family_for_shared(sum(model.shared[n].width for n in together))
+        blocks = [tuple(together)] if together and self.for_shared.joint else [(n,) for n in together]
+        blocks += [(n,) for n in model.shared if n in self.families]
+        names = [*model.shared]
+        return tuple(Block(b, row=False) for b in sorted(blocks, key=lambda b: names.index(b[0])))
+
+    def _family_for_shared(self, width: int) -> Family:
+        if self.shared_family is not None:
+            return self.shared_family
+        if self.shared_rank or (self.joint and width > LARGE):
+            return low_rank(self.shared_rank, width)
+        return Family(type(self).__name__, self.family, self.joint)
+
+    def _shared_head(self, block: Block, size: int) -> nn.Module:
+        make = self.families.get(block.sites[0], self.for_shared).make
+        with made_at(START, make):
+            return make(0, size)
 
     def _width(self, block: Block) -> int:
         row = int(self.encoder.size) if block.row else 0  # type: ignore[arg-type]
@@ -207,21 +303,21 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         features = self._width(block) if not self._mixes(block) else self.hidden[-1]
         size = sum(self.sites[n].width for n in block.sites)
         if block.sites[0] in self.families:
-            return _family(block.sites[0], self.families[block.sites[0]])(features, size)
+            return self.families[block.sites[0]].make(features, size)
         return nn.Linear(features, size) if self.sites[block.sites[0]].classified else self.family(features, size)
 
     # -- the program -----------------------------------------------------------------------------------------
 
     def forward(self, *args: Tensor, **fields: Tensor) -> dict[str, Tensor]:
         """Draw every latent of the model for the rows of a batch; returns the draws by site name."""
-        fields = self._fields(args, fields)
-        row = self._encoded(fields)
-        entered: dict[str, Any] = {}
-        values = self.shared(entered)
-        with pyro.plate(self.plate, len(next(iter(fields.values()))), dim=self.dim):
-            for block, mixer, head in zip(self.blocks, self.mixers, self.heads, strict=True):
-                values |= self._draw(block, head(mixer(self._features(row, block, values))), entered)
-        return values
+        run = self._run(self._fields(args, fields))
+        self.shared(run)
+        if self.drawn:
+            run.entered |= {name: self._plate(name, run.fields) for name in self.plates}
+            row = self._encoded(run.fields, run.entered[self.plates[0]].indices if self.subsample_size else None)
+            for block, mixer, head in zip(self.drawn, self.mixers, self.heads, strict=True):
+                self._draw(block, head(mixer(self._features(row, block, run))), run)
+        return run.values
 
     def log_prob(self, values: Mapping[str, Tensor], **fields: Tensor) -> Tensor:
         """log q(z | x) of given values of all latents of the rows, in nats, [B] (of those in plates, summed).
@@ -233,11 +329,20 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         Raises:
             NoInverse: for a family whose density of values that it did not draw cannot be had.
         """
-        row = self._encoded(self._fields((), fields))
-        total = row.new_zeros(())
-        for block, mixer, head in zip(self.blocks, self.mixers, self.heads, strict=True):
-            total = total + self._log_density(block, head(mixer(self._features(row, block, values))), values)
+        run = self._run(self._fields((), fields))
+        run.values.update(values)
+        row = self._encoded(run.fields)
+        total = self.shared.centre.new_zeros(())
+        for block, mixer, head in zip(self.drawn, self.mixers, self.heads, strict=True):
+            total = total + self._log_density(block, head(mixer(self._features(row, block, run))), run)
         return total
+
+    def _run(self, fields: Mapping[str, Tensor]) -> Run:
+        return Run(self.program, {**self.shared.sites, **self.sites}, fields)
+
+    def _plate(self, name: str, fields: Mapping[str, Tensor]) -> Any:
+        rows = len(next(iter(fields.values())))
+        return pyro.plate(name, rows, subsample_size=self.subsample_size, dim=self.dim)
 
     def _fields(self, args: Sequence[Tensor], fields: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.ready:
@@ -245,33 +350,37 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             raise UserError(f"{name} has not seen data yet: give it some, {name}(model, data)")
         return dict(zip(self.program.arguments, args, strict=False)) | fields
 
-    def _encoded(self, fields: Mapping[str, Tensor]) -> Tensor:
-        """Features with the rows at the data plate's dim, [B, 1 ..., F]."""
+    def _encoded(self, fields: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor | None:
+        """Features with the rows at the data plate's dim, [B, 1 ..., F]; of some `rows`, if the model draws them."""
+        if not any(block.row for block in self.drawn):
+            return None
         features = self.encoder(fields)
+        features = features if rows is None else features[rows]
         return features.reshape(features.shape[:1] + (1,) * (-1 - self.dim) + features.shape[1:])
 
-    def _features(self, row: Tensor, block: Block, values: Mapping[str, Tensor]) -> Tensor:
-        given = [self.given_sites[n].features(values[n]) for n in block.given]
-        return concatenate([row, *given] if block.row else given)
+    def _features(self, row: Tensor | None, block: Block, run: Run) -> Tensor:
+        given = [run.features(name) for name in block.given]
+        return concatenate([row, *given] if row is not None and block.row else given)
 
-    def _draw(self, block: Block, head: Any, entered: dict[str, Any]) -> dict[str, Tensor]:
-        site = self.sites[block.sites[0]]
-        if not site.classified and (
-            len(block.sites) > 1 or (site.plates and not is_normal(head) and not isinstance(head, dist.Delta))
-        ):
-            return sample_together(block.name, head, [self.sites[n] for n in block.sites], entered)
-        posterior = site.classifier(head) if site.classified else site.constrained(head)
-        with site.inside(entered):
-            return {site.name: pyro.sample(site.name, posterior)}
+    def _draw(self, block: Block, head: Any, run: Run) -> None:
+        draw(block.name, block.sites, head, run)
 
-    def _log_density(self, block: Block, head: Any, values: Mapping[str, Tensor]) -> Tensor:
-        sites = [self.sites[n] for n in block.sites]
+    def _log_density(self, block: Block, head: Any, run: Run) -> Tensor:
+        sites = [run.site(n) for n in block.sites]
         if sites[0].classified:
-            log_q = sites[0].classifier(head).log_prob(values[sites[0].name])
+            log_q = sites[0].classifier(head).log_prob(run.values[sites[0].name])
             return sites[0].gathered(log_q.unsqueeze(-1)).sum(-1).reshape(-1)
-        parts = [site.vector(values[site.name]) for site in sites]
+        parts = [site.vector(run.values[site.name]) for site in sites]
         log_q = head.log_prob(concatenate([vector for vector, _ in parts]))
         return (log_q - sum(stretch for _, stretch in parts)).reshape(-1)
+
+    def extra_repr(self) -> str:
+        """What is decided for latents shared by all rows, and which latents the model sums out."""
+        if not self.ready:
+            return ""
+        said = [f"shared: {', '.join(self.shared.sites)} by {self.for_shared.name}"] if self.shared.sites else []
+        said += [f"summed out in the model: {', '.join(self.summed)}"] if self.summed else []
+        return "; ".join(said)
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:
@@ -287,17 +396,3 @@ def _checked(name: str, value: Any, default: Any) -> Any:
     if isinstance(value, float) and not value > 0:
         raise UserError(f"{name} must be {'positive' if default else 'at least 0'}, got {value}")
     return value
-
-
-def _family(name: str, value: Any) -> Callable[[int, int], nn.Module]:
-    """The family that a user named for a site: a guide class, one with options, or a callable."""
-    if isinstance(value, type) and issubclass(value, GeneratedGuide):
-        value = value()
-    if isinstance(value, GeneratedGuide):
-        return value.family
-    if callable(value):
-        return value
-    raise UserError(
-        f"the family of {name!r} must be a guide class, one with options such as IAF(flows=2), or a callable from "
-        f"(features, size) to a module, got {type(value).__name__}"
-    )

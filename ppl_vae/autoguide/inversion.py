@@ -20,17 +20,19 @@ __all__ = ["Block", "ancestors", "faithful_blocks"]
 class Block:
     """Sites that are drawn together, and the earlier sites that their parameters depend on.
 
-    They depend on the row too (`row`), unless earlier sites say all that it could tell.
+    They depend on the row too (`row`), unless earlier sites say all that it could tell. What is `summed` out in the
+    model is not drawn at all.
     """
 
     sites: tuple[str, ...]
     given: tuple[str, ...] = ()
     row: bool = True
+    summed: bool = False
 
     @property
     def name(self) -> str:
-        """The name of the auxiliary site of a joint draw."""
-        return ",".join(self.sites)
+        """The name of the auxiliary site of a joint draw, which is none of the sites' own."""
+        return ",".join(self.sites) if len(self.sites) > 1 else f"{self.sites[0]}[:]"
 
 
 def faithful_blocks(
@@ -41,6 +43,7 @@ def faithful_blocks(
     *,
     joint: Callable[[str], bool],
     known: Iterable[str] = (),
+    summed: Iterable[str] = (),
     order: Sequence[str] = (),
     touching: Iterable[str] | None = None,
 ) -> tuple[Block, ...]:
@@ -49,13 +52,14 @@ def faithful_blocks(
     Labels come first, as soon as the continuous latents that they depend on are there, so that what follows is
     conditioned on them: the posterior of a mixture is a mixture. Then all continuous latents that are ready, in
     one block as far as `joint` says so. `late` sites (discrete ones inside inner plates, summed out there) come
-    last, since nothing outside their plate can look at them. `known` are latents drawn before (shared by all rows).
+    last, since nothing outside their plate can look at them. `known` are latents drawn before (shared by all rows),
+    `summed` those that are never drawn, through which others stay tied.
     A model may ask for another `order`. Latents that reach none of those `touching` the data need not see the row.
     """
     placed: list[str] = [*known]
     blocks: list[Block] = []
     latents = {*continuous, *discrete, *late}
-    tied = _moral(parents, latents | {*placed})
+    tied = _moral(parents, latents | {*placed} | {*summed})
     waiting = {"label": list(discrete), "free": list(continuous), "late": list(late)}
     asked = list(order)
     while any(waiting.values()):

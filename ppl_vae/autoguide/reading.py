@@ -1,42 +1,49 @@
-"""Read a model for a generated guide: one run of it, on a few rows, tells all that a guide has to know."""
+"""Read a model for a generated guide: runs of it on a few rows tell all that a guide has to know."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from pyro import poutine
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_vae.autoguide.inversion import ancestors
+from ppl_vae.autoguide.probing import check_sizes, moving_sites, run_model, scattered
 from ppl_vae.autoguide.sites import Site, read_site
-from ppl_vae.checks.contract import data_plate
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.autoguide.starting import starts
+from ppl_vae.autoguide.summing import asked_to_be_summed
+from ppl_vae.checks.contract import informative, row_plates
+from ppl_vae.data import WholeBatch
+from ppl_vae.errors import ProgramError, UserError, unknown_name
 from ppl_vae.programs.dependencies import Parents, dependencies
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.randomness import preserved_randomness
-from ppl_vae.programs.structure import frames, sample_sites, shapes_only
+from ppl_vae.programs.structure import TraceSites, frames, sample_sites, shapes_only
 
-__all__ = ["Reading", "read_model"]
+__all__ = ["Reading", "check_order", "read_model"]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A model's data plate, its latents inside (`local`) and outside of it (`shared`), and who depends on whom.
+    """A model's plates of the rows, its latents inside (`local`) and outside (`shared`) of them, who depends on whom.
 
-    `observed` names the fields that the posterior is read from; a label that is known in some rows is one of them
-    only if it is drawn after other latents, which have to see it there. A model may name these fields itself, in its
-    attribute `encodes`, be they observed or not. `repeated` names those whose leading dimension is a plate of
-    exchangeable measurements of a row. `touching` are the latents next to the data: what is observed depends on them
-    directly, or they on it. In `order` the model wants its latents drawn, if it wants one: only then are these read.
+    Where all data are one unit there are no such plates, and its latents are the shared ones.
+    `summed` are the finite latents that no guide draws. `observed` names the fields that the posterior is read from; a
+    label that is known in some rows is one of them only if it is drawn after other latents, which have to see it there.
+    A model may name these fields itself, in its attribute `encodes`, be they observed or not. `repeated` names those
+    whose leading dimension is a plate of exchangeable measurements of a row. `touching` are the latents next to the
+    data: what is observed depends on them directly, or they on it. In `order` the model wants its latents drawn, if it
+    wants one: only then are these read. `start` is where the posterior of a shared latent starts, by site;
+    `subsample_size` the rows of a model that draws them itself. A model `has_rows` if it observes something in a plate.
     """
 
-    plate: str
+    plates: tuple[str, ...]
     dim: int
     local: dict[str, Site]
     shared: dict[str, Site]
@@ -45,28 +52,46 @@ class Reading:
     repeated: frozenset[str]
     touching: frozenset[str] | None = None
     order: tuple[str, ...] = ()
+    summed: dict[str, Site] = field(default_factory=dict)
+    start: dict[str, Tensor] = field(default_factory=dict)
+    subsample_size: int | None = None
+    has_rows: bool = True
 
 
-def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
+def read_model(
+    program: Program,
+    batch: Mapping[str, Tensor],
+    other: Mapping[str, Tensor] | None = None,
+    collapse: Sequence[str] = (),
+) -> Reading:
     """Run a model on a few rows and read its latents.
+
+    Args:
+        program: the model.
+        batch: a few rows.
+        other: other rows, on which supports and sizes are compared.
+        collapse: names of finite latents that are summed out in the model; `*` stands for any letters.
 
     Raises:
         UserError: if there is nothing latent, or a site that a generated guide cannot draw, by name.
     """
-    holes = Holes(None, batch=batch)
     with preserved_randomness(), torch.no_grad(), shapes_only():
         torch.manual_seed(0)
-        trace = traced(holes(program), batch)
+        holes = Holes(None, batch=batch)
+        trace = run_model(program, batch, holes)
         sites = sample_sites(trace)
-        frame = data_plate(sites)
-        dim = int(frame.dim or -1)
+        plates = _row_plates(program, batch, sites)
+        dim, rows = int(plates[0].dim or -1) if plates else -1, [f.name for f in plates]
         latent = {n: s for n, s in sites.items() if not s["is_observed"]}
         if not latent:
             raise UserError("the model has no latent site: there is nothing to infer, train it by maximum likelihood")
-        inside = {n for n, s in latent.items() if any(f.dim == dim for f in frames(s))}
-        local = {n: read_site(n, latent[n], dim) for n in latent if n in inside}
-        shared = {n: read_site(n, latent[n], dim) for n in latent if n not in inside}
         parents = dependencies(holes(program), batch, [*sites])
+        summed = asked_to_be_summed(latent, collapse, rows)
+        moving = moving_sites(program, batch, other, {n: s for n, s in latent.items() if n not in summed}, rows)
+        read = {n: read_site(n, site, rows, n in moving, n in summed) for n, site in latent.items()}
+        local = {n: s for n, s in read.items() if s.rows is not None and n not in summed}
+        shared = {n: s for n, s in read.items() if s.rows is None and n not in summed}
+        check_sizes(program, other, shared)
         known = holes.found.keys() & latent.keys()
         first = {n for n in known if not (n in local and local[n].plates) and not ancestors(n, parents) & latent.keys()}
         fields = {n: v for n, v in batch.items() if n not in first}
@@ -75,8 +100,58 @@ def read_model(program: Program, batch: Mapping[str, Tensor]) -> Reading:
         observed = _encoded(program, batch) or observed
         repeated = frozenset() if any(s.plates for s in local.values()) else _repeated(program, batch, trace, dim)
         order = _order(program, [*local])
-        touching = _touching(program, batch, trace, parents, latent.keys()) if order else None
-    return Reading(frame.name, dim, local, shared, parents, observed, repeated & {*observed}, touching, order)
+        return Reading(
+            plates=tuple(rows),
+            dim=dim,
+            local=local,
+            shared=shared,
+            parents=parents,
+            observed=observed,
+            repeated=repeated & {*observed},
+            touching=_touching(program, batch, trace, parents, latent.keys()) if order else None,
+            order=order,
+            summed={n: site for n, site in read.items() if n in summed},
+            start=starts(program, batch, shared, sites, parents),
+            has_rows=any(frames(s) for s in informative(sites).values()),
+            subsample_size=next((f.size for f in plates if f.full_size not in (None, f.size)), None),
+        )
+
+
+def _row_plates(program: Program, batch: Mapping[str, Tensor], sites: TraceSites) -> list[CondIndepStackFrame]:
+    """The plates of the rows; where several have as many elements as there are rows, a row less tells which."""
+    if isinstance(batch, WholeBatch):
+        return []
+    rows = len(next(iter(batch.values())))
+    wide = [[f.name for f in frames(s) if f.size == rows] for s in informative(sites).values()]
+    if rows < 2 or not any(len(names) > 1 and "data" not in names for names in wide):
+        return row_plates(sites, rows)
+    try:
+        fewer = sample_sites(run_model(program, {name: values[:-1] for name, values in batch.items()}))
+    except UserError:
+        fewer = None
+    return row_plates(sites, rows, fewer)
+
+
+def check_order(groups: Sequence[Sequence[str]], model: Reading) -> None:
+    """The bounds of a latent's support are known when it is drawn: what they depend on comes before it.
+
+    Args:
+        groups: the sites that are drawn together, in the order of the guide.
+        model: what was read.
+
+    Raises:
+        ProgramError: for a latent whose support depends on one that comes later, or on one that is summed out.
+    """
+    drawn = [name for group in groups for name in group]
+    for name, site in (model.local | model.shared).items():
+        after = {*drawn[drawn.index(name) :], *model.summed}
+        if site.moving and (late := sorted(model.parents.get(name, frozenset()) & after)):
+            raise ProgramError(
+                name,
+                f"the support of latent site {name!r} may depend on {', '.join(late)}, which this guide does not draw "
+                "before it",
+                "draw a number that is free and scale it in the model, or give it bounds that are fixed",
+            )
 
 
 def _order(program: Program, latents: Sequence[str]) -> tuple[str, ...]:
@@ -128,7 +203,7 @@ def _repeated(program: Program, batch: Mapping[str, Tensor], trace: Trace, dim: 
         if batch[name].shape[1:] != (inner[0].size, *site["fn"].event_shape):
             continue
         shuffled = {**batch, name: batch[name].flip(1)}
-        with _scattered(program):
+        with scattered(program):
             before, after = (_log_likelihood(program, b, trace, name, dim) for b in (batch, shuffled))
         if torch.allclose(before, after, rtol=1e-4, atol=1e-4):
             found.add(name)
@@ -140,16 +215,3 @@ def _log_likelihood(program: Program, batch: Mapping[str, Tensor], trace: Trace,
     site = traced(poutine.replay(holes(program), trace=trace), batch).nodes[name]
     log_p = site["fn"].log_prob(site["value"]).movedim(dim, -1)
     return log_p.reshape(-1, log_p.shape[-1]).sum(0)
-
-
-@contextmanager
-def _scattered(program: nn.Module) -> Iterator[None]:
-    """Parameters moved by a little noise for the time being."""
-    kept = [p.clone() for p in program.parameters()]
-    for parameter in program.parameters():
-        parameter.add_(0.1 * torch.randn_like(parameter))
-    try:
-        yield
-    finally:
-        for parameter, value in zip(program.parameters(), kept, strict=True):
-            parameter.copy_(value)

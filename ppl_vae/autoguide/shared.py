@@ -2,62 +2,170 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
-import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.distributions.transforms import AffineTransform
 
-from ppl_vae.autoguide.sites import Site, sample_together
-from ppl_vae.errors import unknown_name
-from ppl_vae.nn.heads import positive
+from ppl_vae.autoguide.drawing import Run, draw, unpack
+from ppl_vae.autoguide.inversion import Block
+from ppl_vae.autoguide.sites import Site
+from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.nn.flows import Flow
+from ppl_vae.nn.heads import is_normal
+from ppl_vae.programs.program import Program
 
-__all__ = ["SharedPosterior"]
-
-START = 0.1
-"""The scale at which the posterior of a latent shared by all rows starts, as in Pyro's own guides."""
+__all__ = ["Marginal", "SharedPosterior"]
 
 
 class SharedPosterior(nn.Module):
-    """Normals on the unconstrained space of all shared latents: independent, or with a covariance of low rank.
+    """q(v) of all shared latents on their unconstrained space: one distribution over R^d for each block of sites.
 
-    q(v) = N(m, diag s^2) for rank 0, else N(m, V V' + diag s^2) with V of `rank` columns, over all of them jointly.
-    `guide.shared["name"]` is the posterior of one of them on its own.
+    A block's family is that of a row, but without features: what it says depends on nothing. Blocks are independent of
+    one another. `guide.shared.sample((n,))` draws all sites together, `guide.shared["name"]` is the posterior of one of
+    them on its own, where the family has it in closed form; else its draws.
+
+    Args:
+        sites: the shared latents, in the model's order.
+        blocks: which of them are drawn together.
+        make: from a block to its family's module, from no features [0] to a distribution over R^d.
+        start: where q starts, by site, [numbers of the site].
+        program: the model, which is asked for supports that move with other latents.
+        batch: rows to run it on then; the supports of shared latents do not depend on them.
     """
 
-    def __init__(self, sites: Sequence[Site], rank: int = 0) -> None:
+    centre: Tensor
+    program: Program
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        blocks: Sequence[Block],
+        make: Callable[[Block], nn.Module],
+        start: Mapping[str, Tensor],
+        program: Program,
+        batch: Mapping[str, Tensor],
+    ) -> None:
         super().__init__()
         self.sites = {s.name: s for s in sites}
-        width = sum(s.width for s in sites)
-        self.loc = nn.Parameter(torch.zeros(width)) if sites else None
-        self.raw_scale = nn.Parameter(torch.zeros(width)) if sites else None
-        self.factor = nn.Parameter(0.01 * torch.randn(width, rank)) if sites and rank else None
+        self.blocks = tuple(blocks)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # layers of no features are biases
+            self.heads = nn.ModuleList([make(block) for block in blocks])
+        starts = [start[name] for block in blocks for name in block.sites]
+        self.register_buffer("centre", torch.cat(starts) if starts else torch.zeros(0))
+        object.__setattr__(self, "program", program)  # not a part of the guide
+        self.batch = dict(batch)
 
     def __getitem__(self, name: str) -> dist.Distribution:
         """The marginal posterior of a shared latent."""
-        if name not in self.sites or self.loc is None:
+        if name not in self.sites:
             raise unknown_name("latent shared by all rows", name, self.sites)
-        widths = [s.width for s in self.sites.values()]
-        place = [*self.sites].index(name)
-        variance = self._scale.square()
-        if self.factor is not None:
-            variance = variance + self.factor.square().sum(-1)
-        loc, scale = self.loc.split(widths)[place], variance.sqrt().split(widths)[place]
-        return self.sites[name].constrained(dist.Normal(loc, scale).to_event(1))
+        place = next(i for i, block in enumerate(self.blocks) if name in block.sites)
+        before = self.blocks[place].sites[: self.blocks[place].sites.index(name)]
+        start = sum(self.sites[n].width for n in before)
+        site = self.sites[name]
+        found = None if site.moving else _marginal(self._base(place), slice(start, start + site.width), site)
+        return Marginal(self, name) if found is None else site.constrained(found)
 
-    def forward(self, entered: dict[str, Any]) -> dict[str, Tensor]:
-        """Draw every shared latent, by site name; `entered` keeps the plates of one run of the guide."""
-        if self.factor is not None and self.loc is not None:
-            joint = dist.LowRankMultivariateNormal(self.loc, self.factor, self._scale.square())
-            return sample_together(",".join(self.sites), joint, [*self.sites.values()], entered)
-        values = {}
-        for name, site in self.sites.items():
-            with site.inside(entered):
-                values[name] = pyro.sample(name, self[name])
-        return values
+    def sample(self, sample_shape: Sequence[int] = ()) -> dict[str, Tensor]:
+        """Draws of all sites together, by name, [*sample_shape, plates, *event].
 
-    @property
-    def _scale(self) -> Tensor:
-        return positive(self.raw_scale, START)  # type: ignore[arg-type]
+        Raises:
+            UserError: for a sample shape that is not one of sizes.
+        """
+        shape = torch.Size(sample_shape)
+        with torch.no_grad():
+            if not any(site.moving for site in self.sites.values()):
+                return self._drawn(shape)
+            each = [self._drawn(torch.Size()) for _ in range(shape.numel())]
+        return {n: torch.stack([e[n] for e in each]).reshape(shape + each[0][n].shape) for n in self.sites}
+
+    def forward(self, run: Run) -> None:
+        """Draw every shared latent in a run of the guide."""
+        for place, block in enumerate(self.blocks):
+            draw(block.name, block.sites, self._base(place), run)
+
+    def _drawn(self, shape: torch.Size) -> dict[str, Tensor]:
+        run = Run(self.program, self.sites, {n: v.to(self.centre.device) for n, v in self.batch.items()})
+        depth = max((-p.dim for s in self.sites.values() for p in s.plates), default=0)
+        for place, block in enumerate(self.blocks):
+            vector = self._base(place).sample(shape)
+            unpack(block.sites, vector.reshape(shape + (1,) * depth + vector.shape[-1:]), run)
+        return {name: self._of_site(run.values[name], len(shape), site) for name, site in self.sites.items()}
+
+    def _of_site(self, value: Tensor, dims: int, site: Site) -> Tensor:
+        """Without the dims of size one that stand for plates which are not around the site."""
+        own = max((-p.dim for p in site.plates), default=0)
+        edge = value.dim() - len(site.event_shape)
+        return value.reshape(value.shape[:dims] + value.shape[edge - own :])
+
+    def _base(self, place: int) -> Any:
+        """The distribution of a block's vector, moved to where it starts."""
+        centre = self.centre.split([sum(self.sites[n].width for n in b.sites) for b in self.blocks])[place]
+        return _moved(self.heads[place](self.centre.new_zeros(0)), centre)
+
+
+class Marginal(dist.TorchDistribution):
+    """The posterior of one shared latent of which only draws are to be had.
+
+    Raises:
+        UserError: when its density is asked for.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.dependent
+
+    def __init__(self, shared: SharedPosterior, name: str) -> None:
+        self.shared, self.name = shared, name
+        site = shared.sites[name]
+        depth = max((-p.dim for p in site.plates), default=0)
+        batch = [1] * depth
+        for plate in site.plates:
+            batch[plate.dim] = plate.size
+        super().__init__(torch.Size(batch), site.event_shape, validate_args=False)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws of all shared latents, of which these are the ones of this site."""
+        return self.shared.sample(sample_shape)[self.name]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Raises: the family has no marginal density."""
+        raise UserError(
+            f"the posterior of {self.name!r} alone has no density in closed form under this family: draw from it, "
+            f"guide.shared[{self.name!r}].sample((1000,)), or use MeanField, FullRank or LowRank for it"
+        )
+
+
+def _moved(fn: Any, centre: Tensor) -> Any:
+    """A distribution over R^d, moved."""
+    if is_normal(fn):
+        return dist.Normal(fn.base_dist.loc + centre, fn.base_dist.scale).to_event(1)
+    if isinstance(fn, dist.MultivariateNormal):
+        return dist.MultivariateNormal(fn.loc + centre, scale_tril=fn.scale_tril)
+    if isinstance(fn, dist.LowRankMultivariateNormal):
+        return dist.LowRankMultivariateNormal(fn.loc + centre, fn.cov_factor, fn.cov_diag)
+    if isinstance(fn, dist.Delta):
+        return dist.Delta(fn.v + centre, fn.log_density, event_dim=1)
+    shift = AffineTransform(centre, 1.0, event_dim=1)
+    if isinstance(fn, Flow):
+        return Flow(fn.base, [*fn.transforms, shift])
+    return dist.TransformedDistribution(fn, [shift])
+
+
+def _marginal(fn: Any, part: slice, site: Site) -> Any | None:
+    """The marginal of a site's numbers in a vector, if it is had in closed form."""
+    if isinstance(fn, dist.Delta):
+        return dist.Delta(fn.v[part], fn.log_density * 0, event_dim=1)
+    if is_normal(fn):
+        return dist.Normal(fn.base_dist.loc[part], fn.base_dist.scale[part]).to_event(1)
+    if not isinstance(fn, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
+        return None
+    if site.size == 1:  # the elements of plates are apart: each has a marginal of its own
+        return dist.Normal(fn.loc[part], fn.variance[part].sqrt()).to_event(1)
+    return None if site.plates else dist.MultivariateNormal(fn.loc[part], fn.covariance_matrix[part, part])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -15,19 +15,21 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import ExpTransform, IndependentTransform, ReshapeTransform
 
-from ppl_vae.distributions import is_real
-from ppl_vae.errors import UserError
+from ppl_vae.autoguide.supports import with_numbers
+from ppl_vae.autoguide.unpacked import Unpacked
+from ppl_vae.distributions import is_real, support_of
+from ppl_vae.errors import ProgramError
 from ppl_vae.nn.heads import is_normal
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.structure import frames
 
-__all__ = ["Plate", "Site", "Unpacked", "read_site", "sample_together"]
+__all__ = ["CLASSIFIED", "Plate", "Site", "read_site"]
 
-_CLASSIFIED = (dist.Categorical, dist.OneHotCategorical, dist.Bernoulli)
+CLASSIFIED = (dist.Categorical, dist.OneHotCategorical, dist.Bernoulli)
 
 
 class Plate(NamedTuple):
-    """A plate of fixed size, other than the data plate."""
+    """A plate of fixed size, which is none of the rows."""
 
     name: str
     size: int
@@ -36,10 +38,11 @@ class Plate(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """A latent site: its event shape, support, and the plates around it other than the data plate.
+    """A latent site: its event shape, support, the plate of the rows that it is in, if any, and its other plates.
 
-    A continuous element is `size` unconstrained real numbers, a discrete one (of kind `classified`) has `size`
-    logits; a row has `width` of them, all elements of its plates together.
+    A continuous element is `size` real numbers, of `unconstrained_shape` before it is constrained, a discrete one (of
+    kind `classified`) has `size` logits; a row has `width` of them, all elements of its plates together. The support of
+    a `moving` site is another one at every run, and the model is asked for it.
     """
 
     name: str
@@ -48,16 +51,30 @@ class Site:
     classified: type[dist.Distribution] | None
     size: int
     plates: tuple[Plate, ...] = ()
+    rows: str | None = None
+    unconstrained_shape: tuple[int, ...] = ()
+    moving: bool = False
 
     @property
     def width(self) -> int:
         """Numbers in a row: one vector holds all elements of the inner plates."""
         return self.size * math.prod(p.size for p in self.plates)
 
+    @property
+    def values(self) -> int:
+        """How many values one element of a finite site has."""
+        return 2 if self.classified is dist.Bernoulli else self.size
+
+    def at(self, fn: Any) -> Site:
+        """This site with the support that it has in one run, from the model's distribution there."""
+        return replace(self, support=support_of(fn), moving=False)
+
     @contextmanager
     def inside(self, entered: dict[str, Any]) -> Iterator[None]:
         """The plates of this site, for its sample statement; `entered` keeps those of one run of the guide."""
         with ExitStack() as stack:
+            if self.rows is not None:
+                stack.enter_context(entered[self.rows])
             for plate in self.plates:
                 if plate.name not in entered:
                     entered[plate.name] = pyro.plate(plate.name, plate.size, dim=plate.dim)
@@ -118,7 +135,9 @@ class Site:
         else:
             shaped, transforms = base, []
             if self.unconstrained_shape != base.event_shape:
-                transforms.append(ReshapeTransform(base.event_shape, self.unconstrained_shape, cache_size=1))
+                transforms.append(
+                    ReshapeTransform(base.event_shape, torch.Size(self.unconstrained_shape), cache_size=1)
+                )
         if not self.is_real:
             transforms.append(_cached(self.bijection))
         return dist.TransformedDistribution(shaped, transforms) if transforms else shaped
@@ -173,104 +192,87 @@ class Site:
         inner = self.support
         while isinstance(inner, constraints.independent):
             inner = inner.base_constraint
-        if getattr(inner, "lower_bound", None) == 0 and not hasattr(inner, "upper_bound"):
+        bound = getattr(inner, "lower_bound", None)
+        if isinstance(bound, int | float) and bound == 0 and not hasattr(inner, "upper_bound"):
             exp = ExpTransform()
             return IndependentTransform(exp, self.support.event_dim) if self.support.event_dim else exp
         return biject_to(self.support)
-
-    @property
-    def unconstrained_shape(self) -> torch.Size:
-        """The event shape of one element before it is constrained."""
-        return torch.Size(self.bijection.inverse_shape(self.event_shape))
 
     def _unflattened(self, vector: Tensor) -> Tensor:
         return vector.reshape(vector.shape[:-1] + self.unconstrained_shape)
 
 
-class Unpacked(dist.TorchDistribution):
-    """A site's part of a joint draw: its value, known once the joint is drawn, and log |d vector / d value|.
+def read_site(
+    name: str, site: Mapping[str, Any], rows: Collection[str], moving: bool = False, summed: bool = False
+) -> Site:
+    """What a run of the model tells of a latent site; `rows` are the plates of the rows.
 
-    log_prob is that number at the value and -inf elsewhere, up to rounding, since replaying a draw computes it
-    anew. Shapes: value [..., *event], log_density [...].
-    """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-    has_rsample = True
-
-    def __init__(self, value: Tensor, log_density: Tensor, support: Any, event_dim: int) -> None:
-        self.value, self.log_density, self._support = value, log_density, support
-        edge = value.dim() - event_dim
-        super().__init__(value.shape[:edge], value.shape[edge:], validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        """The support of the site."""
-        return self._support
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Unpacked:
-        """The same values for more particles."""
-        batch = torch.Size(batch_shape)
-        value = self.value.expand(batch + self.event_shape)
-        return Unpacked(value, self.log_density.expand(batch), self._support, len(self.event_shape))
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """The value: there is nothing to draw."""
-        return self.value.expand(torch.Size(sample_shape) + self.value.shape)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """log |d vector / d value| at the value of the joint draw."""
-        if value is self.value:
-            return self.log_density
-        near = (value - self.value).abs() <= 1e-4 * (1 + self.value.abs())
-        same = near.flatten(near.dim() - len(self.event_shape)).all(-1) if self.event_shape else near
-        return torch.where(same, self.log_density, -torch.inf)
-
-
-def sample_together(
-    name: str, joint: dist.Distribution, sites: Sequence[Site], entered: dict[str, Any]
-) -> dict[str, Tensor]:
-    """Draw a row's joint vector at an auxiliary site, and from it the values of several sites."""
-    vector = pyro.sample(name, joint, infer={"is_auxiliary": True, "joint": name})
-    values = {}
-    for site, piece in zip(sites, vector.split([s.width for s in sites], dim=-1), strict=True):
-        with site.inside(entered):
-            values[site.name] = pyro.sample(site.name, site.unpacked(piece), infer={"joint": name})
-    return values
-
-
-def read_site(name: str, site: Mapping[str, Any], dim: int | None) -> Site:
-    """What a run of the model tells of a latent site; `dim` is the data plate's.
+    A site that is `summed` out in the model may also be outside of them, where all data are one unit.
 
     Raises:
-        UserError: for a site that a generated guide cannot draw.
+        ProgramError: for a site that a generated guide cannot draw.
     """
-    fn, inner = site["fn"], [f for f in frames(site) if f.dim != dim]
+    fn, own = site["fn"], next((f.name for f in frames(site) if f.name in rows), None)
+    inner = [f for f in frames(site) if f.name not in rows]
     for frame in inner:
         if frame.full_size not in (None, frame.size):
-            raise UserError(
-                f"latent site {name!r} is in plate {frame.name!r}, which is subsampled: only the data plate may be; "
-                "give it all of its elements, or write this guide by hand"
+            raise ProgramError(
+                name,
+                f"latent site {name!r} is in plate {frame.name!r}, which is subsampled: only the data plate may be",
+                "give it all of its elements, or write this guide by hand",
             )
     plates = tuple(Plate(f.name, f.size, int(f.dim)) for f in inner)
     while isinstance(fn, dist.MaskedDistribution):
         fn = fn.base_dist
     if not getattr(fn.support, "is_discrete", False):
-        size = math.prod(biject_to(fn.support).inverse_shape(fn.event_shape))
-        return Site(name, fn.event_shape, fn.support, None, size, plates)
+        support = support_of(fn)
+        try:
+            free = _free_shape(fn, support)
+        except NotImplementedError:
+            raise ProgramError(
+                name,
+                f"latent site {name!r} is {type(fn).__name__}: no map from R^d onto its values ({support}) is known",
+                "draw numbers that are free and transform them in the model, or write this guide by hand",
+            ) from None
+        support, size = with_numbers(support) or support, math.prod(free)
+        return Site(name, fn.event_shape, support, None, size, plates, own, free, moving)
+    if own is None and not summed:
+        raise ProgramError(
+            name,
+            f"latent site {name!r} is {type(fn).__name__} shared by all rows: no gradient chooses between its values",
+            "fit the model once for each of its values, or write this guide by hand",
+        )
+    kind = next((k for k in CLASSIFIED if isinstance(fn, k)), dist.Categorical)
+    size = 1 if kind is dist.Bernoulli else _count(name, fn)
+    return Site(name, fn.event_shape, fn.support, kind, size, plates, own)
+
+
+def _free_shape(fn: Any, support: Any) -> tuple[int, ...]:
+    """The shape of one element before it is constrained; bounds may have all of the batch's dims."""
+    free = biject_to(support)
+    shape = free.inverse_shape(fn.batch_shape + fn.event_shape)
+    dims = free.domain.event_dim + len(fn.event_shape) - free.codomain.event_dim
+    return tuple(shape[len(shape) - dims :])
+
+
+def _count(name: str, fn: Any) -> int:
+    """How many values a discrete distribution has.
+
+    Raises:
+        ProgramError: if they are not finitely many, or not the same for every row.
+    """
+    remedy = "write this guide by hand"
     if not can_enumerate(fn):
-        raise UserError(
-            f"latent site {name!r} is {type(fn).__name__}, whose support is infinite: write this guide by hand"
-        )
-    kind = next((k for k in _CLASSIFIED if isinstance(fn, k)), None)
-    if kind is None or not any(f.dim == dim for f in frames(site)):
-        where = "" if kind is None else " shared by all rows"
-        raise UserError(
-            f"latent site {name!r} is {type(fn).__name__}{where}: of the discrete latents a generated guide has "
-            "classifiers for Categorical, OneHotCategorical and Bernoulli inside the data plate; write this guide "
-            "by hand"
-        )
-    size = 1 if kind is dist.Bernoulli else fn.enumerate_support(expand=False).shape[0]
-    return Site(name, fn.event_shape, fn.support, kind, size, plates)
+        raise ProgramError(name, f"latent site {name!r} is {type(fn).__name__}, whose support is infinite", remedy)
+    try:
+        return int(fn.enumerate_support(expand=False).shape[0])
+    except NotImplementedError as error:
+        reason = " ".join(str(error).split())
+        raise ProgramError(
+            name,
+            f"latent site {name!r} is {type(fn).__name__}, whose values cannot be listed ({reason})",
+            f"let it have the same values in every row, or {remedy}",
+        ) from None
 
 
 def _padded(tensor: Tensor, dims: int) -> Tensor:

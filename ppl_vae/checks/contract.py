@@ -5,6 +5,7 @@ Every check raises `ProgramError` with the site, the problem and the remedy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 from torch.distributions import transforms
 
+from ppl_vae.distributions import support_of
 from ppl_vae.errors import ProgramError
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.structure import Structure, TraceSites, frames
@@ -160,7 +162,7 @@ def check_supports(latents: list[str], guide: TraceSites, model: TraceSites) -> 
 
 def _support(fn: Any) -> str | None:
     """A coarse name of a support; None where it is not known, or what is equal to it is a matter of taste."""
-    support = fn.support
+    support = support_of(fn)
     if isinstance(fn, dist.Delta):
         return None  # Pyro says that all reals are in it, whatever its point is
     if isinstance(fn, dist.TransformedDistribution) and fn.transforms and _ends_affine(fn.transforms[-1]):
@@ -176,9 +178,14 @@ def _support(fn: Any) -> str | None:
         bound = support.lower_bound
         return "positive" if not isinstance(bound, Tensor) and bound == 0 else None
     if isinstance(support, type(constraint.unit_interval)):
-        same = (support.lower_bound, support.upper_bound) == (0.0, 1.0)
-        return "unit interval" if same else None
+        ends = support.lower_bound, support.upper_bound
+        named = {"unit interval": (0.0, 1.0), "angles from -pi to pi": (-math.pi, math.pi)}
+        return next((name for name, bounds in named.items() if all(map(_near, ends, bounds))), None)
     return "simplex" if support is constraint.simplex else None
+
+
+def _near(bound: Any, number: float) -> bool:
+    return bool(((torch.as_tensor(bound) - number).abs() < 1e-6).all())
 
 
 def _ends_affine(transform: Any) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ppl_vae.data import Split
 from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError
+from ppl_vae.programs.density import drawable
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes, Watch, is_missing
 from ppl_vae.programs.program import Batch, Programs
@@ -26,7 +27,7 @@ Values = Mapping[str, tuple[Any, Tensor]]
 def observed_values(pair: Programs, structure: Structure, batch: Batch) -> Values:
     """What the model observes, by a run of its own, whose draws come before all others that a seed gives."""
     watch = Watch()
-    with torch.no_grad():
+    with torch.no_grad(), drawable():
         traced(Holes(structure.holes, structure.latents, batch)(watch(pair.model)), batch)
     return watch.seen
 

@@ -11,7 +11,7 @@ from ppl_vae.data.dataset import Split
 from ppl_vae.data.one_unit import OneUnit
 from ppl_vae.data.schema import Field, Schema
 
-__all__ = ["blank", "example", "without_extremes"]
+__all__ = ["blank", "example", "spread_rows", "without_extremes"]
 
 
 def example(schema: Schema, split: Split | None, rows: int = 4) -> dict[str, Tensor]:
@@ -25,6 +25,12 @@ def example(schema: Schema, split: Split | None, rows: int = 4) -> dict[str, Ten
             values[0] = -1 if field.kind == "categorical" else torch.nan
             batch[field.name] = values
     return batch
+
+
+def spread_rows(split: Split, rows: int = 64) -> dict[str, Tensor]:
+    """Rows from all over a split, without extremes: what changes with the rows is another there than in `example`."""
+    count = min(rows, len(split))
+    return without_extremes(split.batch(torch.linspace(0, len(split) - 1, count).round().long()))
 
 
 def blank(field: Field, rows: int) -> Tensor:

@@ -20,6 +20,7 @@ __all__ = [
     "Flowing",
     "Inverse",
     "LinearHeads",
+    "LowRankNormal",
     "StandardBase",
     "alternating",
     "is_normal",
@@ -51,8 +52,10 @@ class LinearHeads(nn.Module):
         super().__init__()
         self.shapes, self.sizes = list(shapes), [math.prod(s) for s in shapes]
         self.linear = nn.Linear(features, sum(self.sizes))
-        if small:
-            with torch.no_grad():
+        with torch.no_grad():
+            if not features:  # there is the bias alone, which torch makes 0: steps of flows would never leave it
+                self.linear.bias.uniform_(-1, 1)
+            if small or not features:
                 for parameter in self.linear.parameters():
                     parameter.mul_(0.1)
 
@@ -81,6 +84,27 @@ class DiagonalNormal(nn.Module):
         """N(m(h), diag s(h)^2)."""
         loc, raw = self.linear(features).chunk(2, dim=-1)
         return dist.Normal(loc, positive(raw, self.scale)).to_event(1)
+
+
+class LowRankNormal(nn.Module):
+    """N(m, V V' + diag s^2) with mean, directions and scales linear in the features; scales start near `scale`.
+
+    Shapes: features [..., F] -> batch shape [...], event shape [d]. V [..., d, rank].
+
+    Example:
+        >>> LowRankNormal(3, 4, rank=2)(torch.zeros(5, 3)).cov_factor.shape
+        torch.Size([5, 4, 2])
+    """
+
+    def __init__(self, features: int, size: int, rank: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.parts = LinearHeads(features, [(size,), (size,), (size, rank)], small=True)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Any:
+        """The normal of some rows."""
+        loc, raw, directions = self.parts(features)
+        return dist.LowRankMultivariateNormal(loc, directions, positive(raw, self.scale).square())
 
 
 class Flowing(nn.Module):

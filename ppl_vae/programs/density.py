@@ -10,11 +10,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
+from torch.distributions import biject_to
 
 from ppl_vae.errors import NoDensity
 from ppl_vae.programs.structure import Structure, TraceSites
 
-__all__ = ["is_improper", "is_point_mass", "point_masses", "refuse_points"]
+__all__ = ["drawable", "is_improper", "is_point_mass", "point_masses", "refuse_points"]
 
 
 def _base(fn: Any) -> Any:
@@ -44,6 +48,17 @@ def is_improper(fn: Any) -> bool:
         True
     """
     return isinstance(_base(fn), dist.ImproperUniform)
+
+
+class drawable(Messenger):
+    """Values for latents that cannot be drawn from their priors, which do not integrate to one."""
+
+    def _pyro_sample(self, msg: Message) -> None:
+        fn: Any = msg["fn"]
+        if not msg["is_observed"] and not msg["done"] and is_improper(fn):
+            free = biject_to(fn.support)
+            shape = free.inverse_shape(fn.batch_shape + fn.event_shape)
+            msg["value"], msg["done"] = free(0.1 * torch.randn(shape)), True
 
 
 def point_masses(latents: Iterable[str], guide: TraceSites, model: TraceSites) -> frozenset[str]:

@@ -58,6 +58,7 @@ class Program(nn.Module):
             make_local(program)
         object.__setattr__(self, "program", program)
         self.arguments, self.takes_any = _arguments(program)
+        self.takes_list = _takes_list(program)
 
     program: Callable[..., Any]
 
@@ -70,10 +71,18 @@ class Program(nn.Module):
         """The fields of a batch that this program asks for, by argument name.
 
         A program with one required argument of another name (`def model(data)`) is given field `x`.
+
+        Raises:
+            UserError: for a field that the batch does not have, or a program of `*args`, which have no names.
         """
         if self.takes_any:
             return dict(batch)
         chosen = {name: batch[name] for name in self.arguments if name in batch}
+        if not chosen and batch and self.takes_list:
+            raise UserError(
+                f"the {self.role} takes *args, which no field has the name of: write its arguments out, named after "
+                f"the fields of the data ({', '.join(batch)})"
+            )
         required = [n for n, needed in self.arguments.items() if needed and n not in batch]
         if not chosen and len(required) == 1 and "x" in batch:
             return {required[0]: batch["x"]}
@@ -121,8 +130,16 @@ def _arguments(program: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
     return found, takes_any
 
 
+def _takes_list(program: Callable[..., Any]) -> bool:
+    """Whether a program takes its arguments by place alone, as `*args`."""
+    target = program.forward if isinstance(program, nn.Module) else program
+    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(target).parameters.values())
+
+
 class _HideParams(Messenger):
     """Keep parameter statements from handlers outside: a program's parameters are its own business."""
+
+    answers_params = True
 
     def _pyro_param(self, msg: Message) -> None:
         msg["stop"] = True
@@ -180,6 +197,8 @@ class _AnswerParams(Messenger):
 
     `site` is the last sample statement that the program came to.
     """
+
+    answers_params = True
 
     def __init__(self, own: _OwnParameters) -> None:
         super().__init__()

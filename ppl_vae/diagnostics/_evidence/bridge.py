@@ -192,7 +192,7 @@ class Bridge:
 
     def _site(self, name: str, sites: _Sites) -> Site:
         """The site with the support that it has in this run, which may depend on the row or on other latents."""
-        return replace(self.sites[name], support=sites[name]["fn"].support)
+        return self.sites[name].at(sites[name]["fn"])
 
     def _joint_draws(self, batch: Batch) -> dict[str, list[str]]:
         """The guide's joint draws, by auxiliary site: the sites that are the pieces of each, in their order."""
@@ -228,7 +228,7 @@ def _read(pair: Pair, structure: Structure, batch: Batch) -> dict[str, Site]:
                 f"latent site {name!r} is {type(site['fn']).__name__}: annealing moves continuous latents and sums out "
                 "discrete ones of finite support; see ppl_vae.evaluate for importance sampling"
             )
-        found[name] = read_site(name, site, structure.dim)
+        found[name] = read_site(name, site, structure.row_plates)
     return found
 
 
@@ -244,7 +244,7 @@ class _Placing(Messenger):
         name = str(msg["name"])
         if name not in self.pieces:
             return
-        site = replace(self.bridge.sites[name], support=msg["fn"].support)
+        site = self.bridge.sites[name].at(msg["fn"])
         placed = site.unpacked(self.pieces[name])
         msg["value"], msg["done"] = placed.value, True
         self.stretch[name] = -placed.log_density
