@@ -1,4 +1,5 @@
-"""The command line, `ppl-vae`: fit, evaluate, diagnose, compare, sample, encode, predict, impute, export, report, list.
+"""The command line, `ppl-vae`: fit, evaluate, diagnose, compare, sample, encode, posterior,
+predict, impute, export, report, list.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once. Bad input is one line
 on stderr and exit status 2, whatever part of the package found it.
@@ -21,6 +22,7 @@ from ppl_vae.cli.fit import fit
 from ppl_vae.cli.impute import impute
 from ppl_vae.cli.listing import list_names
 from ppl_vae.cli.output import Interrupted, note, told_warnings
+from ppl_vae.cli.posterior import posterior
 from ppl_vae.cli.predict import predict
 from ppl_vae.cli.signals import as_interrupts, exit_status, what_ended
 from ppl_vae.cli.use import encode, evaluate, report, sample
@@ -43,6 +45,7 @@ app.command("compare")(compare)
 app.command("compare-cell", hidden=True)(compare_cell)
 app.command("sample")(sample)
 app.command("encode")(encode)
+app.command("posterior")(posterior)
 app.command("impute")(impute)
 app.command("predict")(predict)
 app.command("export")(export)

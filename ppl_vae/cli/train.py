@@ -31,6 +31,7 @@ from ppl_vae.registry import catalog, user_files
 from ppl_vae.registry.programs import NamedProgram, ProgramWords, build, make_bound
 
 if TYPE_CHECKING:
+    from ppl_vae.arviz import Posterior
     from ppl_vae.cli.fit import Command
     from ppl_vae.data import Data
     from ppl_vae.runs.result import Result
@@ -178,6 +179,7 @@ def _judge(ask: Command, result: Result, data: Data, decided: _Decided, out: Pat
         if summary is not None and not ask.as_json:
             split = "train" if "joint_elbo" in summary else split  # rows that share latents are weighed together
             print_table(evaluation_table(f"{summary['rows']:,} {split} rows of {Path(ask.data).name}", summary))
+        drawn = None if summary is None or "joint_elbo" not in summary else _posterior(ask, result, data)
         if started is None:
             return
         if judged is not None:
@@ -185,7 +187,7 @@ def _judge(ask: Command, result: Result, data: Data, decided: _Decided, out: Pat
                 update_evaluation(out, split, judged)
         if not ask.no_report:
             with spared("the report"):
-                report = _report(result, data, judged, out, ask.seed)
+                report = _report(result, data, judged, out, ask.seed, drawn)
     except KeyboardInterrupt as stop:
         if started is None:
             raise
@@ -343,14 +345,27 @@ def _evaluate(ask: Command, result: Result, data: Data, split: str) -> Judged | 
         return None
 
 
-def _report(result: Result, data: Data, judged: Judged | None, out: Path, seed: int) -> Path | None:
+def _posterior(ask: Command, result: Result, data: Data) -> Posterior | None:
+    """What the rows say about the latents that they share; it is told at once."""
+    from ppl_vae.cli.posterior import posterior_table, shared_posterior
+
+    draws = 1000
+    found = shared_posterior(result.model, result.guide, data, draws, ask.evaluate_particles, ask.seed)
+    if found is not None and not ask.as_json:
+        print_table(posterior_table(found))
+    return found
+
+
+def _report(
+    result: Result, data: Data, judged: Judged | None, out: Path, seed: int, drawn: Posterior | None
+) -> Path | None:
     from ppl_vae.report import write_report
     from ppl_vae.runs.files import read_run
     from ppl_vae.runs.folder import Run
 
     run = Run(out, result.model, result.guide, result.schema, result.history, read_run(out))
     try:
-        return write_report(run, data, *(judged or (None, None)), seed=seed)
+        return write_report(run, data, *(judged or (None, None)), seed=seed, posterior=drawn)
     except UserError as error:
         note(f"the run is saved, but without a report: {error}")
         return None
@@ -387,4 +402,7 @@ def _finish(
         return
     say(f"next:   ppl-vae evaluate {out} --particles 5000{more}")
     say(f"        ppl-vae sample {out} -n 64{more}")
-    say(f"        ppl-vae encode {out}{more}")
+    if summary is not None and "joint_elbo" in summary:
+        say(f"        ppl-vae posterior {out}{more}")
+    else:
+        say(f"        ppl-vae encode {out}{more}")

@@ -8,14 +8,17 @@ from ppl_vae.plots.drawing import save, to_png_bytes
 from ppl_vae.plots.heatmaps import heatmap
 from ppl_vae.plots.images import grid, interpolation, reconstructions, samples, traversal
 from ppl_vae.plots.latents import latent_map, rate_per_latent
+from ppl_vae.plots.posterior import forest, pairs
 from ppl_vae.plots.tables import table_reconstructions, table_samples, table_traversal
 from ppl_vae.plots.training import training_curve
 
 __all__ = [
+    "forest",
     "grid",
     "heatmap",
     "interpolation",
     "latent_map",
+    "pairs",
     "rate_per_latent",
     "reconstructions",
     "samples",

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ppl_vae import plots
+from ppl_vae.arviz import Posterior
 from ppl_vae.data import Data, Split
 from ppl_vae.evaluation import Evaluation, JointEvaluation
 from ppl_vae.report.album import Album
@@ -25,6 +26,7 @@ from ppl_vae.report.imputation import imputed
 from ppl_vae.report.labels import labels_and_clusters
 from ppl_vae.report.latent_space import latent_space
 from ppl_vae.report.rows import prior_samples, reconstructions, under_conditions
+from ppl_vae.report.shared import shared_latents
 from ppl_vae.report.trust import trusted_rows
 from ppl_vae.report.view import MOST, View, look
 from ppl_vae.runs.folder import Run
@@ -40,6 +42,7 @@ def write_report(
     row_by_row: Evaluation | JointEvaluation | None = None,
     *,
     seed: int = 0,
+    posterior: Posterior | None = None,
 ) -> Path:
     """Draw every figure into run.path/'figures' (PNG) and write run.path/'report.html', self-contained.
 
@@ -52,6 +55,7 @@ def write_report(
         evaluation: what `Evaluation.summary` returns; None says that the run was not evaluated.
         row_by_row: the evaluation of all rows of the split that is shown; names the rows where the guide fails.
         seed: chooses the rows that are shown, and the draws.
+        posterior: of the latents that all rows share; drawn here where it is not given.
 
     Returns:
         The path of report.html.
@@ -83,6 +87,7 @@ def write_report(
             what_was_trained(run, data, view),
             *columns(run, data),
             _reconstruction_training(run, album) if view.points else _training(run, album),
+            *shared_latents(pair, data, posterior, album, seed),
             reconstructions(view, album),
             *imputed(view, album),
             prior_samples(view, album),
