@@ -70,9 +70,13 @@ def printable(text: str) -> str:
         >>> len(printable("x" * 10**6))
         1200
     """
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    line = _escaped(" ".join(text.split()))
     head = SCREEN * 3 // 4
     return line if len(line) <= SCREEN else f"{line[:head]} ... {line[head + 5 - SCREEN :]}"
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def note(text: str) -> None:
@@ -81,8 +85,8 @@ def note(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """A line on stdout, or several."""
-    typer.echo("\n".join(printable(line) if line.strip() else line for line in text.split("\n")))
+    """Lines on stdout, with the spaces that they have."""
+    typer.echo("\n".join(map(_escaped, text.split("\n"))))
 
 
 @contextmanager

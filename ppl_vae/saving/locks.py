@@ -66,9 +66,12 @@ def held(folder: Path, doing: str, *, wait: float = 0.0) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
+        try:
             file.unlink()  # while it is locked, so that nobody loses a lock that he has
-        os.close(descriptor)
+        except OSError:
+            pass
+        finally:
+            os.close(descriptor)
 
 
 def _take(file: Path, doing: str) -> int | None:
