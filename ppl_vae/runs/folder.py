@@ -83,8 +83,8 @@ def data_again(path: Path, info: dict[str, Any]) -> Data:
     source, file = dict(info["data"]["source"]), _data_file(path, info)
     try:
         return reload(source if file is None else source | {"path": str(file)})
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path / RUN} is damaged (at data.source: {error}): run the fit again") from error
 
