@@ -65,7 +65,13 @@ def fit(
             show_default="dynamic for mnist and fashion-mnist",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training rows, at most.")] = 300,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the training rows, at most.",
+            show_default="300; up to 2400 of few rows, for 4,800 steps",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 64,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 1e-3,
     lr_schedule: Annotated[
@@ -103,8 +109,12 @@ def fit(
         ),
     ] = None,
     patience: Annotated[
-        int, typer.Option(help="Epochs without a better validation bound before stopping; 0 for never.")
-    ] = 40,
+        int | None,
+        typer.Option(
+            help="Epochs without a better validation bound before stopping; 0 for never.",
+            show_default="40, in proportion to the epochs of few rows",
+        ),
+    ] = None,
     latent_dim: Annotated[
         int | None, typer.Option(help="Latent dimensions.", show_default="the model's own; 16 for vae")
     ] = None,

@@ -118,6 +118,7 @@ def train(ask: Command) -> None:
     started = time.monotonic()
     device = pick_device(ask.device)
     data = ask.rows()
+    ask = ask.settled(len(data.train))
     pyro.set_rng_seed(ask.seed)
     words = ask.programs
     model, guide = build(words, data, ask.program_options())
@@ -133,12 +134,13 @@ def train(ask: Command) -> None:
         unsaved = _save(result, out, extra)
         for finding in result.findings:
             note(str(finding))
-        early = ", stopped early" if len(result.history) < ask.epochs else ""
+        epochs = result.settings["epochs"]
+        early = ", stopped early" if len(result.history) < epochs else ""
         seconds = time.monotonic() - started
         note(f"{len(result.history)} epochs in {seconds:.0f} s{early}; kept epoch {result.best.epoch}")
         from ppl_vae.runs.result import unfinished
 
-        if more := unfinished(result.history, result.best.epoch, ask.epochs):
+        if more := unfinished(result.history, result.best.epoch, epochs):
             note(f"warning: not finished: {more}")
         _judge(ask, result, data, decided, out, None if unsaved else started)
     if unsaved is not None:
@@ -298,15 +300,15 @@ def _fit(
     from ppl_vae.schedules import Cosine
 
     try:
-        with Display(ask.epochs, headline, points=decided.points) as display:
+        with Display(ask.passes, headline, points=decided.points) as display:
             result = ppl_vae.fit(
                 model,
                 guide,
                 data,
                 bound,
-                epochs=ask.epochs,
+                epochs=ask.passes,
                 batch_size=ask.batch_size,
-                lr=Cosine(ask.lr, ask.epochs) if ask.lr_schedule == "cosine" else ask.lr,
+                lr=Cosine(ask.lr, ask.passes) if ask.lr_schedule == "cosine" else ask.lr,
                 weight_decay=decided.weight_decay,
                 beta=ask.schedule(points=decided.points),
                 label_weight=decided.label_weight,

@@ -127,7 +127,7 @@ class Grid:
 
 def _fit_options() -> set[str]:
     """The options of `ppl-vae fit` that are the same for all cells."""
-    return {field.name for field in fields(Request)} - {*FACTORS, "seed"}
+    return {field.name for field in fields(Request)} - {*FACTORS, "seed", "pace"}
 
 
 def _content(file: str) -> str | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ppl_vae.errors import UserError
 from ppl_vae.registry import catalog, construction, user_files
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from ppl_vae.data import Data
 
 __all__ = ["Request"]
+
+EPOCHS, PATIENCE = 300, 40
+STEPS = 4800
+"""Optimiser steps that the default epochs come to where there are 1,000 training rows."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Request:
     decimal: str | None = None
     encoding: str | None = None
     binarise: str | None = None
-    epochs: int = 300
+    epochs: int | None = None
     batch_size: int = 64
     lr: float = 1e-3
     lr_schedule: str = "constant"
@@ -65,7 +69,8 @@ class Request:
     beta: float | None = None
     label_weight: float | None = None
     label_share: float | None = None
-    patience: int = 40
+    patience: int | None = None
+    pace: int = 1
     latent_dim: int | None = None
     hidden: str | None = None
     start: Path | None = None
@@ -118,6 +123,27 @@ class Request:
             for option, value, only in (("--warm-up", self.warm_up, 0), ("--beta", self.beta, 1)):
                 if value is not None and value != only:
                     raise UserError(f"{option} {value:g}: Pyro's own bounds have no KL weight, use --bound elbo")
+
+    def settled(self, rows: int) -> Self:
+        """The same with the epochs, patience and warm-up that so many training rows need, where nobody said them.
+
+        A network learns by steps, and an epoch of few rows has few: 300 epochs, or up to 8 times as many for 4,800
+        steps, with patience and warm-up in proportion.
+
+        Example:
+            >>> Request().settled(1000).epochs, Request().settled(105).epochs, Request(epochs=7).settled(105).patience
+            (300, 2400, 40)
+        """
+        steps = EPOCHS * -(-rows // self.batch_size)
+        pace = 1 if self.epochs is not None else min(8, max(1, round(STEPS / steps)))
+        epochs = EPOCHS * pace if self.epochs is None else self.epochs
+        patience = PATIENCE * pace if self.patience is None else self.patience
+        return replace(self, epochs=epochs, patience=patience, pace=pace)
+
+    @property
+    def passes(self) -> int:
+        """The epochs, at most."""
+        return self.epochs or EPOCHS
 
     @property
     def programs(self) -> ProgramWords:
@@ -179,7 +205,7 @@ class Request:
         from ppl_vae.schedules import WarmUp
 
         beta = 1.0 if self.beta is None else self.beta
-        usual = 0.0 if points else min(10.0, self.epochs / 5)
+        usual = 0.0 if points else min(10.0 * self.pace, self.passes / 5)
         epochs = usual if self.warm_up is None else self.warm_up
         return beta if self.is_pyro or epochs == 0 else WarmUp(epochs, beta)
 
