@@ -1,0 +1,288 @@
+"""Writes a model and its guide at random, as text that a user might have written."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from random_pairs.draws import F64
+
+__all__ = ["PARTICLES", "Plate", "Site", "Style", "Writer"]
+
+PARTICLES = 3
+VALUES = 64
+"""Assignments of the discrete values of one row, at most."""
+
+DISCRETE = {"Categorical": 3, "OneHotCategorical": 3, "Bernoulli": 2, "Binomial": 3}
+LATENT = ["Normal", "Normal", "Vector", "Gamma", "Beta", *DISCRETE]
+OBSERVED = ["Normal", "Normal", "Vector", "Bernoulli", "Categorical"]
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A plate at a dim; several may be at one."""
+
+    name: str
+    size: int
+    dim: int
+
+
+@dataclass
+class Site:
+    """One statement: its distribution's kind, the plates around it (outermost first), the sites it depends on."""
+
+    name: str
+    kind: str
+    plates: tuple[Plate, ...]
+    observed: bool
+    mask: str | None
+    scale: float | None
+    holes: bool = False
+    parents: list[Site] = field(default_factory=list)
+    weights: tuple[float, ...] = ()
+    in_guide: bool = True
+    guide_masked: bool = True
+    guide_parents: list[Site] = field(default_factory=list)
+    guide_eta: str = ""
+
+    @property
+    def discrete(self) -> bool:
+        return self.kind in DISCRETE
+
+    @property
+    def is_local(self) -> bool:
+        return any(p.name == "data" for p in self.plates)
+
+    @property
+    def is_label(self) -> bool:
+        """Whether the model observes it in some rows, and sums it out in others."""
+        return self.observed and self.holes and self.discrete
+
+    @property
+    def per_row(self) -> int:
+        """The number of values of one row."""
+        count = 1
+        for plate in self.plates:
+            count *= plate.size if plate.name != "data" else 1
+        return count
+
+    @property
+    def has_mask_field(self) -> bool:
+        return self.mask in ("poutine.mask", ".mask")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a pair is written: with its own masks on latents ("written"); with the model's in both programs, but for
+    latents that are summed out ("dropped"); or with none ("none"). With its `poutine.scale`, or without."""
+
+    masks: str = "written"
+    scales: bool = True
+
+    def shows(self, site: Site) -> bool:
+        """Whether the mask of a site is written down."""
+        summed = site.discrete and site.is_local
+        return site.observed or self.masks == "written" or (self.masks == "dropped" and not summed)
+
+
+class Writer:
+    """Draws the sites of a pair at random; `text` writes them down."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.rows = self.random.choice([2, 3, 4])
+        self.plates = self._plates()
+        self.data = next(p for p in self.plates if p.name == "data")
+        self.depth = max(-p.dim for p in self.plates)
+        self.sites = self._sites()
+        self.drawn = [s for s in self.sites if not s.observed and s.in_guide]
+        for i, site in enumerate(self.drawn):
+            site.guide_parents = [s for s in self.drawn[:i] if self.chance(0.3) and _may_follow(s, site)]
+            site.guide_eta = _predictor(site, site.guide_parents)
+            if site.is_local and self.chance(0.7):
+                site.guide_eta += f" + 0.3 * at(known({self.fields()[0]}), {self.data.dim})"
+
+    def chance(self, p: float) -> bool:
+        return self.random.random() < p
+
+    # -- what the programs are made of -------------------------------------------------------------------------------
+
+    def _plates(self) -> list[Plate]:
+        others = self.random.choice([0, 0, 1, 1, 1, 2, 2])
+        dims = [-1, -2, -3][: others + 1]
+        plates = [Plate("data", self.rows, self.random.choice(dims))]
+        for name in "ab"[:others]:
+            beside = self.chance(0.3)  # at the dim of the rows, and so never around the same statement
+            free = [d for d in dims if d not in [p.dim for p in plates]]
+            size = self.rows if self.chance(0.4) else self.random.choice([2, 3])
+            plates.append(Plate(name, size, plates[0].dim if beside else self.random.choice(free)))
+        self.random.shuffle(plates)  # the order in which they are entered
+        return plates
+
+    def _sites(self) -> list[Site]:
+        count = self.random.randint(2, 6)
+        observed = max(1, min(count - 1, self.random.choice([1, 1, 2])))
+        sites: list[Site] = []
+        values = 1
+        for i in range(count):
+            site = self._latent(f"z{i}") if i < count - observed else self._observed(f"x{i}", i == count - observed)
+            possible = [s for s in sites if not s.observed and _may_follow(s, site)]
+            site.parents = [s for s in possible if self.chance(0.6)]
+            if site.observed and not site.parents:
+                site.parents = possible[-1:]
+            if site.discrete and (site.holes or not site.observed):
+                if values * DISCRETE[site.kind] ** site.per_row > VALUES:
+                    site.kind, site.holes, site.in_guide = "Normal", False, True
+                else:
+                    values *= DISCRETE[site.kind] ** site.per_row
+            site.weights = tuple(round(self.random.uniform(-1, 1), 2) or 0.5 for _ in range(4))
+            sites.append(site)
+        return sites
+
+    def _around(self, rows: float) -> tuple[Plate, ...]:
+        chosen = [self.data] if self.chance(rows) else []
+        for plate in self.plates:
+            if plate not in chosen and self.chance(0.45) and all(plate.dim != p.dim for p in chosen):
+                chosen.append(plate)
+        return tuple(p for p in self.plates if p in chosen)
+
+    def _latent(self, name: str) -> Site:
+        site = self._site(name, self.random.choice(LATENT), self._around(0.65), observed=False)
+        site.guide_masked = not self.chance(0.25)
+        site.in_guide = not (site.discrete and self.chance(0.5 if site.is_local else 0.1))
+        return site
+
+    def _observed(self, name: str, first: bool) -> Site:
+        site = self._site(name, self.random.choice(OBSERVED), self._around(1.0 if first else 0.9), observed=True)
+        site.holes = site.is_local and self.chance(0.3)
+        return site
+
+    def _site(self, name: str, kind: str, plates: tuple[Plate, ...], *, observed: bool) -> Site:
+        site = Site(name, kind, plates, observed, None, 0.5 if self.chance(0.05) else None)
+        if self.chance(0.2 if observed else 0.3):
+            ways = ["False", *(["poutine.mask", ".mask"] * 2 if site.is_local else [])]
+            site.mask = self.random.choice(ways)
+        return site
+
+    # -- as text -----------------------------------------------------------------------------------------------------
+
+    def text(self, style: Style) -> str:
+        """The source of both programs."""
+        return f"{self._model(style)}\n\n\n{self._guide(style)}\n"
+
+    def fields(self) -> list[str]:
+        """The data of the rows."""
+        return [s.name for s in self.sites if s.observed and s.is_local]
+
+    def _model(self, style: Style) -> str:
+        masks = [f"m_{s.name}" for s in self.sites if s.has_mask_field]
+        lines = [f"def model({', '.join(self.fields() + masks)}):", *self._plate_lines(self.sites)]
+        for site in self.sites:
+            fn = f"{site.kind}({_predictor(site, site.parents)})"
+            obs = self._placed(site, site.name) if site.is_local else _constant(site)
+            lines += self._statement(site, fn, f", obs={obs}" if site.observed else "", style)
+        return "\n".join(lines)
+
+    def _guide(self, style: Style) -> str:
+        masks = [f"m_{s.name}" for s in self.drawn if s.has_mask_field]
+        noise = [f"e_{s.name}" for s in self.drawn if s.is_local]
+        lines = [f"def guide({', '.join([self.fields()[0], *masks, *noise])}):", *self._plate_lines(self.drawn)]
+        for site in self.drawn:
+            forgets = style.masks == "written" and not site.guide_masked
+            fn = f"{site.kind}({site.guide_eta}, noise(e_{site.name}, rows={site.is_local}))"
+            lines += self._statement(site, fn, "", replace(style, masks="none") if forgets else style)
+        return "\n".join(lines + (["    pass"] if len(lines) == 1 else []))
+
+    def _plate_lines(self, sites: list[Site]) -> list[str]:
+        used = [p for p in self.plates if any(p in s.plates for s in sites)]
+        sizes = {p: f"len({self.fields()[0]})" if p is self.data else str(p.size) for p in used}
+        return [f"    plate_{p.name} = pyro.plate({p.name!r}, {sizes[p]}, dim={p.dim})" for p in used]
+
+    def _placed(self, site: Site, name: str) -> str:
+        return f"at({name}, {', '.join(map(str, self.dims(site)))})"
+
+    def dims(self, site: Site) -> list[int]:
+        """The dims to which the dims of a field, rows first, belong."""
+        return [self.data.dim, *(p.dim for p in site.plates if p is not self.data)]
+
+    def _statement(self, site: Site, fn: str, obs: str, style: Style) -> list[str]:
+        lines, indent = [], "    "
+        for plate in site.plates:
+            lines.append(f"{indent}with plate_{plate.name}:")
+            indent += "    "
+        if site.scale is not None and style.scales:
+            lines.append(f"{indent}with poutine.scale(scale={site.scale}):")
+            indent += "    "
+        if site.mask is not None and style.shows(site):
+            mask = "False" if site.mask == "False" else self._placed(site, f"m_{site.name}")
+            if site.mask == ".mask":
+                fn += f".mask({mask})"
+            else:
+                lines.append(f"{indent}with poutine.mask(mask={mask}):")
+                indent += "    "
+        value = "" if site.observed else f"{site.name} = "
+        return [*lines, f"{indent}{value}pyro.sample({site.name!r}, {fn}{obs})"]
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    def batch(self) -> dict[str, Tensor]:
+        """Observations `x_`, masks `m_` and noise `e_` of every site that has such, with the rows first."""
+        generator = torch.Generator().manual_seed(self.random.randrange(10**6))
+        found: dict[str, Tensor] = {}
+        for site in self.sites:
+            shape = (self.rows, *(p.size for p in site.plates if p is not self.data)) if site.is_local else ()
+            if site.observed and site.is_local:
+                found[site.name] = _observations(site, shape, generator)
+            if site.has_mask_field:
+                found[f"m_{site.name}"] = torch.rand(shape, generator=generator) < 0.6
+            if site in self.drawn:
+                found[f"e_{site.name}"] = self._noise(site, generator)
+        return found
+
+    def _noise(self, site: Site, generator: torch.Generator) -> Tensor:
+        sizes = {p.dim: p.size for p in site.plates}
+        shape = [PARTICLES, *(sizes.get(d, 1) for d in range(-self.depth, 0)), *([2] if site.kind == "Vector" else [])]
+        noise = torch.rand(shape, generator=generator, dtype=F64).clamp(0.02, 0.98)
+        noise = noise if site.discrete else torch.distributions.Normal(0.0, 1.0).icdf(noise)
+        return noise.movedim(1 + self.depth + self.data.dim, 0) if site.is_local else noise
+
+
+def _may_follow(parent: Site, child: Site) -> bool:
+    """What is not around the child is averaged over: not the rows, and no discrete values."""
+    outside = [p for p in parent.plates if p not in child.plates]
+    return not outside or (not parent.discrete and all(p.name != "data" for p in outside))
+
+
+def _predictor(site: Site, parents: list[Site]) -> str:
+    terms = [str(site.weights[0])]
+    for i, parent in enumerate(parents):
+        value = {"Vector": f"{parent.name}.sum(-1)", "OneHotCategorical": f"levels({parent.name})"}.get(
+            parent.kind, parent.name
+        )
+        value = value if parent.discrete else f"torch.tanh({value})"
+        for plate in parent.plates:
+            value = value if plate in site.plates else f"across({value}, {plate.dim})"
+        terms.append(f"{site.weights[1 + i % 3]} * {value}")
+    return " + ".join(terms)
+
+
+def _constant(site: Site) -> str:
+    sizes = {p.dim: p.size for p in site.plates}
+    shape = [sizes.get(d, 1) for d in range(min(sizes, default=0), 0)]
+    if site.kind == "Vector":
+        return f"torch.full({[*shape, 2]}, 0.3, dtype=torch.float64)"
+    return f"torch.ones({shape}, dtype=torch.{'long' if site.kind == 'Categorical' else 'float64'})"
+
+
+def _observations(site: Site, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    if site.discrete:
+        value = torch.randint(0, DISCRETE[site.kind], shape, generator=generator)
+        value = value if site.kind == "Categorical" else value.to(F64)
+    else:
+        value = torch.randn(*shape, *([2] if site.kind == "Vector" else []), generator=generator, dtype=F64)
+    if site.holes:
+        value[torch.rand(value.shape, generator=generator) < 0.35] = -1 if site.discrete else torch.nan
+    return value

@@ -1,0 +1,154 @@
+"""Random programs: their log weights are those of a slow reference, or they are refused in one line. No third outcome."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+from pyro.infer import TraceEnum_ELBO
+from random_pairs import PARTICLES, Known, Style, by_hand, write
+
+import ppl_vae
+from ppl_vae.bounds import ELBO
+from ppl_vae.errors import UserError
+
+SEEDS = 300
+FAST = 40
+"""Seeds of the fast suite; the others are slow tests."""
+REFUSED = 0.2
+"""The share of pairs that may be refused, at most: a package that refuses everything would pass every other test."""
+
+
+def seeds():
+    return [pytest.param(s, marks=[] if s < FAST else pytest.mark.slow) for s in range(SEEDS)]
+
+
+def same(found, expected):
+    return found.shape == expected.shape and torch.allclose(found.double(), expected, rtol=1e-7, atol=1e-7)
+
+
+def styles(pair, scales):
+    """The ways of treating masks on latents that are right.
+
+    Leaving both densities of a masked latent out is right only where nothing that counts depends on its value.
+    """
+    yield Style("none", scales)
+    masked = [s for s in pair.sites if s.mask and not s.observed and not (s.discrete and s.is_local)]
+    if not any(m in s.parents and s.mask != "False" for m in masked for s in pair.sites):
+        yield Style("dropped", scales)
+
+
+def total(weights):
+    """The ELBO of all rows, from what `by_hand` or the engine says."""
+    return (weights.expectation.sum(1) + weights.shared).mean()
+
+
+def refusal(error):
+    """What a refusal has to be: one line."""
+    assert "\n" not in str(error), error
+    return str(error)
+
+
+def weighed(pair, particles, fields, discrete):
+    w = ppl_vae.log_weights(pair.model, pair.guide, fields, particles=particles, discrete=discrete)
+    shared = torch.zeros(particles, dtype=torch.float64) if w.log_global is None else w.log_global
+    return w.log_weight, shared
+
+
+def outcome(pair):
+    """None where all numbers are right, the words of the refusal, or an AssertionError."""
+    try:
+        weights = {d: weighed(pair, PARTICLES, pair.fields, d) for d in ("marginal", "expectation")}
+    except UserError as error:
+        return refusal(error)
+    assert not pair.has(lambda s: summed_in_model(s) and not s.is_local), "rows that a shared value couples"
+    right = [by_hand(pair, style) for style in styles(pair, scales=False)]
+    for discrete, (log_weight, shared) in weights.items():
+        assert any(same(log_weight, getattr(r, discrete)) and same(shared, r.shared) for r in right), discrete
+    check_alone(pair, weights["marginal"])
+    check_minibatch(pair, weights["marginal"])
+    check_elbo(pair)
+    return None
+
+
+def check_alone(pair, weights):
+    """One particle has the weights that it has among others."""
+    log_weight, shared = weighed(pair, 1, pair.fields, "marginal")
+    assert same(log_weight, weights[0][:1])
+    assert same(shared, weights[1][:1])
+
+
+def check_minibatch(pair, weights):
+    """A row has in a minibatch the weights that it has among all rows; so minibatches average to the full batch."""
+    for rows in (slice(0, 1), slice(1, None)):
+        part = {name: values[rows] for name, values in pair.fields.items()}
+        try:
+            log_weight, shared = weighed(pair, PARTICLES, part, "marginal")
+        except UserError as error:
+            refusal(error)
+            continue
+        assert same(log_weight, weights[0][:, rows])
+        assert same(shared, weights[1])
+
+
+def check_elbo(pair):
+    """ELBO as Pyro calls it, which counts the programs' own scales."""
+    model, guide = pair.both
+    try:
+        loss = ELBO(PARTICLES).loss(model, guide, **pair.fields)
+    except UserError as error:
+        refusal(error)
+        return
+    right = [by_pyro(pair)]
+    if not (pair.has(lambda s: s.scale) and pair.has(summed_in_model)):  # a scale belongs outside of a sum over values
+        right += [-float(total(by_hand(pair, style))) for style in styles(pair, scales=True)]
+    assert any(r is not None and loss == pytest.approx(r, rel=1e-7) for r in right), (loss, right)
+
+
+def summed_in_model(site):
+    return site.is_label or (site.discrete and not site.observed and not site.in_guide)
+
+
+def by_pyro(pair):
+    """Pyro's own ELBO of a pair, with masks on latents in both programs; None where it has no right one."""
+    pair = pair.written(Style("dropped"))
+    if pair.has(lambda s: s.is_label or (s.mask and s.discrete and s.is_local and not s.observed)) or pair.mixes:
+        return None
+    if pair.has(lambda s: summed_in_model(s) and not s.is_local):
+        return None
+    summed = {s.name for s in pair.sites if s.discrete and not s.observed and s.is_local}
+    model, guide = (
+        pyro.poutine.infer_config(p, lambda m: {"enumerate": "parallel"} if m["name"] in summed else {})
+        for p in pair.both
+    )
+    elbo = TraceEnum_ELBO(PARTICLES, max_plate_nesting=pair.writer.depth, vectorize_particles=True)
+    try:
+        return elbo.loss(Known({})(model), guide, **pair.fields)
+    except (NotImplementedError, ValueError):
+        return None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", seeds())
+def test_right_or_refused(seed):
+    pair = write(seed)
+    print(pair.source)
+    outcome(pair)
+
+
+def test_few_are_refused():
+    words = [w for w in (outcome(write(seed)) for seed in range(FAST)) if w is not None]
+    assert len(words) <= REFUSED * FAST, words
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_reference_is_pyros_elbo():
+    """Where Pyro computes the ELBO too."""
+    compared = 0
+    for seed in range(2 * FAST):
+        pair = write(seed)
+        loss = None if pair.has(lambda s: s.scale) and pair.has(summed_in_model) else by_pyro(pair)
+        if loss is not None:
+            assert loss == pytest.approx(-float(total(by_hand(pair, Style("dropped")))), rel=1e-7), pair.source
+            compared += 1
+    assert compared > FAST
