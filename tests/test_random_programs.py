@@ -1,4 +1,4 @@
-"""Random programs: their log weights are those of a slow reference, or they are refused in one line. No third outcome."""
+"""Random programs: their weights are those of a slow reference, or they are refused in one line. No third outcome."""
 
 from __future__ import annotations
 
@@ -132,7 +132,6 @@ def by_pyro(pair):
 @pytest.mark.parametrize("seed", seeds())
 def test_right_or_refused(seed):
     pair = write(seed)
-    print(pair.source)
     outcome(pair)
 
 
