@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pyro.distributions as dist
-import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
 from torch import Tensor
@@ -18,6 +17,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.programs.execution import LastSite
 from ppl_vae.programs.failures import PASSING, failed
 from ppl_vae.programs.missing import is_missing
+from ppl_vae.programs.program import signature_of
 from ppl_vae.programs.structure import Structure
 
 __all__ = ["BarePair", "NewHole", "Readings"]
@@ -109,8 +109,7 @@ class _Call:
 
     def __init__(self, role: str, program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.role, self.program, self.args, self.kwargs = role, program, args, kwargs
-        target = program.forward if isinstance(program, torch.nn.Module) else program
-        self.arguments = dict.fromkeys(inspect.signature(target).parameters, True)
+        self.arguments = dict.fromkeys(signature_of(program).parameters, True)
         self.around: Messenger | None = None
 
     def __call__(self, **_: Any) -> Any:
@@ -126,9 +125,8 @@ class _Call:
 
 
 def _tensors(model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
-    target = model.forward if isinstance(model, torch.nn.Module) else model
     try:
-        bound = inspect.signature(target).bind(*args, **kwargs).arguments
+        bound = signature_of(model).bind(*args, **kwargs).arguments
     except TypeError as error:
         raise UserError(f"the model cannot be called with these arguments: {error}") from error
     return {k: v for k, v in bound.items() if isinstance(v, Tensor)}

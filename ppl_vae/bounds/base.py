@@ -18,7 +18,7 @@ from ppl_vae.bounds.bare import BarePair, NewHole, Readings
 from ppl_vae.bounds.replicas import refuse_replicas
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import WholeBatch
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import ProgramError, UserError, check_whole
 from ppl_vae.programs.gradients import Estimator, PathScale
 from ppl_vae.programs.locking import one_at_a_time
 from ppl_vae.programs.program import Batch, Programs
@@ -201,24 +201,41 @@ class Bound(Recorded, PyroELBO):
             self.refuse(structure)
         return structure
 
+    def _of_data(
+        self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, trains: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """The bound of the data set, and, if it trains something, a tensor of the same value with its gradient."""
+        try:
+            weights, scale = self._draw(model, guide, args, kwargs)
+        except Exception as error:  # whatever a program raises here, there may be another way to run it
+            if isinstance(error, UserError) and not isinstance(error, ProgramError):
+                raise  # not the programs, but what is asked of them
+            whole = self._of_whole(model, guide, args, kwargs, error)
+            return whole.detach(), whole
+        value = self.total(self.reduce(weights).detach(), weights, scale)
+        return value, self.total(self.surrogate(weights), weights, scale) if trains else value
+
+    def _of_whole(
+        self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+    ) -> Tensor:
+        """The bound of a pair of which log weights cannot be had (the error says why); a bound may know another way."""
+        raise error
+
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound of the data set, in nats, with this bound's gradient."""
-        weights, scale = self._draw(model, guide, args, kwargs)
-        return -self.total(self.surrogate(weights), weights, scale)
+        return -self._of_data(model, guide, args, kwargs)[1]
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Minus the bound of the data set, in nats."""
         with torch.no_grad():
-            weights, scale = self._draw(model, guide, args, kwargs)
-            return -float(self.total(self.reduce(weights), weights, scale))
+            return -float(self._of_data(model, guide, args, kwargs, trains=False)[0])
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Minus the bound of the data set, in nats; adds its gradient to the parameters'."""
-        weights, scale = self._draw(model, guide, args, kwargs)
-        objective = -self.total(self.surrogate(weights), weights, scale)
-        if objective.requires_grad:
-            objective.backward(retain_graph=self.retain_graph)
-        return -float(self.total(self.reduce(weights).detach(), weights, scale))
+        value, gradient = self._of_data(model, guide, args, kwargs)
+        if gradient.requires_grad:
+            (-gradient).backward(retain_graph=self.retain_graph)
+        return -float(value)
 
     def _get_trace(self, *args: Any, **kwargs: Any) -> Any:
         raise UserError(f"{type(self).__name__} draws its own log weights: use loss or differentiable_loss")

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
+import torch
+from pyro.infer.util import is_validation_enabled
+from pyro.util import check_traceenum_requirements
 from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
+from ppl_vae.bounds.whole import elbo_of_whole
+from ppl_vae.data import WholeBatch
+from ppl_vae.errors import ProgramError
+from ppl_vae.programs.execution import run
+from ppl_vae.programs.locking import one_at_a_time
+from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.structure import Structure
 
 __all__ = ["ELBO"]
 
@@ -45,3 +58,40 @@ class ELBO(Bound):
     def of(self, log_w: Tensor) -> Tensor:
         """Mean over particles."""
         return log_w.mean(0)
+
+    def _read(self, bare: Any) -> Structure:
+        """Of one unit: the score function of a site is weighed with the costs that depend on it, not with all."""
+        structure = super()._read(bare)
+        if structure.is_one_unit and structure.scored:
+            sites = ", ".join(sorted(structure.scored))
+            raise ProgramError(sites, f"the gradient of {sites} is taken plate by plate", "see ppl_vae.bounds.whole")
+        if structure.is_one_unit and structure.enumerates and is_validation_enabled():
+            with preserved_randomness(), torch.no_grad():
+                drawn = run(bare, structure, WholeBatch(bare.batch))
+            check_traceenum_requirements(drawn.model, drawn.guide)  # warns of values that leave their plate
+        return structure
+
+    def _of_whole(
+        self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+    ) -> Tensor:
+        """An ELBO needs no rows: whatever two programs belong together have one, as Pyro's own ELBOs show."""
+        nesting = None if self.max_plate_nesting == float("inf") else int(self.max_plate_nesting)
+        model, guide = (partial(program, *args, **kwargs) for program in (model, guide))
+        try:
+            with one_at_a_time():
+                return elbo_of_whole(model, guide, self.particles, nesting)
+        except Exception as other:
+            raise _one_line(error, other) from other
+
+
+def _one_line(error: Exception, other: Exception) -> ProgramError:
+    """What the engine says about a pair, with what Pyro says about it."""
+    if isinstance(other, ProgramError):
+        return other
+    reason = " ".join(str(other).split("Trace Shapes")[0].split())[:300]
+    said = error if isinstance(error, ProgramError) else None
+    return ProgramError(
+        said.site if said else None,
+        f"{said.problem if said else 'the programs have no ELBO'} ({reason or type(other).__name__})",
+        said.remedy if said else "see docs/programs.md for what a model and a guide may be",
+    )

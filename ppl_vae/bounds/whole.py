@@ -31,10 +31,11 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape, check_traceenum_requirements
 from torch import Tensor
 
-from ppl_vae.checks.contract import no_guide_site
+from ppl_vae.checks.contract import check_matching, check_scales, check_supports, no_guide_site
+from ppl_vae.checks.masks import check_masks
 from ppl_vae.errors import ProgramError
 from ppl_vae.programs.missing import can_enumerate
-from ppl_vae.programs.structure import frames
+from ppl_vae.programs.structure import frames, sample_sites
 
 __all__ = ["CHUNK", "elbo_of_whole"]
 
@@ -123,20 +124,16 @@ class _SumOut(Messenger):
 
 
 def _refuse(drawn: Trace, trace: Trace) -> None:
-    """What would make another number of the ELBO: a latent of one program that the other does not know."""
-    for name, site in trace.nodes.items():
-        if site["type"] != "sample" or site["is_observed"] or name in drawn.nodes:
-            continue
-        if site["infer"].get("_enumerate_dim") is None:
+    """What would make another number of the ELBO: a latent that one program alone has, masks or scales on one side."""
+    guide, model = sample_sites(drawn), sample_sites(trace)
+    for name, site in model.items():
+        if not site["is_observed"] and name not in guide and site["infer"].get("_enumerate_dim") is None:
             raise no_guide_site(name, site, inside=True)
-    for name, site in drawn.nodes.items():
-        known = name in trace.nodes or site["is_observed"] or site["infer"].get("is_auxiliary")
-        if site["type"] == "sample" and not known:
-            raise ProgramError(
-                name,
-                f"site {name!r} is in the guide but not in the model",
-                "rename it, remove it, or mark it as the guide's own with infer={'is_auxiliary': True}",
-            )
+    latents = [n for n, s in guide.items() if not s["is_observed"]]
+    check_matching(latents, guide, model)
+    check_supports(latents, guide, model)
+    check_scales(latents, guide, model)
+    check_masks(latents, guide, model, follows=False)
 
 
 # -- costs -------------------------------------------------------------------------------------------------------------

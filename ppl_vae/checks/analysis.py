@@ -97,6 +97,7 @@ def contract_checks(
         _summable(s["fn"]) for _, t in seen.programs for s in t.values() if not s["is_observed"]
     )
     return [
+        lambda: contract.check_factors(seen.guide),
         lambda: contract.check_matching(seen.latents, seen.guide, seen.model, more),
         lambda: contract.check_supports(seen.latents, seen.guide, seen.model),
         lambda: contract.check_plates(seen.latents, seen.guide, seen.model, rows),

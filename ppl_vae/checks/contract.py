@@ -21,6 +21,7 @@ from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.structure import Structure, TraceSites, frames
 
 __all__ = [
+    "check_factors",
     "check_improper",
     "check_matching",
     "check_plates",
@@ -143,6 +144,17 @@ def check_matching(latents: list[str], guide: TraceSites, model: TraceSites, mor
                 f"site {name!r} has event shape {tuple(q.event_shape)} in the guide and "
                 f"{tuple(p.event_shape)} in the model",
                 "make them equal",
+            )
+
+
+def check_factors(guide: TraceSites) -> None:
+    """A guide is a normalised density: a pyro.factor in it would be left out of log q, or make it one that is not."""
+    for name, site in guide.items():
+        if isinstance(site["fn"], dist.Unit) and not site["infer"].get("_deterministic"):
+            raise ProgramError(
+                name,
+                f"the guide has the factor {name!r}, so that its density is not normalised",
+                "move it into the model, or draw the site from a distribution that includes it",
             )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
-from pyro.poutine.messenger import Messenger
+from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.runtime import Message
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
@@ -21,7 +21,7 @@ from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.failures import PASSING, failed
 from ppl_vae.programs.local_module import asks_store, make_local
 
-__all__ = ["Pair", "Program", "Programs", "prepare"]
+__all__ = ["Pair", "Program", "Programs", "prepare", "signature_of"]
 
 Batch = Mapping[str, Tensor]
 
@@ -110,16 +110,27 @@ class Program(nn.Module):
                 raise failed(self.role, answers.site, wanted, error) from error
 
 
+def signature_of(program: Callable[..., Any]) -> inspect.Signature:
+    """The arguments of a program, whichever of Pyro's handlers are around it.
+
+    Example:
+        >>> from pyro import poutine
+        >>> signature_of(poutine.scale(lambda x=None: None, scale=0.5))
+        <Signature (x=None)>
+    """
+    program = unwrap(program)
+    return inspect.signature(program.forward if isinstance(program, nn.Module) else program)
+
+
 def _arguments(program: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
     """Argument names of a program with whether each is required; and whether it takes any name.
 
     A module with `**fields` may say in its attribute `observes` which names these are, and in `needs` which of them
     it cannot do without.
     """
-    target = program.forward if isinstance(program, nn.Module) else program
     found: dict[str, bool] = {}
     takes_any = False
-    for parameter in inspect.signature(target).parameters.values():
+    for parameter in signature_of(program).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             takes_any = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:

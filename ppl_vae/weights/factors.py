@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.distributions import without_mask
-from ppl_vae.errors import UserError
+from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.density import is_point_mass
 from ppl_vae.programs.execution import PairTrace
 from ppl_vae.programs.missing import can_enumerate
@@ -104,7 +104,9 @@ class Factors:
             log_q = log_q - (score - score.detach())
         if name in self.run.observed:  # log q counts only in the rows in which the site is latent
             log_q = torch.where(self.run.observed[name][1], torch.zeros_like(log_q), log_q)
-        if name in self.structure.scored:
+        if (
+            name in self.structure.scored - self.structure.global_latents
+        ):  # of those no bound has a gradient: see refuse
             self.score.append((name, log_q))
         part = "global" if name in self.structure.global_latents else "guide"
         return [Factor(part, name, site, -log_q)]
@@ -265,6 +267,32 @@ class Factors:
         self.run.guide.symbolize_dims()
         self.run.model.symbolize_dims(self.run.guide.plate_to_symbol)
         self.dim_of = {**self.run.guide.symbol_to_dim, **self.run.model.symbol_to_dim}
+        self._refuse_values_outside()
+
+    def _refuse_values_outside(self) -> None:
+        for factor in self.factors:
+            self._refuse_outside(factor.name, self._pack(factor), self._plates(factor.site))
+
+    def _refuse_outside(self, what: str, log: Tensor, around: frozenset[str]) -> None:
+        """What is outside of a plate and depends on values inside of it depends on all of them at once.
+
+        Summed values are on one dim for all elements of a plate: it would see the same value in each.
+        """
+        names = self.structure.summed_guide | self.structure.summed_model
+        for name in names & (self.guide_sites.keys() | self.model_sites.keys()):
+            site = self._summed_site(name)
+            outside = [f.name for f in frames(site) if self.run.model.plate_to_symbol[f.name] not in around]
+            if outside and self._symbol(site) in log._pyro_dims:  # type: ignore[attr-defined]
+                plates = ", ".join(map(repr, outside))
+                raise ProgramError(
+                    what,
+                    f"site {what!r} is outside of plate {plates}, but depends on the discrete latent {name!r} inside "
+                    "of it, whose values are summed out element by element",
+                    f"put {what!r} into the plate, or let {name!r} be seen by statements inside of it alone",
+                )
+
+    def _plates(self, site: dict[str, Any]) -> frozenset[str]:
+        return frozenset(self.run.model.plate_to_symbol[f.name] for f in frames(site))
 
     def _symbol(self, site: dict[str, Any]) -> str:
         return site["infer"]["_enumerate_symbol"]
@@ -301,13 +329,36 @@ class Factors:
         return factors
 
     def _sum_out(self, group: Sequence[Factor], dims: set[str]) -> list[Tensor]:
+        scale = self._common_scale(group)
         tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
         for factor in group:
-            ordinal = frozenset(self.run.model.plate_to_symbol[f.name] for f in frames(factor.site))
-            tree.setdefault(ordinal, []).append(self._pack(factor))
+            log = self._pack(factor)
+            tree.setdefault(self._plates(factor.site), []).append(
+                log if scale == 1.0 else packed.scale_and_mask(log, 1.0 / scale)
+            )
         with shared_intermediates() as cache:
             contracted = contract_tensor_tree(tree, set(dims), cache=cache)
-        return [log for logs in contracted.values() for log in logs]
+        logs = []
+        for around, terms in contracted.items():
+            for log in terms:
+                self._refuse_outside(group[0].name, log, around)
+                logs.append(log)
+        return logs if scale == 1.0 else [packed.scale_and_mask(log, scale) for log in logs]
+
+    def _common_scale(self, group: Sequence[Factor]) -> Any:
+        """The scale of all that one sum over values touches: it is that of the logarithm of the sum, outside of it."""
+        if not self.scaled or not self.structure.scaled:
+            return 1.0
+        scales = [self._scale(f.site) for f in group]
+        if any(isinstance(s, Tensor) and s.dim() for s in scales) or len({float(s) for s in scales}) > 1:
+            sites = ", ".join(sorted({f.name for f in group}))
+            raise ProgramError(
+                group[0].name,
+                f"sites {sites}, which share a sum over discrete values, have scales of their own "
+                "(Expected all enumerated sample sites to share a common poutine.scale)",
+                "put one poutine.scale around all of them, or none",
+            )
+        return scales[0]
 
     def _classifiers(self) -> OrderedDict[str, Tensor]:
         """q of every summed guide site (1 at the observed value in rows that have one), by its symbol."""
@@ -315,7 +366,7 @@ class Factors:
         for name in self.structure.latents:
             if name in self.structure.summed_guide:
                 site = self.guide_sites[name]
-                q = site["fn"].log_prob(site["value"]).exp()
+                q = without_mask(site["fn"]).log_prob(site["value"]).exp()  # a value is drawn, masked or not
                 if name in self.run.observed:
                     value, seen = self.run.observed[name]
                     q = torch.where(seen, _matches(site, value).to(q.dtype), q)

@@ -142,8 +142,13 @@ def _one(pair: Pair, drawn: Values, free: Values) -> _Run:
     discrete = {n: s for n, s in guide.nodes.items() if n in drawn}
     log_q, shared_q = _by_row(pair, {n: s for n, s in guide.nodes.items() if n not in drawn})
     log_d, _ = _by_row(pair, discrete)
-    chance, _ = _by_row(pair, {n: s | {"scale": 1.0} for n, s in discrete.items()})
+    free_of = {"scale": 1.0, "mask": None}  # a value is drawn with its probability, whether or not that counts
+    chance, _ = _by_row(pair, {n: s | free_of | {"fn": _unmasked(s["fn"])} for n, s in discrete.items()})
     return _Run(log_p, log_q, log_d, chance, shared_p - shared_q)
+
+
+def _unmasked(fn: Any) -> Any:
+    return fn.base_dist if isinstance(fn, dist.MaskedDistribution) else fn
 
 
 def _by_row(pair: Pair, nodes: dict[str, Any]) -> tuple[Tensor, Tensor]:

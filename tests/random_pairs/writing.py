@@ -76,16 +76,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Style:
-    """How a pair is written: with its own masks on latents ("written"); with the model's in both programs, but for
-    latents that are summed out ("dropped"); or with none ("none"). With its `poutine.scale`, or without."""
+    """How a pair is written: as it is, with the masks that the guide forgets; or with masks on the latents of `masked`,
+    in both programs, and on no others. With its `poutine.scale`, or without."""
 
-    masks: str = "written"
+    masked: frozenset[str] | None = None
     scales: bool = True
 
     def shows(self, site: Site) -> bool:
         """Whether the mask of a site is written down."""
-        summed = site.discrete and site.is_local
-        return site.observed or self.masks == "written" or (self.masks == "dropped" and not summed)
+        return site.observed or self.masked is None or site.name in self.masked
 
 
 class Writer:
@@ -173,6 +172,10 @@ class Writer:
         """The source of both programs."""
         return f"{self._model(style)}\n\n\n{self._guide(style)}\n"
 
+    def masked(self) -> list[str]:
+        """The masked latents that the guide draws."""
+        return [s.name for s in self.drawn if s.mask]
+
     def fields(self) -> list[str]:
         """The data of the rows."""
         return [s.name for s in self.sites if s.observed and s.is_local]
@@ -191,9 +194,9 @@ class Writer:
         noise = [f"e_{s.name}" for s in self.drawn if s.is_local]
         lines = [f"def guide({', '.join([self.fields()[0], *masks, *noise])}):", *self._plate_lines(self.drawn)]
         for site in self.drawn:
-            forgets = style.masks == "written" and not site.guide_masked
+            forgets = style.masked is None and not site.guide_masked
             fn = f"{site.kind}({site.guide_eta}, noise(e_{site.name}, rows={site.is_local}))"
-            lines += self._statement(site, fn, "", replace(style, masks="none") if forgets else style)
+            lines += self._statement(site, fn, "", replace(style, masked=frozenset()) if forgets else style)
         return "\n".join(lines + (["    pass"] if len(lines) == 1 else []))
 
     def _plate_lines(self, sites: list[Site]) -> list[str]:
