@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from cases import F64, NormalGuide, normal_evidence, normal_model, normal_posterior, t
-from helpers import normals
+from helpers import normals, rows, small_pair
 
 import ppl_vae
+from ppl_vae import UserError
 from ppl_vae.guides import MeanField
 
 
@@ -59,3 +61,26 @@ def test_the_evidence_is_computed_under_the_prior_that_was_learned():
     found = ppl_vae.evaluate(result.model, guide, truth.float(), particles=200)
     exact = dist.Normal(loc, (scale**2 + 0.25) ** 0.5).log_prob(truth)
     assert ((found.log_evidence - exact).abs() <= 5 * found.log_evidence_se + 1e-3).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"particles": 10**12}, "GiB of weights and days of work: take particles="),
+        ({"seed": "x"}, "seed must be a whole number of at least 0, got 'x'"),
+        ({"seed": -1}, "seed must be"),
+        ({"seed": 2**64}, "seed must be"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_at_the_door(options, told):
+    data = ppl_vae.load(rows())
+    with pytest.raises(UserError, match=told):
+        ppl_vae.evaluate(*small_pair(data), data, **{"particles": 3} | options)
+
+
+def test_numbers_of_numpy_are_numbers():
+    data = ppl_vae.load(rows())
+    model, guide = small_pair(data)
+    one = ppl_vae.evaluate(model, guide, data, 3, seed=2)
+    other = ppl_vae.evaluate(model, guide, data, np.int64(3), seed=np.int64(2))
+    assert torch.equal(one.elbo, other.elbo)

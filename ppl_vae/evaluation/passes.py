@@ -26,6 +26,9 @@ from ppl_vae.programs.structure import Structure, sample_sites
 
 __all__ = ["FLOATS_AT_ONCE", "Passes", "judging", "passes", "refuse_blind", "refuse_global", "some_rows"]
 
+MOST_DRAWS = 2**38
+"""Particles times rows at most: weeks of work, though they are never in memory together."""
+
 FLOATS_AT_ONCE = 2**24
 """How many numbers one pass may hold: 64 MB in float32, small enough for a laptop and its caches."""
 
@@ -71,10 +74,16 @@ def passes(
     `at_once`, the particles of a pass, the pair may have latents that all rows share: its weights are joint.
 
     Raises:
-        UserError: for particles < 1, programs that break the contract, values outside a likelihood's support, or
-            latents shared by all rows, for which there are no weights per row.
+        UserError: for particles < 1 or too many (MOST_DRAWS), programs that break the contract, values outside a
+            likelihood's support, or latents shared by all rows, for which there are no weights per row.
     """
     particles = check_whole("particles", particles)
+    if particles * len(split) > MOST_DRAWS:
+        size = particles * len(split) * 8 / 2**30
+        raise UserError(
+            f"{particles:,} particles of {len(split):,} rows are {size:,.0f} GiB of weights "
+            f"and days of work: take particles={max(1, MOST_DRAWS // len(split)):,} at most"
+        )
     with judging(pair, seed):
         structure = analyse(pair, some_rows(split))
         some = example(split.schema, split, 8)
@@ -95,7 +104,7 @@ def passes(
 def judging(programs: nn.Module, seed: int) -> Iterator[None]:
     """Inside, draws are seeded, networks do not train and nothing has a gradient; outside, all is as it was."""
     with evaluating(programs), preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+        torch.manual_seed(check_whole("seed", seed, 0))
         yield
 
 

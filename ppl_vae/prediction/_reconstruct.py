@@ -95,7 +95,7 @@ def reconstruct(
     pair.eval()
     try:
         with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-            torch.manual_seed(seed)
+            torch.manual_seed(check_whole("seed", seed, 0))
             parts = _parts(pair, split, draws, seed)
     finally:
         pair.train(was_training)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_vae.data import Field, Schema
 from ppl_vae.data.example import blank
 from ppl_vae.distributions import expected_value, unwrapped
-from ppl_vae.errors import NoDensity
+from ppl_vae.errors import NoDensity, check_whole
 from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.locking import exclusive
@@ -37,7 +37,7 @@ def encode(guide: Callable[..., Any], batch: Batch, *, draws: int = 32, seed: in
     program = guide if isinstance(guide, Program) else Program(guide, "guide")
     sums: dict[str, Tensor] = {}
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+        torch.manual_seed(check_whole("seed", seed, 0))
         for _ in range(draws):
             trace = traced(Holes(None, batch=batch)(program), batch)
             sites = {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
@@ -136,7 +136,7 @@ def simulate(
     labels = {f.name for f in schema if f.kind == "categorical" and f.shape == ()}
     batch = {f.name: blank(f, n).to(pair.device) for f in schema if f.name not in labels} | dict(given or {})
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+        torch.manual_seed(check_whole("seed", seed, 0))
         sites = sample_sites(traced(poutine.uncondition(pair.model), batch))
     if flat := [n for n, s in sites.items() if is_improper(s["fn"])]:
         raise NoDensity(
