@@ -1,7 +1,7 @@
 """The contract of the two programs: a model or guide as a module that owns its parameters.
 
-A program is any callable that contains Pyro statements. `Program` gives it what the engine needs: parameters
-that belong to it alone (never to the global store), and data fields passed by name.
+A program is a callable that contains Pyro statements (docs/programs.md says which). `Program` gives it what the engine
+needs: parameters that belong to it alone (never to the global store), and data fields passed by name.
 """
 
 from __future__ import annotations
