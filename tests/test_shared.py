@@ -76,7 +76,7 @@ def test_the_posterior_of_a_regression_is_the_exact_one(family, tolerance, doubl
     mean, covariance = exact(data)
     guide = family(regression, data)
     assert ppl_vae.check(regression, guide, data) == []
-    bound, epochs = ELBO(16, estimator="stl"), 2000
+    bound, epochs = ELBO(16, estimator="stl"), 3000
     ppl_vae.fit(regression, guide, data, bound, epochs=epochs, batch_size=200, lr=Cosine(0.03, epochs), patience=None)
     drawn = guide.shared.sample((40000,))["beta"]
     scales = covariance.diagonal().sqrt()
