@@ -102,7 +102,9 @@ class Posterior:
         before = float(np.var(prior)) if prior is not None else float("nan")
         line = {"mean": mean, "sd": variance**0.5}
         line |= {f"{100 * q:g}%": float(value[order][i]) for q, i in zip(QUANTILES, at, strict=True)}
-        line["ess"] = min(variance / noise, float(len(w))) if noise > 0 else float(len(w))
+        # where few particles have all the weight, the noise that they show is none: no more than the weights are worth
+        most = float(1 / w.square().sum())
+        line["ess"] = min(variance / noise, most) if noise > 0 else most
         line["khat"] = max(self.khat, float(tails[0])) if variance > 0 else self.khat
         line["contraction"] = 1 - variance / before if before > 0 else float("nan")
         return line

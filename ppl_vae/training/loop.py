@@ -22,6 +22,7 @@ from ppl_vae.schedules import Capacity, FreeBits
 from ppl_vae.training.acceleration import GraphStep
 from ppl_vae.training.checkpoint import Checkpoint, read_checkpoint, restore, snapshot, write_checkpoint
 from ppl_vae.training.divergence import explain_divergence, failed_step
+from ppl_vae.training.drifting import Drift
 from ppl_vae.training.identity import differences
 from ppl_vae.training.settings import Settings
 from ppl_vae.training.steps import BoundStep, PyroStep, StepOutcome
@@ -66,6 +67,10 @@ class Loop:
         self.identity: dict[str, Any] = {}
         self.overridden: tuple[str, ...] = ()
         self.findings: tuple[Finding, ...] = ()
+        self.drift = Drift(pair, step.structure, settings.epochs)
+        # the posterior of what all rows share is that of the training rows: no held-out row is a reason to stop short
+        learns = any(p.requires_grad for p in pair.model.parameters())
+        self.chooses = validation is not None and (learns or not step.structure.global_latents)
         self.generator = torch.Generator(train.device).manual_seed(settings.seed)
         self.history: list[Record] = []
         self.best = Best(0, -math.inf)
@@ -89,6 +94,8 @@ class Loop:
             self.best, self.kept = self.done.best, self.done.kept
         finally:
             self.pair.eval()
+        steps = max(1, math.ceil(len(self.train) / self.settings.batch_size))
+        self.findings = (*self.findings, *self.drift.findings(self.history, len(self.train), steps))
         if self.folder is not None:
             self.save(self.folder, "the result is whole all the same, but cannot be continued from there")
         self.pair.load_state_dict(self.kept)
@@ -102,6 +109,7 @@ class Loop:
                 return "patience"
             record = self._epoch(epoch)
             self.history.append(record)
+            self.drift.look(epoch, self.train)
             self._keep_best(record)
             self._stand()
             if self.on_epoch is not None:
@@ -250,8 +258,8 @@ class Loop:
         # While beta is still below its end value the pair is being led there: the last such epoch is kept, no more.
         settled = self._is_settled(record["epoch"])
         before = self._is_settled(self.best.epoch) and bool(self.kept) and self.best.epoch > self.judged_since
-        if self.validation is None or not settled or not before or value > _score(self.history[self.best.epoch - 1]):
-            self.best = Best(record["epoch"], record["train" if self.validation is None else "validation"])
+        if not self.chooses or not settled or not before or value > _score(self.history[self.best.epoch - 1]):
+            self.best = Best(record["epoch"], record["validation" if self.chooses else "train"])
             self.kept = _copy(self.pair)
 
     def _is_settled(self, epoch: int) -> bool:
@@ -260,13 +268,13 @@ class Loop:
     def _epochs_left(self, epoch: int) -> int:
         """How many epochs may be counted on, this one included: all, or with patience as many as there were already."""
         left = self.settings.epochs - epoch + 1
-        if self.validation is None or self.settings.patience is None:
+        if not self.chooses or self.settings.patience is None:
             return left
         return min(left, max(epoch - 1, self.settings.patience - (epoch - 1 - self.best.epoch)))
 
     def _out_of_patience(self, epoch: int) -> bool:
         patience = self.settings.patience
-        return self.validation is not None and patience is not None and epoch - self.best.epoch >= patience
+        return self.chooses and patience is not None and epoch - self.best.epoch >= patience
 
 
 def _score(record: Record) -> float:

@@ -1,0 +1,75 @@
+"""An unfinished posterior of what all rows share is said to be one; a finished one is not."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import ppl_vae
+from ppl_vae.guides import MeanField
+from ppl_vae.training.drifting import Moment, drift_of
+
+X = 3 + torch.randn(100, generator=torch.manual_seed(0))
+
+
+def model(x):
+    mu = pyro.sample("mu", dist.Normal(0.0, 10.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+
+def fitted(epochs, lr, **options):
+    torch.manual_seed(0)
+    return ppl_vae.fit(model, MeanField(model), {"x": X}, epochs=epochs, batch_size=50, lr=lr, seed=0, **options)
+
+
+def unfinished(result):
+    return [f for f in result.findings if "not finished" in f.problem]
+
+
+def test_a_fit_that_still_moves_says_how_far_it_has_to_go():
+    (finding,) = unfinished(fitted(40, 1e-3))
+    assert finding.severity == "warning"
+    assert finding.site == "mu"
+    assert "nats" in finding.problem
+    assert "steps" in finding.remedy
+
+
+def test_a_fit_that_stands_says_nothing():
+    result = fitted(400, 0.03)
+    assert not unfinished(result)
+    line = ppl_vae.posterior(model, result.guide, {"x": X}).summary().loc["mu"]
+    assert abs(line["mean"] - float(X.sum()) / (100 + 0.01)) < 0.02
+    assert abs(line["sd"] - 100.01**-0.5) < 0.01
+
+
+def test_looking_changes_nothing(monkeypatch):
+    first = fitted(20, 0.01).history
+    monkeypatch.setattr("ppl_vae.training.drifting.Drift.look", lambda *_: None)
+    assert [r["train"] for r in first] == [r["train"] for r in fitted(20, 0.01).history]
+
+
+@pytest.mark.parametrize("rate", [0.9, 0.97])
+def test_the_epochs_that_are_left_are_those_of_a_geometric_approach(rate):
+    at = [Moment(e, torch.tensor([5 * rate**e]), torch.tensor([0.05])) for e in range(1, 41)]
+    _, moved, epochs, more = drift_of(at, ["mu"])
+    assert moved > 0.25
+    assert epochs == 10
+    truth = math.log(0.1 * 0.05 / (5 * rate**40)) / math.log(rate)  # until a tenth of a deviation is left
+    assert abs(more - truth) < 0.3 * truth + 3
+
+
+def test_a_width_that_still_shrinks_is_a_drift():
+    at = [Moment(e, torch.zeros(1), torch.tensor([math.exp(-0.1 * e)])) for e in range(1, 41)]
+    assert drift_of(at, ["s"])[0] == "s"
+
+
+def test_held_out_rows_do_not_choose_the_posterior_of_what_all_share():
+    data = ppl_vae.load({"x": X}, validation=0.1)
+    torch.manual_seed(0)
+    result = ppl_vae.fit(model, MeanField(model), data, epochs=30, batch_size=90, lr=0.03, patience=2, seed=0)
+    assert result.best.epoch == len(result.history) == 30
