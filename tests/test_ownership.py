@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 import ppl_vae
@@ -202,3 +203,38 @@ def test_checking_and_judging_leave_every_modules_mode_as_it_was():
     ppl_vae.check(model, guide, data)
     ppl_vae.evaluate(model, guide, data, particles=2, compile="off")
     assert [m.training for p in (model, guide) for m in p.modules()] == before
+
+
+def test_a_pyro_module_in_a_closure_is_trained_as_pyro_trains_it():
+    network = PyroModule[nn.Linear](1, 1)
+
+    def model(x=None, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 0.1))
+            pyro.sample("y", dist.Normal(network(x.unsqueeze(-1)).squeeze(-1) + z, 0.3), obs=y)
+
+    def guide(x=None, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 0.1))
+
+    x = torch.linspace(-1, 1, 60)
+    before = float(network.weight.detach())
+    ppl_vae.fit(model, guide, {"x": x, "y": 3 * x}, epochs=60, batch_size=10, lr=0.05, compile="off")
+    assert abs(float(network.weight.detach()) - 3) < 0.3 < abs(before - 3)
+
+
+def test_a_pyro_module_with_priors_in_a_closure():
+    network = PyroModule[nn.Linear](1, 1)
+    network.weight = PyroSample(dist.Normal(0.0, 2.0).expand([1, 1]).to_event(2))
+    network.bias = PyroSample(dist.Normal(0.0, 2.0).expand([1]).to_event(1))
+
+    def model(x=None, y=None):
+        mean = network(x.unsqueeze(-1)).squeeze(-1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(mean, 0.3), obs=y)
+
+    data = {"x": torch.linspace(-1, 1, 40), "y": 2 * torch.linspace(-1, 1, 40) + 1}
+    guide = MeanField(model, data)
+    assert {*guide.shared.sites} == {"weight", "bias"}
+    result = ppl_vae.fit(model, guide, data, epochs=2, compile="off")
+    assert len(result.history) == 2

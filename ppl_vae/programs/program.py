@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
+from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.runtime import Message
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.distributions import constraints, transform_to
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.programs.failures import PASSING, failed
 from ppl_vae.programs.local_module import asks_store, make_local
+from ppl_vae.programs.variables import variables_of
 
 __all__ = ["Pair", "Program", "Programs", "prepare", "signature_of"]
 
@@ -56,11 +58,21 @@ class Program(nn.Module):
         if isinstance(program, nn.Module):
             self.body = program
             make_local(program)
+        else:
+            self._adopt_pyro_modules(program)
         object.__setattr__(self, "program", program)
         self.arguments, self.takes_any = _arguments(program)
         self.takes_list = _takes_list(program)
 
     program: Callable[..., Any]
+
+    def _adopt_pyro_modules(self, program: Callable[..., Any]) -> None:
+        """The Pyro modules in a function's closure are its own, as Pyro registers them by themselves."""
+        found = [thing for _, thing in variables_of(program) if isinstance(thing, PyroModule)]
+        inner = {id(part) for module in found for part in module.modules() if part is not module}
+        self.adopted = nn.ModuleList([module for module in found if id(module) not in inner])
+        for module in self.adopted:
+            make_local(module)
 
     @property
     def public(self) -> Callable[..., Any]:
