@@ -93,7 +93,8 @@ def check_number(name: str, value: object, *, positive: bool = False, otherwise:
         number: float = value.item() if hasattr(value, "item") else value  # type: ignore[assignment]
         if math.isfinite(number) and (number > 0 if positive else number >= 0):
             return number
-    raise UserError(f"{name} must be {'positive' if positive else 'at least 0'} and finite{otherwise}, got {value!r}")
+    came = f"{value:g}" if isinstance(value, float) else repr(value)
+    raise UserError(f"{name} must be {'positive' if positive else 'at least 0'} and finite{otherwise}, got {came}")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:

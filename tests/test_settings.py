@@ -122,3 +122,54 @@ def test_adams_own_numbers_beside_another_optimizer_are_refused(option):
     with pytest.raises(UserError, match=f"{next(iter(option))}=0.1 is Adam's"):
         Settings(optimizer=torch.optim.SGD, **option)
     assert Settings(optimizer=torch.optim.SGD, lr=Cosine(0.1, 5)).optimizer is torch.optim.SGD
+
+
+# -- the command line and grids -------------------------------------------------------------------------------
+
+
+def test_the_command_line_has_an_option_for_every_setting_that_has_a_word():
+    from ppl_vae.cli.fit import fit
+
+    shown = inspect.signature(fit).parameters
+    for each in fields(Settings):
+        setting = SETTINGS[each.name]
+        assert (each.name in shown) == (setting.word is not None)
+        if setting.word is not None:
+            assert shown[each.name].default == (None if setting.decided else each.default)
+
+
+def test_a_request_says_the_settings_of_fit():
+    from ppl_vae.training.request import Request
+
+    ask = Request.of({"model": "vae", "epochs": 7, "patience": 0, "lr_schedule": "cosine"})
+    ask.check()
+    found = ask.chosen(weight_decay=0.5)
+    assert Settings(**found) == Settings(
+        epochs=7, patience=None, lr=Cosine(1e-3, 7), beta=WarmUp(7 / 5, 1.0), weight_decay=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"epochs": 0}, "--epochs must be a whole number"),
+        ({"lr": -1.0}, "--lr must be positive"),
+        ({"precision": "double"}, "unknown value of --precision 'double'"),
+        ({"beta": WarmUp(3)}, "--beta has no word for WarmUp"),
+        ({"optimizer": torch.optim.SGD}, "--optimizer has no word for type"),
+    ],
+)
+def test_a_request_refuses_what_a_setting_cannot_be_with_the_name_of_its_option(option, words):
+    from ppl_vae.training.request import Request
+
+    with pytest.raises(UserError, match=words):
+        Request.of(option).check()
+
+
+def test_a_grid_knows_what_others_call_a_setting_and_never_is_a_patience():
+    from ppl_vae.comparison.grid import Grid
+
+    with pytest.raises(UserError, match="unknown option of fit 'learning_rate': did you mean 'lr'"):
+        Grid(training={"learning_rate": 0.1})
+    assert Grid(training={"patience": None}).training["patience"] == 0
+    assert "patience" not in Grid(training={}).training

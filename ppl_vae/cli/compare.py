@@ -127,7 +127,7 @@ def compare(
             raise UserError(f"{option} is for run folders: a grid takes --models and --guides, and its test split")
     training |= {"missing": None if missing == "refuse" else missing, "data": data}
     training["device"] = None if device == "auto" else device
-    grid = _grid(factors, seeds, training)
+    grid = _grid(factors, seeds, {name: value for name, value in training.items() if value is not None})
     _compare_grid(grid, judged, _jobs(jobs), out, resume, json_)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from ppl_vae.training.request import Request
 __all__ = ["Command", "fit"]
 
 
+@o.with_settings(before="lr_schedule")
 def fit(
     model: Annotated[str, typer.Argument(help="A model by name, NAME:OPTION=VALUE,..., or FILE.py:NAME.")] = "vae",
     guide: Annotated[
@@ -65,54 +66,14 @@ def fit(
             show_default="dynamic for mnist and fashion-mnist",
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Passes over the training rows, at most.",
-            show_default="300; up to 2400 of few rows, for 4,800 steps",
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 64,
-    lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 1e-3,
     lr_schedule: Annotated[
         str, typer.Option(metavar="constant|cosine", help="cosine lets it fall to 0 over the epochs.")
     ] = "constant",
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(
-            help="AdamW's decoupled weight decay on matrices: a pull to 0 that fades as rows grow.",
-            show_default="1000 / training rows, at most 1; 0 for your own file",
-        ),
-    ] = None,
     warm_up: Annotated[
         float | None,
         typer.Option(
             help="Epochs in which the KL weight grows from 0; none for Pyro's own bounds.",
             show_default="10, or a fifth of the epochs if that is less",
-        ),
-    ] = None,
-    beta: Annotated[
-        float | None, typer.Option(help="The KL weight after that.", show_default="1; 0.01 for information_bottleneck")
-    ] = None,
-    label_weight: Annotated[
-        float | None,
-        typer.Option(
-            help="Weight of the classifier's log q(y | x), of models with a label that may be missing.",
-            show_default="training rows / labelled ones",
-        ),
-    ] = None,
-    label_share: Annotated[
-        float | None,
-        typer.Option(
-            help="Of the rows of a batch, how many have a label, where some have none: 0.5 where hardly any has.",
-            show_default="as it happens",
-        ),
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            help="Epochs without a better validation bound before stopping; 0 for never.",
-            show_default="40, in proportion to the epochs of few rows",
         ),
     ] = None,
     latent_dim: Annotated[
@@ -135,17 +96,6 @@ def fit(
         str | None,
         typer.Option(metavar="A,B", help="The fields that a conditional model is given.", show_default="y for cvae"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers; the split of a file is fixed.")] = 0,
-    device: o.DeviceOption = "auto",
-    compile: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|on|off", help="Capture and compile the training step: when that pays, at once, never."
-        ),
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(metavar="float32|tf32|bfloat16", help="Of the matrix products of a training step.")
-    ] = "float32",
     evaluate_particles: Annotated[int, typer.Option(help="Draws per row of the final evaluation.")] = 1000,
     out: Annotated[
         Path | None,
@@ -161,6 +111,7 @@ def fit(
     ] = False,
     as_json: o.JsonOption = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures, no report.")] = False,
+    **settings: Any,
 ) -> None:
     """Train a model and its guide.
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+
+from ppl_vae.training.settings import SETTINGS, Settings
 
 __all__ = [
     "ColumnsOption",
@@ -22,6 +27,7 @@ __all__ = [
     "RunFolder",
     "Seed",
     "SplitName",
+    "with_settings",
 ]
 
 RunFolder = Annotated[
@@ -107,3 +113,43 @@ OwnModel = Annotated[
     ),
 ]
 OwnGuide = Annotated[str | None, typer.Option(metavar="FILE.py:NAME", help="Your own guide again.")]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_settings(before: str) -> Callable[[F], F]:
+    """Let a command that takes settings by **keywords have an option for each, in front of the parameter `before`."""
+
+    def decorate(command: F) -> F:
+        given = list(inspect.signature(command, eval_str=True).parameters.values())
+        own = [p for p in given if p.kind is not p.VAR_KEYWORD]
+        at = [p.name for p in own].index(before)
+        shown = [*own[:at], *_settings_options(), *own[at:]]
+        command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in shown} | {"return": None}
+        return command
+
+    return decorate
+
+
+def _settings_options() -> list[inspect.Parameter]:
+    """An option for every setting that has a word; where the command line decides, nobody has said it by default."""
+    found = []
+    for each in fields(Settings):
+        setting = SETTINGS[each.name]
+        if setting.word is None:
+            continue
+        said = typer.Option(
+            help=f"{setting.help} {setting.line}".rstrip(),
+            metavar=setting.metavar,
+            show_default=True if setting.decided is None else setting.decided,
+        )
+        kind: Any = setting.word if setting.decided is None else setting.word | None
+        default = each.default if setting.decided is None else None
+        annotation = Annotated[kind, said]
+        found.append(
+            inspect.Parameter(
+                each.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation
+            )
+        )
+    return found

@@ -116,10 +116,10 @@ def train(ask: Command) -> None:
     from ppl_vae.speed.device import pick_device
 
     started = time.monotonic()
-    device = pick_device(ask.device)
+    device = pick_device(ask.settings["device"])
     data = ask.rows()
     ask = ask.settled(len(data.train))
-    pyro.set_rng_seed(ask.seed)
+    pyro.set_rng_seed(ask.settings["seed"])
     words = ask.programs
     model, guide = build(words, data, ask.program_options())
     start = _begin(ask, words, model, guide)
@@ -189,7 +189,7 @@ def _judge(ask: Command, result: Result, data: Data, decided: _Decided, out: Pat
                 update_evaluation(out, split, judged)
         if not ask.no_report:
             with spared("the report"):
-                report = _report(result, data, judged, out, ask.seed, drawn)
+                report = _report(result, data, judged, out, ask.settings["seed"], drawn)
     except KeyboardInterrupt as stop:
         if started is None:
             raise
@@ -221,10 +221,12 @@ class _Decided(NamedTuple):
 
 
 def _decide(ask: Command, model: NamedProgram, guide: NamedProgram, data: Data) -> _Decided:
-    decay = ask.weight_decay
+    decay = ask.settings["weight_decay"]
     if decay is None:
         decay = 0.0 if ask.is_own else min(1.0, 1000 / len(data.train))
-    weight = _label_weight(ask, guide.value, data) if ask.label_weight is None else ask.label_weight
+    weight = (
+        _label_weight(ask, guide.value, data) if ask.settings["label_weight"] is None else ask.settings["label_weight"]
+    )
     return _Decided(decay, weight, _has_points(model, guide, data))
 
 
@@ -275,12 +277,13 @@ def _headline(
         weight = weight.replace("KL weight", "penalty weight") + "; no bound: the guide draws points"
     rate = "" if ask.lr_schedule == "constant" else f" ({ask.lr_schedule})"
     labels = f", label weight {decided.label_weight:g}" if decided.label_weight else ""
-    if ask.label_share is not None:
-        labels += f", labels in {ask.label_share:g} of the rows of a batch"
+    if ask.settings["label_share"] is not None:
+        labels += f", labels in {ask.settings['label_share']:g} of the rows of a batch"
     return (
         f"{model.name} with {guide.name} on {data.name} ({', '.join(rows)} rows): {type(bound).__name__}, "
-        f"{particles} particle{'s' * (particles != 1)}; {weight}{labels}; lr {ask.lr:g}{rate}, "
-        f"weight decay {decided.weight_decay:g}; batches of {ask.batch_size}; seed {ask.seed}; on {device}"
+        f"{particles} particle{'s' * (particles != 1)}; {weight}{labels}; lr {ask.settings['lr']:g}{rate}, "
+        f"weight decay {decided.weight_decay:g}; batches of {ask.settings['batch_size']}; "
+        f"seed {ask.settings['seed']}; on {device}"
     )
 
 
@@ -297,7 +300,6 @@ def _fit(
 ) -> Result:
     import ppl_vae
     from ppl_vae.cli.progress import Display
-    from ppl_vae.schedules import Cosine
 
     try:
         with Display(ask.passes, headline, points=decided.points) as display:
@@ -306,18 +308,12 @@ def _fit(
                 guide,
                 data,
                 bound,
-                epochs=ask.passes,
-                batch_size=ask.batch_size,
-                lr=Cosine(ask.lr, ask.passes) if ask.lr_schedule == "cosine" else ask.lr,
-                weight_decay=decided.weight_decay,
-                beta=ask.schedule(points=decided.points),
-                label_weight=decided.label_weight,
-                label_share=ask.label_share,
-                patience=ask.patience or None,
-                seed=ask.seed,
-                device=device,
-                compile=ask.compile,
-                precision=ask.precision,
+                **ask.chosen(
+                    points=decided.points,
+                    weight_decay=decided.weight_decay,
+                    label_weight=decided.label_weight,
+                    device=device,
+                ),
                 on_epoch=display,
                 checkpoint=out / "checkpoint",
                 resume=ask.resume,
@@ -341,7 +337,9 @@ def _interrupted(out: Path) -> Interrupted:
 def _evaluate(ask: Command, result: Result, data: Data, split: str) -> Judged | None:
     """The held-out numbers; none for a pair that has no evidence per row, whose run is kept all the same."""
     try:
-        return judge(result.model, result.guide, getattr(data, split), ask.evaluate_particles, ask.seed, data.train)
+        return judge(
+            result.model, result.guide, getattr(data, split), ask.evaluate_particles, ask.settings["seed"], data.train
+        )
     except UserError as error:
         note(f"the run is saved, but not evaluated: {error}")
         return None
@@ -352,7 +350,7 @@ def _posterior(ask: Command, result: Result, data: Data) -> Posterior | None:
     from ppl_vae.cli.posterior import posterior_table, shared_posterior
 
     draws = 1000
-    found = shared_posterior(result.model, result.guide, data, draws, ask.evaluate_particles, ask.seed)
+    found = shared_posterior(result.model, result.guide, data, draws, ask.evaluate_particles, ask.settings["seed"])
     if found is not None and not ask.as_json:
         print_table(posterior_table(found))
     return found

@@ -94,7 +94,7 @@ def check_grid(grid: Grid) -> None:
     Raises:
         UserError: with the words of the cell.
     """
-    asks = [(cell, Request(**grid.options(cell))) for cell in grid.cells if cell.seed == 0]
+    asks = [(cell, Request.of(grid.options(cell))) for cell in grid.cells if cell.seed == 0]
     for _, ask in asks:
         ask.check()
         make_bound(ask.bound, ask.particles)

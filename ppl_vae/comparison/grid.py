@@ -19,6 +19,7 @@ from ppl_vae.comparison.compare import Comparison
 from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.registry import catalog, user_files
 from ppl_vae.training.request import Request
+from ppl_vae.training.settings import SETTINGS, SYNONYMS
 
 __all__ = ["Cell", "Grid", "compare_grid"]
 
@@ -87,9 +88,11 @@ class Grid:
     def _training(self) -> dict[str, Any]:
         usual = _fit_options()
         given = {name: value for name, value in self.training.items() if value is not None}
+        if "patience" in self.training and self.training["patience"] is None:
+            given["patience"] = 0  # the word for never
         for name in given:
             if name not in usual:
-                raise unknown_name("option of fit", name, usual)
+                raise unknown_name("option of fit", name, usual, SYNONYMS)
         if any(catalog.find("bounds", catalog.split_options(b)[0]).is_pyro for b in self.bounds):
             given.setdefault("warm_up", 0.0)
         return {"data": "digits"} | given
@@ -127,7 +130,8 @@ class Grid:
 
 def _fit_options() -> set[str]:
     """The options of `ppl-vae fit` that are the same for all cells."""
-    return {field.name for field in fields(Request)} - {*FACTORS, "seed", "pace"}
+    words = {name for name, setting in SETTINGS.items() if setting.word is not None}
+    return (words | {field.name for field in fields(Request)}) - {*FACTORS, "seed", "settings", "pace"}
 
 
 def _content(file: str) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ppl_vae.errors import UserError
 from ppl_vae.registry import catalog, construction, user_files
@@ -21,6 +23,7 @@ from ppl_vae.registry.words import (
     split_words,
     whole_numbers,
 )
+from ppl_vae.training.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
     from ppl_vae.data import Data
@@ -37,7 +40,7 @@ class Request:
     """The words for a run: its pair, its data, its training. Where nobody said it, the model says guide and KL weight.
 
     Example:
-        >>> Request("auto_encoder").guide, Request("information_bottleneck").beta
+        >>> Request("auto_encoder").guide, Request("information_bottleneck").settings["beta"]
         ('point', 0.01)
     """
 
@@ -60,50 +63,50 @@ class Request:
     decimal: str | None = None
     encoding: str | None = None
     binarise: str | None = None
-    epochs: int | None = None
-    batch_size: int = 64
-    lr: float = 1e-3
     lr_schedule: str = "constant"
-    weight_decay: float | None = None
     warm_up: float | None = None
-    beta: float | None = None
-    label_weight: float | None = None
-    label_share: float | None = None
-    patience: int | None = None
     pace: int = 1
     latent_dim: int | None = None
     hidden: str | None = None
     start: Path | None = None
     freeze: bool = False
     given: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Of `Settings`, as far as they were said; then all that have a word, None where that is decided later."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """A request from options by name, those of `Settings` among them."""
+        settings = {name: value for name, value in options.items() if name in SETTINGS}
+        return cls(**{name: value for name, value in options.items() if name not in SETTINGS}, settings=settings)
 
     def __post_init__(self) -> None:
         name, _ = catalog.split_options(self.model)
         if self.guide is None:
             object.__setattr__(self, "guide", catalog.default_of(name, "default_guide", "mean_field"))
-        if self.beta is None:
-            object.__setattr__(self, "beta", catalog.default_of(name, "default_beta", None))
+        usual = {
+            each.name: None if SETTINGS[each.name].decided else each.default
+            for each in dataclasses.fields(Settings)
+            if SETTINGS[each.name].word is not None
+        }
+        usual["beta"] = catalog.default_of(name, "default_beta", None)
+        said = {name: value for name, value in self.settings.items() if value is not None}
+        object.__setattr__(self, "settings", usual | said)
 
     def check(self) -> None:
         """Refuse what can be refused before anything is imported or read."""
-        for name in ("epochs", "batch_size", "particles", "latent_dim", "labels"):
+        for name in ("particles", "latent_dim", "labels"):
             check_whole(f"--{name.replace('_', '-')}", getattr(self, name), 1)
-        check_whole("--seed", self.seed, 0)
-        check_whole("--patience", self.patience, 0)
-        check_number("--lr", self.lr, positive=True)
-        for name in ("weight_decay", "warm_up", "beta", "label_weight"):
-            check_number(f"--{name.replace('_', '-')}", getattr(self, name))
-        if self.label_share is not None and not 0 < self.label_share < 1:
-            raise UserError(f"--label-share must be between 0 and 1, got {self.label_share:g}")
+        check_number("--warm-up", self.warm_up)
+        for name, value in self.settings.items():
+            option, setting = f"--{name.replace('_', '-')}", SETTINGS[name]
+            if setting.word is None or callable(value):
+                raise UserError(f"{option} has no word for {type(value).__name__}: use ppl_vae.fit in Python")
+            if value is not None:
+                setting.check(option, setting.read(value))
         if self.freeze and self.start is None:
             raise UserError("--freeze keeps the networks of another run as they are: name the run, --start RUN")
         check_choice("--lr-schedule", self.lr_schedule, ("constant", "cosine"))
-        check_choice("--compile", self.compile, ("auto", "on", "off"))
-        check_choice("--precision", self.precision, ("float32", "tf32", "bfloat16"))
         check_choice("--missing", self.missing, ("refuse", "allow"))
         if self.binarise is not None:
             check_choice("--binarise", self.binarise, ("dynamic", "static", "none"))
@@ -120,7 +123,7 @@ class Request:
             if word is not None:
                 catalog.find(kind, catalog.split_options(word)[0])
         if self.is_pyro:
-            for option, value, only in (("--warm-up", self.warm_up, 0), ("--beta", self.beta, 1)):
+            for option, value, only in (("--warm-up", self.warm_up, 0), ("--beta", self.settings["beta"], 1)):
                 if value is not None and value != only:
                     raise UserError(f"{option} {value:g}: Pyro's own bounds have no KL weight, use --bound elbo")
 
@@ -131,19 +134,21 @@ class Request:
         steps, with patience and warm-up in proportion.
 
         Example:
-            >>> Request().settled(1000).epochs, Request().settled(105).epochs, Request(epochs=7).settled(105).patience
-            (300, 2400, 40)
+            >>> Request().settled(1000).passes, Request().settled(105).passes
+            (300, 2400)
+            >>> Request(settings={"epochs": 7}).settled(105).settings["patience"]
+            40
         """
-        steps = EPOCHS * -(-rows // self.batch_size)
-        pace = 1 if self.epochs is not None else min(8, max(1, round(STEPS / steps)))
-        epochs = EPOCHS * pace if self.epochs is None else self.epochs
-        patience = PATIENCE * pace if self.patience is None else self.patience
-        return replace(self, epochs=epochs, patience=patience, pace=pace)
+        said = self.settings
+        steps = EPOCHS * -(-rows // said["batch_size"])
+        pace = 1 if said["epochs"] is not None else min(8, max(1, round(STEPS / steps)))
+        found = {"epochs": EPOCHS * pace, "patience": PATIENCE * pace}
+        return replace(self, settings=found | {k: v for k, v in said.items() if v is not None}, pace=pace)
 
     @property
     def passes(self) -> int:
         """The epochs, at most."""
-        return self.epochs or EPOCHS
+        return int(self.settings["epochs"] or EPOCHS)
 
     @property
     def programs(self) -> ProgramWords:
@@ -200,11 +205,20 @@ class Request:
         found |= {"given": split_words("--given", self.given)}
         return {name: value for name, value in found.items() if value is not None}
 
+    def chosen(self, *, points: bool = False, **decided: Any) -> dict[str, Any]:
+        """The settings as keywords of `fit`: what was said, or `decided` where nobody said it."""
+        from ppl_vae.schedules import Cosine
+
+        found = {name: SETTINGS[name].read(value) for name, value in self.settings.items() if value is not None}
+        if self.lr_schedule == "cosine":
+            found["lr"] = Cosine(found["lr"], self.passes)
+        return found | {"beta": self.schedule(points=points)} | decided
+
     def schedule(self, *, points: bool = False) -> Any:
         """The KL weight; where the guide draws points there is no KL, and only a warm-up that was asked for."""
         from ppl_vae.schedules import WarmUp
 
-        beta = 1.0 if self.beta is None else self.beta
+        beta = 1.0 if self.settings["beta"] is None else self.settings["beta"]
         usual = 0.0 if points else min(10.0 * self.pace, self.passes / 5)
         epochs = usual if self.warm_up is None else self.warm_up
         return beta if self.is_pyro or epochs == 0 else WarmUp(epochs, beta)

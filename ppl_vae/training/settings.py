@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from ppl_vae.schedules import Schedule
 
-__all__ = ["SETTINGS", "Setting", "Settings", "SettingsKeywords", "described", "refuse_unknown", "with_settings"]
+__all__ = [
+    "SETTINGS",
+    "SYNONYMS",
+    "Setting",
+    "Settings",
+    "SettingsKeywords",
+    "described",
+    "refuse_unknown",
+    "with_settings",
+]
 
 Check = Callable[[str, Any], Any]
 """From an option's name and its value to the value as plain Python; a UserError for what it may not be."""
@@ -37,12 +46,17 @@ def _number(name: str, value: Any) -> float:
     return check_number(name, value)
 
 
+def _or(name: str, words: str) -> str:
+    """What else Python may give, for a message; an option of the command line may not."""
+    return "" if name.startswith("--") else f", or {words}"
+
+
 def _scheduled(*, positive: bool) -> Check:
     """A number, or a function of the epoch that gives one."""
 
     def check(name: str, value: Any) -> Any:
         if not callable(value) or isinstance(value, type):
-            return check_number(name, value, positive=positive, otherwise=", or a schedule such as WarmUp(10)")
+            return check_number(name, value, positive=positive, otherwise=_or(name, "a schedule of the epoch"))
         try:
             check_number(f"{name} at epoch 0", value(0.0))
         except TypeError as error:
@@ -53,13 +67,13 @@ def _scheduled(*, positive: bool) -> Check:
 
 
 def _patience(name: str, value: Any) -> int | None:
-    return None if value is None else check_whole(name, value, otherwise=", or None to never stop early")
+    return None if value is None else check_whole(name, value, otherwise=_or(name, "None to never stop early"))
 
 
 def _share(name: str, value: Any) -> float | None:
     if value is None or (isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1):
         return None if value is None else float(value)
-    raise UserError(f"{name} must be between 0 and 1, or None, got {value!r}")
+    raise UserError(f"{name} must be between 0 and 1{_or(name, 'None')}, got {value!r}")
 
 
 def _one_of(*choices: str) -> Check:
@@ -140,12 +154,13 @@ class Settings:
         300,
         "Passes over the training rows, at most.",
         _whole(1),
+        decided="300; up to 2400 of few rows, for 4,800 steps",
         free=True,
         word=int,
         synonyms=("max_epochs", "n_epochs", "num_epochs", "nb_epochs", "max_iter", "n_iter", "iterations"),
     )
     batch_size: int = _setting(
-        64, "Rows per step, B.", _whole(1), word=int, synonyms=("batchsize", "minibatch_size", "batch", "bs")
+        64, "Rows per step.", _whole(1), word=int, synonyms=("batchsize", "minibatch_size", "batch", "bs")
     )
     lr: float | Schedule = _setting(
         1e-3,
@@ -166,7 +181,7 @@ class Settings:
     )
     beta: float | Schedule = _setting(
         1.0,
-        "The KL weight (after a warm-up).",
+        "The KL weight, after a warm-up.",
         _scheduled(positive=False),
         more="A number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits, Capacity). It shapes what is "
         "maximised, never what is reported.",
@@ -201,6 +216,7 @@ class Settings:
         _patience,
         more="None for never. With a KL weight other than 1 it is the weighted bound. Without a validation "
         "split there is no early stopping.",
+        decided="40, in proportion to the epochs of few rows",
         free=True,
         word=int,
         line="0 for never.",
@@ -293,6 +309,9 @@ def _plain(value: Any) -> Any:
 SETTINGS: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(Settings)}
 """The settings by name."""
 
+SYNONYMS = {word: ours for ours, setting in SETTINGS.items() for word in setting.synonyms}
+"""What others call a setting, with our name."""
+
 
 class SettingsKeywords(TypedDict, total=False):
     """The fields of `Settings` as keywords, for editors and type checkers; a test compares them."""
@@ -335,8 +354,7 @@ def refuse_unknown(given: Mapping[str, Any], *others: str, what: str = "option o
             continue
         if name in _ELSEWHERE:
             raise UserError(f"unknown {what} {name!r}: {_ELSEWHERE[name]}")
-        synonyms = {word: ours for ours, setting in SETTINGS.items() for word in setting.synonyms}
-        raise unknown_name(what, name, [*SETTINGS, *others], synonyms | {"loss": "bound", "objective": "bound"})
+        raise unknown_name(what, name, [*SETTINGS, *others], SYNONYMS | {"loss": "bound", "objective": "bound"})
 
 
 F = TypeVar("F", bound=Callable[..., Any])
