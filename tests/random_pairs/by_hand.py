@@ -64,7 +64,12 @@ class Known(Messenger):
         if not msg["is_observed"] or not isinstance(value, Tensor):
             return
         if name in self.labels:
+            missing, own = value == -1, msg["mask"]
             msg["value"] = self.labels[name].expand(value.shape)
+            # where it is missing it is summed out, masked or not: a sum over masked values would be their number
+            msg["mask"] = own if own is None else torch.as_tensor(own) | missing
+            if isinstance(msg["fn"], dist.MaskedDistribution):
+                msg["fn"] = msg["fn"].base_dist.mask(torch.as_tensor(msg["fn"]._mask) | missing)
         elif value.is_floating_point() and bool(value.isnan().any()):
             msg["fn"], msg["value"] = _skipping(msg["fn"], value.isnan()), torch.nan_to_num(value)
 
