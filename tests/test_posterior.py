@@ -152,6 +152,14 @@ def test_arviz_reads_the_draws(arviz):
     assert dict(idata["log_likelihood"]["log_likelihood"].sizes) == {"chain": 1, "draw": 500, "row": len(XH)}
 
 
+def test_the_whole_pair_goes_to_arviz(arviz):
+    idata = ppl_vae.to_arviz(regression, wide, DATA, draws=250, chains=4, particles=4000, resample=True)
+    assert dict(idata["posterior"]["b"].sizes) == {"chain": 4, "draw": 250, "b_dim": 2}
+    assert len(arviz.summary(idata)) == 2
+    with pytest.raises(UserError, match="cannot be cut into 3 chains"):
+        ppl_vae.posterior(regression, wide, DATA, draws=10, particles=50).to_arviz(3)
+
+
 def test_arviz_leaves_rows_out_as_we_do(arviz):
     found = ppl_vae.posterior(regression, exact, DATA, draws=2000)
     loo = arviz.loo(found.to_arviz(), pointwise=True)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ppl_vae.arviz.draws import Draws, draw_all
 from ppl_vae.arviz.layouts import Layout, event_names, read_layouts
-from ppl_vae.data import Split, as_split
+from ppl_vae.arviz.posteriors import posterior
+from ppl_vae.data import Data, Split, as_split
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError, check_whole
+from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.passes import passes
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program
@@ -72,6 +74,11 @@ def to_arviz(
     log predictive density is the sum of log p(x) and nothing has to be left out. `elpd` is that sum, and `p_loo`
     is its squared Monte Carlo standard error in place of a number of parameters. On training rows it is too good.
 
+    Where all rows share latents, the result is that of `ppl_vae.posterior`: `posterior`, [chain, draw, ...] of what is
+    shared and [chain, draw, row, ...] of what each row has, `prior` of what is shared, and `log_likelihood` of each
+    row given what is shared, so that `arviz.loo` and `arviz.compare` mean what they mean for any Bayesian model. Take
+    `resample=True` then, or the draws are those of the guide.
+
     Args:
         model: p(z) p(x | z).
         guide: q(z | x).
@@ -89,8 +96,7 @@ def to_arviz(
         floats_at_once: bounds the memory of one pass, as for `evaluate`; what is returned has to fit too.
 
     Raises:
-        UserError: for counts below 1, programs that break the contract, latents shared by all rows, of which there is
-            no draw of each row, or sites with names that ArviZ needs.
+        UserError: for counts below 1, programs that break the contract, or sites with names that ArviZ needs.
         NoDensity: for a guide that draws a latent of the rows from a point mass.
 
     Source: Vehtari et al. 2024, arXiv 1507.02646 (smoothed weights, k-hat); Rubin 1981 and 1988 (Bayesian bootstrap,
@@ -109,6 +115,12 @@ def to_arviz(
     rows = None if rows is None else check_whole("rows", rows)
     particles = check_whole("particles", particles)
     pair = Pair(model, guide)
+    some = data.train if isinstance(data, Data) else as_split(data, schema=getattr(model, "schema", None))
+    if shares_latents(pair, some.to(pair.device)):
+        how: Literal["psis"] | None = "psis" if resample else None
+        most = max(particles, chains * draws)
+        found = posterior(model, guide, data, chains * draws, resample=how, particles=most, seed=seed)
+        return found.to_arviz(chains)
     whole = as_split(data, "test", getattr(model, "schema", None))
     ids = _row_ids(data, len(whole))
     split = whole.rows(slice(0, rows if rows is not None else _fitting(whole, chains * draws))).to(pair.device)

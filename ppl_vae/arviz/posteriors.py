@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_vae.arviz.joint_draws import draw_posterior
 from ppl_vae.arviz.layouts import Layout
 from ppl_vae.data import Data, Split, as_one_unit, as_split
-from ppl_vae.errors import Finding, check_whole, unknown_name
+from ppl_vae.errors import Finding, UserError, check_whole, unknown_name
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.jointly import fitted_rows, verdict_on
 from ppl_vae.programs.locking import exclusive
@@ -109,26 +109,35 @@ class Posterior:
         line["contraction"] = 1 - variance / before if before > 0 else float("nan")
         return line
 
-    def to_arviz(self) -> Any:
-        """`InferenceData` under ArviZ 0.x, a `DataTree` under 1.x: `posterior`, `prior`, `log_likelihood`."""
+    def to_arviz(self, chains: int = 1) -> Any:
+        """`InferenceData` under ArviZ 0.x, a `DataTree` under 1.x: `posterior`, `prior`, `log_likelihood`.
+
+        Draws are independent, and chains a way to count them; ArviZ wants two for some of its numbers.
+
+        Raises:
+            UserError: for chains that do not divide the draws.
+        """
         from ppl_vae.arviz.groups import tree
 
-        groups = {"posterior": self._dataset(self.draws, self.dims)}
+        count = len(next(iter(self.draws.values())))
+        if count % check_whole("chains", chains):
+            raise UserError(f"{count:,} draws cannot be cut into {chains} chains of one length: choose a divisor")
+
+        groups = {"posterior": self._dataset(self.draws, self.dims, chains)}
         if self.prior:
-            groups["prior"] = self._dataset(self.prior, self.dims)
+            groups["prior"] = self._dataset(self.prior, self.dims, 1)
         if self.log_likelihood is not None:
-            groups["log_likelihood"] = self._dataset(
-                {"log_likelihood": self.log_likelihood}, {"log_likelihood": ("row",)}
-            )
+            likelihood = {"log_likelihood": self.log_likelihood}
+            groups["log_likelihood"] = self._dataset(likelihood, {"log_likelihood": ("row",)}, chains)
         return tree(groups, {"inference_library": "ppl_vae", "khat": self.khat, "ess": self.ess})
 
-    def _dataset(self, values: Mapping[str, Tensor], dims: Mapping[str, tuple[str, ...]]) -> Any:
+    def _dataset(self, values: Mapping[str, Tensor], dims: Mapping[str, tuple[str, ...]], chains: int) -> Any:
         import xarray
 
         variables: dict[str, Any] = {}
         coords: dict[Any, Any] = {}
         for name, value in values.items():
-            array = value.numpy()[None]
+            array = value.numpy().reshape(chains, -1, *value.shape[1:])
             names = tuple(d.replace("/", "_") for d in dims[name])
             variables[name.replace("/", "_")] = (("chain", "draw", *names), array)
             coords |= {d: self.coords.get(d, np.arange(n)) for d, n in zip(names, array.shape[2:], strict=True)}
