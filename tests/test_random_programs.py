@@ -102,7 +102,9 @@ def check_elbo(pair, loss_of_weights):
         return
     scaled = pair.has(lambda s: s.scale)
     right = [by_pyro(pair, style, shared) for style in styles(pair, scales=True) for shared in (False, True)]
-    right += [] if scaled else [loss_of_weights]
+    # a discrete latent of all rows that the guide draws is summed out here, where the weights have one draw of it
+    drawn_once = pair.has(lambda s: s.discrete and not s.observed and s.in_guide and not s.is_local)
+    right += [] if scaled or drawn_once else [loss_of_weights]
     if scaled and not (pair.has(summed_in_model)):  # a scale belongs outside of a sum over values
         right += [-float(total(by_hand(pair, style))) for style in styles(pair, scales=True)]
     known = [r for r in right if r is not None]

@@ -33,8 +33,9 @@ from torch import Tensor
 
 from ppl_vae.checks.contract import check_matching, check_scales, check_supports, no_guide_site
 from ppl_vae.checks.masks import check_masks
+from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError
-from ppl_vae.programs.missing import can_enumerate
+from ppl_vae.programs.missing import can_enumerate, is_missing
 from ppl_vae.programs.structure import frames, sample_sites
 
 __all__ = ["CHUNK", "elbo_of_whole"]
@@ -127,6 +128,12 @@ def _refuse(drawn: Trace, trace: Trace) -> None:
     """What would make another number of the ELBO: a latent that one program alone has, masks or scales on one side."""
     guide, model = sample_sites(drawn), sample_sites(trace)
     for name, site in model.items():
+        if site["is_observed"] and bool(is_missing(unwrapped(site["fn"]), site["value"]).any()):
+            raise ProgramError(
+                name,
+                f"site {name!r} has missing entries, and this pair has no log weights that could leave them out",
+                "give its rows a plate and its latents a guide, see docs/programs.md, or leave these rows out",
+            )
         if not site["is_observed"] and name not in guide and site["infer"].get("_enumerate_dim") is None:
             raise no_guide_site(name, site, inside=True)
     latents = [n for n, s in guide.items() if not s["is_observed"]]

@@ -93,7 +93,8 @@ def informative(model: TraceSites) -> dict[str, Mapping[str, Any]]:
 
     A `pyro.factor` counts where nothing else is observed.
     """
-    observed = {n: s for n, s in model.items() if s["is_observed"] and not s["infer"].get("_deterministic")}
+    observed = {n: s for n, s in model.items() if s["is_observed"] or s["infer"].get("held")}
+    observed = {n: s for n, s in observed.items() if not s["infer"].get("_deterministic")}
     return {n: s for n, s in observed.items() if not isinstance(s["fn"], dist.Unit)} or observed
 
 

@@ -55,6 +55,7 @@ class JointEvaluation:
     def summary(self) -> dict[str, float | int]:
         """Of all data in nats, `_se` of the Monte Carlo draws; sums over rows with `_se` over rows.
 
+        `negative_elbo` and `nll` are the joint numbers in nats per row, with the sign that `Evaluation` gives them.
         `p_loo` is the effective number of parameters, the sum of `log_predictive` minus that of `loo`.
 
         Example:
@@ -67,6 +68,8 @@ class JointEvaluation:
         found: dict[str, float | int] = {
             "rows": rows,
             "particles": self.particles,
+            "negative_elbo": -self.elbo / rows,
+            "nll": -self.log_evidence / rows,
             "joint_elbo": self.elbo,
             "joint_elbo_se": self.elbo_se,
             "joint_log_evidence": self.log_evidence,

@@ -97,6 +97,7 @@ class Holes(Messenger):
             seen = seen.flatten(-fn.event_dim).all(-1)
         self.observed[name] = (value, seen)
         msg["is_observed"], msg["value"] = False, None
+        msg["infer"]["held"] = True  # observed in some rows
 
     def _pyro_post_sample(self, msg: Message) -> None:
         # What the program goes on with; the trace outside has already noted the draw, see `hold`.

@@ -82,13 +82,17 @@ class Factors:
         if name in self.run.observed:
             seen, zero = self.run.observed[name][1], torch.zeros_like(log_p)
             return [
-                Factor("likelihood", name, site, torch.where(seen, log_p, zero)),
+                Factor("likelihood", name, site, torch.where(seen, self._as_observed(site), zero)),
                 Factor("prior", name, site, torch.where(seen, zero, log_p)),
             ]
         if name in self.structure.global_latents:
             return [Factor("global", name, site, log_p)]
         part = "likelihood" if site["is_observed"] else "prior"
         return [Factor(part if self.structure.is_local(site) else "global", name, site, log_p)]
+
+    def _as_observed(self, site: dict[str, Any]) -> Tensor:
+        """log p where a value was observed: what the model masks there counts nothing, as at any observation."""
+        return scale_and_mask(site["fn"].log_prob(site["value"]), self._scale(site), site["mask"])
 
     def _of_guide(self, name: str) -> list[Factor]:
         site = self.guide_sites.get(name)
@@ -132,7 +136,7 @@ class Factors:
 
     def _log_prob(self, name: str, site: dict[str, Any]) -> Tensor:
         if name not in self.structure.masked:
-            return scale_and_mask(site["fn"].log_prob(site["value"]), self._scale(site), site["mask"])
+            return self._as_observed(site)
         log = without_mask(site["fn"]).log_prob(site["value"])
         return scale_and_mask(log, self._scale(site), counting(name, self.model_sites, self.structure.masked))
 
