@@ -513,8 +513,6 @@ def test_counts_are_refused(name, value, vae):
 
 
 def test_what_has_no_draws_of_each_row_is_refused_by_name(vae):
-    with pytest.raises(UserError, match="mean is shared by all rows"):
-        to_arviz(cases.hierarchy, cases.hierarchy_guide, cases.XH)
     with pytest.raises(NoDensity, match="'z' is a point"):
         to_arviz(vae[0], Point(vae[0]), DIGITS)
 

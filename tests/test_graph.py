@@ -280,7 +280,7 @@ def test_a_step_that_looks_at_values_names_the_site_and_the_line(digits):
 def branching(x=None):
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-        z = z if float(z.detach().sum()) > 0 else 2 * z
+        z = z if float(z.detach().sum()) > -1e9 else 2 * z  # always the same, but Python has to look
         pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
 
 

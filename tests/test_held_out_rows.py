@@ -55,6 +55,7 @@ def test_evaluation_moves_neither_weights_nor_momentum():
     weights, momentum = weights_of(model, guide), copy.deepcopy(made[0].state_dict())
     random = torch.get_rng_state()
     gradients = [None if p.grad is None else p.grad.clone() for p in guide.parameters()]
+    modes = model.training, guide.training
     ppl_vae.evaluate(model, guide, data, particles=20)
     ppl_vae.check(model, guide, data)
     assert torch.equal(torch.get_rng_state(), random)  # nor the stream of random numbers
@@ -65,8 +66,7 @@ def test_evaluation_moves_neither_weights_nor_momentum():
     for p, g in zip(guide.parameters(), gradients, strict=True):
         assert (p.grad is None) == (g is None)
         assert g is None or torch.equal(p.grad, g)
-    assert model.training
-    assert guide.training
+    assert (model.training, guide.training) == modes
 
 
 def test_held_out_rows_do_not_influence_training():

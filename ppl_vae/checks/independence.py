@@ -43,10 +43,14 @@ def coupled_rows(pair: Pair, batch: Batch, drawn: PairTrace) -> Iterator[Finding
     again: Any = SimpleNamespace(
         guide=poutine.replay(pair.guide, trace=_draws(drawn, rows, place, source)), model=pair.model
     )
+    before = sample_sites(drawn.model)
     with evaluating(pair), preserved_randomness(), torch.no_grad():
         after = sample_sites(run(again, structure, other, drawn.particles).model)
-        before = sample_sites(drawn.model)
         changed = [n for n in before if n in after and _changes(structure, before[n], after[n], place)]
+        if changed:  # a program with random numbers of its own is another one at every run, whatever the rows
+            again.guide = poutine.replay(pair.guide, trace=_draws(drawn, rows, place, place))
+            control = sample_sites(run(again, structure, batch, drawn.particles).model)
+            changed = [n for n in changed if not _changes(structure, before[n], control[n], place)]
     if changed:
         yield _finding(structure, changed[0], before[changed[0]])
     elif layers := [n for n, m in pair.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]:

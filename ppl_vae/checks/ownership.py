@@ -7,6 +7,7 @@ file keeps it. The graph of log p and log q tells which tensors a run met, the p
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,8 @@ def unowned(pair: Pair, batch: Batch, drawn: PairTrace) -> Iterator[Finding]:
     """What a run meets that requires a gradient and no program owns; and a guide that was made from another model."""
     known = {id(p) for p in pair.parameters()} | {id(value) for value in batch.values()}
     with torch.enable_grad():
-        terms = [
-            site["fn"].log_prob(site["value"])
-            for trace in (drawn.guide, drawn.model)
-            for site in sample_sites(trace).values()
-        ]
+        sites = [site for trace in (drawn.guide, drawn.model) for site in sample_sites(trace).values()]
+        terms = [term for site in sites if (term := _log_prob(site)) is not None]
     said: set[str] = set()
     for leaf in leaves(terms):
         if id(leaf) not in known:
@@ -37,6 +35,14 @@ def unowned(pair: Pair, batch: Batch, drawn: PairTrace) -> Iterator[Finding]:
                 said.add(owner)
                 yield _finding(role, owner, name, leaf)
     yield from _other_model(pair)
+
+
+def _log_prob(site: dict[str, Any]) -> Tensor | None:
+    """log p of a site; None for a flow that has no inverse of a value it did not just draw."""
+    try:
+        return site["fn"].log_prob(site["value"])
+    except (NotImplementedError, KeyError):
+        return None
 
 
 def leaves(tensors: list[Tensor]) -> list[Tensor]:

@@ -51,7 +51,11 @@ def warnings_of(pair: Pair, batch: Batch, structure: Structure, drawn: PairTrace
             "use a guide with a density, such as MeanField(model), unless this is meant",
             "warning",
         )
-    gradients = _gradients(pair, drawn)
+    try:
+        gradients = _gradients(pair, drawn)
+    except (NotImplementedError, KeyError):  # a flow without an inverse knows the density of its last draw alone
+        drawn = run(pair, structure, batch)
+        gradients = _gradients(pair, drawn)
     yield from _not_finite(gradients, drawn)
     for name in _never_trained(pair, batch, gradients, structure):
         yield Finding(

@@ -94,6 +94,8 @@ def codes_by_name(name: str, values: Tensor, names: tuple[str, ...], came: Any) 
     present = torch.unique(values[~torch.isnan(values)] if values.is_floating_point() else values).tolist()
     present = [v for v in present if v != -1 or -1.0 in called]
     if isinstance(came, Tensor) and not came.is_floating_point() and present:
+        if all(called.get(v) == v for v in present):
+            return values  # they are called what they are numbered
         if all(v in called and 0 <= v < len(names) for v in present):
             raise UserError(
                 f"field {name!r} came as integers that may be its categories {', '.join(names)} or their codes 0 to"
