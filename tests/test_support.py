@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -13,6 +14,7 @@ from helpers import errors
 import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.data import Field, load
+from ppl_vae.errors import ProgramError
 from ppl_vae.likelihoods import Bernoulli
 from ppl_vae.models import VAE
 
@@ -94,3 +96,22 @@ def test_grey_levels_under_a_bernoulli_are_refused():
 
     with pytest.raises(UserError, match=r"field 'x'.*outside the support of Bernoulli.*Normal"):
         ppl_vae.fit(grey_model, grey_guide, grey, epochs=1)
+
+
+def test_codes_of_classes_are_no_numbers():
+    """1, 2, 3 and 5 loaded as a label are the classes 0 to 3: a Poisson model would silently count them so."""
+    table = pandas.DataFrame({"a": [0.1 * i for i in range(40)], "y": [1, 2, 3, 5] * 10})
+
+    def model(a=None, y=None):
+        with pyro.plate("data", len(a)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(a)), 1.0))
+            pyro.sample("y", dist.Poisson(z.exp()), obs=y)
+
+    def guide(a=None, y=None):
+        with pyro.plate("data", len(a)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(a)), 1.0))
+
+    kept = {"fields": {"a": "a"}, "label": "y", "validation": 0, "test": 0}
+    with pytest.raises(ProgramError, match=r"holds classes \(1, 2, 3, 5\), kept as codes 0 to 3"):
+        ppl_vae.fit(model, guide, ppl_vae.load(table, **kept), epochs=1)
+    ppl_vae.fit(model, guide, {"a": torch.arange(40.0), "y": torch.tensor([1, 2, 3, 5] * 10)}, epochs=1)

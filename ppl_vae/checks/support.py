@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.data import Split
+from ppl_vae.data import Field, Split
 from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError
 from ppl_vae.programs.density import drawable
 from ppl_vae.programs.execution import traced
-from ppl_vae.programs.missing import Holes, Watch, is_missing
+from ppl_vae.programs.missing import Holes, Watch, can_enumerate, is_missing
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
 
@@ -53,6 +53,7 @@ def check_support(values: Values, batch: Batch, *splits: Split | None) -> None:
 
 def _check(field: str, site: str, fn: Any, split: Split) -> None:
     base = unwrapped(fn)
+    _refuse_codes(split.schema[field], site, base)
     if base.event_dim:
         return  # a support of whole vectors: its own validation speaks of it better
     value = split[field]
@@ -76,6 +77,19 @@ def _check(field: str, site: str, fn: Any, split: Split) -> None:
         f"{type(base).__name__} at site {site!r}",
         f"likelihoods that fit these values are {names}",
     )
+
+
+def _refuse_codes(field: Field, site: str, base: Any) -> None:
+    """Classes are kept as codes 0, 1, ...: to a density of numbers 1, 2, 5 would be 0, 1, 2."""
+    if field.kind == "categorical" and field.names and not can_enumerate(base):
+        names = ", ".join(map(str, field.names[:5])) + (", ..." if len(field.names) > 5 else "")
+        raise ProgramError(
+            site,
+            f"field {field.name!r} holds classes ({names}), kept as codes 0 to {len(field.names) - 1}, which site "
+            f"{site!r} takes for numbers ({type(base).__name__})",
+            f"load it as a quantity, kinds={{{field.name!r}: 'count'}} or 'real' (command line: --kind "
+            f"{field.name}=count)",
+        )
 
 
 def _static(support: Any) -> Any:
