@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ppl_vae.data import Field, Split
 from ppl_vae.likelihoods import Likelihood, column_likelihood
 from ppl_vae.nn.networks import MLP
+from ppl_vae.registry.resolve import resolve
 
 __all__ = ["Response"]
 
@@ -42,12 +43,14 @@ class Response(nn.Module):
         inputs: int,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
-        likelihood: Likelihood | None = None,
+        likelihood: Likelihood | str | type[Likelihood] | None = None,
     ) -> None:
         super().__init__()
         rows = None if train is None else train[field.name]
         self.name = field.name
-        self.likelihood = (likelihood or column_likelihood(field, rows)).build(field, rows)
+        self.likelihood = (resolve("likelihood", likelihood, of=Likelihood) or column_likelihood(field, rows)).build(
+            field, rows
+        )
         self.network = MLP(inputs, hidden, self.likelihood.size, activation)
         if rows is not None:
             with torch.no_grad():

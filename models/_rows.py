@@ -14,10 +14,12 @@ from ppl_vae.data.dataset import Split
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
 from ppl_vae.nn.networks import MLP
+from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.programs.local_module import LocalModule
+from ppl_vae.registry.resolve import resolve
 from ppl_vae.saving.recorded import Recorded
 
-__all__ = ["RowModel", "label_of", "rows_of"]
+__all__ = ["RowModel", "label_of", "prior_of", "rows_of"]
 
 
 class RowModel(Recorded, LocalModule):
@@ -59,7 +61,7 @@ class RowModel(Recorded, LocalModule):
     def decodes(
         self,
         inputs: int,
-        likelihood: Likelihood | Columns | None,
+        likelihood: Likelihood | Columns | str | type[Likelihood] | None,
         hidden: Sequence[int],
         activation: str,
         *,
@@ -78,7 +80,8 @@ class RowModel(Recorded, LocalModule):
         """
         default = default_likelihood(self.schema["x"]) if "x" in self.schema else Columns()
         schema = Schema(tuple(field for field in self.schema if field.name not in without))
-        self.likelihood = (likelihood or default).of(schema, self.train_rows)
+        chosen = resolve("likelihood", likelihood, of=(Likelihood, Columns)) or default
+        self.likelihood = chosen.of(schema, self.train_rows)
         for field in self.likelihood.fields if isinstance(self.likelihood, Columns) else ():
             if field.name in {"n", "data", "self", *taken}:
                 raise UserError(f"column {field.name!r} has the name of a site or argument of the model: rename it")
@@ -101,6 +104,16 @@ class RowModel(Recorded, LocalModule):
             for name, fn in self.likelihood.sites(self.decoder(latents)).items()
         }
         return found if isinstance(self.likelihood, Columns) else found["x"]
+
+
+def prior_of(prior: Prior | str | type[Prior] | None) -> Prior:
+    """A prior, by its name with options, of its class, or as it is; the standard normal where there is none.
+
+    Example:
+        >>> prior_of("mixture:components=3").components
+        3
+    """
+    return resolve("prior", prior, of=Prior) or StandardNormal()
 
 
 def rows_of(**fields: Tensor | None) -> dict[str, Tensor]:

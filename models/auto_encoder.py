@@ -61,7 +61,7 @@ class AutoEncoder(RowModel):
         self,
         data: Data | Schema,
         *,
-        likelihood: Likelihood | Columns | None = None,
+        likelihood: Likelihood | Columns | str | type[Likelihood] | None = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",

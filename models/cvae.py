@@ -13,11 +13,11 @@ from ppl_vae.data import Data, Field, Schema
 from ppl_vae.data.convert import Raw, convert
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.models._rows import RowModel, rows_of
+from ppl_vae.models._rows import RowModel, prior_of, rows_of
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.nn.heads import DiagonalNormal
 from ppl_vae.nn.networks import concatenate
-from ppl_vae.priors import LabelConditional, Prior, StandardNormal
+from ppl_vae.priors import LabelConditional, Prior
 
 __all__ = ["CVAE"]
 
@@ -68,9 +68,9 @@ class CVAE(RowModel):
         data: Data | Schema,
         *,
         given: str | Sequence[str] = "y",
-        prior: Prior | None = None,
+        prior: Prior | str | type[Prior] | None = None,
         learned_prior: bool = False,
-        likelihood: Likelihood | Columns | None = None,
+        likelihood: Likelihood | Columns | str | type[Likelihood] | None = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
@@ -85,12 +85,12 @@ class CVAE(RowModel):
             network = FieldEncoder(fields, self.train_rows, hidden, activation)
             self.prior: Any = torch.nn.Sequential(network, DiagonalNormal(network.size, latent_dim))
         else:
-            self.prior = (prior or StandardNormal()).build(latent_dim)
+            self.prior = prior_of(prior).build(latent_dim)
         size = latent_dim + self.condition.size
         taken = ("z", *self.needs)
         self.decodes(size, likelihood, hidden, activation, taken=taken, also=self.needs, without=self.needs)
 
-    def _conditions(self, prior: Prior | None, learned: bool) -> list[Field]:
+    def _conditions(self, prior: Prior | str | type[Prior] | None, learned: bool) -> list[Field]:
         """The fields that are conditions; refuses those that cannot be."""
         names = self.schema.names
         if not self.needs or len({*self.needs}) < len(self.needs) or "x" in self.needs:

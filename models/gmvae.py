@@ -52,7 +52,7 @@ class GMVAE(RowModel):
         data: Data | Schema,
         *,
         clusters: int = 10,
-        likelihood: Likelihood | Columns | None = None,
+        likelihood: Likelihood | Columns | str | type[Likelihood] | None = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ppl_vae.data import Data, Schema
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.models._rows import RowModel, rows_of
+from ppl_vae.models._rows import RowModel, prior_of, rows_of
 from ppl_vae.nn.heads import positive
 from ppl_vae.nn.networks import MLP
-from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.priors import Prior
 
 __all__ = ["Hierarchical"]
 
@@ -52,8 +52,8 @@ class Hierarchical(RowModel):
         self,
         data: Data | Schema,
         *,
-        prior: Prior | None = None,
-        likelihood: Likelihood | Columns | None = None,
+        prior: Prior | str | type[Prior] | None = None,
+        likelihood: Likelihood | Columns | str | type[Likelihood] | None = None,
         latent_dims: Sequence[int] = (16, 8),
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
@@ -65,7 +65,7 @@ class Hierarchical(RowModel):
                 f"latent_dims must be at least two numbers of at least 1, got {tuple(latent_dims)}: see VAE"
             )
         self.names = tuple(f"z{i + 1}" for i in range(len(latent_dims)))
-        self.prior = (prior or StandardNormal()).build(latent_dims[-1])
+        self.prior = prior_of(prior).build(latent_dims[-1])
         below = zip(latent_dims[1:], latent_dims, strict=False)
         self.steps = nn.ModuleList([MLP(above, hidden, 2 * here, activation) for above, here in below])
         self.decodes(latent_dims[0], likelihood, hidden, activation, taken=self.names)

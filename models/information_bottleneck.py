@@ -12,8 +12,8 @@ from ppl_vae.data import Data, Schema
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models._response import Response
-from ppl_vae.models._rows import RowModel, rows_of
-from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.models._rows import RowModel, prior_of, rows_of
+from ppl_vae.priors import Prior
 
 __all__ = ["InformationBottleneck"]
 
@@ -65,8 +65,8 @@ class InformationBottleneck(RowModel):
         data: Data | Schema,
         *,
         response: str = "y",
-        prior: Prior | None = None,
-        likelihood: Likelihood | None = None,
+        prior: Prior | str | type[Prior] | None = None,
+        likelihood: Likelihood | str | type[Likelihood] | None = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (),
         activation: str = "gated",
@@ -77,7 +77,7 @@ class InformationBottleneck(RowModel):
         if not self.encodes:
             raise UserError(f"the data have only field {response!r}: a bottleneck needs others to predict it from")
         self.observes = (response, *self.encodes)
-        self.prior = (prior or StandardNormal()).build(latent_dim)
+        self.prior = prior_of(prior).build(latent_dim)
         self.response = Response(field, self.train_rows, latent_dim, hidden, activation, likelihood)
         self.recorded["likelihood"] = self.response.likelihood  # as it was chosen from the rows
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from ppl_vae.data import Data, Schema
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models._response import Response
-from ppl_vae.models._rows import RowModel, label_of, rows_of
-from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.models._rows import RowModel, label_of, prior_of, rows_of
+from ppl_vae.priors import Prior
 
 __all__ = ["M1"]
 
@@ -55,8 +55,8 @@ class M1(RowModel):
         self,
         data: Data | Schema,
         *,
-        prior: Prior | None = None,
-        likelihood: Likelihood | Columns | None = None,
+        prior: Prior | str | type[Prior] | None = None,
+        likelihood: Likelihood | Columns | str | type[Likelihood] | None = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
@@ -64,7 +64,7 @@ class M1(RowModel):
     ) -> None:
         super().__init__(data)
         label = label_of(self.schema, "M1")
-        self.prior = (prior or StandardNormal()).build(latent_dim)
+        self.prior = prior_of(prior).build(latent_dim)
         self.decodes(latent_dim, likelihood, hidden, activation, taken=("z", "y"), also=("y",), without=("y",))
         self.response = Response(label, self.train_rows, latent_dim, classifier, activation)
         self.encodes = tuple(name for name in self.observes if name != "y")

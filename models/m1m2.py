@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from ppl_vae.data import Data, Schema
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.models._rows import RowModel, label_of, rows_of
+from ppl_vae.models._rows import RowModel, label_of, prior_of, rows_of
 from ppl_vae.nn.encoders import OneHotInput
 from ppl_vae.nn.heads import positive
 from ppl_vae.nn.networks import MLP, concatenate
-from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.priors import Prior
 
 __all__ = ["M1M2"]
 
@@ -61,8 +61,8 @@ class M1M2(RowModel):
         self,
         data: Data | Schema,
         *,
-        prior: Prior | None = None,
-        likelihood: Likelihood | Columns | None = None,
+        prior: Prior | str | type[Prior] | None = None,
+        likelihood: Likelihood | Columns | str | type[Likelihood] | None = None,
         latent_dims: Sequence[int] = (32, 8),
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
@@ -77,7 +77,7 @@ class M1M2(RowModel):
         self.one_hot = OneHotInput(label_of(self.schema, "M1M2"))
         self.loud = style**0.5  # as in M2
         self.logits = nn.Parameter(torch.zeros(self.one_hot.size))
-        self.prior = (prior or StandardNormal()).build(style)
+        self.prior = prior_of(prior).build(style)
         self.features = MLP(style + self.one_hot.size, hidden, 2 * features, activation)
         self.decodes(features, likelihood, hidden, activation, taken=("z1", "z2", "y"))
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.models._rows import RowModel, label_of, rows_of
+from ppl_vae.models._rows import RowModel, label_of, prior_of, rows_of
 from ppl_vae.nn.encoders import OneHotInput
 from ppl_vae.nn.networks import concatenate
-from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.priors import Prior
 
 __all__ = ["M2"]
 
@@ -55,15 +55,15 @@ class M2(RowModel):
         self,
         data: Data | Schema,
         *,
-        prior: Prior | None = None,
-        likelihood: Likelihood | Columns | None = None,
+        prior: Prior | str | type[Prior] | None = None,
+        likelihood: Likelihood | Columns | str | type[Likelihood] | None = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
     ) -> None:
         super().__init__(data)
         label = label_of(self.schema, "M2")
-        self.prior = (prior or StandardNormal()).build(latent_dim)
+        self.prior = prior_of(prior).build(latent_dim)
         self.one_hot = OneHotInput(label)
         # A label's vector is as long as a style's usually is: otherwise the decoder would learn to listen to it last,
         # and by then z would say what it says.

@@ -10,8 +10,8 @@ from torch import Tensor
 from ppl_vae.data import Data, Schema
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models._response import Response
-from ppl_vae.models._rows import RowModel, rows_of
-from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.models._rows import RowModel, prior_of, rows_of
+from ppl_vae.priors import Prior
 
 __all__ = ["Regression"]
 
@@ -64,9 +64,9 @@ class Regression(RowModel):
         data: Data | Schema,
         *,
         response: str = "y",
-        prior: Prior | None = None,
-        likelihood: Likelihood | Columns | None = None,
-        response_likelihood: Likelihood | None = None,
+        prior: Prior | str | type[Prior] | None = None,
+        likelihood: Likelihood | Columns | str | type[Likelihood] | None = None,
+        response_likelihood: Likelihood | str | type[Likelihood] | None = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
@@ -74,7 +74,7 @@ class Regression(RowModel):
     ) -> None:
         super().__init__(data)
         field = self.schema[response]
-        self.prior = (prior or StandardNormal()).build(latent_dim)
+        self.prior = prior_of(prior).build(latent_dim)
         taken = ("z", response)
         self.decodes(latent_dim, likelihood, hidden, activation, taken=taken, also=(response,), without=(response,))
         self.response = Response(field, self.train_rows, latent_dim, hidden, activation, response_likelihood)

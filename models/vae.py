@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ppl_vae.data import Data, Schema
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.models._rows import RowModel, rows_of
-from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.models._rows import RowModel, prior_of, rows_of
+from ppl_vae.priors import Prior
 
 __all__ = ["VAE"]
 
@@ -50,14 +50,14 @@ class VAE(RowModel):
         self,
         data: Data | Schema,
         *,
-        prior: Prior | None = None,
-        likelihood: Likelihood | Columns | None = None,
+        prior: Prior | str | type[Prior] | None = None,
+        likelihood: Likelihood | Columns | str | type[Likelihood] | None = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
     ) -> None:
         super().__init__(data)
-        self.prior = (prior or StandardNormal()).build(latent_dim)
+        self.prior = prior_of(prior).build(latent_dim)
         self.decodes(latent_dim, likelihood, hidden, activation, taken=("z",))
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:

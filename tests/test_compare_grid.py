@@ -124,11 +124,11 @@ def test_pyros_own_bound_takes_the_warm_up_from_all_cells():
 
 
 def test_a_bound_takes_options(folder, capsys):
-    from ppl_vae.registry.programs import make_bound
+    from ppl_vae.registry.resolve import resolve_bound
 
-    assert make_bound("iwae:particles=4,estimator=dreg", None).estimator == "dreg"
-    assert make_bound("trace_elbo:particles=3", None).num_particles == 3
-    assert make_bound("iwae", 7).particles == 7
+    assert resolve_bound("iwae:particles=4,estimator=dreg", None).estimator == "dreg"
+    assert resolve_bound("trace_elbo:particles=3", None).num_particles == 3
+    assert resolve_bound("iwae", 7).particles == 7
     fit = ("fit", "--data", "t.npy", "--epochs", "1")
     assert "both say how many" in refused(capsys, *fit, "--bound", "iwae:particles=4", "--particles", "2")
     assert "Pyro's own bounds take one option" in refused(capsys, *fit, "--bound", "trace_elbo:retain_graph=true")

@@ -28,7 +28,8 @@ from ppl_vae.cli.output import (
 )
 from ppl_vae.errors import UserError
 from ppl_vae.registry import catalog, user_files
-from ppl_vae.registry.programs import NamedProgram, ProgramWords, build, make_bound
+from ppl_vae.registry.programs import NamedProgram, ProgramWords, build
+from ppl_vae.registry.resolve import resolve_bound
 
 if TYPE_CHECKING:
     from ppl_vae.arviz import Posterior
@@ -123,7 +124,7 @@ def train(ask: Command) -> None:
     words = ask.programs
     model, guide = build(words, data, ask.program_options())
     start = _begin(ask, words, model, guide)
-    bound = make_bound(ask.bound, ask.particles)
+    bound = resolve_bound(ask.bound, ask.particles)
     decided = _decide(ask, model, guide, data)
     headline = _headline(ask, model, guide, data, bound, decided, str(device))
     headline = "\n".join([headline, *(f"  {line}" for line in _columns(model, data))])

@@ -16,7 +16,8 @@ from ppl_vae.comparison.pairs import Compared, ladder
 from ppl_vae.comparison.workers import Job, Watcher, cores, work
 from ppl_vae.errors import UserError
 from ppl_vae.registry import user_files
-from ppl_vae.registry.programs import build, make_bound
+from ppl_vae.registry.programs import build
+from ppl_vae.registry.resolve import resolve_bound
 from ppl_vae.runs.folder import is_whole
 from ppl_vae.runs.place import emptied, is_empty, made
 from ppl_vae.saving.atomic import write_json
@@ -97,7 +98,7 @@ def check_grid(grid: Grid) -> None:
     asks = [(cell, Request.of(grid.options(cell))) for cell in grid.cells if cell.seed == 0]
     for _, ask in asks:
         ask.check()
-        make_bound(ask.bound, ask.particles)
+        resolve_bound(ask.bound, ask.particles)
     data, loaded = asks[0][1].rows(), dict[Path, Any]()
     seen: dict[str, Observed] = {}
     for cell, ask in asks:

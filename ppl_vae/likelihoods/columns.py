@@ -15,6 +15,7 @@ from ppl_vae.data.summary import summaries
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.defaults import column_likelihood
+from ppl_vae.registry.resolve import resolve
 from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["Columns", "column_table"]
@@ -49,14 +50,15 @@ class Columns(Recorded, nn.Module):
         Columns(age: Normal, visits: NegativeBinomial, smoker: Bernoulli)
     """
 
-    def __init__(self, **likelihoods: Likelihood) -> None:
+    def __init__(self, **likelihoods: Likelihood | str | type[Likelihood]) -> None:
         super().__init__()
-        for name, likelihood in likelihoods.items():
+        named = {name: resolve("likelihood", likelihood) for name, likelihood in likelihoods.items()}
+        for name, likelihood in named.items():
             if not isinstance(likelihood, Likelihood):
                 raise UserError(
                     f"Columns: column {name!r} expects a likelihood such as Normal(), got {type(likelihood).__name__}"
                 )
-        self.__dict__["named"] = likelihoods  # not submodules: they are built for no column yet
+        self.__dict__["named"] = named  # not submodules: they are built for no column yet
         self.each = nn.ModuleList()
 
     named: dict[str, Likelihood]

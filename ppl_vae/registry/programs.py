@@ -8,13 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.errors import UserError
 from ppl_vae.registry import catalog, construction, user_files
 
 if TYPE_CHECKING:
     from ppl_vae.data import Data
 
-__all__ = ["NamedProgram", "ProgramWords", "build", "make_bound"]
+__all__ = ["NamedProgram", "ProgramWords", "build"]
 
 
 @dataclass(frozen=True)
@@ -83,19 +82,3 @@ def _record(
 
     described = {k: describe(v, known) for k, v in arguments.items()}
     return {"file": own.path.name, "name": own.name, "sha256": file_hash(own.path), "arguments": described}
-
-
-def make_bound(word: str, particles: int | None) -> Any:
-    """A bound by name, with options (`iwae:particles=16`), and its own number of particles unless one is given."""
-    name, options = catalog.split_options(word)
-    entry = catalog.find("bounds", name)
-    if particles is not None:
-        if "particles" in options:
-            raise UserError(f"--particles {particles} and --bound {word} both say how many: give one of them")
-        options = options | {"particles": particles}
-    if entry.is_pyro:
-        k = options.pop("particles", 1)
-        if options or not isinstance(k, int) or k < 1:
-            raise UserError(f"--bound {word}: Pyro's own bounds take one option, particles, at least 1")
-        return entry.load()(num_particles=k, vectorize_particles=k > 1)
-    return construction.construct(entry.load(), {}, options, f"bound {entry.name}")[0]

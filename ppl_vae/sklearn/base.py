@@ -18,11 +18,12 @@ from ppl_vae.errors import UserError
 from ppl_vae.models import RowModel
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
-from ppl_vae.registry import catalog, construction
+from ppl_vae.registry import catalog
+from ppl_vae.registry.resolve import resolve
 from ppl_vae.sklearn.rows import by_column, halves, known_rows, new_rows
 from ppl_vae.training import fit
 
-__all__ = ["VAEEstimator", "made", "plain"]
+__all__ = ["VAEEstimator", "plain"]
 
 
 class VAEEstimator(BaseEstimator):
@@ -113,7 +114,7 @@ class VAEEstimator(BaseEstimator):
         return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
 
     def _training_rows(self, X: Any) -> Split:
-        likelihood = made("likelihoods", self.likelihood)
+        likelihood = resolve("likelihood", self.likelihood)
         X = self._checked(X, reset=True, likelihood=likelihood)
         return new_rows(X, likelihood, tuple(getattr(self, "feature_names_in_", ())))
 
@@ -151,7 +152,7 @@ class VAEEstimator(BaseEstimator):
             model,
             guide,
             data,
-            copy.deepcopy(made("bounds", self.bound)),  # Pyro's own keep what they saw
+            copy.deepcopy(resolve("bound", self.bound)),  # Pyro's own keep what they saw
             beta=plain(self.beta),
             seed=self._seed,
             device=self.device,
@@ -166,30 +167,18 @@ class VAEEstimator(BaseEstimator):
     def _programs(self, data: Data, make: Callable[..., RowModel], prior: Any) -> tuple[RowModel, Any]:
         hidden = self.hidden if isinstance(self.hidden, Iterable) else (self.hidden,)
         sizes = {"hidden": tuple(plain(n) for n in hidden), "activation": self.activation}
-        likelihood = made("likelihoods", self.likelihood)
+        likelihood = resolve("likelihood", self.likelihood)
         model = make(data, prior=prior, likelihood=likelihood, latent_dim=plain(self.latent_dim), **sizes)
         target = catalog.find("guides", self.guide).load() if isinstance(self.guide, str) else self.guide
         if isinstance(target, GeneratedGuide):
             guide = type(target)(model, **(sizes | target.recorded))
         elif isinstance(target, type):
-            guide = made("guides", target, model=model, **sizes)
+            guide = resolve("guide", target, {"model": model, **sizes})
         else:
             guide = target(model)
         if any(values.dtype == torch.float64 for values in data.train.fields.values()):
             Pair(model, guide).double()
         return model, guide
-
-
-def made(kind: str, value: Any, **known: Any) -> Any:
-    """An object by its name, of its class, or as it is; `known` is what its class may ask for.
-
-    Example:
-        >>> made("priors", "mixture").components, made("priors", None)
-        (10, None)
-    """
-    if isinstance(value, str):
-        value = catalog.find(kind, value).load()
-    return construction.construct(value, known, {}, value.__name__)[0] if isinstance(value, type) else value
 
 
 def plain(value: Any) -> Any:

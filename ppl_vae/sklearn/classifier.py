@@ -16,7 +16,8 @@ from ppl_vae.errors import UserError
 from ppl_vae.models import M2
 from ppl_vae.prediction import predict
 from ppl_vae.programs.locking import exclusive
-from ppl_vae.sklearn.base import VAEEstimator, made, plain
+from ppl_vae.registry.resolve import resolve
+from ppl_vae.sklearn.base import VAEEstimator, plain
 
 __all__ = ["SemiSupervisedVAEClassifier"]
 
@@ -105,7 +106,7 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
         labels = len(self.classes_)
         field = Field("y", "categorical", cardinality=labels, missing=True)  # rows to predict have none
         rows = Split(Schema((*rows.schema, field)), "train", rows.fields | {"y": torch.from_numpy(codes)})
-        prior = made("priors", self.prior, labels=labels)
+        prior = resolve("prior", self.prior, {"labels": labels})
         share = self.label_share if (codes < 0).any() else None
         self._train(rows, M2, prior, label_weight=self._label_weight(codes), label_share=share)
         return self

@@ -16,7 +16,8 @@ from ppl_vae.evaluation import evaluate_rows
 from ppl_vae.models import VAE
 from ppl_vae.prediction.coding import decode, decode_columns, encode, simulate
 from ppl_vae.programs.locking import exclusive
-from ppl_vae.sklearn.base import VAEEstimator, made, plain
+from ppl_vae.registry.resolve import resolve
+from ppl_vae.sklearn.base import VAEEstimator, plain
 from ppl_vae.sklearn.rows import to_frame
 
 __all__ = ["VAETransformer"]
@@ -108,7 +109,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
     @exclusive
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on rows X; y is not used."""
-        self._train(self._training_rows(X), VAE, made("priors", self.prior))
+        self._train(self._training_rows(X), VAE, resolve("prior", self.prior))
         return self
 
     @exclusive

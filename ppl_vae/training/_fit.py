@@ -13,11 +13,12 @@ import torch
 from ppl_vae.bounds import ELBO
 from ppl_vae.checks.reading import read_pair
 from ppl_vae.checks.support import check_support
-from ppl_vae.data import Data, Split, as_one_unit, as_split
+from ppl_vae.data import Data, Split, as_one_unit, as_split, load
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
 from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.registry.resolve import resolve
 from ppl_vae.runs.result import Best, Record, Result
 from ppl_vae.saving.atomic import sweep
 from ppl_vae.saving.locks import held
@@ -38,8 +39,8 @@ __all__ = ["Best", "fit"]
 @with_settings
 @exclusive
 def fit(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
+    model: Callable[..., Any] | str,
+    guide: Callable[..., Any] | str,
     data: Any,
     bound: Any = None,
     *,
@@ -56,10 +57,11 @@ def fit(
     the batch size: N/B is put on its data plate here.
 
     Args:
-        model: p(z) p(x | z), a callable with Pyro statements.
-        guide: q(z | x), a callable or a generated guide.
+        model: p(z) p(x | z), a callable with Pyro statements, or one of `ppl_vae.models` by its class or name ("vae").
+        guide: q(z | x), a callable or a generated guide, or its class or name, with options ("iaf:flows=2").
         data: a data set, a split, a dict of arrays by field name, or one array (field `x`).
-        bound: `ELBO()` by default; any bound of `ppl_vae.bounds`, or one of Pyro's own.
+        bound: `ELBO()` by default; any bound of `ppl_vae.bounds`, or one of Pyro's own, or its name
+            ("iwae:particles=16").
         rows: None takes all data as one unit, for a program without independent rows (a time series, a field, eight
             schools): ELBO, IWAE and the others are then bounds of log p(all data), in nats, every step sees all of it,
             and nothing is amortized over rows. Fields may have different lengths; with data=None the program has its
@@ -92,10 +94,12 @@ def fit(
     said = Settings(**settings)
     if on_epoch is not None and not callable(on_epoch):
         raise UserError(f"on_epoch must be a function of the record of an epoch, got {on_epoch!r}")
-    bound = ELBO() if bound is None else bound
+    data = load(data) if isinstance(data, str) else data
+    made: tuple[Any, Any] = _programs(model, guide, data, said.seed)
+    bound = resolve("bound", bound) or ELBO()
     train, validation = _splits(data, rows)
-    prepare(guide, train)
-    pair = Pair(model, guide)
+    prepare(made[1], train)
+    pair = Pair(*made)
     where = pick_device(said.device)
     check_precision(said.precision, where)
     train, validation = train.to(where), validation and validation.to(where)
@@ -108,8 +112,8 @@ def fit(
         optimizer = optimizer_of(pair, said)
         strata = stratified(train, structure, bound, said)
         weights = None if strata is None else strata.weights
-        made = make_step(pair, structure, bound, optimizer, len(train), said, weights)
-        step = accelerated(made, said.compile)
+        stepping = make_step(pair, structure, bound, optimizer, len(train), said, weights)
+        step = accelerated(stepping, said.compile)
         torch.manual_seed(said.seed)  # here, so that draws depend on no check made before
         loop = Loop(pair, step, optimizer, train, validation, said, on_epoch, strata)
         with _checkpointed(checkpoint, resume) as loop.folder:
@@ -158,6 +162,16 @@ def _checkpointed(folder: str | Path | None, resume: bool) -> Iterator[Path | No
             raise UserError(f"there is a run in {place} already: choose another folder")
         sweep(place)
         yield place
+
+
+def _programs(model: Any, guide: Any, data: Any, seed: int) -> tuple[Any, Any]:
+    """The two programs; those that came as a name or a class are made for these data, under the seed."""
+    if not any(isinstance(program, str | type) for program in (model, guide)):
+        return model, guide
+    with preserved_randomness():
+        torch.manual_seed(seed)
+        model = resolve("model", model, {"data": data})
+        return model, resolve("guide", guide, {"model": model, "data": data})
 
 
 def _splits(data: Any, rows: str | None) -> tuple[Split, Split | None]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ppl_vae.errors import UserError
-from ppl_vae.registry import catalog, construction, user_files
+from ppl_vae.registry import catalog, user_files
 from ppl_vae.registry.programs import ProgramWords
+from ppl_vae.registry.resolve import resolve
 from ppl_vae.registry.rows import DataWords
 from ppl_vae.registry.words import (
     check_choice,
@@ -197,10 +198,10 @@ class Request:
         found: dict[str, Any] = {}
         if self._column_likelihoods:
             columns = catalog.find("likelihoods", "columns").load()
-            found["likelihood"] = columns(**{c: _made("likelihood", w) for c, w in self._column_likelihoods.items()})
+            found["likelihood"] = columns(**{c: resolve("likelihood", w) for c, w in self._column_likelihoods.items()})
         for kind in ("prior", "likelihood"):
             if kind not in found and (word := getattr(self, kind)) is not None:
-                found[kind] = _made(kind, word)
+                found[kind] = resolve(kind, word)
         found |= {"latent_dim": self.latent_dim, "hidden": whole_numbers("--hidden", self.hidden)}
         found |= {"given": split_words("--given", self.given)}
         return {name: value for name, value in found.items() if value is not None}
@@ -222,10 +223,3 @@ class Request:
         usual = 0.0 if points else min(10.0 * self.pace, self.passes / 5)
         epochs = usual if self.warm_up is None else self.warm_up
         return beta if self.is_pyro or epochs == 0 else WarmUp(epochs, beta)
-
-
-def _made(kind: str, word: str) -> Any:
-    """A prior or likelihood from its name and options."""
-    name, options = catalog.split_options(word)
-    entry = catalog.find(f"{kind}s", name)
-    return construction.construct(entry.load(), {}, options, f"{kind} {entry.name}")[0]
