@@ -21,8 +21,8 @@ from ppl_vae.data import Field, Schema
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 from ppl_vae.programs.program import Pair
+from ppl_vae.training._steps import BoundStep
 from ppl_vae.training.settings import Settings
-from ppl_vae.training.steps import BoundStep
 
 SCHEMA = Schema((Field("x", "binary", (784,)),))
 

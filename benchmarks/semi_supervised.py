@@ -27,7 +27,7 @@ import ppl_vae
 import ppl_vae.likelihoods
 from ppl_vae import Result
 from ppl_vae.data import Data
-from ppl_vae.data.labels import hide_labels
+from ppl_vae.data._labels import hide_labels
 from ppl_vae.guides import MeanField
 from ppl_vae.models import M1, M1M2, M2, VAE
 from ppl_vae.nn.encoders import FieldEncoder

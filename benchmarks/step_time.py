@@ -42,9 +42,9 @@ from ppl_vae.models import VAE
 from ppl_vae.nn.networks import MLP, concatenate, hidden_layer
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed.compiler import compiled
+from ppl_vae.training._step_graph import StepGraph
+from ppl_vae.training._steps import BoundStep
 from ppl_vae.training.settings import Settings
-from ppl_vae.training.step_graph import StepGraph
-from ppl_vae.training.steps import BoundStep
 
 LABELS = 10
 KEPT = ", memory kept"

@@ -106,7 +106,7 @@ def test_rows_are_bounded_where_nobody_says_how_many(vae):
     assert found["posterior"].sizes["row"] == 1000
     assert found["posterior"].attrs["rows_available"] == 1003
     assert not {"posterior_predictive", "prior_predictive"} & set(found.groups() if OLD else found.children)
-    from ppl_vae.arviz.groups import NUMBERS, _fitting
+    from ppl_vae.arviz._groups import NUMBERS, _fitting
     from ppl_vae.data import as_split
 
     wide = as_split(np.zeros((90, 10_000), dtype=np.float32))

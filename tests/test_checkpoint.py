@@ -16,8 +16,8 @@ from ppl_vae.guides import FullRank, MeanField
 from ppl_vae.models import VAE
 from ppl_vae.saving.tensors import read_tensors, write_tensors
 from ppl_vae.schedules import WarmUp
+from ppl_vae.training import _loop as loop
 from ppl_vae.training import checkpoint as files
-from ppl_vae.training import loop
 
 
 def table(shift=0.0, columns=3):
@@ -80,7 +80,7 @@ def test_another_run_is_refused_by_name(tmp_path, change, told):
 
 def test_another_version_is_refused_by_name(tmp_path, monkeypatch):
     run(tmp_path, epochs=1)
-    from ppl_vae.training import identity
+    from ppl_vae.training import _identity as identity
 
     usual = identity.versions()
     monkeypatch.setattr(identity, "versions", lambda: usual | {"torch": "1.0"})
@@ -331,7 +331,7 @@ def test_an_interrupted_fit_returns_the_epochs_that_are_whole(tmp_path):
 @pytest.mark.parametrize("step", [7, 8, 9, 10])
 def test_an_interruption_within_a_step_loses_that_epoch_alone(tmp_path, monkeypatch, step):
     """Three steps an epoch: steps 7, 8 and 9 are of the third one."""
-    from ppl_vae.training import steps
+    from ppl_vae.training import _steps as steps
 
     seen, call = [], steps.BoundStep.__call__
 
@@ -354,7 +354,7 @@ def test_an_interruption_within_a_step_loses_that_epoch_alone(tmp_path, monkeypa
 
 
 def test_an_interruption_before_anything_is_done_is_one(tmp_path):
-    from ppl_vae.training import loop as loops
+    from ppl_vae.training import _loop as loops
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loops.Loop, "_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

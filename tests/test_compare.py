@@ -29,9 +29,9 @@ from cases import (
 
 import ppl_vae
 from ppl_vae import UserError
+from ppl_vae.comparison._pairs import Compared, difference, ladder, standard_error
+from ppl_vae.comparison._verdict import effects
 from ppl_vae.comparison.compare import ranked
-from ppl_vae.comparison.pairs import Compared, difference, ladder, standard_error
-from ppl_vae.comparison.verdict import effects
 from ppl_vae.data import Field, Schema, Split
 from ppl_vae.evaluation import Evaluation
 from ppl_vae.guides import MeanField

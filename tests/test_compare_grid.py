@@ -17,10 +17,10 @@ import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.cli import main
 from ppl_vae.cli.compare import words_of
+from ppl_vae.comparison._workers import Job, work
 from ppl_vae.comparison.cache import read_cache, write_cache
 from ppl_vae.comparison.cells import check_grid
 from ppl_vae.comparison.grid import Cell, Grid, compare_grid
-from ppl_vae.comparison.workers import Job, work
 from ppl_vae.evaluation import evaluate
 
 TINY = ("--data", "t.npy", "--epochs", "2", "--latent-dim", "2", "--hidden", "8", "--particles", "40", "--iwae", "1,5")

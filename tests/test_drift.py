@@ -11,7 +11,7 @@ import torch
 
 import ppl_vae
 from ppl_vae.guides import MeanField
-from ppl_vae.training.drifting import Moment, drift_of
+from ppl_vae.training._drifting import Moment, drift_of
 
 X = 3 + torch.randn(100, generator=torch.manual_seed(0))
 
@@ -49,7 +49,7 @@ def test_a_fit_that_stands_says_nothing():
 
 def test_looking_changes_nothing(monkeypatch):
     first = fitted(20, 0.01).history
-    monkeypatch.setattr("ppl_vae.training.drifting.Drift.look", lambda *_: None)
+    monkeypatch.setattr("ppl_vae.training._drifting.Drift.look", lambda *_: None)
     assert [r["train"] for r in first] == [r["train"] for r in fitted(20, 0.01).history]
 
 

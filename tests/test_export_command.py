@@ -65,7 +65,7 @@ def test_rows_of_a_file_and_fewer_groups(here, capsys):
 
 
 def test_the_rows_that_are_left_out_are_told(here, capsys, monkeypatch):
-    monkeypatch.setattr("ppl_vae.arviz.groups.ROWS", 4)
+    monkeypatch.setattr("ppl_vae.arviz._groups.ROWS", 4)
     assert "10 draws of 4 rows, the first of " in said(capsys, "export", here / "run", "--out", "p.nc", *SMALL)
 
 

@@ -22,7 +22,7 @@ import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.cli import main
 from ppl_vae.errors import UnsavedWarning
-from ppl_vae.training import loop
+from ppl_vae.training import _loop as loop
 from ppl_vae.training.checkpoint import has_checkpoint
 
 ROWS = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")

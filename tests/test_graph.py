@@ -41,11 +41,11 @@ from ppl_vae.speed.capture import Uncapturable, capture
 from ppl_vae.speed.compiler import compiled, seconds_to_compile
 from ppl_vae.speed.factoring import factored
 from ppl_vae.speed.precision import products
-from ppl_vae.training import acceleration
-from ppl_vae.training.optimizers import NoOptimizer
+from ppl_vae.training import _acceleration as acceleration
+from ppl_vae.training._optimizers import NoOptimizer
+from ppl_vae.training._step_graph import StepGraph
+from ppl_vae.training._steps import BoundStep
 from ppl_vae.training.settings import Settings
-from ppl_vae.training.step_graph import StepGraph
-from ppl_vae.training.steps import BoundStep
 
 ALIKE = (
     "vector",

@@ -16,7 +16,7 @@ from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 from ppl_vae.prediction.latents import continuous_latents, information
 from ppl_vae.programs.program import Pair
-from ppl_vae.report import descriptions as report_words
+from ppl_vae.report import _descriptions as report_words
 from ppl_vae.report import write_report
 from ppl_vae.report.view import look
 from ppl_vae.runs.folder import Run

@@ -16,7 +16,7 @@ from ppl_vae.likelihoods import Normal
 from ppl_vae.models import VAE
 from ppl_vae.plots import missing
 from ppl_vae.report import write_report
-from ppl_vae.report.imputation import _check, _filled, _hide, _impute, _split
+from ppl_vae.report._imputation import _check, _filled, _hide, _impute, _split
 from ppl_vae.report.view import look
 
 

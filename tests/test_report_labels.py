@@ -10,7 +10,7 @@ from ppl_vae.cli import main
 from ppl_vae.errors import UserError
 from ppl_vae.guides import MeanField
 from ppl_vae.models import GMVAE, M1M2, M2
-from ppl_vae.plots.heatmaps import heatmap
+from ppl_vae.plots._heatmaps import heatmap
 from ppl_vae.prediction import label_scores
 from ppl_vae.report import write_report
 

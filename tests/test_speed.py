@@ -19,9 +19,9 @@ from ppl_vae.programs.program import Pair
 from ppl_vae.speed import modes
 from ppl_vae.speed.compiler import compiled
 from ppl_vae.speed.modes import ShapeRuns
+from ppl_vae.training._step_graph import StepGraph
+from ppl_vae.training._steps import BoundStep
 from ppl_vae.training.settings import Settings
-from ppl_vae.training.step_graph import StepGraph
-from ppl_vae.training.steps import BoundStep
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from ppl_vae import UserError
 from ppl_vae.bounds import ELBO, IWAE
 from ppl_vae.guides import MeanField
 from ppl_vae.models import M2, VAE
-from ppl_vae.training.stratified import StratifiedBatches
+from ppl_vae.training._stratified import StratifiedBatches
 
 
 @pytest.mark.parametrize(("labelled", "size", "share"), [(12, 10, 0.5), (30, 8, 0.25), (3, 4, 0.9), (1, 60, 0.1)])

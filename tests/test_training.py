@@ -228,7 +228,8 @@ def test_a_saved_run_opens_with_the_same_numbers(digits, tmp_path):
         ({"beta": -1.0}, "beta must be at least 0"),
         ({"patience": 0}, "patience must be"),
         ({"device": "abacus"}, "unknown device"),
-        ({"bound": "elbo"}, "bound must be"),
+        ({"bound": 3}, "bound must be"),
+        ({"bound": "elboo"}, "unknown bound .elboo.: did you mean .elbo."),
         ({"bound": Trace_ELBO(), "beta": 2.0}, "has no KL weight"),
         ({"bound": IWAE(4), "beta": FreeBits(1.0)}, "only ELBO"),
     ],
@@ -254,8 +255,8 @@ def test_the_label_weight_adds_the_classifier_of_labelled_rows_and_changes_no_bo
     from ppl_vae.bounds import ELBO
     from ppl_vae.checks.analysis import analyse
     from ppl_vae.programs.program import Pair
+    from ppl_vae.training._steps import make_step
     from ppl_vae.training.settings import Settings
-    from ppl_vae.training.steps import make_step
 
     model, batch = labelled()
     torch.manual_seed(0)

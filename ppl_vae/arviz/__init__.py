@@ -1,6 +1,6 @@
 """What a pair says about rows, for ArviZ."""
 
-from ppl_vae.arviz.groups import to_arviz
-from ppl_vae.arviz.posteriors import Posterior, posterior
+from ppl_vae.arviz._groups import to_arviz
+from ppl_vae.arviz._posteriors import Posterior, posterior
 
 __all__ = ["Posterior", "posterior", "to_arviz"]

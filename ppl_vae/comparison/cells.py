@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from ppl_vae.comparison._pairs import Compared, ladder
+from ppl_vae.comparison._workers import Job, Watcher, cores, work
 from ppl_vae.comparison.cache import CachedEvaluation, read_cache
 from ppl_vae.comparison.comparable import Observed, observed, preparation, refuse_incomparable
 from ppl_vae.comparison.compare import Comparison, ranked
-from ppl_vae.comparison.pairs import Compared, ladder
-from ppl_vae.comparison.workers import Job, Watcher, cores, work
 from ppl_vae.errors import UserError
 from ppl_vae.registry import user_files
 from ppl_vae.registry.programs import build

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from ppl_vae.comparison._pairs import BoundKey, Compared, Difference, difference, ladder
 from ppl_vae.comparison.comparable import observed, preparation, refuse_incomparable
-from ppl_vae.comparison.pairs import BoundKey, Compared, Difference, difference, ladder
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import NoDensity, UserError, unknown_name
 from ppl_vae.evaluation import evaluate_rows
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from ppl_vae.comparison.order import Order
+    from ppl_vae.comparison._order import Order
 
 __all__ = ["Comparison", "compare", "pace", "ranked", "size_of"]
 
@@ -65,25 +65,25 @@ class Comparison:
     @property
     def order(self) -> Order:
         """Whether ELBO <= IWAE_k <= IWAE_2k <= ... holds for every pair, within three paired standard errors."""
-        from ppl_vae.comparison.order import check_order
+        from ppl_vae.comparison._order import check_order
 
         return check_order(self)
 
     @property
     def verdict(self) -> str:
         """What can be said and what not, in a few sentences."""
-        from ppl_vae.comparison.verdict import verdict
+        from ppl_vae.comparison._verdict import verdict
 
         return verdict(self)
 
     def table(self, width: int | None = None) -> Table:
         """A `rich` table, one line a pair, at most so wide; print it, or `str()` of the comparison."""
-        from ppl_vae.comparison.verdict import table
+        from ppl_vae.comparison._verdict import table
 
         return table(self, width)
 
     def __str__(self) -> str:
-        from ppl_vae.comparison.verdict import text
+        from ppl_vae.comparison._verdict import text
 
         return text(self)
 
@@ -130,7 +130,7 @@ class Comparison:
 
     def figure(self) -> Figure:
         """Bounds against K for each pair, and paired differences to the best, with bands of two standard errors."""
-        from ppl_vae.comparison.plot import bounds_against_particles
+        from ppl_vae.comparison._plot import bounds_against_particles
 
         return bounds_against_particles(self)
 

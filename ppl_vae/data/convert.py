@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.classes import codes_by_name, codes_of_numbers, codes_of_words, number_classes
-from ppl_vae.data.columns import NUMERIC, Raw
-from ppl_vae.data.precision import origins, since
+from ppl_vae.data._classes import codes_by_name, codes_of_numbers, codes_of_words, number_classes
+from ppl_vae.data._columns import NUMERIC, Raw
+from ppl_vae.data._precision import origins, since
 from ppl_vae.data.schema import KINDS, Field
 from ppl_vae.errors import UserError
 

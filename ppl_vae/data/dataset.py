@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ppl_vae.data._tables import column_name, raw_fields
 from ppl_vae.data.containers import Labelled, is_table, opened
 from ppl_vae.data.convert import Raw, convert, guess
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.data.summary import ColumnSummary, aligned, summaries
-from ppl_vae.data.tables import column_name, raw_fields
 from ppl_vae.errors import UserError, unknown_name
 
 __all__ = ["SPLITS", "Data", "Split", "as_split", "assemble", "columns_of", "count_rows"]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ppl_vae.data._one_unit import OneUnit
 from ppl_vae.data.dataset import Split
-from ppl_vae.data.one_unit import OneUnit
 from ppl_vae.data.schema import Field, Schema
 
 __all__ = ["blank", "example", "spread_rows", "without_extremes"]

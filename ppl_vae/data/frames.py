@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Field, Schema
+from ppl_vae.data._precision import as_dates
+from ppl_vae.data._tables import column_name
 from ppl_vae.data.dataset import columns_of
-from ppl_vae.data.precision import as_dates
-from ppl_vae.data.tables import column_name
 from ppl_vae.errors import UserError
 
 __all__ = ["columns_with", "filled_frame", "in_words", "restored"]

@@ -4,13 +4,13 @@ Every function returns a `matplotlib.figure.Figure` made without pyplot: nothing
 needed. `drawing` is the house style that they share.
 """
 
+from ppl_vae.plots._heatmaps import heatmap
+from ppl_vae.plots._images import grid, interpolation, reconstructions, samples, traversal
+from ppl_vae.plots._latents import latent_map, rate_per_latent
+from ppl_vae.plots._posterior import forest, pairs
+from ppl_vae.plots._tables import table_reconstructions, table_samples, table_traversal
+from ppl_vae.plots._training import training_curve
 from ppl_vae.plots.drawing import save, to_png_bytes
-from ppl_vae.plots.heatmaps import heatmap
-from ppl_vae.plots.images import grid, interpolation, reconstructions, samples, traversal
-from ppl_vae.plots.latents import latent_map, rate_per_latent
-from ppl_vae.plots.posterior import forest, pairs
-from ppl_vae.plots.tables import table_reconstructions, table_samples, table_traversal
-from ppl_vae.plots.training import training_curve
 
 __all__ = [
     "forest",

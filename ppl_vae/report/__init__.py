@@ -4,6 +4,6 @@
 what the pair makes of them), `album` (their figures), `words`, `html`.
 """
 
-from ppl_vae.report.page import write_report
+from ppl_vae.report._page import write_report
 
 __all__ = ["write_report"]

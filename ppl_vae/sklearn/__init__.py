@@ -5,7 +5,7 @@ Importing this module imports models and guides, as the command line does; `impo
 
 from __future__ import annotations
 
-from ppl_vae.sklearn.classifier import SemiSupervisedVAEClassifier
-from ppl_vae.sklearn.transformer import VAETransformer
+from ppl_vae.sklearn._classifier import SemiSupervisedVAEClassifier
+from ppl_vae.sklearn._transformer import VAETransformer
 
 __all__ = ["SemiSupervisedVAEClassifier", "VAETransformer"]

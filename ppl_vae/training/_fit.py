@@ -24,14 +24,14 @@ from ppl_vae.saving.atomic import sweep
 from ppl_vae.saving.locks import held
 from ppl_vae.speed.device import pick_device
 from ppl_vae.speed.precision import check_precision, tensor_cores
-from ppl_vae.training.acceleration import accelerated
+from ppl_vae.training._acceleration import accelerated
+from ppl_vae.training._identity import identity
+from ppl_vae.training._loop import Loop
+from ppl_vae.training._optimizers import optimizer_of
+from ppl_vae.training._steps import make_step
+from ppl_vae.training._stratified import stratified
 from ppl_vae.training.checkpoint import has_checkpoint, refuse_full_disk
-from ppl_vae.training.identity import identity
-from ppl_vae.training.loop import Loop
-from ppl_vae.training.optimizers import optimizer_of
 from ppl_vae.training.settings import Settings, SettingsKeywords, refuse_unknown, with_settings
-from ppl_vae.training.steps import make_step
-from ppl_vae.training.stratified import stratified
 
 __all__ = ["Best", "fit"]
 

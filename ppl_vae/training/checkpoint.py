@@ -18,7 +18,7 @@ from ppl_vae.errors import Finding, UserError
 from ppl_vae.programs.program import Pair
 from ppl_vae.saving.atomic import write
 from ppl_vae.saving.tensors import Stored, pack, read_tensors
-from ppl_vae.training.identity import versions
+from ppl_vae.training._identity import versions
 
 __all__ = [
     "Checkpoint",

@@ -205,7 +205,7 @@ class Settings:
         "Of the rows of a batch, how many have a label, where some have none: 0.5 where hardly any has.",
         _share,
         more="None leaves it to chance. Rows with a label so count for more in what is maximised; what is reported is "
-        "the bound of all rows (`ppl_vae.training.stratified`).",
+        "the bound of all rows (`ppl_vae.training._stratified`).",
         word=float,
         decided="as it happens",
         of_labels=True,

@@ -17,7 +17,7 @@ from ppl_vae.models import M2
 from ppl_vae.prediction import predict
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.registry.resolve import resolve
-from ppl_vae.sklearn.base import VAEEstimator, plain
+from ppl_vae.sklearn._base import VAEEstimator, plain
 
 __all__ = ["SemiSupervisedVAEClassifier"]
 
@@ -30,7 +30,7 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
     Shapes: X [row, column], y [row], probabilities [row, class].
 
     Args:
-        latent_dim: length of z; further arguments as for `ppl_vae.sklearn.base.VAEEstimator`.
+        latent_dim: length of z; further arguments as for `ppl_vae.sklearn._base.VAEEstimator`.
         prior: p(z | y), by default a normal for each class; a prior that does not know labels is p(z).
         label_weight: weight of log q(y | x) of every row with a label; "auto" is N / L for N rows, L of them with a
             label, which weighs the classifier's loss as if every row had one (Kingma et al. take 0.1 N / L).

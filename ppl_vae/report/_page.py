@@ -10,8 +10,8 @@ from ppl_vae import plots
 from ppl_vae.arviz import Posterior
 from ppl_vae.data import Data, Split
 from ppl_vae.evaluation import Evaluation, JointEvaluation
-from ppl_vae.report.album import Album
-from ppl_vae.report.descriptions import (
+from ppl_vae.report._album import Album
+from ppl_vae.report._descriptions import (
     columns,
     data_name,
     headline,
@@ -20,14 +20,14 @@ from ppl_vae.report.descriptions import (
     what_was_trained,
     without_evidence,
 )
-from ppl_vae.report.diagnosed import diagnosed
-from ppl_vae.report.html import Section, render
-from ppl_vae.report.imputation import imputed
-from ppl_vae.report.labels import labels_and_clusters
-from ppl_vae.report.latent_space import latent_space
-from ppl_vae.report.rows import prior_samples, reconstructions, under_conditions
-from ppl_vae.report.shared import shared_latents
-from ppl_vae.report.trust import trusted_rows
+from ppl_vae.report._diagnosed import diagnosed
+from ppl_vae.report._html import Section, render
+from ppl_vae.report._imputation import imputed
+from ppl_vae.report._labels import labels_and_clusters
+from ppl_vae.report._latent_space import latent_space
+from ppl_vae.report._rows import prior_samples, reconstructions, under_conditions
+from ppl_vae.report._shared import shared_latents
+from ppl_vae.report._trust import trusted_rows
 from ppl_vae.report.view import MOST, View, look
 from ppl_vae.runs.folder import Run
 from ppl_vae.saving.atomic import write

@@ -12,9 +12,9 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.plots.drawing import PANELS, signed
 from ppl_vae.prediction.latents import ACTIVE, Latents
-from ppl_vae.report.album import LINES, Album, Picture, flat, is_picture, limits_of, names_of, spread_of
-from ppl_vae.report.descriptions import number
-from ppl_vae.report.html import Section
+from ppl_vae.report._album import LINES, Album, Picture, flat, is_picture, limits_of, names_of, spread_of
+from ppl_vae.report._descriptions import number
+from ppl_vae.report._html import Section
 from ppl_vae.report.view import View
 
 __all__ = ["latent_space"]

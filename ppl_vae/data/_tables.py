@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.data.columns import Raw, column, simple_dtype
+from ppl_vae.data._columns import Raw, column, simple_dtype
 from ppl_vae.data.containers import Labelled, as_array, is_table, opened
 from ppl_vae.data.text import USUAL, TextForm
 from ppl_vae.errors import UserError, unknown_name

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ppl_vae.comparison.pairs import BoundKey, Compared, difference
+from ppl_vae.comparison._pairs import BoundKey, Compared, difference
 from ppl_vae.plots.drawing import CLASSES, SOFT, house_axes, shared_legend, shorten
 
 if TYPE_CHECKING:

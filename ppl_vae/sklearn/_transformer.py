@@ -17,8 +17,8 @@ from ppl_vae.models import VAE
 from ppl_vae.prediction.coding import decode, decode_columns, encode, simulate
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.registry.resolve import resolve
-from ppl_vae.sklearn.base import VAEEstimator, plain
-from ppl_vae.sklearn.rows import to_frame
+from ppl_vae.sklearn._base import VAEEstimator, plain
+from ppl_vae.sklearn._rows import to_frame
 
 __all__ = ["VAETransformer"]
 
@@ -34,7 +34,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
     missing, or a DataFrame with columns of several types. It is computed in X's type, float64 or float32.
 
     Args:
-        latent_dim: d; further arguments as for `ppl_vae.sklearn.base.VAEEstimator`.
+        latent_dim: d; further arguments as for `ppl_vae.sklearn._base.VAEEstimator`.
         score_particles: draws of z for each row in `score_samples`.
 
     Raises:

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.arviz.joint_draws import draw_posterior
-from ppl_vae.arviz.layouts import Layout
+from ppl_vae.arviz._joint_draws import draw_posterior
+from ppl_vae.arviz._layouts import Layout
 from ppl_vae.data import Data, Split, as_one_unit, as_split
 from ppl_vae.errors import Finding, UserError, check_whole, unknown_name
 from ppl_vae.evaluation.joint import shares_latents
@@ -117,7 +117,7 @@ class Posterior:
         Raises:
             UserError: for chains that do not divide the draws.
         """
-        from ppl_vae.arviz.groups import tree
+        from ppl_vae.arviz._groups import tree
 
         count = len(next(iter(self.draws.values())))
         if count % check_whole("chains", chains):

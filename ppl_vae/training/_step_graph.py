@@ -13,7 +13,7 @@ from ppl_vae.programs.program import Batch
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.speed.capture import Graph, Uncapturable, capture
 from ppl_vae.speed.proof import agree, generator_state
-from ppl_vae.training.steps import BoundStep, StepOutcome
+from ppl_vae.training._steps import BoundStep, StepOutcome
 
 __all__ = [
     "StepGraph",

@@ -19,14 +19,14 @@ from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record
 from ppl_vae.schedules import Capacity, FreeBits
-from ppl_vae.training.acceleration import GraphStep
+from ppl_vae.training._acceleration import GraphStep
+from ppl_vae.training._divergence import explain_divergence, failed_step
+from ppl_vae.training._drifting import Drift
+from ppl_vae.training._identity import differences
+from ppl_vae.training._steps import BoundStep, PyroStep, StepOutcome
+from ppl_vae.training._stratified import StratifiedBatches
 from ppl_vae.training.checkpoint import Checkpoint, read_checkpoint, restore, snapshot, write_checkpoint
-from ppl_vae.training.divergence import explain_divergence, failed_step
-from ppl_vae.training.drifting import Drift
-from ppl_vae.training.identity import differences
 from ppl_vae.training.settings import Settings
-from ppl_vae.training.steps import BoundStep, PyroStep, StepOutcome
-from ppl_vae.training.stratified import StratifiedBatches
 
 __all__ = ["Loop", "Stopped"]
 

@@ -18,7 +18,7 @@ __all__ = ["Job", "Watcher", "cores", "end_with_parent", "work"]
 # Modules are looked up where this process looks them up, and nothing in the working directory shadows them.
 _CHILD = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from ppl_vae.comparison.workers import end_with_parent; end_with_parent(); from ppl_vae.cli import main; "
+    "from ppl_vae.comparison._workers import end_with_parent; end_with_parent(); from ppl_vae.cli import main; "
     "sys.exit(next((s for s in map(main, json.loads(sys.argv[2])) if s), 0))"
 )
 GRACE = 20.0

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.arviz.layouts import Layout, read_layouts
+from ppl_vae.arviz._layouts import Layout, read_layouts
 from ppl_vae.data import Split
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.joint import INNER, SharedDraws, draw_shared, joint_passes, joint_weights, shares_latents

@@ -14,7 +14,7 @@ from ppl_vae.evaluation.baselines import worthless
 from ppl_vae.likelihoods.columns import column_table
 from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.programs.program import Program
-from ppl_vae.report.html import Section
+from ppl_vae.report._html import Section
 from ppl_vae.report.view import View
 from ppl_vae.runs.folder import Run
 from ppl_vae.runs.result import unfinished

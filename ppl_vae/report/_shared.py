@@ -8,9 +8,9 @@ from ppl_vae.arviz import posterior as draw_posterior
 from ppl_vae.data import Data, Split
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.programs.program import Pair
-from ppl_vae.report.album import Album
-from ppl_vae.report.descriptions import number
-from ppl_vae.report.html import Section
+from ppl_vae.report._album import Album
+from ppl_vae.report._descriptions import number
+from ppl_vae.report._html import Section
 
 __all__ = ["shared_latents"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.arviz.draws import Draws, draw_all
-from ppl_vae.arviz.layouts import Layout, event_names, read_layouts
-from ppl_vae.arviz.posteriors import posterior
+from ppl_vae.arviz._draws import Draws, draw_all
+from ppl_vae.arviz._layouts import Layout, event_names, read_layouts
+from ppl_vae.arviz._posteriors import posterior
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import missing_in

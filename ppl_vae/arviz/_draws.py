@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.arviz.layouts import Layout
+from ppl_vae.arviz._layouts import Layout
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, refuse_blind
 from ppl_vae.programs.execution import for_particles, traced

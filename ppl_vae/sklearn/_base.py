@@ -20,7 +20,7 @@ from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.registry import catalog
 from ppl_vae.registry.resolve import resolve
-from ppl_vae.sklearn.rows import by_column, halves, known_rows, new_rows
+from ppl_vae.sklearn._rows import by_column, halves, known_rows, new_rows
 from ppl_vae.training import fit
 
 __all__ = ["VAEEstimator", "plain"]

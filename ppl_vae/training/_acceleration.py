@@ -16,8 +16,8 @@ from ppl_vae.errors import UserError
 from ppl_vae.programs.program import Batch
 from ppl_vae.speed.compiler import compiled
 from ppl_vae.speed.modes import MODES, Compile, Modes, ShapeRuns, check_mode
-from ppl_vae.training.step_graph import StepGraph
-from ppl_vae.training.steps import BoundStep, PyroStep, StepOutcome
+from ppl_vae.training._step_graph import StepGraph
+from ppl_vae.training._steps import BoundStep, PyroStep, StepOutcome
 
 __all__ = ["GraphStep", "accelerated"]
 

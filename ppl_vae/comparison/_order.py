@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.comparison.pairs import BoundKey, Compared
+from ppl_vae.comparison._pairs import BoundKey, Compared
 from ppl_vae.evaluation import Evaluation
 from ppl_vae.evaluation.means import standard_error
 

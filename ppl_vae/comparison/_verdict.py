@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ppl_vae.comparison.pairs import Compared, Difference, difference
+from ppl_vae.comparison._pairs import Compared, Difference, difference
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.weights.psis import khat_limit
 
