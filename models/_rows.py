@@ -28,6 +28,9 @@ class RowModel(Recorded, LocalModule):
     Args:
         data: the data set (or its schema); a generated guide reads it as `model.data`.
 
+    Raises:
+        UserError: where `data` is neither.
+
     Example:
         >>> import pyro.distributions as dist
         >>> from ppl_vae.data import load
@@ -50,6 +53,11 @@ class RowModel(Recorded, LocalModule):
 
     def __init__(self, data: Data | Schema) -> None:
         super().__init__()
+        if not isinstance(data, Data | Schema):
+            raise UserError(
+                f"{type(self).__name__} expects data of ppl_vae.load(...) or their schema, got {type(data).__name__}: "
+                "load it first, and give the whole of it (the model reads its training rows)"
+            )
         self.data = data
         self.schema: Schema = data if isinstance(data, Schema) else data.schema
 

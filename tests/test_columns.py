@@ -123,7 +123,8 @@ def test_named_likelihoods_override_the_choice():
     ("make", "message"),
     [
         (lambda: Columns(visit=Poisson()), "unknown column 'visit': did you mean 'visits'"),
-        (lambda: Columns(visits="poisson"), "column 'visits' expects a likelihood such as Normal.., got str"),
+        (lambda: Columns(visits=3), "column 'visits' expects a likelihood such as Normal.., got int"),
+        (lambda: Columns(visits="poison"), "unknown likelihood 'poison': did you mean 'poisson'"),
         (lambda: Columns(visits=Beta()), "field 'visits' is count, which Beta is no distribution over.*use Poisson"),
         (lambda: Columns(colour=Normal()), "field 'colour' is categorical.*use Categorical"),
         (lambda: Columns(share=Beta()), r"field 'share' \(training row \d+: value 0\) is outside.*Beta.*use Normal"),

@@ -78,3 +78,9 @@ def test_what_is_no_word_is_refused_in_ours(call, words):
         call()
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [DATA.train, "digits", 3], ids=["split", "word", "number"])
+def test_a_model_says_what_data_it_reads(given):
+    with pytest.raises(UserError, match=r"VAE expects data of ppl_vae.load\(...\) or their schema, got"):
+        VAE(given)
