@@ -188,7 +188,7 @@ def test_a_disk_that_fails_under_a_command_is_told_in_a_line(folder, capsys, fau
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
 CHILD = (
-    "import sys; from ppl_vae.training import loop; loop.CHECKPOINT_SECONDS = 0.0; "
+    "import sys; from ppl_vae.training import _loop; _loop.CHECKPOINT_SECONDS = 0.0; "
     "from ppl_vae.cli import main; sys.exit(main())"
 )
 
