@@ -35,6 +35,7 @@ from ppl_vae.guides import FullRank, MeanField, Planar
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.factors import Factors
+from ppl_vae.weights.reduction import reduced
 
 PROBLEM = {p.name: p for p in PROBLEMS}
 MOVING = (
@@ -92,7 +93,7 @@ def test_the_two_ends_differ_by_the_log_weight(name):
         structure = analyse(pair, batch)
         bridge = Bridge(pair, structure, batch, "guide")
         drawn = run(pair, structure, batch, 3)
-        parts = Factors(drawn).plain()
+        parts = reduced(Factors(drawn))
         u = bridge._packed(drawn.model.nodes, 3, batch)
         start, target, gradient = bridge(batch, u, torch.ones(()), 1)
     finally:

@@ -27,6 +27,7 @@ from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure, frames, sample_sites
 from ppl_vae.weights.factors import Factors
+from ppl_vae.weights.reduction import reduced
 
 __all__ = [
     "ENUMERATION_LIMIT",
@@ -286,8 +287,7 @@ def _alone(pair: Programs, batch: Batch, together: PairTrace, weights: Tensor) -
 
 
 def _log_weight(drawn: PairTrace) -> Tensor:
-    factors = Factors(drawn)
-    parts = factors.marginal() if drawn.structure.enumerates else factors.plain()
+    parts = reduced(Factors(drawn), "marginal")
     shared = 0.0 if parts.log_global is None else parts.log_global.unsqueeze(-1)
     return parts.log_likelihood + parts.log_prior - parts.log_guide + shared
 

@@ -12,6 +12,7 @@ from ppl_vae.programs.execution import PairTrace, run
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.weights.factors import Factors
+from ppl_vae.weights.reduction import reduced
 
 __all__ = ["warnings_of"]
 
@@ -94,8 +95,7 @@ def _never_trained(pair: Pair, batch: Batch, gradients: Mapping[str, Tensor | No
 def _gradients(pair: Pair, drawn: PairTrace) -> dict[str, Tensor | None]:
     """The gradient of a run's ELBO for every parameter; None where it does not depend on it."""
     parameters = {n: p for n, p in pair.named_parameters() if p.requires_grad}
-    factors = Factors(drawn)
-    parts = factors.expectation() if drawn.structure.enumerates else factors.plain()
+    parts = reduced(Factors(drawn))
     total = (parts.log_likelihood + parts.log_prior - parts.log_guide).sum()
     for term in (parts.log_global, parts.score):  # what has no reparameterised draw is trained by its score
         total = total if term is None else total + term.sum()

@@ -24,6 +24,7 @@ from ppl_vae.speed.modes import MODES, Compile, Modes, ShapeRuns
 from ppl_vae.speed.proof import agree, generator_state
 from ppl_vae.weights.factors import Factors
 from ppl_vae.weights.log_weights import LogWeights, concatenate
+from ppl_vae.weights.reduction import reduced
 
 __all__ = ["Chunks", "both", "split_at_draws"]
 
@@ -189,10 +190,8 @@ def both(pair: Programs, structure: Structure, batch: Batch, k: int) -> tuple[Lo
     expected, marginal = [], []
     for size in [k] if structure.broadcasts else [1] * k:
         drawn = run(pair, structure, batch, size)
-        if not structure.enumerates:
-            expected.append(LogWeights(**Factors(drawn).plain()._asdict()))
-            continue
-        expected.append(LogWeights(**Factors(drawn).expectation()._asdict()))
-        marginal.append(LogWeights(**Factors(drawn).marginal()._asdict()))
+        expected.append(LogWeights(**reduced(Factors(drawn))._asdict()))
+        if structure.enumerates:
+            marginal.append(LogWeights(**reduced(Factors(drawn), "marginal")._asdict()))
     joined = concatenate(expected)
     return joined, concatenate(marginal) if marginal else joined

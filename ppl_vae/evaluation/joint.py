@@ -35,6 +35,7 @@ from ppl_vae.programs.structure import frames, sample_sites
 from ppl_vae.weights.completion import expanded
 from ppl_vae.weights.factors import Factors
 from ppl_vae.weights.log_weights import weigh
+from ppl_vae.weights.reduction import reduced
 
 __all__ = [
     "AT_ONCE",
@@ -148,8 +149,8 @@ def draw_shared(pair: Pair, plan: Passes) -> SharedDraws:
 
 
 def _shared(drawn: PairTrace) -> SharedDraws:
-    structure, factors = drawn.structure, Factors(drawn)
-    parts = factors.marginal() if structure.enumerates else factors.plain()
+    structure = drawn.structure
+    parts = reduced(Factors(drawn), "marginal")
     log_global = torch.zeros(drawn.particles) if parts.log_global is None else parts.log_global
     sites = {n: s for n, s in sample_sites(drawn.guide).items() if n in structure.global_latents}
     # Pyro's notes of this run, which start with an underscore, are no part of what the guide says

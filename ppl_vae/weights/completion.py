@@ -20,6 +20,8 @@ from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, frames, sample_sites
 from ppl_vae.weights.factors import Factor, Factors
+from ppl_vae.weights.reduction import reduced
+from ppl_vae.weights.value_sums import ValueSums
 
 __all__ = ["Particles", "completed", "expanded", "replayed"]
 
@@ -51,15 +53,15 @@ def completed(pair: Pair, structure: Structure, batch: Batch, particles: int) ->
 
 
 def _complete(pair: Pair, batch: Batch, drawn: PairTrace) -> Particles:
-    structure, factors = drawn.structure, _Drawing(drawn)
-    parts = factors.marginal() if structure.enumerates else factors.plain()
-    values = factors.posterior_values() if structure.enumerates else {}
+    structure, factors = drawn.structure, Factors(drawn)
+    parts = reduced(factors, "marginal")
+    values = _posterior_values(ValueSums(factors)) if structure.enumerates else {}
     latents = {}
     for name in [*structure.latents, *sorted(structure.summed_model)]:
         if name in structure.auxiliary:
             continue
         site = factors.guide_sites.get(name) or factors.model_sites[name]
-        latents[name] = expanded(structure, site, factors.picked(site, values), drawn.particles)
+        latents[name] = expanded(structure, site, _picked(structure, site, values), drawn.particles)
     log_weight = parts.log_likelihood + parts.log_prior - parts.log_guide
     sites = _replay(pair, structure, batch, latents, drawn.particles) if structure.enumerates else factors.model_sites
     return Particles(log_weight, latents, [sites])
@@ -100,55 +102,55 @@ def _replay(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str
     return sample_sites(holes.hold(traced(poutine.replay(model, trace=trace), batch)))
 
 
-class _Drawing(Factors):
-    """The factors of a run, from which values of the summed latents can be drawn."""
+def _posterior_values(sums: ValueSums) -> dict[str, tuple[int, Tensor]]:
+    """Which of its values each summed latent takes, drawn jointly from p(discrete | the other draws, x).
 
-    def posterior_values(self) -> dict[str, Tensor]:
-        """Which of its values each summed latent takes, drawn jointly from p(discrete | the other draws, x).
+    By site: the dim that its values are on, and the index with its dims in the traces; enumeration dims are gone (of
+    size 1). `_picked` applies it to a draw.
+    """
+    factors = sums.joint()
+    symbols = sums.symbols(factors)
+    found: dict[str, Tensor] = {}
+    for group, dims in sums.components(factors, set(symbols.values())):
+        found |= _draw_from(sums, group, dims)
+    only = torch.zeros((), dtype=torch.long)  # a latent of one value has no dim
+    return {name: (sums.dim(name), found.get(symbol, only)) for name, symbol in symbols.items()}
 
-        By site, with its dims in the traces; enumeration dims are gone (of size 1). `picked` applies it to a draw.
-        """
-        symbols = self._symbols_of_joint()
-        groups = self._components(set(symbols.values()))
-        found: dict[str, Tensor] = {}
-        for group, dims in groups:
-            found |= self._draw_from(group, dims)
-        only = torch.zeros((), dtype=torch.long)  # a latent of one value has no dim
-        return {name: found.get(symbol, only) for name, symbol in symbols.items()}
 
-    def picked(self, site: dict[str, Any], values: Mapping[str, Tensor]) -> Tensor:
-        """A site's draw [particle or 1, plates, *event] where the summed latents take `values`, by site."""
-        value, event = site["value"], site["fn"].event_dim
-        depth = self.structure.nesting + 1
-        value = value.reshape((1,) * (depth + event - value.dim()) + tuple(value.shape))
-        for name, index in values.items():
-            dim = self.dim_of[self._symbol(self._summed_site(name))] - event
-            if -dim <= value.dim() and value.shape[dim] > 1:
-                index = index.reshape((1,) * (value.dim() - event - index.dim()) + index.shape + (1,) * event)
-                value = torch.take_along_dim(value, index, dim)
-        return value.reshape(value.shape[value.dim() - depth - event :])
+def _picked(structure: Structure, site: Mapping[str, Any], values: Mapping[str, tuple[int, Tensor]]) -> Tensor:
+    """A site's draw [particle or 1, plates, *event] where the summed latents take `values`, by site."""
+    value, event = site["value"], site["fn"].event_dim
+    depth = structure.nesting + 1
+    value = value.reshape((1,) * (depth + event - value.dim()) + tuple(value.shape))
+    for batch_dim, index in values.values():
+        dim = batch_dim - event
+        if -dim <= value.dim() and value.shape[dim] > 1:  # else the draw does not depend on this latent
+            index = index.reshape((1,) * (value.dim() - event - index.dim()) + index.shape + (1,) * event)
+            value = torch.take_along_dim(value, index, dim)
+    return value.reshape(value.shape[value.dim() - depth - event :])
 
-    def _draw_from(self, group: Sequence[Factor], dims: set[str]) -> dict[str, Tensor]:
-        """One joint draw of the values on these dims, by dim: Pyro's forward sums, then backward draws."""
-        tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
-        sizes: dict[str, int] = {}
-        for factor in group:
-            ordinal = frozenset(self.run.model.plate_to_symbol[f.name] for f in frames(factor.site) if f.size > 1)
-            log = self._pack(factor)
-            require_backward(log)
-            sizes |= zip(log._pyro_dims, log.shape, strict=True)  # type: ignore[attr-defined]
-            tree.setdefault(ordinal, []).append(log)
-        factors = [log for logs in tree.values() for log in logs]
-        cache: dict[Any, Any] = {}
-        with shared_intermediates(cache):
-            contracted = contract_tensor_tree(tree, set(dims), ring=SampleRing(cache=cache, dim_to_size=sizes))
-        for logs in contracted.values():
-            for log in logs:
-                log._pyro_backward()
-        found = {}
-        for log in factors:
-            drawn: Any = log._pyro_backward_result  # type: ignore[attr-defined]
-            for index, dim in zip(drawn, drawn._pyro_sample_dims, strict=True):
-                index._pyro_dims = drawn._pyro_dims[1:]
-                found[dim] = self._unpack(index)
-        return found
+
+def _draw_from(sums: ValueSums, group: Sequence[Factor], dims: set[str]) -> dict[str, Tensor]:
+    """One joint draw of the values on these dims, by dim: Pyro's forward sums, then backward draws."""
+    tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
+    sizes: dict[str, int] = {}
+    for factor in group:
+        ordinal = frozenset(sums.run.model.plate_to_symbol[f.name] for f in frames(factor.site) if f.size > 1)
+        log = sums.pack(factor)
+        require_backward(log)
+        sizes |= zip(log._pyro_dims, log.shape, strict=True)  # type: ignore[attr-defined]
+        tree.setdefault(ordinal, []).append(log)
+    factors = [log for logs in tree.values() for log in logs]
+    cache: dict[Any, Any] = {}
+    with shared_intermediates(cache):
+        contracted = contract_tensor_tree(tree, set(dims), ring=SampleRing(cache=cache, dim_to_size=sizes))
+    for logs in contracted.values():
+        for log in logs:
+            log._pyro_backward()
+    found = {}
+    for log in factors:
+        drawn: Any = log._pyro_backward_result  # type: ignore[attr-defined]
+        for index, dim in zip(drawn, drawn._pyro_sample_dims, strict=True):
+            index._pyro_dims = drawn._pyro_dims[1:]
+            found[dim] = sums.unpack(index)
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,10 +15,9 @@ from ppl_vae.programs.gradients import Estimator, PathScale
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.factors import Factors
+from ppl_vae.weights.reduction import Discrete, reduced
 
 __all__ = ["Discrete", "LogWeights", "weigh"]
-
-Discrete = Literal["expectation", "marginal"]
 
 
 @dataclass(frozen=True)
@@ -85,13 +84,7 @@ def weigh(
     parts = []
     for k in runs:
         factors = Factors(run(pair, structure, batch, k, estimator=estimator, path=path), analytic_kl, scaled=scaled)
-        if not structure.enumerates:
-            reduced = factors.plain()
-        elif discrete == "expectation":
-            reduced = factors.expectation()
-        else:
-            reduced = factors.marginal(beta)
-        parts.append(LogWeights(**reduced._asdict(), path=path))
+        parts.append(LogWeights(**reduced(factors, discrete, beta)._asdict(), path=path))
     return concatenate(parts)
 
 

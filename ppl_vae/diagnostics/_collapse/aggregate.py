@@ -24,7 +24,7 @@ from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
 from ppl_vae.weights.completion import expanded
-from ppl_vae.weights.factors import by_row
+from ppl_vae.weights.reduction import by_row
 
 __all__ = [
     "MeanOverDraws",

@@ -24,7 +24,8 @@ from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
 from ppl_vae.weights.completion import expanded
-from ppl_vae.weights.factors import Factors, WeightParts
+from ppl_vae.weights.factors import Factors
+from ppl_vae.weights.reduction import WeightParts, reduced
 
 __all__ = [
     "Simulated",
@@ -123,7 +124,7 @@ def drawings(
     structure = by_sampling(structure)
     for particles in sizes if structure.broadcasts else [1] * sum(sizes):
         drawn = run(pair, structure, batch, particles)
-        yield particles, drawn, _parts(drawn)
+        yield particles, drawn, reduced(Factors(drawn))
 
 
 def log_joint(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor]) -> WeightParts:
@@ -137,9 +138,4 @@ def log_joint(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[s
     if structure.summed_model:
         model = EnumMessenger(first_available_dim=-1 - structure.nesting)(model)
     trace = holes.hold(traced(poutine.replay(model, trace=known), batch))
-    return _parts(PairTrace(replace(by_sampling(structure), latents=()), 1, Trace(), trace, holes.observed))
-
-
-def _parts(drawn: PairTrace) -> WeightParts:
-    factors = Factors(drawn)
-    return factors.expectation() if drawn.structure.enumerates else factors.plain()
+    return reduced(Factors(PairTrace(replace(by_sampling(structure), latents=()), 1, Trace(), trace, holes.observed)))

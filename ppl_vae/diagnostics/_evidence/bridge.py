@@ -27,7 +27,8 @@ from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.speed.modes import Compile
 from ppl_vae.weights.completion import replayed
-from ppl_vae.weights.factors import Factor, Factors
+from ppl_vae.weights.factors import Factors
+from ppl_vae.weights.reduction import for_each_row, reduced
 
 __all__ = ["Bridge", "Start"]
 
@@ -115,13 +116,14 @@ class Bridge:
         model = self._summed(holes(self.pair.model), len(u), discrete)
         trace = holes.hold(traced(placing(model), batch))
         drawn = self._alone(trace, holes, discrete, len(u))
-        joint = _Density(drawn)
-        stretch = joint.summed_up(placing.stretch | self._known(placing, holes))
-        target = joint.total() + stretch
+        joint = Factors(drawn)
+        logs = placing.stretch | self._known(placing, holes)
+        stretch = sum(for_each_row(joint, name, log) for name, log in logs.items())
+        target = _total(joint) + stretch
         if not self.sites:
             return torch.zeros_like(target), target
         if self.start == "prior":
-            return _Latents(drawn).total() + stretch, target
+            return _total(Factors(drawn).priors()) + stretch, target
         return self._guide(batch, sample_sites(trace), len(u)) + stretch, target
 
     def _known(self, placing: _Placing, holes: Holes) -> dict[str, Tensor]:
@@ -145,7 +147,7 @@ class Bridge:
                 values.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
         guide = self._summed(holes(self.pair.guide), chains, self.structure.summed_guide)
         trace = holes.hold(traced(poutine.replay(guide, trace=values), batch))
-        return _Latents(self._alone(trace, holes, self.structure.summed_guide, chains)).total()
+        return _total(Factors(self._alone(trace, holes, self.structure.summed_guide, chains)).priors())
 
     def _summed(self, program: Any, chains: int, names: frozenset[str]) -> Any:
         """A program for all chains at once, with the values of its discrete latents on dims of their own."""
@@ -250,21 +252,7 @@ class _Placing(Messenger):
         self.stretch[name] = -placed.log_density
 
 
-class _Density(Factors):
-    """The log density of everything in one program, [chain, row], discrete latents summed out."""
-
-    def total(self) -> Tensor:
-        """In nats."""
-        parts = self.marginal() if self.structure.enumerates else self.plain()
-        return parts.log_likelihood + parts.log_prior
-
-    def summed_up(self, logs: Mapping[str, Tensor]) -> Tensor | float:
-        """Numbers of every site, inner plates and all, as [chain, row]."""
-        return sum(self._reduce("prior", name, log) for name, log in logs.items())
-
-
-class _Latents(_Density):
-    """The log density of the latents alone; a label that was observed is given, and no part of it."""
-
-    def _of_model(self, name: str, site: dict[str, Any]) -> list[Factor]:
-        return [f for f in super()._of_model(name, site) if f.part == "prior"]
+def _total(factors: Factors) -> Tensor:
+    """The log density of everything in one program, [chain, row], in nats, discrete latents summed out."""
+    parts = reduced(factors, "marginal")
+    return parts.log_likelihood + parts.log_prior
