@@ -149,7 +149,7 @@ def test_arviz_reads_the_draws(arviz):
     assert dict(idata["posterior"]["mean"].sizes) == {"chain": 1, "draw": 500}
     assert dict(idata["posterior"]["z"].sizes) == {"chain": 1, "draw": 500, "row": len(XH)}
     assert "mean" in arviz.summary(idata, kind="stats").index
-    assert dict(idata["log_likelihood"]["log_likelihood"].sizes) == {"chain": 1, "draw": 500, "row": len(XH)}
+    assert dict(idata["log_likelihood"]["x"].sizes) == {"chain": 1, "draw": 500, "row": len(XH)}
 
 
 def test_the_whole_pair_goes_to_arviz(arviz):

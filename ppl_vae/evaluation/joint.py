@@ -31,8 +31,8 @@ from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
 from ppl_vae.programs.execution import PARTICLES, PairTrace, run
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.structure import frames, sample_sites
-from ppl_vae.weights.completion import expanded
+from ppl_vae.programs.structure import Structure, frames, sample_sites
+from ppl_vae.weights.completion import Particles, completed, expanded
 from ppl_vae.weights.factors import Factors
 from ppl_vae.weights.log_weights import weigh
 from ppl_vae.weights.reduction import reduced
@@ -42,9 +42,11 @@ __all__ = [
     "INNER",
     "JointWeights",
     "SharedDraws",
+    "again",
     "draw_shared",
     "joint_passes",
     "joint_weights",
+    "parts_of",
     "shares_latents",
 ]
 
@@ -79,6 +81,10 @@ class SharedDraws:
         values = {name: value[index.to(value.device)] for name, value in self.values.items()}
         return SharedDraws(values, self.infer, self.dims, self.log_global[index.to(self.log_global.device)])
 
+    def of_model(self, structure: Structure) -> dict[str, Tensor]:
+        """The values of the model's own sites."""
+        return {name: value for name, value in self.values.items() if name not in structure.auxiliary}
+
     def held(self, pair: Pair) -> Any:
         """The pair with its shared latents at these draws, for a run with as many particles."""
         trace = Trace()
@@ -94,12 +100,14 @@ class JointWeights(NamedTuple):
     """What particles of the shared latents weigh with all rows, in nats, float64.
 
     `log_likelihood` [particle, row] is log p(x_n | g), the row's own latents integrated out by importance sampling;
-    `row_bounds` [particle] the mean log weight over the row's own draws, summed over the rows.
+    `row_bounds` [particle] the mean log weight over the row's own draws, summed over the rows. `seeds` are those of the
+    rows' own draws, for every batch and pass over particles: see `again`.
     """
 
     log_global: Float[Tensor, " particle"]
     log_likelihood: Float[Tensor, "particle row"]
     row_bounds: Float[Tensor, " particle"]
+    seeds: tuple[tuple[int, ...], ...] = ()
 
     @property
     def log_weight(self) -> Float[Tensor, " particle"]:
@@ -169,19 +177,45 @@ def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, row
     """
     plan = plan if rows is None else replace(plan, split=rows)
     found = [_rows(pair, plan, shared, inner, batch, i * plan.rows) for i, batch in enumerate(plan.batches())]
-    likelihood, bounds = zip(*found, strict=True)
-    return JointWeights(shared.log_global.cpu(), torch.cat(likelihood, 1), torch.stack(bounds).sum(0))
+    likelihood, bounds, seeds = zip(*found, strict=True)
+    return JointWeights(shared.log_global.cpu(), torch.cat(likelihood, 1), torch.stack(bounds).sum(0), seeds)
 
 
-def _rows(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, batch: Batch, start: int) -> tuple[Tensor, Tensor]:
-    """log p(x_n | g) [particle, row] of some rows, and the sum of their mean log weights [particle]."""
+def parts_of(shared: SharedDraws, plan: Passes) -> tuple[Tensor, ...]:
+    """The numbers of the particles of each pass."""
+    return torch.arange(len(shared)).split(plan.at_once)
+
+
+def again(
+    pair: Pair, plan: Passes, shared: SharedDraws, inner: int, batch: Batch, some: Tensor, seed: int
+) -> Particles:
+    """The very draws of the rows' own latents that gave these particles their weights, [particle x inner, row, ...].
+
+    A particle chosen by its weight, and for every row one of its own draws chosen by theirs, are together a draw from
+    the posterior as particles grow, whatever `inner` is: fresh draws would not be (Andrieu and Roberts 2009).
+    """
+    torch.manual_seed(seed)
+    return completed(_held(pair, plan, shared, inner, some), plan.structure, batch, len(some) * inner)
+
+
+def _held(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, some: Tensor) -> Any:
+    # without particles in one pass runs follow one another, all on the one draw that is held
+    return shared.at(some.repeat_interleave(inner) if plan.structure.broadcasts else some).held(pair)
+
+
+def _rows(
+    pair: Pair, plan: Passes, shared: SharedDraws, inner: int, batch: Batch, start: int
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """log p(x_n | g) [particle, row] of some rows, the sum of their mean log weights [particle], and the seeds."""
     likelihood, bounds = [], []
-    for some in torch.arange(len(shared)).split(plan.at_once):
-        # without particles in one pass `weigh` runs one after the other, all on the one draw that is held
-        held = shared.at(some.repeat_interleave(inner) if plan.structure.broadcasts else some).held(pair)
+    parts = parts_of(shared, plan)
+    seeds = torch.randint(2**31, (len(parts),)).tolist()
+    for some, seed in zip(parts, seeds, strict=True):
+        held = _held(pair, plan, shared, inner, some)
+        torch.manual_seed(seed)
         found = weigh(held, plan.structure, batch, len(some) * inner, discrete="marginal").log_weight
         each = found.double().cpu().unflatten(0, (len(some), inner))
         likelihood.append(each.logsumexp(1) - math.log(inner))
         bounds.append(each.mean(1).sum(1))
         refuse_blind(likelihood[-1].sum(0), start)
-    return torch.cat(likelihood), torch.cat(bounds)
+    return torch.cat(likelihood), torch.cat(bounds), tuple(seeds)
