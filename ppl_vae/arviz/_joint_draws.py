@@ -22,15 +22,15 @@ from ppl_vae.distributions import elementwise
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.joint import (
     JointWeights,
-    SharedDraws,
     again,
-    draw_shared,
+    draw_particles,
     joint_passes,
     joint_weights,
     parts_of,
     shares_latents,
 )
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
+from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.completion import completed, replayed
@@ -110,7 +110,7 @@ def draw_posterior(
         with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
             return _Joint(pair, plan, _layouts(pair, plan), 1, draws, predictive).of(_one_unit(pair, plan), resample)
     with joint_passes(pair, split, particles, None, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
-        shared = draw_shared(pair, plan)
+        shared = draw_particles(pair, plan)
         found = joint_weights(pair, plan, shared, inner)
         weighed = _Weighed(shared.of_model(plan.structure), found.log_weight, shared, found)
         return _Joint(pair, plan, _layouts(pair, plan), inner, draws, predictive).of(weighed, resample)

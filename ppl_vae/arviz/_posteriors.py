@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,8 +17,9 @@ from ppl_vae.arviz._layouts import event_names
 from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_ids, tree
 from ppl_vae.data import Data, Split, as_one_unit, as_split
 from ppl_vae.errors import Finding, UserError, check_whole, unknown_name
-from ppl_vae.evaluation.joint import SharedDraws, shares_latents
+from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.jointly import fitted_rows, verdict_on
+from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.psis import khat, smooth
@@ -80,23 +81,23 @@ class Posterior:
         import pandas as pd
 
         if name is None:
-            return pd.DataFrame(dict(_columns({n: self.draws[n] for n in self.shared})))
+            return pd.DataFrame(dict(self._columns({n: self.draws[n] for n in self.shared})))
         values = self[name]
         if name in self.shared:
-            return pd.DataFrame(dict(_columns({name: values})))
+            return pd.DataFrame(dict(self._columns({name: values})))
         index = pd.MultiIndex.from_product([range(len(values)), self.coords["row"]], names=["draw", "row"])
-        return pd.DataFrame(dict(_columns({name: values.flatten(0, 1)})), index)
+        return pd.DataFrame(dict(self._columns({name: values.flatten(0, 1)})), index)
 
     def summary(self) -> Any:
         """A DataFrame with a line for every shared scalar.
 
         mean, sd and quantiles by weights; `ess`, how many independent draws the mean is worth; `khat`, the larger of
-        the joint weights' and of the weights times the distance from the mean; `contraction`, 1 - var / var of the
-        prior: near 0 the data say nothing about it.
+        the joint weights' and of the weights times the distance from the mean; `contraction`, 1 - (width of the
+        central 90 % / that of the prior)^2, for normals 1 - var / prior var: near 0 the data say nothing about it.
         """
         import pandas as pd
 
-        return pd.DataFrame({name: self._line(name, values) for name, values in _columns(self.particles)}).T
+        return pd.DataFrame({name: self._line(name, values) for name, values in self._columns(self.particles)}).T
 
     def _line(self, name: str, values: np.ndarray) -> dict[str, float]:
         value, w = torch.as_tensor(values, dtype=torch.float64), self.weights
@@ -108,16 +109,28 @@ class Posterior:
         below = w[order].cumsum(0) - w[order] / 2
         at = torch.searchsorted(below, torch.tensor(QUANTILES, dtype=w.dtype)).clamp(max=len(w) - 1)
         tails = khat((self.log_weight + apart.abs().clamp(min=1e-300).log())[:, None])
-        prior = dict(_columns(self.prior)).get(name)
-        before = float(np.var(prior)) if prior is not None else float("nan")
+        prior = dict(self._columns(self.prior)).get(name)
+        before = float(np.diff(np.quantile(prior, QUANTILES[::2]))[0]) if prior is not None else float("nan")
         line = {"mean": mean, "sd": variance**0.5}
         line |= {f"{100 * q:g}%": float(value[order][i]) for q, i in zip(QUANTILES, at, strict=True)}
         # where few particles have all the weight, the noise that they show is none: no more than the weights are worth
         most = float(1 / w.square().sum())
         line["ess"] = min(variance / noise, most) if noise > 0 else most
         line["khat"] = max(self.khat, float(tails[0])) if variance > 0 else self.khat
-        line["contraction"] = 1 - variance / before if before > 0 else float("nan")
+        width = line[f"{100 * QUANTILES[-1]:g}%"] - line[f"{100 * QUANTILES[0]:g}%"]
+        line["contraction"] = 1 - (width / before) ** 2 if before > 0 else float("nan")
         return line
+
+    def _columns(self, values: Mapping[str, Tensor]) -> Iterator[tuple[str, np.ndarray]]:
+        """Every scalar of latents [draw, ...] by name; the elements of a plate as the data call them, if they do."""
+        for name, value in values.items():
+            dims = self.dims.get(name, ())
+            names = [
+                self.coords[d] if d in self.coords else range(n) for d, n in zip(dims, value.shape[1:], strict=False)
+            ]
+            each = value.reshape(len(value), -1).numpy()
+            shape = tuple(value.shape[1:])
+            yield from zip(scalars(name, shape, names if len(names) == len(shape) else None), each.T, strict=True)
 
     def to_arviz(self, chains: int = 1) -> Any:
         """`InferenceData` under ArviZ 0.x, a `DataTree` under 1.x, with the groups that there are.
@@ -169,21 +182,14 @@ class Posterior:
         return ("chain", "draw", *dims), chained(as_numpy(value), chains), {"units": "nats"}
 
 
-def _columns(values: Mapping[str, Tensor]) -> Iterator[tuple[str, np.ndarray]]:
-    """Every scalar of latents [draw, ...], by name."""
-    for name, value in values.items():
-        each = value.reshape(len(value), -1).numpy()
-        yield from zip(scalars(name, tuple(value.shape[1:])), each.T, strict=True)
-
-
-def scalars(name: str, shape: tuple[int, ...]) -> list[str]:
+def scalars(name: str, shape: tuple[int, ...], names: Sequence[Iterable[Any]] | None = None) -> list[str]:
     """Names of the numbers of a latent.
 
     Example:
-        >>> scalars("b", ()), scalars("b", (2,)), scalars("c", (1, 2))
-        (['b'], ['b[0]', 'b[1]'], ['c[0, 0]', 'c[0, 1]'])
+        >>> scalars("b", ()), scalars("b", (2,)), scalars("c", (1, 2), [[0], ["old", "new"]])
+        (['b'], ['b[0]', 'b[1]'], ['c[0, old]', 'c[0, new]'])
     """
-    each = itertools.product(*map(range, shape))
+    each = itertools.product(*(names or map(range, shape)))
     return [f"{name}[{', '.join(map(str, index))}]" if shape else name for index in each]
 
 

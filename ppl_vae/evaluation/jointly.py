@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import Finding, UserError
-from ppl_vae.evaluation.joint import JointWeights, draw_shared, joint_passes, joint_weights
+from ppl_vae.evaluation.joint import JointWeights, draw_particles, joint_passes, joint_weights
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.psis import FEWEST, khat, khat_limit, smooth
@@ -148,7 +148,7 @@ def evaluate_jointly(
     """Weigh all rows together, see `ppl_vae.evaluation.joint`; `evaluate` comes here by itself."""
     split = split.to(pair.device)
     with joint_passes(pair, split, particles, inner, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
-        shared = draw_shared(pair, plan)
+        shared = draw_particles(pair, plan)
         found = joint_weights(pair, plan, shared, inner)
         beyond = None if held_out is None else joint_weights(pair, plan, shared, inner, held_out.to(pair.device))
         sites = sorted(plan.structure.global_latents - plan.structure.auxiliary)
