@@ -15,10 +15,11 @@ from ppl_vae.arviz._draws import Draws, draw_all
 from ppl_vae.arviz._layouts import read_layouts
 from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_ids, tree
 from ppl_vae.arviz._posteriors import posterior
-from ppl_vae.data import Data, Split, as_split
+from ppl_vae.data import Data, Split
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.passes import passes
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program
 
@@ -108,7 +109,7 @@ def to_arviz(
     rows = None if rows is None else check_whole("rows", rows)
     particles = check_whole("particles", particles)
     pair = Pair(model, guide)
-    some = data.train if isinstance(data, Data) else as_split(data, schema=getattr(model, "schema", None))
+    some = data.train if isinstance(data, Data) else rows_of(model, guide, data)
     if shares_latents(pair, some.to(pair.device)):
         how: Literal["psis"] | None = "psis" if resample else None
         most = max(particles, chains * draws)
@@ -124,7 +125,7 @@ def to_arviz(
             floats_at_once=floats_at_once,
         )
         return found.to_arviz(chains)
-    whole = as_split(data, "test", getattr(model, "schema", None))
+    whole = rows_of(model, guide, data)
     ids = row_ids(data, len(whole))
     split = whole.rows(slice(0, rows if rows is not None else _fitting(whole, chains * draws))).to(pair.device)
     count = max(particles, chains * draws)

@@ -15,10 +15,11 @@ from torch import Tensor
 from ppl_vae.arviz._joint_draws import draw_posterior
 from ppl_vae.arviz._layouts import event_names
 from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_ids, tree
-from ppl_vae.data import Data, Split, as_one_unit, as_split
+from ppl_vae.data import Data, Split, as_one_unit
 from ppl_vae.errors import Finding, UserError, check_whole, unknown_name
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.jointly import fitted_rows, verdict_on
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -255,12 +256,12 @@ def posterior(
     if rows not in ("auto", None):
         raise unknown_name("rows", rows, ("auto", "None"))
     count = max(draws, 4000) if particles is None else check_whole("particles", particles, draws)
-    pair, schema = Pair(model, guide), getattr(model, "schema", None)
+    pair = Pair(model, guide)
     if rows is None or data is None:
         split: Split = as_one_unit(data)
     else:
-        some = data.train if isinstance(data, Data) else as_split(data, schema=schema)
-        split = fitted_rows(data, schema)[0] if shares_latents(pair, some.to(pair.device)) else some
+        some = data.train if isinstance(data, Data) else rows_of(model, guide, data)
+        split = fitted_rows(model, guide, data)[0] if shares_latents(pair, some.to(pair.device)) else some
     split = split.to(pair.device)
     found = draw_posterior(
         pair,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ppl_vae.data import Split, as_split
+from ppl_vae.data import Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._collapse.aggregate import MeanOverDraws
 from ppl_vae.diagnostics._collapse.surgery import NOTHING, surgery
@@ -20,6 +20,7 @@ from ppl_vae.diagnostics._common.simulation import contiguous, resampled, specif
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.prediction.latents import ACTIVE
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -225,7 +226,7 @@ def collapse(
     """
     rows, draws = check_whole("rows", rows, 2), check_whole("draws", draws, 2)
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None), rows_for="collapse").to(pair.device)
+    split = rows_of(model, guide, data, rows_for="collapse").to(pair.device)
     if len(split) < 2:
         raise UserError("collapse compares rows with each other, and got one: pass more")
     with passes(pair, split, draws, seed=seed) as plan:
