@@ -63,10 +63,10 @@ def reconstructions(
     figure, ax = board(columns, (bands - 1) * band + tall, 8.2 / max(columns, 8))
     for i in range(count):
         left, top = i % columns, (i // columns) * band
-        for line, (name, images) in enumerate(pixels.items()):
-            place_image(ax, images[i], left, top + line * high)
+        for k, (name, images) in enumerate(pixels.items()):
+            place_image(ax, images[i], left, top + k * high)
             if left == 0:
-                say(ax, -0.12, top + (line + 0.5) * high, name, ha="right")
+                say(ax, -0.12, top + (k + 0.5) * high, name, ha="right")
         if labels is not None:
             say(ax, left + 0.5, top - 0.04, words[i], va="bottom", fontsize=size)
     return figure
