@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.nn.heads import LinearHeads, positive
+from ppl_vae.nn.following import LinearFollowing
+from ppl_vae.nn.heads import DiagonalNormal, LinearHeads, positive
 
 __all__ = ["FullRank"]
 
 
 class FullRank(GeneratedGuide):
     """An amortized full-rank guide, q(z | x) = N(m(x), L(x) L(x)'), over all continuous latents jointly.
+
+    Of a series the precision is block tridiagonal: each step's latents depend on those just before (`LinearFollowing`).
 
     Shapes: features [..., F], z [..., d]. L [..., d, d], lower triangular.
 
@@ -36,6 +39,11 @@ class FullRank(GeneratedGuide):
     def family(self, features: int, size: int) -> nn.Module:
         """Mean and Cholesky factor, linear in the features."""
         return _FullNormal(features, size, self.init_scale)
+
+    def following(self, features: int, lags: int, size: int) -> nn.Module:
+        """The steps of a chain together are normal, with a precision that ties neighbours alone."""
+        normal = self.family(features, size) if size > 1 else DiagonalNormal(features, size, self.init_scale)
+        return LinearFollowing(normal, features, lags, size)
 
 
 class _FullNormal(nn.Module):

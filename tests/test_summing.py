@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -13,8 +15,8 @@ from ppl_vae import UserError
 from ppl_vae.autoguide.summing import refuse_large_sums
 from ppl_vae.guides import FullRank, MeanField
 
-STAY = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
-MEANS = torch.tensor([-1.0, 1.0])
+STAY = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
+MEANS = torch.tensor([-1.0, 1.0], dtype=torch.float64)
 
 
 def hidden_markov(x=None):
@@ -22,16 +24,16 @@ def hidden_markov(x=None):
         b = pyro.sample("b", dist.Normal(0.0, 0.3))
         h = 0
         for t in pyro.markov(range(x.shape[-1])):
-            h = pyro.sample(f"h{t}", dist.Categorical(STAY[h] if t else torch.ones(2) / 2))
-            pyro.sample(f"x{t}", dist.Normal(MEANS[h] + b, 0.7), obs=x[..., t])
+            h = pyro.sample(f"h{t}", dist.Categorical((STAY[h] if t else torch.ones(2) / 2).to(x.dtype)))
+            pyro.sample(f"x{t}", dist.Normal(MEANS.to(x.dtype)[h] + b, 0.7), obs=x[..., t])
 
 
 def forward_algorithm(x, b):
     """log p(x | b), [row]."""
-    emitted = dist.Normal(MEANS + b.unsqueeze(-1).unsqueeze(-1), 0.7).log_prob(x.unsqueeze(-1))
-    log = emitted[:, 0] - torch.tensor(2.0).log()
+    emitted = dist.Normal(MEANS.to(x.dtype) + b.unsqueeze(-1).unsqueeze(-1), 0.7).log_prob(x.unsqueeze(-1))
+    log = emitted[:, 0] - math.log(2.0)
     for t in range(1, x.shape[1]):
-        log = (log.unsqueeze(-1) + STAY.log()).logsumexp(-2) + emitted[:, t]
+        log = (log.unsqueeze(-1) + STAY.to(x.dtype).log()).logsumexp(-2) + emitted[:, t]
     return log.logsumexp(-1)
 
 
@@ -46,6 +48,32 @@ def test_a_chain_of_many_states_is_summed_out_in_the_model():
     b = guide(x=x)["b"]
     exact = forward_algorithm(x, b) + dist.Normal(0.0, 0.3).log_prob(b) - guide.log_prob({"b": b}, x=x)
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_long_chain_is_summed_out_as_by_the_forward_algorithm():
+    x = 2 * torch.randn(5, 200, dtype=torch.float64)
+    guide = MeanField(hidden_markov, x, hidden=(4,)).double()
+    torch.manual_seed(0)
+    found = ppl_vae.log_weights(hidden_markov, guide, x, particles=1).log_weight[0]
+    torch.manual_seed(0)
+    b = guide(x=x)["b"]
+    exact = forward_algorithm(x, b) + dist.Normal(0.0, 0.3).log_prob(b) - guide.log_prob({"b": b}, x=x)
+    torch.testing.assert_close(found, exact, rtol=0.0, atol=1e-6)
+
+
+def test_a_long_loop_that_does_not_say_that_it_is_a_chain_is_refused():
+    def model(x):
+        h = 0
+        with pyro.plate("data", len(x)):
+            pyro.sample("b", dist.Normal(0.0, 1.0))
+            for t in range(x.shape[-1]):
+                h = pyro.sample(f"h{t}", dist.Categorical((STAY[h] if t else torch.ones(2) / 2).to(x.dtype)))
+                pyro.sample(f"x{t}", dist.Normal(MEANS.to(x.dtype)[h], 0.7), obs=x[..., t])
+
+    x = torch.randn(3, 70)
+    with pytest.raises(UserError, match=r"70 latents are summed out.*pyro\.markov"):
+        ppl_vae.log_weights(model, MeanField(model, x, hidden=(4,)), x)
 
 
 def test_collapse_takes_names_and_patterns_and_refuses_others():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import numbers
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -20,19 +20,23 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.autoguide.chains import CHAIN, contracted
 from ppl_vae.autoguide.drawing import Run, draw
 from ppl_vae.autoguide.families import LARGE, START, Family, family_of, low_rank, made_at
 from ppl_vae.autoguide.inversion import Block, faithful_blocks
 from ppl_vae.autoguide.reading import Reading, check_order, read_model
 from ppl_vae.autoguide.shared import SharedPosterior
 from ppl_vae.autoguide.sites import Site
+from ppl_vae.autoguide.stepping import chain_block, draw_steps, placed, steps_density, without_states
 from ppl_vae.autoguide.summing import is_guessed, refuse_large_sums, too_many
-from ppl_vae.data import Schema, Split, as_one_unit, as_split
+from ppl_vae.data import Field, Schema, Split, as_one_unit, as_split
 from ppl_vae.data.example import example, spread_rows
 from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.nn.encoders import FieldEncoder, adapted
+from ppl_vae.nn.following import Following
 from ppl_vae.nn.heads import DiagonalNormal
 from ppl_vae.nn.networks import concatenate, hidden_layer, widths
+from ppl_vae.nn.recurrent import RecurrentEncoder
 from ppl_vae.programs.local_module import LocalModule
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.randomness import preserved_randomness
@@ -143,7 +147,6 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             self.setup(known)
 
     program: Program
-    known: Schema
     sites: dict[str, Site]
     families: dict[str, Any]
     shared_family: Family | None
@@ -151,6 +154,11 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
     @abstractmethod
     def family(self, features: int, size: int) -> nn.Module:
         """A module from features [..., F] to a distribution with event shape [size], batch shape [...]."""
+
+    def following(self, features: int, lags: int, size: int) -> nn.Module:
+        """A module for all steps of a chain: from their features to the distribution of each, given those before it."""
+        hidden = self.hidden[-1] if self.hidden else None
+        return Following(self.family, features, lags * size, size, hidden, self.activation)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -167,7 +175,6 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
     def setup(self, data: Any) -> None:
         """Read the model on a few rows and create the networks, standardised by the training rows."""
         schema, split, batch, model = self._read(data)
-        object.__setattr__(self, "known", schema)
         for name in self.families:
             if name not in model.local and name not in model.shared:
                 options = [*inspect.signature(type(self)).parameters, *model.local, *model.shared]
@@ -182,9 +189,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         if hasattr(self, "encoder"):
             self.encoder = adapted(self.encoder, {f.name: batch[f.name] for f in fields})
         elif any(block.row for block in self.drawn):
-            self.encoder = FieldEncoder(
-                fields, split, self.hidden, self.activation, repeated=model.repeated, noise=self.noise
-            )
+            self.encoder = self._encoder(fields, split, model)
         self.mixers = nn.ModuleList([self._mixer(block) for block in self.drawn])
         self.heads = nn.ModuleList([self._head(block) for block in self.drawn])
         self._share(model, batch)
@@ -217,15 +222,23 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
                         return split.schema, split, batch, model
             raise
 
+    def _encoder(self, fields: Sequence[Field], split: Split | None, model: Reading) -> FieldEncoder:
+        options: dict[str, Any] = {"hidden": self.hidden, "activation": self.activation, "noise": self.noise}
+        if model.timing is None:
+            return FieldEncoder(fields, split, repeated=model.repeated, **options)
+        of_rows = any(block.row and not block.steps for block in self.drawn)
+        return RecurrentEncoder(fields, split, model.timing, of_rows=of_rows, **options)
+
     def normal_head(self, name: str) -> nn.Module | None:
         """The module from encoder features [..., F] to a site's normal over R^d, if that is what it is; else None."""
         for block, head in zip(self.drawn, self.heads, strict=True):
-            if block.sites == (name,) and not block.given and isinstance(head, DiagonalNormal):
+            if block.sites == (name,) and not block.steps and not block.given and isinstance(head, DiagonalNormal):
                 return head if self.sites[name].is_real and not self.sites[name].plates else None
         return None
 
     def _leaving_out(self, model: Reading) -> tuple[tuple[Block, ...], Reading]:
         """The blocks of the rows, and the model without the latents that it has to sum out alone."""
+        model = without_states(model, model.local if hasattr(self, "encoder") else self.families)
         while too_large := too_many(blocks := self._blocks(model), model.local):
             model = replace(
                 model,
@@ -234,25 +247,31 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             )
         if not is_guessed(model.parents):
             refuse_large_sums(model.summed, model.parents)
-        check_order([*(b.sites for b in self._shared_blocks(model)), *(b.sites for b in blocks)], model)
+        groups = [step for b in blocks for step in b.steps or (b.sites,)]
+        check_order([*(b.sites for b in self._shared_blocks(model)), *groups], model)
         return blocks, model
 
     def _blocks(self, model: Reading) -> tuple[Block, ...]:
-        labels = [n for n, s in model.local.items() if s.classified]
+        chain, few = model.chain, sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
+        known = [n for n in model.shared if few]
+        inside = () if chain is None else frozenset(chain.sites)
+        latents = {n: s for n, s in model.local.items() if n not in inside}
+        labels = [n for n, s in latents.items() if s.classified]
         late = [n for n in labels if model.local[n].plates]
-        few = sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
         blocks = faithful_blocks(
-            [n for n in model.local if n not in labels],
+            [n for n in latents if n not in labels],
             [n for n in labels if n not in late],
             late,
-            model.parents,
+            model.parents if chain is None else contracted(model.parents, chain.steps),
             joint=lambda name: self.joint and name not in self.families,
-            known=[n for n in model.shared if few],
-            summed=model.summed,
+            known=known,
+            summed=model.summed if chain is None else {*model.summed, CHAIN},
             order=[n for n in model.order if n not in model.summed],
             touching=model.touching,
         )
-        return blocks if self.conditioning == "structured" else tuple(Block(b.sites) for b in blocks)
+        structured = self.conditioning == "structured"
+        blocks = blocks if structured else tuple(Block(b.sites) for b in blocks)
+        return blocks if chain is None else (*blocks, chain_block(chain, {*known, *latents}, structured))
 
     # -- latents shared by all rows ---------------------------------------------------------------------------
 
@@ -289,7 +308,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             return make(0, size)
 
     def _width(self, block: Block) -> int:
-        row = int(self.encoder.size) if block.row else 0  # type: ignore[arg-type]
+        row = int(self.encoder.step_size if block.steps else self.encoder.size) if block.row else 0  # type: ignore[arg-type]
         return row + sum(self.given_sites[n].width for n in block.given)
 
     def _mixes(self, block: Block) -> bool:
@@ -303,6 +322,8 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
 
     def _head(self, block: Block) -> nn.Module:
         features = self._width(block) if not self._mixes(block) else self.hidden[-1]
+        if block.steps:
+            return self.following(features, block.lags, sum(self.sites[n].width for n in block.steps[0]))
         size = sum(self.sites[n].width for n in block.sites)
         if block.sites[0] in self.families:
             return self.families[block.sites[0]].make(features, size)
@@ -316,9 +337,12 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         self.shared(run)
         if self.drawn:
             run.entered |= {name: self._plate(name, run.fields) for name in self.plates}
-            row = self._encoded(run.fields, run.entered[self.plates[0]].indices if self.subsample_size else None)
-            for block, mixer, head in zip(self.drawn, self.mixers, self.heads, strict=True):
-                self._draw(block, head(mixer(self._features(row, block, run))), run)
+            rows = run.entered[self.plates[0]].indices if self.subsample_size else None
+            for block, head, features in self._each(run, rows):
+                if block.steps:
+                    draw_steps(block, head, features, run)
+                else:
+                    draw(block.name, block.sites, head(features), run)
         return run.values
 
     def log_prob(self, values: Mapping[str, Tensor], **fields: Tensor) -> Tensor:
@@ -333,10 +357,12 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         """
         run = self._run(self._fields((), fields))
         run.values.update(values)
-        row = self._encoded(run.fields)
         total = self.shared.centre.new_zeros(())
-        for block, mixer, head in zip(self.drawn, self.mixers, self.heads, strict=True):
-            total = total + self._log_density(block, head(mixer(self._features(row, block, run))), run)
+        for block, head, features in self._each(run):
+            if block.steps:
+                total = total + steps_density(block, head, features, run)
+            else:
+                total = total + self._density(block, head(features), run)
         return total
 
     def _run(self, fields: Mapping[str, Tensor]) -> Run:
@@ -352,22 +378,37 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             raise UserError(f"{name} has not seen data yet: give it some, {name}(model, data)")
         return dict(zip(self.program.arguments, args, strict=False)) | fields
 
-    def _encoded(self, fields: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor | None:
-        """Features with the rows at the data plate's dim, [B, 1 ..., F]; of some `rows`, if the model draws them."""
+    def _each(self, run: Run, rows: Tensor | None = None) -> Iterator[tuple[Block, nn.Module, Tensor]]:
+        """The blocks with their heads and features, each once the latents before it have been drawn."""
+        row, steps = self._encoded(run.fields, rows)
+        for block, mixer, head in zip(self.drawn, self.mixers, self.heads, strict=True):
+            if steps is not None and block.steps:
+                features = placed(steps, self.dim, [run.features(name) for name in block.given])
+            else:
+                features = self._features(row, block, run)
+            yield block, head, mixer(features)
+
+    def _encoded(self, fields: Mapping[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+        """Features with the rows at the data plate's dim, [B, 1 ..., F], and those of the steps of a chain [T, B, G].
+
+        They are of some `rows`, if the model draws them.
+        """
         if not any(block.row for block in self.drawn):
-            return None
-        features = self.encoder(fields)
-        features = features if rows is None else features[rows]
-        return features.reshape(features.shape[:1] + (1,) * (-1 - self.dim) + features.shape[1:])
+            return None, None
+        steps = None
+        if any(block.steps for block in self.drawn):
+            features, steps = self.encoder.of_steps(fields)  # type: ignore[operator]
+        else:
+            features = self.encoder(fields)
+        if rows is not None:
+            features, steps = features[rows], None if steps is None else steps[:, rows]
+        return features.reshape(features.shape[:1] + (1,) * (-1 - self.dim) + features.shape[1:]), steps
 
     def _features(self, row: Tensor | None, block: Block, run: Run) -> Tensor:
         given = [run.features(name) for name in block.given]
         return concatenate([row, *given] if row is not None and block.row else given)
 
-    def _draw(self, block: Block, head: Any, run: Run) -> None:
-        draw(block.name, block.sites, head, run)
-
-    def _log_density(self, block: Block, head: Any, run: Run) -> Tensor:
+    def _density(self, block: Block, head: Any, run: Run) -> Tensor:
         sites = [run.site(n) for n in block.sites]
         if sites[0].classified:
             log_q = sites[0].classifier(head).log_prob(run.values[sites[0].name])

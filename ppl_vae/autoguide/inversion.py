@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ppl_vae.programs.dependencies import Parents
 
-__all__ = ["Block", "ancestors", "faithful_blocks"]
+__all__ = ["Block", "ancestors", "faithful_blocks", "moral_graph"]
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,15 @@ class Block:
     """Sites that are drawn together, and the earlier sites that their parameters depend on.
 
     They depend on the row too (`row`), unless earlier sites say all that it could tell. What is `summed` out in the
-    model is not drawn at all.
+    model is not drawn at all. The sites of a chain are drawn in `steps`, each given the `lags` steps before it.
     """
 
     sites: tuple[str, ...]
     given: tuple[str, ...] = ()
     row: bool = True
     summed: bool = False
+    steps: tuple[tuple[str, ...], ...] = ()
+    lags: int = 0
 
     @property
     def name(self) -> str:
@@ -59,7 +61,7 @@ def faithful_blocks(
     placed: list[str] = [*known]
     blocks: list[Block] = []
     latents = {*continuous, *discrete, *late}
-    tied = _moral(parents, latents | {*placed} | {*summed})
+    tied = moral_graph(parents, latents | {*placed} | {*summed})
     waiting = {"label": list(discrete), "free": list(continuous), "late": list(late)}
     asked = list(order)
     while any(waiting.values()):
@@ -108,7 +110,7 @@ def ancestors(name: str, parents: Parents) -> set[str]:
     return found
 
 
-def _moral(parents: Parents, latents: set[str]) -> dict[str, set[str]]:
+def moral_graph(parents: Parents, latents: set[str]) -> dict[str, set[str]]:
     """Which latents are tied once everything observed is seen: parents and children, and the parents of one child."""
     tied: dict[str, set[str]] = {}
     for child, above in parents.items():

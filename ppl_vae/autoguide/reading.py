@@ -11,17 +11,20 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ppl_vae.autoguide.chains import Chain, find_chain
 from ppl_vae.autoguide.inversion import ancestors
 from ppl_vae.autoguide.probing import check_sizes, moving_sites, run_model, scattered
 from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.autoguide.starting import starts
 from ppl_vae.autoguide.summing import asked_to_be_summed
+from ppl_vae.autoguide.timing import read_timing
 from ppl_vae.checks.contract import informative, row_plates
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError, UserError, unknown_name
+from ppl_vae.nn.recurrent import Timing
 from ppl_vae.programs.dependencies import Parents, dependencies
-from ppl_vae.programs.execution import traced
-from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.execution import masks_as_they_were, traced
+from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import TraceSites, frames, sample_sites, shapes_only
@@ -41,6 +44,7 @@ class Reading:
     data: what is observed depends on them directly, or they on it. In `order` the model wants its latents drawn, if it
     wants one: only then are these read. `start` is where the posterior of a shared latent starts, by site;
     `subsample_size` the rows of a model that draws them itself. A model `has_rows` if it observes something in a plate.
+    `chain` are the latents of a program that goes through time, step by step, `timing` the fields that belong to them.
     """
 
     plates: tuple[str, ...]
@@ -56,6 +60,8 @@ class Reading:
     start: dict[str, Tensor] = field(default_factory=dict)
     subsample_size: int | None = None
     has_rows: bool = True
+    chain: Chain | None = None
+    timing: Timing | None = None
 
 
 def read_model(
@@ -77,8 +83,8 @@ def read_model(
     """
     with preserved_randomness(), torch.no_grad(), shapes_only():
         torch.manual_seed(0)
-        holes = Holes(None, batch=batch)
-        trace = run_model(program, batch, holes)
+        holes, watch = Holes(None, batch=batch), Watch()
+        trace = run_model(program, batch, lambda p: masks_as_they_were()(holes(watch(p))))
         sites = sample_sites(trace)
         plates = _row_plates(program, batch, sites)
         dim, rows = int(plates[0].dim or -1) if plates else -1, [f.name for f in plates]
@@ -100,6 +106,8 @@ def read_model(
         observed = _encoded(program, batch) or observed
         repeated = frozenset() if any(s.plates for s in local.values()) else _repeated(program, batch, trace, dim)
         order = _order(program, [*local])
+        chain = None if order else find_chain({n: s for n, s in read.items() if s.rows is not None}, parents, [*shared])
+        timing = None if chain is None else read_timing(chain, parents, watch.seen, sites, batch, observed, dim)
         return Reading(
             plates=tuple(rows),
             dim=dim,
@@ -112,6 +120,8 @@ def read_model(
             order=order,
             summed={n: site for n, site in read.items() if n in summed},
             start=starts(program, batch, shared, sites, parents),
+            chain=chain if timing else None,
+            timing=timing,
             has_rows=any(frames(s) for s in informative(sites).values()),
             subsample_size=next((f.size for f in plates if f.full_size not in (None, f.size)), None),
         )

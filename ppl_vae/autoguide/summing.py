@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from ppl_vae.autoguide.inversion import Block
@@ -91,22 +92,32 @@ def refuse_large_sums(summed: Mapping[str, Site], parents: Parents) -> None:
     Raises:
         ProgramError: naming the latents of the largest table.
     """
-    cliques = [frozenset({n, *above} & summed.keys()) for n, above in parents.items()]
-    cliques = [c for c in cliques if c]
-    left = set(summed)
-    while left:
-        joined = {n: frozenset().union(*(c for c in cliques if n in c), {n}) for n in left}
-        sizes = {n: math.prod(summed[m].values for m in joined[n]) for n in left}
-        name = min(left, key=lambda n: (sizes[n], n))
-        if sizes[name] > SUM_LIMIT:
-            together = ", ".join(sorted(joined[name]))
+    joined: dict[str, set[str]] = {n: set() for n in summed}
+    for name, above in parents.items():
+        together = {name, *above} & summed.keys()
+        for member in together:
+            joined[member] |= together - {member}
+
+    def size(name: str) -> int:
+        return math.prod(summed[m].values for m in (name, *joined[name]))
+
+    waiting = [(size(name), name) for name in summed]
+    heapify(waiting)
+    while waiting:
+        values, name = heappop(waiting)
+        if name not in joined or values != size(name):
+            continue  # put there before others of its tables were summed out
+        if values > SUM_LIMIT:
             raise ProgramError(
                 name,
-                f"the finite latents {together} depend on one another, and have {sizes[name]} joint values to sum over",
+                f"the finite latents {', '.join(sorted({name, *joined[name]}))} depend on one another, and have "
+                f"{values} joint values to sum over",
                 "let each depend on few others, as along a chain (pyro.markov), or write this guide by hand",
             )
-        cliques = [c for c in cliques if name not in c] + [joined[name] - {name}]
-        left.remove(name)
+        left = joined.pop(name)
+        for other in left:
+            joined[other] = (joined[other] | left) - {name, other}
+            heappush(waiting, (size(other), other))
 
 
 def is_guessed(parents: Parents) -> bool:

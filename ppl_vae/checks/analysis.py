@@ -43,6 +43,10 @@ ENUMERATION_LIMIT = 1024
 """Finite supports with more values than this are sampled, with a score-function gradient, not summed out."""
 
 
+DIMS = 20
+"""So many sums over values, each on a dim of its own, come near to the most dims that a tensor may have."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """One run of each program: their sample sites, the guide's latents, and what was done about holes.
@@ -262,11 +266,20 @@ def _one_particle(pair: Programs, batch: Batch, structure: Structure) -> PairTra
     except Exception as error:
         if not structure.enumerates:
             raise
-        summed = ", ".join(sorted(structure.summed_guide | structure.summed_model))
+        summed = sorted(structure.summed_guide | structure.summed_model)
         reason = reason_of(error.__cause__ or error if isinstance(error, UserError) else error)
+        if len(summed) > DIMS:
+            raise ProgramError(
+                last.name,
+                f"the values of {len(summed)} latents are summed out, and the programs fail after site {last.name!r}, "
+                f"where each of them has a dim of its own ({reason})",
+                "write the loop as `for t in pyro.markov(range(T))`, which says that a step looks at the one before it "
+                "alone: two dims are then enough for any T",
+            ) from error
         raise ProgramError(
             last.name,
-            f"the programs fail after site {last.name!r} when the values of {summed} are summed out ({reason})",
+            f"the programs fail after site {last.name!r} when the values of {', '.join(summed)} are summed out "
+            f"({reason})",
             "let dims be added on the left: index with ..., broadcast before torch.cat and torch.stack, never "
             "assume the number of dims",
         ) from error

@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import UserError, absent_field
+from ppl_vae.errors import UserError
 from ppl_vae.nn.networks import MLP, concatenate, hidden_layers, widths
 
 if TYPE_CHECKING:
     from ppl_vae.data import Field, Split
 
-__all__ = ["ConvolutionalInput", "FieldEncoder", "OneHotInput", "SetInput", "StandardisedInput", "adapted"]
+__all__ = [
+    "ConvolutionalInput",
+    "FieldEncoder",
+    "OneHotInput",
+    "SetInput",
+    "StandardisedInput",
+    "adapted",
+    "input_layer",
+]
 
 CONVOLUTIONS_FROM = 16
 """Images with at least this many pixels on both sides are read by convolutions."""
@@ -203,7 +211,7 @@ class FieldEncoder(nn.Module):
         repeated = frozenset(repeated)
         self.names = tuple(f.name for f in fields)
         # a list: torch forbids dots and the names of its own attributes in a ModuleDict, and a column may have either
-        self.inputs = nn.ModuleList([_input(f, f.name in repeated, convolutions, noise)(f, train) for f in fields])
+        self.inputs = nn.ModuleList([input_layer(f, f.name in repeated, convolutions, noise)(f, train) for f in fields])
         width = sum(int(layer.size) for layer in self.inputs)  # type: ignore[arg-type, misc]
         hidden = widths(hidden)
         self.size = hidden[-1] if hidden else width
@@ -226,8 +234,6 @@ class FieldEncoder(nn.Module):
         if name not in batch and isinstance(layer, OneHotInput):  # rows without labels may come without the field
             rows = next(iter(batch.values()))
             return layer(rows.new_full(rows.shape[:1], -1, dtype=torch.long))
-        if name not in batch:
-            raise absent_field(name, batch)
         return layer(batch[name])
 
 
@@ -284,9 +290,10 @@ def adapted(encoder: nn.Module, batch: Mapping[str, Tensor]) -> nn.Module:
     )
 
 
-def _input(
-    field: Field, repeated: bool, convolutions: bool, noise: float
+def input_layer(
+    field: Field, repeated: bool = False, convolutions: bool = True, noise: float = 0.0
 ) -> Callable[[Field, Split | None], nn.Module]:
+    """From a field and the training rows to the layer that reads a field such as this."""
     if field.kind == "categorical" and field.shape == ():
         return OneHotInput
     if repeated and field.kind != "categorical":

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pyro.infer.inspect import get_dependencies
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.inspect import TrackProvenance, is_sample_site
+from pyro.ops.provenance import get_provenance
 
 __all__ = ["Parents", "dependencies"]
 
@@ -19,7 +23,21 @@ def dependencies(program: Callable[..., Any], batch: Mapping[str, Any], sites: S
     which conditions on more than needed but never on less.
     """
     try:
-        found: Any = get_dependencies(program, (), dict(batch))["prior_dependencies"]
-        return {name: frozenset(found[name]) - {name} for name in sites}
+        return _followed(program, batch, sites)
     except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError, IndexError, KeyError):
         return {name: frozenset(sites[:i]) for i, name in enumerate(sites)}
+
+
+def _followed(program: Callable[..., Any], batch: Mapping[str, Any], sites: Sequence[str]) -> Parents:
+    """As Pyro's `get_dependencies`, in time linear in the number of sites: of a long series that would take minutes."""
+    with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
+        with TrackProvenance():
+            trace = poutine.trace(program).get_trace(**batch)
+        latent: set[str] = set()
+        found = {}
+        for name, site in trace.nodes.items():
+            if is_sample_site(site):
+                log_p = site["fn"].log_prob(site["value"]) if latent else None
+                found[name] = frozenset(get_provenance(log_p) & latent)
+                latent |= {name} if not site["is_observed"] and site["value"].numel() else set()
+        return {name: found[name] for name in sites}

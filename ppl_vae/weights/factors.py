@@ -45,6 +45,7 @@ class Factors:
         self.run, self.structure, self.particles = run, run.structure, run.particles
         self.guide_sites = sample_sites(run.guide)
         self.model_sites = sample_sites(run.model)
+        self.counting = counting(self.model_sites, self.structure.masked)
         self.scaled = scaled  # by the programs' own poutine.scale: what is maximised may be, what is reported is not
         skip = self.structure.summed_guide | self.structure.scored
         scores = {} if run.scores is None else sample_sites(run.scores)
@@ -126,7 +127,7 @@ class Factors:
         if name not in self.structure.masked:
             return self._as_observed(site)
         log = without_mask(site["fn"]).log_prob(site["value"])
-        return scale_and_mask(log, self.scale(site), counting(name, self.model_sites, self.structure.masked))
+        return scale_and_mask(log, self.scale(site), self.counting[name])
 
     def scale(self, site: dict[str, Any]) -> Any:
         """The scale that the program itself puts on a site, without N/B of the rows' plate, which a bound puts on.

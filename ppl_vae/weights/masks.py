@@ -39,19 +39,25 @@ def batch_mask(site: Mapping[str, Any]) -> Tensor | None:
     return None if not masks else masks[0] if len(masks) == 1 else masks[0] & masks[1]
 
 
-def counting(name: str, model: TraceSites, dependants: Dependants) -> Tensor | None:
-    """The entries of a latent that count in the weight, broadcastable to its batch shape; None if all do."""
-    if name not in dependants:
-        return batch_mask(model[name])
-    below = dependants[name]
-    mask = None if below is None else batch_mask(model[name])
-    dims = {frame.dim for frame in frames(model[name])}
-    for other in below or ():
-        if mask is None or other not in model:
-            break
-        theirs = counting(other, model, dependants)
-        mask = None if theirs is None else mask | _over(theirs, dims)
-    return mask
+def counting(model: TraceSites, dependants: Dependants) -> dict[str, Tensor | None]:
+    """Of each masked latent the entries that count in the weight, broadcastable to its batch shape; None if all do.
+
+    What depends on a latent comes after it in the program, so the sites are gone through from the last one on: each
+    once, however long the chain is that they make.
+    """
+    found: dict[str, Tensor | None] = {}
+    for name in reversed([*model]):
+        if name in dependants:
+            below = dependants[name]
+            mask = None if below is None else batch_mask(model[name])
+            dims = {frame.dim for frame in frames(model[name])}
+            for other in below or ():
+                if mask is None or other not in model:
+                    break
+                theirs = found[other] if other in dependants else batch_mask(model[other])
+                mask = None if theirs is None else mask | _over(theirs, dims)
+            found[name] = mask
+    return found
 
 
 def _over(mask: Tensor, dims: set[int | None]) -> Tensor:

@@ -40,6 +40,9 @@ class ValueSums:
         self.run.guide.symbolize_dims()
         self.run.model.symbolize_dims(self.run.guide.plate_to_symbol)
         self.dim_of = {**self.run.guide.symbol_to_dim, **self.run.model.symbol_to_dim}
+        names = self.structure.summed_guide | self.structure.summed_model
+        there = sorted(names & (factors.guide_sites.keys() | factors.model_sites.keys()))
+        self._around = {self._symbol(self.summed_site(n)): (n, frames(self.summed_site(n))) for n in there}
         for factor in factors.all:
             self._refuse_outside(factor.name, self.pack(factor), self._plates(factor.site))
 
@@ -125,11 +128,10 @@ class ValueSums:
 
         Summed values are on one dim for all elements of a plate: it would see the same value in each.
         """
-        names = self.structure.summed_guide | self.structure.summed_model
-        for name in names & (self.of.guide_sites.keys() | self.of.model_sites.keys()):
-            site = self.summed_site(name)
-            outside = [f.name for f in frames(site) if self.run.model.plate_to_symbol[f.name] not in around]
-            if outside and self._symbol(site) in log._pyro_dims:  # type: ignore[attr-defined]
+        for symbol in self._around.keys() & {*log._pyro_dims}:  # type: ignore[attr-defined]
+            name, own = self._around[symbol]
+            outside = [f.name for f in own if self.run.model.plate_to_symbol[f.name] not in around]
+            if outside:
                 plates = ", ".join(map(repr, outside))
                 raise ProgramError(
                     what,
