@@ -14,6 +14,7 @@ from torch.distributions.transforms import AffineTransform, ComposeTransform
 
 __all__ = [
     "Image",
+    "elementwise",
     "expected_value",
     "is_discrete",
     "is_masked",
@@ -87,6 +88,20 @@ def log_density(fn: Any, truth: Tensor) -> Tensor:
     log_p = base.log_prob(torch.where(gone, inside.to(truth.dtype), truth)).masked_fill(gone, 0.0)
     dims = tuple(range(1, log_p.dim()))
     return torch.where(gone.flatten(1).all(1) if dims else gone, torch.nan, log_p.sum(dims) if dims else log_p)
+
+
+def elementwise(fn: Any, value: Tensor) -> Tensor | None:
+    """log p of every entry of a value, where the entries are independent and none is masked; else None.
+
+    Example:
+        >>> elementwise(dist.Bernoulli(torch.full((3,), 0.5)).to_event(1), torch.ones(3)).shape
+        torch.Size([3])
+    """
+    base = unwrapped(fn)
+    if is_masked(fn) or base.event_dim:
+        return None
+    found: Tensor = base.log_prob(value)
+    return found.expand(torch.broadcast_shapes(found.shape, value.shape))
 
 
 def expected_value(fn: Any) -> Tensor:

@@ -16,6 +16,7 @@ __all__ = [
     "ProgramError",
     "UnsavedWarning",
     "UserError",
+    "absent_field",
     "check_choice",
     "check_number",
     "check_whole",
@@ -52,6 +53,19 @@ def unknown_name(kind: str, name: object, known: Iterable[str], synonyms: Mappin
         near = [synonyms[name]]
     hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ":"
     return UserError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+
+
+def absent_field(name: str, there: Iterable[str]) -> UserError:
+    """The error for a field that rows do not have and cannot do without.
+
+    Example:
+        >>> str(absent_field("b", ["a", "y"])).partition(" (")[0]
+        "expected field 'b', got only a, y: pass it"
+    """
+    return UserError(
+        f"expected field {name!r}, got only {', '.join(there) or 'none'}: pass it (a field may be left out, missing in "
+        "every row, only if some training rows missed it: load(..., missing='allow'))"
+    )
 
 
 def check_whole(name: str, value: object, least: int = 1, *, otherwise: str = "") -> int:

@@ -137,6 +137,30 @@ def test_many_rows_give_the_information_of_the_population():
     assert found.names == ("z[0]", "z[1]", "z[2]")
 
 
+@pytest.mark.parametrize("count", [50, 400])
+def test_information_lies_between_its_two_estimates_however_few_the_rows_are(count):
+    """x ~ N(0, I), q(z | x) = N(x, s^2 I): I = 10 log(1 + 1 / s^2) / 2 = 10 nats, far above log N."""
+    deviation = math.expm1(2.0) ** -0.5
+
+    def ten(x=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(10, dtype=F64), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+    def linear(x=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, deviation).to_event(1))
+
+    found = collapse(ten, linear, torch.randn(count, 10, generator=torch.manual_seed(0), dtype=F64), draws=4)
+    assert found.mutual_information.value <= math.log(count)
+    assert found.mutual_information_most.value + 4 * found.mutual_information_most.se > 10.0
+    marginal = 5 * (1 + deviation**2 - 1 - math.log1p(deviation**2))  # q(z) = N(0, (1 + s^2) I)
+    assert found.marginal_kl_least.value - 4 * found.marginal_kl_least.se < marginal < found.marginal_kl.value
+    assert found.information[1] == pytest.approx(found.rate) or found.information[1] < found.rate
+    assert f"say between {found.information[0]:.1f} and {found.information[1]:.1f} nats" in found.verdict
+    assert "KL(q(z) || p(z))" in found.verdict
+
+
 def test_information_is_at_most_log_n_and_then_the_verdict_says_so():
     def sharp(x=None):
         with pyro.plate("data", len(x)):
@@ -182,7 +206,7 @@ def test_the_density_of_the_aggregate_is_the_mean_over_rows_one_by_one(name, pro
     with passes(pair, ppl_vae.data.as_split(fields), 2) as plan:
         batches = [{n: v[:4] for n, v in fields.items()}, {n: v[4:] for n, v in fields.items()}]
         drawn, log_q, _ = surgery._one_draw(pair, plan.structure, batches)
-        found = aggregate.aggregate_log_density(pair, plan.structure, batches, drawn)
+        found = aggregate.aggregate_log_density(pair, plan.structure, batches, drawn).inside
         names = [n for n in plan.structure.latents if n not in plan.structure.auxiliary]
         for batch, sites, part, start in zip(batches, drawn, found.split([4, 2]), (0, 4), strict=True):
             values = {n: sites[n]["value"] for n in names}

@@ -122,14 +122,23 @@ def test_parquet_and_arrays(here, capsys):
     assert np.isfinite(arrays["x"]).all()
 
 
+def test_a_column_that_the_table_does_not_have_is_imputed(here, capsys):
+    table = pandas.read_csv(here / "t.csv")
+    table.drop(columns="kind").to_csv("less.csv", index=False)
+    assert main(["impute", str(here / "mixed"), "--data", "less.csv", "--particles", "20", "--out", "more.csv"]) == 0
+    found = pandas.read_csv("more.csv")
+    assert [*found.columns] == [*table.columns.drop("kind"), "kind"]
+    assert set(found["kind"]) <= set(table["kind"].dropna())
+
+
 def test_what_is_refused(here, capsys):
     run, good = here / "mixed", here / "t.csv"
-    pandas.read_csv(good).drop(columns="kind").to_csv("less.csv", index=False)
+    pandas.read_csv(good).rename(columns={"kind": "kinds"}).to_csv("less.csv", index=False)
     pandas.read_csv(good, dtype=str).assign(kind="huge").to_csv("other.csv", index=False)
     pandas.read_csv(good, dtype=str).assign(draw=1).to_csv("draw.csv", index=False)
     Path("there.csv").write_text("a\n1\n")
     for words, said_so in (
-        (["--data", "less.csv"], "unknown column of less.csv 'kind'"),
+        (["--data", "less.csv"], "expected field 'kind', got 'kinds'"),
         (["--data", "other.csv"], "huge"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["--data", good, "--out", "there.csv"], "there.csv exists already"),

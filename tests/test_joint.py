@@ -15,7 +15,7 @@ import ppl_vae
 from ppl_vae.data import as_split
 from ppl_vae.errors import NoDensity, UserError
 from ppl_vae.evaluation import evaluate_rows
-from ppl_vae.evaluation.joint import draw_shared, joint_passes, joint_weights
+from ppl_vae.evaluation.joint import draw_particles, joint_passes, joint_weights
 from ppl_vae.evaluation.jointly import evaluate_jointly
 from ppl_vae.programs.program import Pair
 
@@ -137,7 +137,7 @@ def test_more_draws_within_a_row_tell_the_same_with_less_error():
     for inner in (1, 32):
         pair, rows = Pair(hierarchy, hierarchy_guide), as_split({"x": XH})
         with joint_passes(pair, rows, 2000, inner) as (plan, inner):
-            w = joint_weights(pair, plan, draw_shared(pair, plan), inner)
+            w = joint_weights(pair, plan, draw_particles(pair, plan), inner)
         errors.append(float(w.log_weight.std()))
     assert errors[1] < errors[0] / 3
 
@@ -184,6 +184,19 @@ def test_particles_that_cannot_run_together_run_one_by_one():
 
     found = ppl_vae.evaluate(one_by_one, wide, DATA, particles=200)
     assert abs(found.log_evidence - float(marginal())) < 4 * found.log_evidence_se < 0.3
+
+
+def test_a_program_that_cannot_be_mapped_either_is_run_for_each_particle():
+    def with_a_branch(a=None, y=None):
+        b = pyro.sample("b", dist.Normal(torch.zeros(2, dtype=F64), PRIOR).to_event(1))
+        if float(b[0]) > 1e6:  # reads a value
+            raise RuntimeError
+        with pyro.plate("data", len(a)):
+            pyro.sample("y", dist.Normal(a @ b, NOISE), obs=y)
+
+    plain = ppl_vae.evaluate(regression, wide, DATA, particles=200)
+    found = ppl_vae.evaluate(with_a_branch, wide, DATA, particles=200)
+    assert abs(found.log_evidence - plain.log_evidence) < 4 * found.log_evidence_se < 0.3
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

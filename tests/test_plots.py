@@ -36,9 +36,10 @@ FIGURES = {
         "rate, KL(q‖p)",
     ),
     "reconstructions": (
-        lambda: plots.reconstructions(rows(14, 3, 4), rows(14, 3, 4), labels=range(14)),
-        "model",
+        lambda: plots.reconstructions(rows(14, 3, 4), rows(14, 3, 4), draw=rows(14, 3, 4), labels=range(14)),
+        "draw",
     ),
+    "reconstructions without draws": (lambda: plots.reconstructions(rows(4, 3, 4), rows(4, 3, 4)), "mean"),
     "reconstructions colour": (lambda: plots.reconstructions(rows(2, 3, 4, 4), rows(2, 3, 4, 4)), "data"),
     "samples": (lambda: plots.samples(rows(10, 1, 4, 4), title="prior"), "prior"),
     "traversal": (

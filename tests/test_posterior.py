@@ -10,7 +10,22 @@ import pytest
 import torch
 from cases.gaussian import XH, hierarchy, hierarchy_guide
 from cases.problem import F64, t
-from test_joint import COVARIANCE, DATA, MEAN, PRIOR, ROWS, exact, mixture, mixture_guide, narrow, regression, wide
+from test_joint import (
+    COVARIANCE,
+    DATA,
+    MEAN,
+    NOISE,
+    PRIOR,
+    ROWS,
+    A,
+    Y,
+    exact,
+    mixture,
+    mixture_guide,
+    narrow,
+    regression,
+    wide,
+)
 
 import ppl_vae
 from ppl_vae.errors import NoDensity, UserError
@@ -58,6 +73,21 @@ def test_rows_are_drawn_given_what_they_share():
     # jointly: the regression of z on the mean has the slope that the model says
     both = torch.cov(torch.stack([found["mean"], found["z"].mean(1)]))
     assert abs(float(both[0, 1] / both[0, 0]) - shrink) < 0.06
+
+
+def test_rows_of_a_poor_guide_are_drawn_without_bias():
+    """Its candidates are few and far: fresh ones for every particle would be pulled towards it."""
+
+    def guide(x=None):
+        pyro.sample("mean", dist.Normal(t(1.0), 0.6))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.5))
+
+    found = ppl_vae.posterior(hierarchy, guide, {"x": XH[:2]}, draws=8000, particles=20_000)
+    variance = 1 / (1 / 4 + 2 / 1.25)
+    centre = variance * XH[:2].sum() / 1.25
+    torch.testing.assert_close(found["z"].mean(0), 0.2 * centre + 0.8 * XH[:2], rtol=0, atol=0.03)
+    torch.testing.assert_close(found["z"].var(0) / (0.2 + 0.04 * variance), torch.ones(2, dtype=F64), rtol=0, atol=0.1)
 
 
 def test_discrete_latents_are_drawn_given_the_others():
@@ -149,7 +179,7 @@ def test_arviz_reads_the_draws(arviz):
     assert dict(idata["posterior"]["mean"].sizes) == {"chain": 1, "draw": 500}
     assert dict(idata["posterior"]["z"].sizes) == {"chain": 1, "draw": 500, "row": len(XH)}
     assert "mean" in arviz.summary(idata, kind="stats").index
-    assert dict(idata["log_likelihood"]["log_likelihood"].sizes) == {"chain": 1, "draw": 500, "row": len(XH)}
+    assert dict(idata["log_likelihood"]["x"].sizes) == {"chain": 1, "draw": 500, "row": len(XH)}
 
 
 def test_the_whole_pair_goes_to_arviz(arviz):
@@ -158,6 +188,66 @@ def test_the_whole_pair_goes_to_arviz(arviz):
     assert len(arviz.summary(idata)) == 2
     with pytest.raises(UserError, match="cannot be cut into 3 chains"):
         ppl_vae.posterior(regression, wide, DATA, draws=10, particles=50).to_arviz(3)
+
+
+def test_data_are_drawn_by_the_posterior_predictive_and_by_the_prior(arviz):
+    found = ppl_vae.posterior(regression, wide, DATA, draws=4000, particles=20_000, predictive=True)
+    spread = ((A @ COVARIANCE * A).sum(-1) + NOISE**2).sqrt()
+    assert ((found.predictive["y"].mean(0) - A @ MEAN).abs() / spread).max() < 0.08
+    torch.testing.assert_close(found.predictive["y"].std(0) / spread, torch.ones(ROWS, dtype=F64), rtol=0, atol=0.06)
+    before = (PRIOR**2 * A.square().sum(-1) + NOISE**2).sqrt()
+    ratio = found.prior_predictive["y"].std(0) / before
+    torch.testing.assert_close(ratio, torch.ones(ROWS, dtype=F64), rtol=0, atol=0.12)  # of 1,000 draws
+    idata = found.to_arviz(4)
+    assert set(idata.children if hasattr(idata, "children") else idata.groups()) == {
+        "posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive", "observed_data",
+        "constant_data",
+    }  # fmt: skip
+    assert dict(idata["posterior_predictive"]["y"].sizes) == {"chain": 4, "draw": 1000, "row": ROWS}
+    assert abs(idata["observed_data"]["y"].values - Y.numpy()).max() == 0
+    assert dict(idata["constant_data"]["a"].sizes) == {"row": ROWS, "a_dim": 2}
+    if hasattr(arviz, "plot_ppc"):
+        arviz.plot_ppc(idata, num_pp_samples=5)
+    else:
+        arviz.plot_ppc_dist(idata)
+    arviz.plot_loo_pit(idata, **({"y": "y"} if hasattr(arviz, "plot_ppc") else {}))
+    arviz.plot_pair(idata, var_names=["b"])
+    arviz.plot_forest(idata)
+    arviz.compare({"one": idata, "other": idata})
+
+
+def test_a_unit_can_leave_out_what_it_observes_by_itself(arviz):
+    data = {"y": t([8.0, 3.0, -1.0]), "sigma": t([5.0, 4.0, 6.0])}
+    found = ppl_vae.posterior(eight, eight_guide, data, draws=1000, rows=None, predictive=True)
+    theta, sigma = found["theta"], data["sigma"]
+    torch.testing.assert_close(found.log_likelihood["y"], dist.Normal(theta, sigma).log_prob(data["y"]))
+    idata = found.to_arviz(2)
+    assert dict(idata["log_likelihood"]["y"].sizes) == {"chain": 2, "draw": 500, "y_dim": 3}
+    assert dict(idata["constant_data"]["sigma"].sizes) == {"sigma_dim": 3}
+    assert arviz.loo(idata).n_data_points == 3
+
+
+def test_groups_and_rows_have_the_names_of_the_table():
+    import pandas as pd
+
+    table = pd.DataFrame({"county": ["Aitkin", "Cass", "Aitkin"], "r": [1.0, 2.0, 0.5]}, index=["a", "b", "c"])
+    data = ppl_vae.load(table, validation=0, test=0)
+
+    def model(county, r=None):
+        with pyro.plate("county", 2):
+            level = pyro.sample("level", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(county)):
+            pyro.sample("r", dist.Normal(level[..., county], 1.0), obs=r)
+
+    def guide(county, r=None):
+        with pyro.plate("county", 2):
+            pyro.sample("level", dist.Normal(0.5, 1.0))
+
+    found = ppl_vae.posterior(model, guide, data, draws=10, particles=50)
+    assert list(found.coords["county"]) == ["Aitkin", "Cass"]
+    assert list(found.summary().index) == ["level[Aitkin]", "level[Cass]"]
+    assert list(found.frame()) == ["level[Aitkin]", "level[Cass]"]
+    assert list(found.to_arviz()["posterior"]["county"].values) == ["Aitkin", "Cass"]
 
 
 def test_arviz_leaves_rows_out_as_we_do(arviz):

@@ -35,7 +35,7 @@ SUMMARY = {
     "ess": 17.8,
 }
 HOSTILE = "<script>alert('x')</script> $_{"
-PICTURES = {"training", "reconstructions", "samples", "data", "traversal", "rate", "interpolation", "map"}
+PICTURES = {"training", "reconstructions", "samples", "data", "means", "traversal", "rate", "interpolation", "map"}
 
 
 def frame(rows=60):

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.arviz._layouts import Layout
+from ppl_vae.arviz._rows import Rows, cat, gathered, latents_of, picked_rows
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, refuse_blind
-from ppl_vae.programs.execution import for_particles, traced
-from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.structure import Structure, sample_sites
-from ppl_vae.weights.completion import Sites, completed, replayed
+from ppl_vae.programs.structure import Structure
+from ppl_vae.weights.completion import completed
 from ppl_vae.weights.psis import khat, smooth
 
 __all__ = ["Draws", "bootstrapped", "draw_all"]
@@ -101,15 +99,7 @@ class _Sampler:
 
     @property
     def latents(self) -> set[str]:
-        return {*self.structure.latents, *self.structure.summed_model} - self.structure.auxiliary
-
-    @property
-    def shown(self) -> list[str]:
-        """Sites of the model that are data, there or absent, and are to be drawn."""
-        if not self.predictive:
-            return []
-        names = {*self.structure.observed, *self.structure.absent, *self.structure.holes}
-        return [name for name in self.layouts if name in names]
+        return latents_of(self.structure)
 
     def some(self, batch: dict[str, Tensor], start: int) -> Draws:
         """The draws for some rows, the first of which has this number."""
@@ -120,15 +110,18 @@ class _Sampler:
             chosen = torch.multinomial(smooth(log_weights).softmax(0).T, self.draws, replacement=True).T
         else:
             chosen = torch.arange(self.draws).unsqueeze(1).expand(-1, log_weights.shape[1])
-        latents = {name: _picked(value, chosen, self._row(name)) for name, value in held.items()}
+        latents = {name: picked_rows(value, chosen, self._row(name)) for name, value in held.items()}
         weights = log_weights.softmax(0)
-        observed, constant = self._data(batch)
-        prior = _gathered(self._simulated(batch), self.layouts)
+        rows = Rows(self.pair, self.structure, self.layouts, self.plan.at_once)
+        shown = rows.shown if self.predictive else []
+        observed, constant = rows.data(batch)
+        predicted = rows.predicted(batch, latents, self.draws if self.predictive else 0)
+        prior = gathered(rows.simulated(batch, [*self.latents, *shown], self.draws), self.layouts)
         return Draws(
             posterior={name: self.layouts[name].arranged(value) for name, value in latents.items()},
-            posterior_predictive=_gathered(self._predicted(batch, latents), self.layouts),
+            posterior_predictive=gathered(predicted, self.layouts),
             prior={name: prior[name] for name in latents},
-            prior_predictive={name: prior[name] for name in self.shown},
+            prior_predictive={name: prior[name] for name in shown},
             observed=observed,
             constant=constant,
             log_weight=None if self.resample else log_weights[: self.draws],
@@ -159,59 +152,7 @@ class _Sampler:
                 if self.layouts[name].levels:
                     codes.setdefault(name, []).append(self.layouts[name].arranged(value).cpu())
             done += k
-        return torch.cat(log_weights), _cat(held), _cat(codes)
-
-    def _predicted(self, batch: Batch, latents: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-        """x ~ p(x | z) for the drawn latents, some draws at a time."""
-        for start in range(0, self.draws if self.shown else 0, self.plan.at_once):
-            k = min(self.plan.at_once, self.draws - start)
-            some = {name: value[start : start + k] for name, value in latents.items()}
-            for sites in replayed(self.pair, self.structure, batch, some, k):
-                yield {name: self._whole(sites[name]["fn"].sample(), name) for name in self.shown}
-
-    def _simulated(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
-        """z ~ p(z), x ~ p(x | z) as the model alone says, under the conditions of the rows, some draws at a time."""
-        program, names = poutine.uncondition(self.pair.model), [*self.latents, *self.shown]
-        size = self.plan.at_once if self.structure.broadcasts else 1
-        for start in range(0, self.draws, size):
-            k = min(size, self.draws - start)
-            sites: Sites = sample_sites(traced(for_particles(program, self.structure, k), batch))
-            yield {name: self._whole(sites[name]["value"], name) for name in names}
-
-    def _whole(self, value: Tensor, name: str) -> Tensor:
-        """A site's value with all of its dims, [draw, plates, *event]."""
-        dims = self.structure.nesting + 1 + len(self.layouts[name].event_shape)
-        return value.reshape((1,) * (dims - value.dim()) + tuple(value.shape))
-
-    def _data(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the model observes, by site, and the other fields: conditions, and labels that the pair does not use."""
-        watch, holes = Watch(), Holes(self.structure.holes, self.structure.latents, batch)
-        traced(holes(watch(self.pair.model)), batch)
-        seen = {name: watch.seen[name][1] for name in self.layouts if name in watch.seen}
-        used = {value.untyped_storage().data_ptr() for value in seen.values()}
-        fields = {layout.field.name for name, layout in self.layouts.items() if name in seen and layout.field}
-        others = {n: v for n, v in batch.items() if n not in fields and v.untyped_storage().data_ptr() not in used}
-        observed = {name: self.layouts[name].arranged(value.unsqueeze(0)).cpu() for name, value in seen.items()}
-        return observed, {name: value.unsqueeze(0).cpu() for name, value in others.items()}
-
-
-def _picked(value: Tensor, chosen: Tensor, row: int) -> Tensor:
-    """Of a latent [particle, plates, *event] the chosen particle of every row, [draw, plates, *event]."""
-    index = chosen.to(value.device)
-    each = value.movedim(row, 1)
-    rows = torch.arange(index.shape[1], device=value.device)
-    each = each.expand(-1, len(rows), *each.shape[2:])
-    return each[index, rows].movedim(1, row)
-
-
-def _gathered(parts: Iterator[dict[str, Tensor]], layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
-    """Variables [draw, row, other plates, *event] from parts with some draws each."""
-    found: dict[str, list[Tensor]] = {}
-    for part in parts:
-        for name, value in part.items():
-            value = value if value.is_floating_point() else value.to(torch.int32)  # half the memory
-            found.setdefault(name, []).append(layouts[name].arranged(value).cpu())
-    return _cat(found)
+        return torch.cat(log_weights), cat(held), cat(codes)
 
 
 def _probabilities(codes: Tensor, weights: Tensor, levels: int) -> Tensor:
@@ -220,16 +161,12 @@ def _probabilities(codes: Tensor, weights: Tensor, levels: int) -> Tensor:
     return torch.stack([(weights * (codes == level)).sum(0) for level in range(levels)], -1)
 
 
-def _cat(parts: Mapping[str, Sequence[Tensor]], dim: int = 0) -> dict[str, Tensor]:
-    return {name: torch.cat(list(values), dim) for name, values in parts.items()}
-
-
 def _joined(parts: Sequence[Draws]) -> Draws:
     """The draws of all rows."""
 
     def every(name: str, dim: int) -> dict[str, Tensor]:
         each = [getattr(part, name) for part in parts]
-        return _cat({key: [e[key] for e in each] for key in each[0]}, dim)
+        return cat({key: [e[key] for e in each] for key in each[0]}, dim)
 
     def one(name: str, dim: int) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts], dim)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
@@ -13,14 +12,14 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arviz._draws import Draws, draw_all
-from ppl_vae.arviz._layouts import Layout, event_names, read_layouts
+from ppl_vae.arviz._layouts import read_layouts
+from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_ids, tree
 from ppl_vae.arviz._posteriors import posterior
-from ppl_vae.data import Data, Split, as_split
-from ppl_vae.data.containers import is_table
-from ppl_vae.data.convert import missing_in
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.data import Data, Split
+from ppl_vae.errors import check_whole
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.passes import passes
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program
 
@@ -31,11 +30,6 @@ ROWS = 1000
 
 NUMBERS = 2**26
 """How many numbers a variable may hold where nobody says how many rows to take: 256 MB."""
-
-TAKEN = ("chain", "draw", "row")
-
-Variable = tuple[tuple[str, ...], np.ndarray, dict[str, Any]]
-"""Dims, values and attributes, as xarray takes them."""
 
 
 @exclusive
@@ -115,14 +109,24 @@ def to_arviz(
     rows = None if rows is None else check_whole("rows", rows)
     particles = check_whole("particles", particles)
     pair = Pair(model, guide)
-    some = data.train if isinstance(data, Data) else as_split(data, schema=getattr(model, "schema", None))
+    some = data.train if isinstance(data, Data) else rows_of(model, guide, data)
     if shares_latents(pair, some.to(pair.device)):
         how: Literal["psis"] | None = "psis" if resample else None
         most = max(particles, chains * draws)
-        found = posterior(model, guide, data, chains * draws, resample=how, particles=most, seed=seed)
+        found = posterior(
+            model,
+            guide,
+            data,
+            chains * draws,
+            resample=how,
+            particles=most,
+            predictive=predictive,
+            seed=seed,
+            floats_at_once=floats_at_once,
+        )
         return found.to_arviz(chains)
-    whole = as_split(data, "test", getattr(model, "schema", None))
-    ids = _row_ids(data, len(whole))
+    whole = rows_of(model, guide, data)
+    ids = row_ids(data, len(whole))
     split = whole.rows(slice(0, rows if rows is not None else _fitting(whole, chains * draws))).to(pair.device)
     count = max(particles, chains * draws)
     with passes(pair, split, count, seed=seed, floats_at_once=floats_at_once) as plan:
@@ -139,20 +143,12 @@ def to_arviz(
         "split": split.name,
         "rows_available": len(whole),
     }
-    return tree(_Groups(split, layouts, ids[: len(split)], chains).of(drawn), attributes)
+    return tree(_Groups(Names(split.schema, layouts, ids[: len(split)]), chains).of(drawn), attributes)
 
 
 def _fitting(split: Split, draws: int) -> int:
     largest = max(max(field.size for field in split.schema), 1)
     return max(1, min(ROWS, NUMBERS // (draws * largest)))
-
-
-def _row_ids(data: Any, count: int) -> np.ndarray:
-    """The index of a DataFrame, as far as it tells rows apart; else their numbers."""
-    index = data.index if is_table(data) else None
-    if index is None or not index.is_unique or index.nlevels > 1 or len(index) != count:
-        return np.arange(count)
-    return np.asarray(index if index.dtype.kind in "iu" else [str(label) for label in index])
 
 
 def _name(program: Any) -> str:
@@ -168,50 +164,30 @@ def _version() -> str:
 class _Groups:
     """Draws as xarray data sets."""
 
-    split: Split
-    layouts: Mapping[str, Layout]
-    ids: np.ndarray
+    names: Names
     chains: int
 
     def of(self, drawn: Draws) -> dict[str, Any]:
         """The groups that are not empty, in the order in which ArviZ shows them."""
-        observed = {n: self.variable(n, v, drawn=False) for n, v in drawn.observed.items()}
+        names, chains = self.names, self.chains
+        observed = {n: names.variable(n, v) for n, v in drawn.observed.items()}
         floats = {name for name, (_, array, _) in observed.items() if array.dtype.kind == "f"}
         groups = {
-            group: self.dataset(
+            group: names.dataset(
                 {
-                    name: self.variable(name, values, drawn=True, floats="predictive" in group and name in floats)
+                    name: names.variable(name, values, chains=chains, floats="predictive" in group and name in floats)
                     for name, values in getattr(drawn, group).items()
                 }
             )
             for group in ("posterior", "posterior_predictive", "prior", "prior_predictive")
         }
-        groups["sample_stats"] = self.dataset(self.statistics(drawn))
-        groups["log_likelihood"] = self.dataset(
+        groups["sample_stats"] = names.dataset(self.statistics(drawn))
+        groups["log_likelihood"] = names.dataset(
             {"log_evidence": (("chain", "draw", "row"), self.chained(drawn.log_evidence), {"units": "nats"})}
         )
-        groups["observed_data"] = self.dataset(observed)
-        groups["constant_data"] = self.dataset({n: self.constant(n, v) for n, v in drawn.constant.items()})
+        groups["observed_data"] = names.dataset(observed)
+        groups["constant_data"] = names.dataset({n: names.constant(n, v) for n, v in drawn.constant.items()})
         return {name: group for name, group in groups.items() if len(group.data_vars)}
-
-    def variable(self, name: str, values: Tensor, *, drawn: bool, floats: bool = False) -> Variable:
-        """A site of the model; rows that are drawn are `floats` where those observed are, since ArviZ compares them."""
-        layout = self.layouts[name]
-        whole = not floats and (layout.levels > 0 or (layout.field is not None and layout.field.kind in _WHOLE))
-        values = values.to(torch.get_default_dtype()) if floats and not values.is_floating_point() else values
-        array = _array(values, whole, "" if layout.field is None else layout.field.kind)
-        attributes = {"categories": self.levels(layout)} if self.levels(layout) else {}
-        dims = tuple(_flat(dim) for dim in layout.dims)
-        if not drawn:
-            return dims, array[0], attributes
-        return ("chain", "draw", *dims), self.chained(array), attributes
-
-    def constant(self, name: str, values: Tensor) -> Variable:
-        """A field that the model does not observe."""
-        field = self.split.schema[name]
-        array = _array(values, field.kind in _WHOLE, field.kind)[0]
-        attributes = {"categories": list(field.names)} if field.kind == "categorical" and field.names else {}
-        return ("row", *event_names(_flat(name), len(field.shape))), array, attributes
 
     def statistics(self, drawn: Draws) -> dict[str, Variable]:
         """What is known about the draws."""
@@ -221,79 +197,15 @@ class _Groups:
             found["particle"] = (sampled, self.chained(drawn.chosen.to(torch.int32)), {})
         else:
             found["log_weight"] = (sampled, self.chained(drawn.log_weight), nats)
-        found["khat"] = (("row",), _numpy(drawn.khat), {})
-        found["ess"] = (("row",), _numpy(drawn.evidence.ess), {})
-        found["log_evidence"] = (("row",), _numpy(drawn.evidence.log_evidence), nats)
-        found["log_evidence_se"] = (("row",), _numpy(drawn.evidence.log_evidence_se), nats)
+        found["khat"] = (("row",), as_numpy(drawn.khat), {})
+        found["ess"] = (("row",), as_numpy(drawn.evidence.ess), {})
+        found["log_evidence"] = (("row",), as_numpy(drawn.evidence.log_evidence), nats)
+        found["log_evidence_se"] = (("row",), as_numpy(drawn.evidence.log_evidence_se), nats)
         for name, values in drawn.probabilities.items():
-            dims = (*(_flat(dim) for dim in self.layouts[name].dims), f"{_flat(name)}_level")
-            found[f"{name}_probability"] = (dims, _numpy(values), {})
+            dims = (*(flat(dim) for dim in self.names.layouts[name].dims), f"{flat(name)}_level")
+            found[f"{name}_probability"] = (dims, as_numpy(values), {})
         return found
 
-    def levels(self, layout: Layout) -> list[str]:
-        """The names of the categories of a site, if it has any."""
-        field = layout.field
-        return list(field.names) if field is not None and field.kind == "categorical" and field.names else []
-
-    def chained(self, values: Any) -> np.ndarray:
+    def chained(self, values: Tensor) -> np.ndarray:
         """Values [draw, ...] as [chain, draw, ...]."""
-        array = _numpy(values) if isinstance(values, Tensor) else values
-        return array.reshape(self.chains, -1, *array.shape[1:])
-
-    def dataset(self, variables: Mapping[str, Variable]) -> Any:
-        """Variables with the coordinates of their dims."""
-        import xarray
-
-        sizes: dict[Hashable, int] = {}
-        for name, (dims, array, _) in variables.items():
-            sizes |= dict(zip(dims, array.shape, strict=True))
-            if name in TAKEN:
-                raise UserError(f"{name!r} is the name of a dim of every variable for ArviZ: rename the site or column")
-        named = self.coordinates()
-        coords = {d: named[d] if len(named.get(d, ())) == n else np.arange(n) for d, n in sizes.items()}
-        return xarray.Dataset({_flat(name): variable for name, variable in variables.items()}, coords)
-
-    def coordinates(self) -> dict[Hashable, Any]:
-        """Coordinates that have names: rows, columns, categories."""
-        found: dict[Hashable, Any] = {"row": self.ids}
-        fields = {n: layout.field for n, layout in self.layouts.items() if layout.field} | {
-            field.name: field for field in self.split.schema
-        }
-        for name, field in fields.items():
-            if field.names and field.kind == "categorical":
-                found[f"{_flat(name)}_level"] = list(field.names)
-            elif field.names and len(field.shape) == 1:
-                found[f"{_flat(name)}_dim"] = list(field.names)
-        return found
-
-
-_WHOLE = ("binary", "count", "categorical")
-
-
-def _array(values: Tensor, whole: bool, kind: str) -> np.ndarray:
-    """Numbers as they are, whole ones as int32 unless some are missing, which is NaN."""
-    gone = missing_in(kind, values)
-    if bool(gone.any()):
-        values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
-        return _numpy(values.masked_fill(gone, torch.nan))
-    return _numpy(values.to(torch.int32) if whole or not values.is_floating_point() else values)
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().numpy()
-
-
-def _flat(name: str) -> str:
-    return name.replace("/", "_")  # names of variables are paths in a tree
-
-
-def tree(groups: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:
-    """The groups in the container of the ArviZ that is installed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # ArviZ 0.23 tells of 1.0 when it is imported
-        import arviz
-        import xarray
-    groups = {name: group.assign_attrs(attributes) for name, group in groups.items()}
-    if int(arviz.__version__.split(".")[0]) < 1:
-        return arviz.InferenceData(attrs=dict(attributes), **groups)
-    return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=dict(attributes)), **groups})
+        return chained(as_numpy(values), self.chains)

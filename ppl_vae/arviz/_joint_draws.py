@@ -7,24 +7,33 @@ Where all data are one unit, all latents are of that unit; where nothing is shar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.arviz._layouts import Layout, read_layouts
+from ppl_vae.arviz._rows import Rows, cat, gathered, latents_of, picked_rows
 from ppl_vae.data import Split
+from ppl_vae.distributions import elementwise
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation.joint import INNER, SharedDraws, draw_shared, joint_passes, joint_weights, shares_latents
+from ppl_vae.evaluation.joint import (
+    JointWeights,
+    again,
+    draw_particles,
+    joint_passes,
+    joint_weights,
+    parts_of,
+    shares_latents,
+)
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
-from ppl_vae.programs.execution import for_particles, traced
-from ppl_vae.programs.program import Pair
-from ppl_vae.programs.structure import Structure, sample_sites
-from ppl_vae.weights.completion import completed
+from ppl_vae.evaluation.shared_draws import SharedDraws
+from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.structure import Structure
+from ppl_vae.weights.completion import completed, replayed
 from ppl_vae.weights.psis import smooth
 
 __all__ = ["JointDraws", "draw_posterior"]
@@ -34,12 +43,23 @@ NUMBERS = 2**27
 
 
 @dataclass(frozen=True)
+class Seen:
+    """Data by site, arranged: as observed and other fields (one draw), drawn given the latents, and by the prior."""
+
+    observed: Mapping[str, Tensor] = field(default_factory=dict)
+    constant: Mapping[str, Tensor] = field(default_factory=dict)
+    predictive: Mapping[str, Tensor] = field(default_factory=dict)
+    prior_predictive: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class JointDraws:
     """What was drawn: `particles` [particle, plates, *event] by site, and their `log_weight` [particle] in nats.
 
     `chosen` [draw] are the numbers of the particles that are draws, `local` [draw, row, plates, *event] the latents of
     rows for these, `log_likelihood` [draw, row] log p(x_n | shared), `prior` draws of what the particles hold from the
-    model alone (nothing where it does not run without data), all values arranged by their `layouts`.
+    model alone (nothing where it does not run without data), all values arranged by their `layouts`. `held` are the
+    chosen draws of what rows share, on which programs can be run. `seen` has the data as observed and as drawn.
     """
 
     structure: Structure
@@ -48,8 +68,10 @@ class JointDraws:
     log_weight: Float[Tensor, " particle"]
     chosen: Tensor
     local: dict[str, Tensor]
-    log_likelihood: Float[Tensor, "draw row"] | None
+    log_likelihood: dict[str, Tensor]
     prior: dict[str, Tensor]
+    held: SharedDraws | None = None
+    seen: Seen = field(default_factory=Seen)
 
 
 class _Weighed(NamedTuple):
@@ -58,11 +80,19 @@ class _Weighed(NamedTuple):
     values: dict[str, Tensor]
     log_weight: Tensor
     shared: SharedDraws | None = None
-    rows: Tensor | None = None
+    rows: JointWeights | None = None
 
 
 def draw_posterior(
-    pair: Pair, split: Split, draws: int, particles: int, *, resample: bool, seed: int, floats_at_once: int | None
+    pair: Pair,
+    split: Split,
+    draws: int,
+    particles: int,
+    *,
+    resample: bool,
+    predictive: bool = False,
+    seed: int,
+    floats_at_once: int | None,
 ) -> JointDraws:
     """Draws of the posterior by importance sampling, or of the guide where nothing is resampled.
 
@@ -72,59 +102,150 @@ def draw_posterior(
     if not split.is_one_unit and not shares_latents(pair, split):
         with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
             layouts = _layouts(pair, plan)
-            _refuse_large(layouts, plan, draws)
+            _refuse_large(latents_of(plan.structure), layouts, plan, draws)
             local = _of_rows(pair, plan, layouts, draws, resample)
             nothing = torch.zeros(particles, dtype=torch.float64)
-            return JointDraws(plan.structure, layouts, {}, nothing, torch.arange(draws), local, None, {})
+            return JointDraws(plan.structure, layouts, {}, nothing, torch.arange(draws), local, {}, {})
     if split.is_one_unit:
         with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
-            return _joint(pair, plan, _one_unit(pair, plan), 1, draws, resample)
+            return _Joint(pair, plan, _layouts(pair, plan), 1, draws, predictive).of(_one_unit(pair, plan), resample)
     with joint_passes(pair, split, particles, None, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
-        shared = draw_shared(pair, plan)
+        shared = draw_particles(pair, plan)
         found = joint_weights(pair, plan, shared, inner)
-        values = {n: v.cpu() for n, v in shared.values.items() if n not in plan.structure.auxiliary}
-        weighed = _Weighed(values, found.log_weight, shared, found.log_likelihood)
-        return _joint(pair, plan, weighed, inner, draws, resample)
+        weighed = _Weighed(shared.of_model(plan.structure), found.log_weight, shared, found)
+        return _Joint(pair, plan, _layouts(pair, plan), inner, draws, predictive).of(weighed, resample)
 
 
 def _layouts(pair: Pair, plan: Passes) -> dict[str, Layout]:
     return read_layouts(pair, plan.structure, plan.split.schema, plan.split.batch(slice(0, 100)))
 
 
-def _joint(pair: Pair, plan: Passes, weighed: _Weighed, inner: int, draws: int, resample: bool) -> JointDraws:
-    layouts = _layouts(pair, plan)
-    if resample:
-        chances = smooth(weighed.log_weight[:, None]).softmax(0)[:, 0]
-        chosen = torch.multinomial(chances, draws, replacement=True)
-    else:
-        chosen = torch.arange(draws)
-    local: dict[str, Tensor] = {}
-    if weighed.shared is not None and _own(plan.structure):
-        _refuse_large(layouts, plan, draws)
-        local = _given(pair, plan, layouts, weighed.shared.at(chosen), max(inner, INNER) if resample else 1)
-    return JointDraws(
-        plan.structure,
-        layouts,
-        {n: layouts[n].arranged(v) for n, v in weighed.values.items() if n in layouts},
-        weighed.log_weight,
-        chosen,
-        local,
-        None if weighed.rows is None else weighed.rows[chosen],
-        _prior(pair, plan, layouts, sorted(weighed.values), 1000),
-    )
+@dataclass(frozen=True)
+class _Joint:
+    """Draws of everything where latents are shared, or all data are one unit; `inner` draws weigh a row's own."""
+
+    pair: Pair
+    plan: Passes
+    layouts: Mapping[str, Layout]
+    inner: int
+    draws: int
+    predictive: bool
+
+    @property
+    def rows(self) -> Rows:
+        return Rows(self.pair, self.plan.structure, self.layouts, self.plan.at_once)
+
+    def of(self, weighed: _Weighed, resample: bool) -> JointDraws:
+        """Choose particles by their weights, or take the first, and draw what belongs to them."""
+        if resample:
+            chances = smooth(weighed.log_weight[:, None]).softmax(0)[:, 0]
+            chosen = torch.multinomial(chances, self.draws, replacement=True)
+        else:
+            chosen = torch.arange(self.draws)
+        _refuse_large([*self.own, *(self.rows.shown if self.predictive else [])], self.layouts, self.plan, self.draws)
+        prior = self._prior(sorted(weighed.values), 1000)
+        values = {n: v[chosen.to(v.device)] for n, v in weighed.values.items()}
+        local, seen = self._rows(weighed, chosen, prior, resample)
+        return JointDraws(
+            self.plan.structure,
+            self.layouts,
+            {n: self.layouts[n].arranged(v).cpu() for n, v in weighed.values.items() if n in self.layouts},
+            weighed.log_weight,
+            chosen,
+            local,
+            self._log_likelihood(weighed, values, chosen),
+            {n: self.layouts[n].arranged(v).cpu() for n, v in prior.items()},
+            None if weighed.shared is None else weighed.shared.at(chosen),
+            seen,
+        )
+
+    @property
+    def own(self) -> list[str]:
+        """The latents that single rows have."""
+        structure = self.plan.structure
+        own = set() if structure.is_one_unit else latents_of(structure) - structure.global_latents
+        return sorted(own & self.layouts.keys())
+
+    def _rows(
+        self, weighed: _Weighed, chosen: Tensor, prior: Mapping[str, Tensor], resample: bool
+    ) -> tuple[dict[str, Tensor], Seen]:
+        """What single rows have, for every draw, and their data."""
+        parts: list[tuple[dict[str, Tensor], ...]] = []
+        drawn = {n: v[chosen.to(v.device)] for n, v in weighed.values.items()}
+        before = min(len(next(iter(prior.values()), ())), self.draws) if self.predictive else 0
+        for i, batch in enumerate(self.plan.batches()):
+            if not self.plan.split.is_one_unit:
+                batch = {n: v.contiguous() for n, v in batch.items()}
+            local = self._given(weighed, chosen, batch, i, resample) if self.own else {}
+            predicted = self.rows.predicted(batch, drawn | local, self.draws if self.predictive else 0)
+            simulated = self.rows.simulated(batch, self.rows.shown, before, prior)
+            data = self.rows.data(batch)
+            parts.append(
+                (gathered([local], self.layouts), *data, *(gathered(p, self.layouts) for p in (predicted, simulated)))
+            )
+        rows = 0 if self.plan.split.is_one_unit else 1  # a unit is one batch
+        local, *seen = (cat({n: [p[n] for p in each] for n in each[0]}, rows) for each in zip(*parts, strict=True))
+        return local, Seen(*seen)
+
+    def _given(self, weighed: _Weighed, chosen: Tensor, batch: Batch, number: int, resample: bool) -> dict[str, Tensor]:
+        """The rows' own latents for the chosen particles [draw, plates, *event]: one of the draws that weighed each.
+
+        By its weight, or the first where nothing is resampled.
+        """
+        shared, rows = weighed.shared, weighed.rows
+        if shared is None or rows is None:
+            return {}
+        found: dict[str, list[Tensor]] = {}
+        order = []
+        for some, seed in zip(parts_of(shared, self.plan), rows.seeds[number], strict=True):
+            wanted = torch.isin(chosen, some).nonzero()[:, 0]
+            if not len(wanted):
+                continue
+            order.append(wanted)
+            drawn = again(self.pair, self.plan, shared, self.inner, batch, some, seed)
+            place = chosen[wanted] - some[0]
+            log_w = drawn.log_weight.cpu().unflatten(0, (len(some), self.inner))[place]
+            picked = torch.distributions.Categorical(logits=log_w.movedim(1, -1).clamp(min=-1e30)).sample()
+            index = (picked if resample else torch.zeros_like(picked)) + self.inner * place[:, None]
+            for name in self.own:
+                row = self.plan.structure.dim - len(self.layouts[name].event_shape)
+                found.setdefault(name, []).append(picked_rows(drawn.latents[name], index, row))
+        back = torch.cat(order).argsort()
+        return {n: torch.cat(v)[back.to(v[0].device)] for n, v in found.items()}
+
+    def _log_likelihood(self, weighed: _Weighed, values: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+        """log p of every row given what is shared; of one unit that of every element that is observed by itself."""
+        observed = [n for n in self.layouts if n in self.plan.structure.observed]
+        if weighed.rows is not None:
+            return {observed[0] if len(observed) == 1 else "log_likelihood": weighed.rows.log_likelihood[chosen]}
+        structure, batch = self.plan.structure, next(self.plan.batches())
+        alone = [n for n in observed if n not in structure.holes] if not structure.enumerates else []
+        parts: list[dict[str, Tensor]] = []
+        for some in torch.arange(self.draws).split(self.plan.at_once):
+            latents = {n: v[some.to(v.device)] for n, v in values.items()}
+            for sites in replayed(self.pair, structure, batch, latents, len(some)):
+                found = {n: elementwise(sites[n]["fn"], sites[n]["value"]) for n in alone}
+                parts.append({n: self.rows.whole(v, n) for n, v in found.items() if v is not None})
+        return gathered(parts, self.layouts)
+
+    def _prior(self, names: list[str], draws: int) -> dict[str, Tensor]:
+        """Draws of latents from the model alone, [draw, plates, *event]; where it cannot be drawn from, none."""
+        batch, wanted = some_rows(self.plan.split), [n for n in names if n in self.layouts]
+        rows = replace(self.rows, at_once=draws)
+        try:
+            parts = list(rows.simulated(batch, wanted, draws))
+        except (NotImplementedError, RuntimeError, ValueError, KeyError):  # improper, or made data that do not fit
+            return {}
+        size = draws if self.plan.structure.broadcasts else 1
+        return cat({n: [p[n].expand(size, *p[n].shape[1:]) for p in parts] for n in wanted})
 
 
-def _own(structure: Structure) -> set[str]:
-    """The latents that single rows have."""
-    return {*structure.latents, *structure.summed_model} - structure.global_latents - structure.auxiliary
-
-
-def _refuse_large(layouts: Mapping[str, Layout], plan: Passes, draws: int) -> None:
-    for name in _own(plan.structure) & layouts.keys():
+def _refuse_large(names: Iterable[str], layouts: Mapping[str, Layout], plan: Passes, draws: int) -> None:
+    for name in sorted(set(names) & layouts.keys()):
         if draws * len(plan.split) * layouts[name].size > NUMBERS:
             raise UserError(
                 f"{draws:,} draws of {name!r} for {len(plan.split):,} rows are more than {NUMBERS:,} numbers: take "
-                "fewer draws or rows"
+                "fewer draws or rows, or leave out the predictive draws"
             )
 
 
@@ -134,33 +255,6 @@ def _one_unit(pair: Pair, plan: Passes) -> _Weighed:
     log_weight = torch.cat([p.log_weight for p in parts]).double().cpu()[:, 0]
     refuse_blind(log_weight.sum()[None])
     return _Weighed({n: torch.cat([p.latents[n].cpu() for p in parts]) for n in parts[0].latents}, log_weight)
-
-
-def _given(
-    pair: Pair, plan: Passes, layouts: Mapping[str, Layout], shared: SharedDraws, inner: int
-) -> dict[str, Tensor]:
-    """The rows' own latents for every draw of the shared ones: one of `inner` candidates, by its weight."""
-    together = plan.structure.broadcasts
-    batches = []
-    for batch in plan.batches():
-        parts: list[dict[str, Tensor]] = []
-        for some in torch.arange(len(shared)).split(plan.at_once):
-            held = shared.at(some.repeat_interleave(inner) if together else some).held(pair)
-            drawn = completed(held, plan.structure, batch, len(some) * inner)
-            weights = drawn.log_weight.unflatten(0, (len(some), inner)).softmax(1)
-            picked = torch.distributions.Categorical(weights.movedim(1, -1).nan_to_num(1.0)).sample()
-            own = {n: v for n, v in drawn.latents.items() if n in _own(plan.structure) and n in layouts}
-            parts.append({n: _pick(layouts[n].arranged(v), picked, inner).cpu() for n, v in own.items()})
-        batches.append({n: torch.cat([p[n] for p in parts]) for n in parts[0]})
-    return {n: torch.cat([b[n] for b in batches], 1) for n in batches[0]}
-
-
-def _pick(values: Tensor, picked: Tensor, inner: int) -> Tensor:
-    """Of candidates [draw x inner, row, ...] those picked [draw, row]."""
-    each = values.unflatten(0, (-1, inner))
-    each = each.expand(-1, -1, picked.shape[1], *each.shape[3:])
-    draw, row = torch.arange(len(picked))[:, None], torch.arange(picked.shape[1])[None]
-    return each[draw, picked.cpu(), row]
 
 
 def _of_rows(pair: Pair, plan: Passes, layouts: Mapping[str, Layout], draws: int, resample: bool) -> dict[str, Tensor]:
@@ -178,21 +272,3 @@ def _of_rows(pair: Pair, plan: Passes, layouts: Mapping[str, Layout], draws: int
         held = {n: torch.cat([layouts[n].arranged(p.latents[n]).cpu() for p in parts]) for n in parts[0].latents}
         batches.append({n: v.expand(-1, row.shape[1], *v.shape[2:])[picked, row] for n, v in held.items()})
     return {n: torch.cat([b[n] for b in batches], 1) for n in batches[0]}
-
-
-def _prior(pair: Pair, plan: Passes, layouts: Mapping[str, Layout], names: list[str], draws: int) -> dict[str, Tensor]:
-    """Draws of the same latents from the model alone; of a program that cannot be drawn from, none."""
-    structure, batch = plan.structure, some_rows(plan.split)
-    program: Any = poutine.uncondition(pair.model)
-    found: dict[str, list[Tensor]] = {n: [] for n in names if n in layouts}
-    size = draws if structure.broadcasts else 1
-    try:
-        for _ in range(0, draws, size):
-            sites = sample_sites(traced(for_particles(program, structure, size), batch))
-            for name in found:
-                value, depth = sites[name]["value"], structure.nesting + 1 + len(layouts[name].event_shape)
-                value = value.reshape((1,) * (depth - value.dim()) + tuple(value.shape))
-                found[name].append(layouts[name].arranged(value.expand(size, *value.shape[1:])).cpu())
-    except (NotImplementedError, RuntimeError, ValueError, KeyError):  # improper, or simulated data that do not fit
-        return {}
-    return {name: torch.cat(values) for name, values in found.items()}

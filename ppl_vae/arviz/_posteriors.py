@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.arviz._joint_draws import draw_posterior
-from ppl_vae.arviz._layouts import Layout
-from ppl_vae.data import Data, Split, as_one_unit, as_split
+from ppl_vae.arviz._layouts import event_names
+from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_ids, tree
+from ppl_vae.data import Data, Split, as_one_unit
 from ppl_vae.errors import Finding, UserError, check_whole, unknown_name
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.jointly import fitted_rows, verdict_on
+from ppl_vae.evaluation.rows import rows_of
+from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.psis import khat, smooth
@@ -35,7 +38,10 @@ class Posterior:
     where the data are one unit, and have a line each in `summary`. Its numbers come from all `particles` under their
     weights [particle] (normalised, Pareto smoothed; equal where nothing was resampled), not from the fewer draws.
     `khat` is the tail index of the joint weights, `ess` their effective number; nan where rows share nothing.
-    `log_likelihood` [draw, row] is log p(x_n | shared latents) in nats.
+    `log_likelihood` has by observed site log p(x_n | shared latents) in nats, [draw, row]; of one unit that of every
+    entry that is observed by itself, [draw, plates, *event]. `observed` and `constant` are the data as one draw,
+    `predictive` draws of the data for these latents, and `prior_predictive` for those of the prior, where asked for.
+    `shared_draws` are the draws of what rows share as programs take them, for `ppl_vae.predict` and its like.
     """
 
     draws: Mapping[str, Tensor]
@@ -48,8 +54,14 @@ class Posterior:
     prior: Mapping[str, Tensor]
     khat: float
     ess: float
-    log_likelihood: Float[Tensor, "draw row"] | None = None
+    log_likelihood: Mapping[str, Tensor] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    observed: Mapping[str, Tensor] = field(default_factory=dict)
+    constant: Mapping[str, Tensor] = field(default_factory=dict)
+    predictive: Mapping[str, Tensor] = field(default_factory=dict)
+    prior_predictive: Mapping[str, Tensor] = field(default_factory=dict)
+    shared_draws: SharedDraws | None = field(default=None, repr=False)
+    names: Names | None = field(default=None, repr=False)
 
     def __getitem__(self, name: str) -> Tensor:
         """The draws of a latent."""
@@ -70,23 +82,23 @@ class Posterior:
         import pandas as pd
 
         if name is None:
-            return pd.DataFrame(dict(_columns({n: self.draws[n] for n in self.shared})))
+            return pd.DataFrame(dict(self._columns({n: self.draws[n] for n in self.shared})))
         values = self[name]
         if name in self.shared:
-            return pd.DataFrame(dict(_columns({name: values})))
+            return pd.DataFrame(dict(self._columns({name: values})))
         index = pd.MultiIndex.from_product([range(len(values)), self.coords["row"]], names=["draw", "row"])
-        return pd.DataFrame(dict(_columns({name: values.flatten(0, 1)})), index)
+        return pd.DataFrame(dict(self._columns({name: values.flatten(0, 1)})), index)
 
     def summary(self) -> Any:
         """A DataFrame with a line for every shared scalar.
 
         mean, sd and quantiles by weights; `ess`, how many independent draws the mean is worth; `khat`, the larger of
-        the joint weights' and of the weights times the distance from the mean; `contraction`, 1 - var / var of the
-        prior: near 0 the data say nothing about it.
+        the joint weights' and of the weights times the distance from the mean; `contraction`, 1 - (width of the
+        central 90 % / that of the prior)^2, for normals 1 - var / prior var: near 0 the data say nothing about it.
         """
         import pandas as pd
 
-        return pd.DataFrame({name: self._line(name, values) for name, values in _columns(self.particles)}).T
+        return pd.DataFrame({name: self._line(name, values) for name, values in self._columns(self.particles)}).T
 
     def _line(self, name: str, values: np.ndarray) -> dict[str, float]:
         value, w = torch.as_tensor(values, dtype=torch.float64), self.weights
@@ -98,67 +110,87 @@ class Posterior:
         below = w[order].cumsum(0) - w[order] / 2
         at = torch.searchsorted(below, torch.tensor(QUANTILES, dtype=w.dtype)).clamp(max=len(w) - 1)
         tails = khat((self.log_weight + apart.abs().clamp(min=1e-300).log())[:, None])
-        prior = dict(_columns(self.prior)).get(name)
-        before = float(np.var(prior)) if prior is not None else float("nan")
+        prior = dict(self._columns(self.prior)).get(name)
+        before = float(np.diff(np.quantile(prior, QUANTILES[::2]))[0]) if prior is not None else float("nan")
         line = {"mean": mean, "sd": variance**0.5}
         line |= {f"{100 * q:g}%": float(value[order][i]) for q, i in zip(QUANTILES, at, strict=True)}
         # where few particles have all the weight, the noise that they show is none: no more than the weights are worth
         most = float(1 / w.square().sum())
         line["ess"] = min(variance / noise, most) if noise > 0 else most
         line["khat"] = max(self.khat, float(tails[0])) if variance > 0 else self.khat
-        line["contraction"] = 1 - variance / before if before > 0 else float("nan")
+        width = line[f"{100 * QUANTILES[-1]:g}%"] - line[f"{100 * QUANTILES[0]:g}%"]
+        line["contraction"] = 1 - (width / before) ** 2 if before > 0 else float("nan")
         return line
 
-    def to_arviz(self, chains: int = 1) -> Any:
-        """`InferenceData` under ArviZ 0.x, a `DataTree` under 1.x: `posterior`, `prior`, `log_likelihood`.
+    def _columns(self, values: Mapping[str, Tensor]) -> Iterator[tuple[str, np.ndarray]]:
+        """Every scalar of latents [draw, ...] by name; the elements of a plate as the data call them, if they do."""
+        for name, value in values.items():
+            dims = self.dims.get(name, ())
+            names = [
+                self.coords[d] if d in self.coords else range(n) for d, n in zip(dims, value.shape[1:], strict=False)
+            ]
+            each = value.reshape(len(value), -1).numpy()
+            shape = tuple(value.shape[1:])
+            yield from zip(scalars(name, shape, names if len(names) == len(shape) else None), each.T, strict=True)
 
-        Draws are independent, and chains a way to count them; ArviZ wants two for some of its numbers.
+    def to_arviz(self, chains: int = 1) -> Any:
+        """`InferenceData` under ArviZ 0.x, a `DataTree` under 1.x, with the groups that there are.
+
+        `posterior`, `prior`, `log_likelihood`, `observed_data` and `constant_data`, and where the posterior was asked
+        for them `posterior_predictive` and `prior_predictive`. Draws are independent, and chains a way to count them;
+        ArviZ wants two for some of its numbers.
 
         Raises:
             UserError: for chains that do not divide the draws.
         """
-        from ppl_vae.arviz._groups import tree
-
         count = len(next(iter(self.draws.values())))
         if count % check_whole("chains", chains):
             raise UserError(f"{count:,} draws cannot be cut into {chains} chains of one length: choose a divisor")
+        attributes = {"inference_library": "ppl_vae", "khat": self.khat, "ess": self.ess}
+        return tree(self._groups(chains), attributes)
 
-        groups = {"posterior": self._dataset(self.draws, self.dims, chains)}
-        if self.prior:
-            groups["prior"] = self._dataset(self.prior, self.dims, 1)
-        if self.log_likelihood is not None:
-            likelihood = {"log_likelihood": self.log_likelihood}
-            groups["log_likelihood"] = self._dataset(likelihood, {"log_likelihood": ("row",)}, chains)
-        return tree(groups, {"inference_library": "ppl_vae", "khat": self.khat, "ess": self.ess})
+    def _groups(self, chains: int) -> dict[str, Any]:
+        """Data sets of xarray."""
+        names = self.names
+        if names is None:
+            raise UserError("these draws have no names of dims: take them from ppl_vae.posterior")
+        observed = {n: names.variable(n, v) for n, v in self.observed.items()}
+        floats = {name for name, (_, array, _) in observed.items() if array.dtype.kind == "f"}
+        drawn = {
+            "posterior": (self.draws, chains),
+            "posterior_predictive": (self.predictive, chains),
+            "prior": (self.prior, 1),
+            "prior_predictive": (self.prior_predictive, 1),
+        }
+        groups = {
+            group: {
+                name: names.variable(name, value, chains=many, floats="predictive" in group and name in floats)
+                for name, value in values.items()
+            }
+            for group, (values, many) in drawn.items()
+        }
+        groups["log_likelihood"] = {n: self._likelihood(n, v, names, chains) for n, v in self.log_likelihood.items()}
+        groups["observed_data"] = observed
+        groups["constant_data"] = {
+            n: names.constant(n, v, None if "row" in self.coords else event_names(flat(n), v.dim() - 1))
+            for n, v in self.constant.items()
+        }
+        return {group: names.dataset(found) for group, found in groups.items() if found}
 
-    def _dataset(self, values: Mapping[str, Tensor], dims: Mapping[str, tuple[str, ...]], chains: int) -> Any:
-        import xarray
-
-        variables: dict[str, Any] = {}
-        coords: dict[Any, Any] = {}
-        for name, value in values.items():
-            array = value.numpy().reshape(chains, -1, *value.shape[1:])
-            names = tuple(d.replace("/", "_") for d in dims[name])
-            variables[name.replace("/", "_")] = (("chain", "draw", *names), array)
-            coords |= {d: self.coords.get(d, np.arange(n)) for d, n in zip(names, array.shape[2:], strict=True)}
-        return xarray.Dataset(variables, coords)
+    def _likelihood(self, name: str, value: Tensor, names: Names, chains: int) -> Variable:
+        of_rows = "row" in self.coords  # all that a row has is one number; of a unit each entry has its own
+        dims = ("row",) if of_rows else tuple(flat(d) for d in names.layouts[name].dims)
+        return ("chain", "draw", *dims), chained(as_numpy(value), chains), {"units": "nats"}
 
 
-def _columns(values: Mapping[str, Tensor]) -> Iterator[tuple[str, np.ndarray]]:
-    """Every scalar of latents [draw, ...], by name."""
-    for name, value in values.items():
-        flat = value.reshape(len(value), -1).numpy()
-        yield from zip(scalars(name, tuple(value.shape[1:])), flat.T, strict=True)
-
-
-def scalars(name: str, shape: tuple[int, ...]) -> list[str]:
+def scalars(name: str, shape: tuple[int, ...], names: Sequence[Iterable[Any]] | None = None) -> list[str]:
     """Names of the numbers of a latent.
 
     Example:
-        >>> scalars("b", ()), scalars("b", (2,)), scalars("c", (1, 2))
-        (['b'], ['b[0]', 'b[1]'], ['c[0, 0]', 'c[0, 1]'])
+        >>> scalars("b", ()), scalars("b", (2,)), scalars("c", (1, 2), [[0], ["old", "new"]])
+        (['b'], ['b[0]', 'b[1]'], ['c[0, old]', 'c[0, new]'])
     """
-    each = itertools.product(*map(range, shape))
+    each = itertools.product(*(names or map(range, shape)))
     return [f"{name}[{', '.join(map(str, index))}]" if shape else name for index in each]
 
 
@@ -172,6 +204,7 @@ def posterior(
     resample: Literal["psis"] | None = "psis",
     rows: str | None = "auto",
     particles: int | None = None,
+    predictive: bool = False,
     seed: int = 0,
     floats_at_once: int | None = None,
 ) -> Posterior:
@@ -190,6 +223,7 @@ def posterior(
         resample: None takes draws of the guide as they are.
         rows: None takes all data as one unit, as for `fit`.
         particles: K, at least `draws`; by default 4,000, or `draws` if these are more.
+        predictive: whether data are drawn too, given these latents (`predictive`) and those of the prior.
         seed: of all draws; the global generators are left alone.
         floats_at_once: bounds the memory of one pass, as for `evaluate`.
 
@@ -222,15 +256,22 @@ def posterior(
     if rows not in ("auto", None):
         raise unknown_name("rows", rows, ("auto", "None"))
     count = max(draws, 4000) if particles is None else check_whole("particles", particles, draws)
-    pair, schema = Pair(model, guide), getattr(model, "schema", None)
+    pair = Pair(model, guide)
     if rows is None or data is None:
         split: Split = as_one_unit(data)
     else:
-        some = data.train if isinstance(data, Data) else as_split(data, schema=schema)
-        split = fitted_rows(data, schema)[0] if shares_latents(pair, some.to(pair.device)) else some
+        some = data.train if isinstance(data, Data) else rows_of(model, guide, data)
+        split = fitted_rows(model, guide, data)[0] if shares_latents(pair, some.to(pair.device)) else some
     split = split.to(pair.device)
     found = draw_posterior(
-        pair, split, draws, count, resample=resample is not None, seed=seed, floats_at_once=floats_at_once
+        pair,
+        split,
+        draws,
+        count,
+        resample=resample is not None,
+        predictive=predictive,
+        seed=seed,
+        floats_at_once=floats_at_once,
     )
     shared = tuple(found.particles)
     log_weight = found.log_weight
@@ -238,10 +279,11 @@ def posterior(
     tail = float(khat(log_weight[:, None])) if shared else float("nan")
     raw = log_weight.softmax(0)
     values = {n: v[found.chosen] for n, v in found.particles.items()} | found.local
+    names = Names(split.schema, found.layouts, row_ids(data, len(split)))
     return Posterior(
         draws=values,
         dims={n: found.layouts[n].dims for n in values},
-        coords=_coordinates(found.layouts, values, len(split)),
+        coords=_coordinates(names, values, None if split.is_one_unit else len(split)),
         shared=shared,
         particles=found.particles,
         weights=weights,
@@ -251,9 +293,14 @@ def posterior(
         ess=float(1 / raw.square().sum()) if shared else float("nan"),
         log_likelihood=found.log_likelihood,
         findings=verdict_on(tail, count, sorted(shared)) if shared else (),
+        **vars(found.seen),
+        shared_draws=found.held,
+        names=names,
     )
 
 
-def _coordinates(layouts: Mapping[str, Layout], values: Mapping[str, Tensor], rows: int) -> dict[str, np.ndarray]:
-    sizes = {d: n for name, v in values.items() for d, n in zip(layouts[name].dims, v.shape[1:], strict=True)}
-    return {d: np.arange(n) for d, n in sizes.items()} | {"row": np.arange(rows)}
+def _coordinates(names: Names, values: Mapping[str, Tensor], rows: int | None) -> dict[str, np.ndarray]:
+    sizes: dict[Any, int] = {} if rows is None else {"row": rows}
+    for name, value in values.items():
+        sizes |= zip(names.layouts[name].dims, value.shape[1:], strict=True)
+    return {str(d): np.asarray(named) for d, named in names.coordinates_of(sizes).items()}

@@ -147,6 +147,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             self.setup(known)
 
     program: Program
+    known: Schema
     sites: dict[str, Site]
     families: dict[str, Any]
     shared_family: Family | None
@@ -175,6 +176,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
     def setup(self, data: Any) -> None:
         """Read the model on a few rows and create the networks, standardised by the training rows."""
         schema, split, batch, model = self._read(data)
+        object.__setattr__(self, "known", schema)
         for name in self.families:
             if name not in model.local and name not in model.shared:
                 options = [*inspect.signature(type(self)).parameters, *model.local, *model.shared]

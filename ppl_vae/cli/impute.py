@@ -168,13 +168,17 @@ class _Table:
         holes = columns_with(self.found.schema, self.found.mask)
         for name, (field, values) in columns_with(self.found.schema, rows).items():
             name, gaps = self._column(name), holes[name][1].tolist()
-            table[name] = _spelled(field, values, gaps, table[name].tolist())
+            cells = table[name].tolist() if name in table.columns else [""] * len(table)
+            table[name] = _spelled(field, values, gaps, cells)
         return table
 
     def _column(self, name: str) -> str:
         """The column of a field's part; the columns of an array that was trained without names are taken in order."""
         name = self.names.get(name, name)
-        return name if name in self.frame.columns else str(self.frame.columns[int(name.rpartition("_")[2])])
+        number = name.rpartition("_")[2]
+        if name in self.frame.columns or not number.isdecimal() or len(self.frame.columns) <= int(number):
+            return name
+        return str(self.frame.columns[int(number)])
 
 
 def _spelled(field: Any, values: Tensor, gaps: list[bool], cells: list[Any]) -> list[Any]:

@@ -226,7 +226,9 @@ def _against(model: Any, guide: Any, found: Evaluation, rows: Split, train: Spli
     return summary
 
 
-def judge_gap(model: Any, guide: Any, rows: Any, most: int, particles: int, seed: int) -> dict[str, Any]:
+def judge_gap(
+    model: Any, guide: Any, rows: Any, most: int, particles: int, seed: int, evidence: Any = "iwae"
+) -> dict[str, Any]:
     """The gap between log evidence and ELBO taken apart, on some rows at most, and which rows these are."""
     import torch
 
@@ -236,7 +238,7 @@ def judge_gap(model: Any, guide: Any, rows: Any, most: int, particles: int, seed
     count = len(rows)
     index = torch.linspace(0, count - 1, min(most, count)).round().long()
     which = f"all {count:,}" if len(index) == count else f"{len(index):,} of {count:,}, evenly spread"
-    found = gap(model, guide, rows.rows(index), particles=particles, seed=seed)
+    found = gap(model, guide, rows.rows(index), evidence=evidence, particles=particles, seed=seed)
     return found.summary() | {"which_rows": which, "seed": seed}
 
 

@@ -174,7 +174,8 @@ def _judge(ask: Command, result: Result, data: Data, decided: _Decided, out: Pat
     """Evaluate, tell the numbers, then write them; of a run that is not saved (no `started`) nothing is written."""
     split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
     with_particles = "" if decided.points else f" with {ask.evaluate_particles:,} particles each"
-    note(f"now {len(getattr(data, split)):,} {split} rows{with_particles}")
+    saved = "" if started is None else f"the run is saved in {out}, `ppl-vae report` and `evaluate` work on it; "
+    note(f"{saved}now {len(getattr(data, split)):,} {split} rows{with_particles}")
     report = None
     try:
         judged = _evaluate(ask, result, data, split)

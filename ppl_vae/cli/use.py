@@ -56,6 +56,9 @@ def evaluate(
         bool, typer.Option("--gap", help="Take log evidence - ELBO apart: the family's part, and the encoder's.")
     ] = False,
     gap_rows: Annotated[int, typer.Option(help="Rows for --gap at most, evenly spread.")] = 200,
+    gap_evidence: Annotated[
+        str, typer.Option(metavar="iwae|ais", help="The evidence of --gap: by weights, or by annealing (longer).")
+    ] = "iwae",
     data: o.OtherData = None,
     split: o.SplitName = None,
     label: o.LabelOption = None,
@@ -74,6 +77,7 @@ def evaluate(
     """
     check_whole("--particles", particles, 1)
     check_whole("--gap-rows", gap_rows, 1)
+    check_choice("--gap-evidence", gap_evidence, ("iwae", "ais"))
     check_whole("--seed", seed, 0)
     words = _words(data, label, columns, missing)
     refuse_busy(run, "ppl-vae evaluate")
@@ -90,7 +94,7 @@ def evaluate(
     judged = judge(opened.model, opened.guide, rows, particles, seed, train)
     summary = judged.summary
     if gap:
-        summary["gap"] = judge_gap(opened.model, opened.guide, rows, gap_rows, particles, seed)
+        summary["gap"] = judge_gap(opened.model, opened.guide, rows, gap_rows, particles, seed, gap_evidence)
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "evaluation": summary}), indent=2))
         _keep(run, name, judged)

@@ -110,7 +110,7 @@ def check_grid(grid: Grid) -> None:
 
 def _look(ask: Request, data: Any, loaded: dict[Path, Any]) -> Observed:
     """What a pair observes, as it is before training."""
-    from ppl_vae.data import as_split
+    from ppl_vae.evaluation.rows import rows_of
     from ppl_vae.programs.program import Pair, prepare
     from ppl_vae.programs.randomness import preserved_randomness
 
@@ -119,7 +119,7 @@ def _look(ask: Request, data: Any, loaded: dict[Path, Any]) -> Observed:
         model, guide = (program.value for program in programs)
         prepare(guide, data.train)
         rows = next(s for s in (data.test, data.validation, data.train) if s is not None)
-        rows = as_split(rows, schema=getattr(model, "schema", None))
+        rows = rows_of(model, guide, rows)
         return observed(Pair(model, guide), rows, preparation(None, model))
 
 

@@ -16,6 +16,7 @@ from ppl_vae.comparison.comparable import observed, preparation, refuse_incompar
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.errors import NoDensity, UserError, unknown_name
 from ppl_vae.evaluation import evaluate_rows
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.psis import khat_limit
@@ -182,7 +183,7 @@ def compare(
         for one in several:
             with _of(name):
                 pair = Pair(one.model, one.guide)
-                mine = as_split(rows, schema=getattr(one.model, "schema", None)).to(pair.device)
+                mine = rows_of(one.model, one.guide, rows).to(pair.device)
                 seen[_numbered(name, one, several)] = observed(pair, mine, preparation(one.origin, one.model))
     refuse_incomparable(seen)
     found = []

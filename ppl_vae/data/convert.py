@@ -50,7 +50,9 @@ def guess(
         tensor, names, found = _label(name, values, kind, found, own)
     observed = tensor[~missing_in(found, tensor)]
     if not len(observed):
-        raise UserError(f"field {name!r} expects some observed entry, got only missing ones: drop the field")
+        if not own:
+            raise UserError(f"field {name!r} expects some observed entry, got only missing ones: drop the field")
+        return _unobserved(name, tensor)
     origin = _origin(name, raw, values._replace(tensor=tensor), found) if values.narrow else ()
     found = "real" if origin else found
     top = int(observed.max()) + 1 if found in ("categorical", "count") else None
@@ -67,6 +69,13 @@ def guess(
         top=_top(raw, values) if found == "count" else None,
     )
     return field, _checked(field, values._replace(tensor=tensor), "")
+
+
+def _unobserved(name: str, tensor: Tensor) -> tuple[Field, Tensor]:
+    """A field of which no row has a value, for a program that knows what it is: numbers, or codes that are all -1."""
+    codes = not tensor.is_floating_point()
+    kind = "categorical" if codes else "real"
+    return Field(name, kind, tuple(tensor.shape[1:]), cardinality=1 if codes else None, missing=True), tensor
 
 
 def _label(

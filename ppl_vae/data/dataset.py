@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from ppl_vae.data._tables import column_name, raw_fields
 from ppl_vae.data.containers import Labelled, is_table, opened
-from ppl_vae.data.convert import Raw, convert, guess
+from ppl_vae.data.convert import Raw, convert, guess, missing_in
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.data.summary import ColumnSummary, aligned, summaries
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, absent_field, unknown_name
 
 __all__ = ["SPLITS", "Data", "Split", "as_split", "assemble", "columns_of", "count_rows"]
 
@@ -220,18 +221,28 @@ def assemble(
     return Data(name, schema, splits["train"], splits.get("validation"), splits.get("test"), source)
 
 
-def as_split(data: Any, split: str = "test", schema: Schema | None = None, *, rows_for: str | None = None) -> Split:
+def as_split(
+    data: Any,
+    split: str = "test",
+    schema: Schema | None = None,
+    *,
+    rows_for: str | None = None,
+    hints: Schema | None = None,
+) -> Split:
     """Anything row-like as a `Split`: a data set, a split, a dict of arrays, one array or a DataFrame.
 
     Args:
         data: `Data` (its split `split` is taken), `Split`, dict of arrays by field name, or one array, tensor
             or DataFrame (field x).
         split: which split of a `Data`.
-        schema: convert to these fields and check against them. A label (categorical, shape `()`) may be
-            absent; a `Split` loses fields that are not in the schema; of a DataFrame the columns named in the
+        schema: convert to these fields and check against them. A field that may be missing may be absent, and is then
+            missing in every row; so may a label (categorical, shape `()`). A `Split` loses fields that are not in the
+            schema; of a DataFrame the columns named in the
             schema (its x, or its fields) are taken, and column y as the label. Without a schema the fields are
             guessed as `load` guesses them, and missing entries are kept.
         rows_for: what goes through rows one by one, and so refuses all data as one unit.
+        hints: without a schema: the fields that are known of rows like these. They name the categories of a label, say
+            what a field is that is missing in every row, and which fields may be absent.
 
     Raises:
         UserError: absent split, unknown or absent field, wrong shape, values outside a field's kind.
@@ -254,21 +265,24 @@ pass rows on the scale of the training data, or choose a kind that fits (real, p
             "program a plate of independent rows"
         )
     if isinstance(data, Split):
-        return data if data.is_one_unit or schema is None or schema == data.schema else _conform(data, schema)
+        if data.is_one_unit or (schema is None and hints is None) or schema == data.schema:
+            return data
+        return _conform(data, schema) if schema is not None else _hinted(data, hints)
     if isinstance(data, (str, Path)):
         raise UserError(f"expected rows, got the name {str(data)!r}: pass ppl_vae.load({str(data)!r})")
     raws = _raws(opened(data), schema)
     tensors, fields = {}, []
     for name, raw in raws.items():
-        if schema is None:
-            found, tensors[name] = guess(name, raw, label=by_name(name, raw), own=True)
-        else:
-            found = schema[name]
-            tensors[name] = convert(found, raw)
+        if schema is not None:
+            tensors[name] = convert(schema[name], raw)
+            continue
+        found, tensors[name] = _guessed(name, raw, hints)
         fields.append(found)
     count_rows(tensors)
     if schema is not None:
-        fields = _present(schema, tensors)
+        fields = _present(schema, tensors, _left_over(data, schema))
+    elif hints is not None:
+        fields += _absent(hints, tensors, _left_over(data, hints))
     return Split(Schema(tuple(fields)), "rows", _on_one_device(raws, tensors))
 
 
@@ -295,7 +309,26 @@ def _conform(split: Split, schema: Schema) -> Split:
         # what is stored in a drawn field is a probability, not a value of its kind
         target = replace(theirs, kind="unit") if ours.name in split.draws else theirs
         tensors[ours.name] = convert(target, Raw(_recoded(split[ours.name], ours, theirs), coded=True))
-    return replace(split, schema=Schema(tuple(_present(schema, tensors))), fields=tensors)
+    return replace(split, schema=Schema(tuple(_present(schema, tensors, ()))), fields=tensors)
+
+
+def _hinted(split: Split, hints: Schema | None) -> Split:
+    """A split with the fields that are known of such rows and that it does not have, missing in every row."""
+    tensors = dict(split.fields)
+    added = [] if hints is None else _absent(hints, tensors, ())
+    return replace(split, schema=Schema((*split.schema, *added)), fields=tensors) if added else split
+
+
+def _guessed(name: str, raw: Raw, hints: Schema | None) -> tuple[Field, Tensor]:
+    """A field of rows of a program that was not told what its fields are, and its values."""
+    if hints is not None and name in hints and hints[name].names and hints[name].kind == "categorical":
+        known = replace(hints[name], missing=True)
+        return known, convert(known, raw)
+    found, values = guess(name, raw, label=by_name(name, raw), own=True)
+    if hints is not None and name in hints and bool(missing_in(found.kind, values).all()):
+        known = replace(hints[name], missing=True)
+        return known, convert(known, raw)
+    return found, values
 
 
 def _recoded(values: Tensor, ours: Field, theirs: Field) -> Tensor:
@@ -319,15 +352,42 @@ def by_name(name: str, raw: Raw) -> bool:
     return name == "y" and not (isinstance(raw.values, Tensor) and raw.values.is_floating_point())
 
 
-def _present(schema: Schema, tensors: Mapping[str, Tensor]) -> list[Field]:
-    """The schema's fields that are there; only labels may be absent."""
+def _present(schema: Schema, tensors: dict[str, Tensor], others: Iterable[str]) -> list[Field]:
+    """The schema's fields, those that are absent missing in every row; a label may be absent altogether."""
+    added = {f.name for f in _absent(schema, tensors, others)}
     for wanted in schema:
         if wanted.name not in tensors and not _is_label(wanted):
-            raise UserError(
-                f"expected field {wanted.name!r}, got only {', '.join(tensors)}: pass it"
-                " (all NaN or -1 if it is missing in every row)"
-            )
+            there = [name for name in tensors if name not in added]
+            raise absent_field(wanted.name, there)
     return [wanted for wanted in schema if wanted.name in tensors]
+
+
+def _absent(schema: Schema, tensors: dict[str, Tensor], others: Iterable[str]) -> list[Field]:
+    """The fields that may be missing and are not there, which are put there as missing in every row.
+
+    Raises:
+        UserError: for an absent field whose name one of the `others` that came nearly has.
+    """
+    like = next(iter(tensors.values()))
+    gone = [f for f in schema if f.name not in tensors and f.missing]
+    for known in gone:
+        if near := difflib.get_close_matches(known.name, list(others), n=1, cutoff=0.75):
+            raise UserError(f"expected field {known.name!r}, got {near[0]!r}: rename it, or drop it if it is another")
+        shape = (len(like), *known.shape)
+        if known.kind == "categorical":
+            tensors[known.name] = torch.full(shape, -1, dtype=torch.long, device=like.device)
+        else:
+            kinds = {values.dtype for values in tensors.values() if values.is_floating_point()}
+            dtype = torch.float64 if kinds == {torch.float64} else torch.float32
+            tensors[known.name] = torch.full(shape, torch.nan, dtype=dtype, device=like.device)
+    return gone
+
+
+def _left_over(data: Any, schema: Schema) -> list[str]:
+    """The columns of a table that no field is made of."""
+    columns = [column_name(c) for c in data.columns] if is_table(data) else []
+    used = {c for f in schema for c in ([columns_of(f)] if isinstance(columns_of(f), str) else columns_of(f))}
+    return [column for column in columns if column not in used]
 
 
 def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
@@ -361,5 +421,6 @@ def _on_one_device(raws: Mapping[str, Raw], tensors: Mapping[str, Tensor]) -> di
     """Fields that came as numpy arrays go where the fields that came as tensors are."""
     home = next((raw.values.device for raw in raws.values() if isinstance(raw.values, Tensor)), torch.device("cpu"))
     return {
-        name: values if isinstance(raws[name].values, Tensor) else values.to(home) for name, values in tensors.items()
+        name: values if name in raws and isinstance(raws[name].values, Tensor) else values.to(home)
+        for name, values in tensors.items()
     }

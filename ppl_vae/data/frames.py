@@ -102,7 +102,9 @@ def filled_frame(schema: Schema, rows: Mapping[str, Tensor], mask: Mapping[str, 
     place = {column_name(c): i for i, c in enumerate(frame.columns)}
     for name, (field, values) in columns.items():
         gaps = holes[name][1].cpu().numpy()
-        if gaps.any():
+        if name not in place:  # a column that the rows did not have
+            frame[name] = in_words(field, values)
+        elif gaps.any():
             column = frame.iloc[:, place[name]].copy()
             words = in_words(field, values[holes[name][1]])
             truths = column.dtype.kind == "O" and any(isinstance(v, bool | np.bool_) for v in column)

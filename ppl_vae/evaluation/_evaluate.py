@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import Data, Split, as_one_unit, as_split
+from ppl_vae.data import Data, Split, as_one_unit
 from ppl_vae.errors import Finding, UserError, check_whole
 from ppl_vae.evaluation.chunks import Chunks
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.jointly import JointEvaluation, evaluate_jointly, fitted_rows
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed.modes import Compile, check_mode
@@ -149,18 +150,18 @@ def evaluate(
         [-1.266, -1.266, -1.266]
     """
     check_mode(compile)
-    pair, schema = Pair(model, guide), getattr(model, "schema", None)
+    pair = Pair(model, guide)
     if rows is not None and data is not None:
-        some = data.train if isinstance(data, Data) else as_split(data, schema=schema)
+        some = data.train if isinstance(data, Data) else rows_of(model, guide, data)
         if shares_latents(pair, some.to(pair.device)):
             if iwae:
                 raise UserError(
                     "iwae is a bound of each row, and here all rows share latents: leave it out, or take rows=None"
                 )
-            split, held_out = fitted_rows(data, schema)
+            split, held_out = fitted_rows(model, guide, data)
             return evaluate_jointly(pair, split, held_out, particles, seed=seed, floats_at_once=floats_at_once)
     whole = rows is None or data is None
-    split = as_one_unit(data) if whole else as_split(data, "test", schema)
+    split = as_one_unit(data) if whole else rows_of(model, guide, data)
     return _evaluate(pair, split, particles, iwae, seed, compile, floats_at_once)
 
 
@@ -185,7 +186,7 @@ def evaluate_rows(
         ppl_vae.errors.UserError: particles must be a whole number of at least 1, got 0
     """
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None))
+    split = rows_of(model, guide, data)
     return _evaluate(pair, split, check_whole("particles", particles), iwae, seed, "auto", None)
 
 

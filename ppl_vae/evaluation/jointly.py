@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import Data, Split, as_split
+from ppl_vae.data import Data, Split
 from ppl_vae.errors import Finding, UserError
-from ppl_vae.evaluation.joint import JointWeights, draw_shared, joint_passes, joint_weights
+from ppl_vae.evaluation.joint import JointWeights, draw_particles, joint_passes, joint_weights
 from ppl_vae.evaluation.means import standard_error
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.psis import FEWEST, khat, khat_limit, smooth
 from ppl_vae.weights.streaming import Sums
@@ -118,7 +121,7 @@ def leave_one_out(found: JointWeights) -> LeftOut:
     return LeftOut(torch.cat(loo), torch.cat(tails))
 
 
-def fitted_rows(data: object, schema: object = None) -> tuple[Split, Split | None]:
+def fitted_rows(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> tuple[Split, Split | None]:
     """The rows that shared latents were fitted to, and rows that were held out where the data has them.
 
     Raises:
@@ -126,7 +129,7 @@ def fitted_rows(data: object, schema: object = None) -> tuple[Split, Split | Non
     """
     if isinstance(data, Data):
         return data.train, data.test
-    split = as_split(data, "train", schema)  # type: ignore[arg-type]
+    split = rows_of(model, guide, data, "train")
     if split.name in ("test", "validation"):
         raise UserError(
             f"the posterior of latents that all rows share is that of the rows they were fitted to, and these are the "
@@ -148,7 +151,7 @@ def evaluate_jointly(
     """Weigh all rows together, see `ppl_vae.evaluation.joint`; `evaluate` comes here by itself."""
     split = split.to(pair.device)
     with joint_passes(pair, split, particles, inner, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
-        shared = draw_shared(pair, plan)
+        shared = draw_particles(pair, plan)
         found = joint_weights(pair, plan, shared, inner)
         beyond = None if held_out is None else joint_weights(pair, plan, shared, inner, held_out.to(pair.device))
         sites = sorted(plan.structure.global_latents - plan.structure.auxiliary)

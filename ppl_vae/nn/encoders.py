@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, absent_field
 from ppl_vae.nn.networks import MLP, concatenate, hidden_layers, widths
 
 if TYPE_CHECKING:
@@ -234,6 +234,8 @@ class FieldEncoder(nn.Module):
         if name not in batch and isinstance(layer, OneHotInput):  # rows without labels may come without the field
             rows = next(iter(batch.values()))
             return layer(rows.new_full(rows.shape[:1], -1, dtype=torch.long))
+        if name not in batch:
+            raise absent_field(name, batch)
         return layer(batch[name])
 
 

@@ -34,34 +34,41 @@ __all__ = ["grid", "interpolation", "reconstructions", "samples", "traversal"]
 
 
 def reconstructions(
-    x: Array, mean: Array, *, labels: Sequence[object] | Array | None = None, limits: Limits = None
+    x: Array,
+    mean: Array,
+    *,
+    draw: Array | None = None,
+    labels: Sequence[object] | Array | None = None,
+    limits: Limits = None,
 ) -> Figure:
-    """Rows of the data above what the model makes of them, twelve pairs in a band.
+    """Rows of the data above what the model makes of them, twelve in a band: a draw, where there is one, and the mean.
 
-    x, mean: [n, H, W] or [n, C, H, W] with C = 1 or 3, in any range; `limits` are black and white, by default
+    x, mean, draw: [n, H, W] or [n, C, H, W] with C = 1 or 3, in any range; `limits` are black and white, by default
     the range of x. Raises UserError when the shapes differ or are not those of images.
     """
-    same_shape(x, mean)
+    lines = {"data": x} | ({} if draw is None else {"draw": draw}) | {"mean": mean}
     limits = limits or value_range(x)
-    pairs = list(zip(as_pixels("x", x, 1, limits), as_pixels("mean", mean, 1, limits), strict=True))
-    if labels is not None and len(labels) != len(pairs):
-        raise UserError(f"labels: expected {len(pairs)}, one for each image, got {len(labels)}")
+    for line in lines.values():
+        same_shape(x, line)
+    pixels = {name: as_pixels(name, line, 1, limits) for name, line in lines.items()}
+    count = len(pixels["data"])
+    if labels is not None and len(labels) != count:
+        raise UserError(f"labels: expected {count}, one for each image, got {len(labels)}")
     words = [shorten(class_name(label, None), 11) for label in ([] if labels is None else as_array(labels))]
     size = 10 if max(map(len, words), default=0) <= 7 else 7.5  # no name reaches into its neighbour's place
-    columns, high = min(len(pairs), PANELS), height_of(pairs[0][0])
-    tall = 2 * high + 0.04
+    columns, high = min(count, PANELS), height_of(pixels["data"][0]) + 0.04
+    tall = len(lines) * high - 0.04
     band = tall + (0.45 if labels is not None else 0.22)
-    bands = -(-len(pairs) // columns)
+    bands = -(-count // columns)
     figure, ax = board(columns, (bands - 1) * band + tall, 8.2 / max(columns, 8))
-    for i, (above, below) in enumerate(pairs):
+    for i in range(count):
         left, top = i % columns, (i // columns) * band
-        place_image(ax, above, left, top)
-        place_image(ax, below, left, top + high + 0.04)
+        for k, (name, images) in enumerate(pixels.items()):
+            place_image(ax, images[i], left, top + k * high)
+            if left == 0:
+                say(ax, -0.12, top + (k + 0.5) * high, name, ha="right")
         if labels is not None:
             say(ax, left + 0.5, top - 0.04, words[i], va="bottom", fontsize=size)
-        if left == 0:
-            say(ax, -0.12, top + high / 2, "data", ha="right")
-            say(ax, -0.12, top + 1.5 * high, "model", ha="right")
     return figure
 
 

@@ -16,6 +16,7 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
+from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model
 from ppl_vae.prediction.filling import Target, find_targets
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -130,7 +131,7 @@ def impute(
     """
     draws = check_whole("draws", draws)
     pair = Pair(model, guide)
-    split = _rows(data, getattr(model, "schema", None)).to(pair.device)
+    split = _rows(model, guide, data).to(pair.device)
     with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
         parts = [_impute(pair, plan, batch, draws) for batch in plan.batches()]
     evidence = Evidence(*map(torch.cat, zip(*(p.evidence for p in parts), strict=True)))
@@ -149,9 +150,13 @@ def impute(
     )
 
 
-def _rows(data: Any, schema: Schema | None) -> Split:
+def _rows(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> Split:
     """The rows, which may have holes in any field: also where the training rows had none."""
-    if schema is None or getattr(data, "schema", None) == schema:
+    schema = fields_of_model(model)
+    if schema is None:
+        hints = fields_of_guide(guide)
+        return as_split(data, "test", hints=None if hints is None else with_holes(hints))
+    if getattr(data, "schema", None) == schema:
         return as_split(data, "test", schema)
     return as_split(data, "test", with_holes(schema))
 

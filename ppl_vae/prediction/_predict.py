@@ -17,6 +17,7 @@ from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
 from ppl_vae.errors import ProgramError, UserError, check_whole, unknown_name
 from ppl_vae.evaluation.means import standard_error
+from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.execution import traced
@@ -120,9 +121,9 @@ def predict(
     """
     draws = check_whole("draws", draws)
     pair = Pair(model, guide)
-    known = getattr(model, "schema", None)
-    split, truth = _rows(data, field, known)
-    about = known or (split if truth is None else truth).schema
+    known, hints = fields_of_model(model), fields_of_guide(guide)
+    split, truth = _rows(data, field, known, hints)
+    about = [*(known or (split if truth is None else truth).schema), *(hints or ())]
     asked = _Asked(pair, field, next((f for f in about if f.name == field), None), draws, seed)
     split, values = split.to(pair.device), None if truth is None else truth[field].to(pair.device)
     was_training = pair.training
@@ -161,11 +162,13 @@ def label_scores(
     return {"accuracy": float(right.mean()), "accuracy_se": error, "labelled_rows": len(right)}
 
 
-def _rows(data: Any, field: str, schema: Schema | None) -> tuple[Split, Split | None]:
+def _rows(data: Any, field: str, schema: Schema | None, hints: Schema | None) -> tuple[Split, Split | None]:
     """The rows without the field, and with it where the data have it."""
     there = _fields_of(data)
     if schema is None:
-        full = as_split(data, "test")
+        if hints is not None and field not in there:
+            hints = _but(hints, field)
+        full = as_split(data, "test", hints=hints)
         others = [name for name in full.schema.names if name != field]
         truth = full if field in full.schema else None
     else:
@@ -175,12 +178,16 @@ def _rows(data: Any, field: str, schema: Schema | None) -> tuple[Split, Split | 
         raise UserError(f"field {field!r} is predicted from the others, but the data have none: pass some")
     if schema is None:
         return full.select(others), truth
-    rest = Schema(tuple(f for f in schema if f.name != field))
+    rest = _but(schema, field)
     if field not in schema or field not in there:
         return as_split(_without(data, field), "test", rest), None
     loose = Schema(tuple(replace(f, missing=True) if f.name == field else f for f in schema))
     truth = as_split(data, "test", loose)
     return truth.select(n for n in others if n in truth.schema), truth
+
+
+def _but(schema: Schema, field: str) -> Schema:
+    return Schema(tuple(f for f in schema if f.name != field))
 
 
 def _fields_of(data: Any) -> set[str]:

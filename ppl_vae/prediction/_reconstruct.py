@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.checks.support import check_support, observed_values
-from ppl_vae.data import Field, Split, as_split
+from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import example
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import refuse_global, some_rows
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.prediction.coding import typical
 from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.programs.locking import exclusive
@@ -90,7 +91,7 @@ def reconstruct(
     """
     draws = check_whole("draws", draws)
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None)).to(pair.device)
+    split = rows_of(model, guide, data).to(pair.device)
     was_training = pair.training
     pair.eval()
     try:

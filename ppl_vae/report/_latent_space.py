@@ -31,25 +31,35 @@ def latent_space(view: View, album: Album) -> list[Section]:
             "to map, so traversals, rates, interpolations and the map are left out."
         )
         return [Section("Latent space", words)]
-    # Of several sites the one nearest to the prior that can be moved and is used.
-    first = max(view.latents, key=lambda site: (site.real, bool(site.ranked)))
-    sections = [_traversal(view, first, album)]
-    if first.proper:
+    # Of several sites the one nearest to the prior that can be moved and is used comes first.
+    sites = sorted(view.latents, key=lambda site: (not site.real, not site.ranked))
+    sections = [_traversal(view, sites, album)]
+    if sites[0].proper:
         sections.append(_rates(view, album))
     if is_picture(view) and len(view) > 1:
-        sections.append(_interpolation(view, first, album))
-    return [*sections, _map(view, first, album)]
+        sections.append(_interpolation(view, album))
+    return [*sections, _map(view, sites, album)]
 
 
-def _traversal(view: View, latents: Latents, album: Album) -> Section:
-    title, ranked = "What each latent does", latents.ranked
+def _traversal(view: View, sites: Sequence[Latents], album: Album) -> Section:
+    title = "What each latent does"
+    words: list[str] = []
+    figures: list[Picture] = []
+    for latents in sites:
+        said, drawn = _moves(view, latents, "" if latents is sites[0] else f"-{latents.site}", album)
+        words.append(said)
+        figures += drawn
+    return Section(title, " ".join(words), figures=tuple(figures))
+
+
+def _moves(view: View, latents: Latents, suffix: str, album: Album) -> tuple[str, list[Picture]]:
+    """What the latents of a site do, in words and figures, one for each field that can be drawn."""
+    ranked = latents.ranked
     if not ranked:
-        return Section(title, _collapsed(latents))
+        return _collapsed(latents), []
     if not latents.real:
-        words = f"{latents.site} cannot take every value, so it is not moved by fixed steps here."
-        return Section(title, words)
+        return f"{latents.site} cannot take every value, so it is not moved by fixed steps here.", []
     row, shown = _typical(latents), ranked[:LINES]
-    steps, made = _moved(view, latents, shown, row)
     standard = bool(((latents.centre.abs() < 1e-6) & ((latents.spread - 1).abs() < 1e-6)).all())
     of = "its prior" if latents.proper else "the codes of these rows"
     span = "(99 % of the prior lies within)" if standard and latents.proper else f"standard deviations of {of}"
@@ -58,27 +68,35 @@ def _traversal(view: View, latents: Latents, album: Album) -> Section:
         f"the guide puts {view.name(row)}, a row at the usual distance from the middle of the latent space. "
         "Those that tell most about a row come first."
     )
+    if followers := view.places.followers([latents.site]):
+        it = "keeps its" if len(followers) == 1 else "keep their"
+        words += f" {', '.join(followers)}, whose prior depends on {latents.site}, {it} place within that prior."
     if len(ranked) > LINES:
         words += f" The first {LINES} are drawn."
     unit = "nats" if latents.exact else "activity" if latents.proper else "of the widest"
     titles = [f"{latents.site}{i}  {latents.information[i]:.2f} {unit}" for i in shown]
     axis = f"value of {latents.site}" if standard else f"{'prior' if latents.proper else 'code'} sd from its mean"
-    if not is_picture(view):
-        return Section(title, words, figures=_table_traversals(view, made, steps, titles, axis, album))
-    figure = plots.traversal(made, steps, titles, limits=limits_of(view), axis=axis)
     measure = "its KL to the prior per row" if latents.exact else "the variance of its posterior mean over rows"
     measure += "" if latents.proper else ", as a share of the widest latent's"
-    caption = (
-        "Follow a line from left to right: what changes is what this latent stands for, perhaps slant, "
-        f"weight or a change of class. The number on the left is {measure}. A line in which nothing changes "
-        "belongs to a latent that does not matter for a row like this one."
-    )
-    return Section(title, words, figures=(album.add("traversal", figure, caption),))
+    figures: list[Picture] = []
+    for each in view.each():
+        steps, made = _moved(each, latents, shown, row)
+        if not is_picture(each):
+            figures += _table_traversals(each, made, steps, titles, axis, suffix + each.suffix, album)
+            continue
+        figure = plots.traversal(made, steps, titles, limits=limits_of(each), axis=axis)
+        caption = (
+            f"The mean{each.of_what}. Follow a line from left to right: what changes is what this latent stands for, "
+            f"perhaps slant, weight or a change of class. The number on the left is {measure}. A line in which nothing "
+            "changes belongs to a latent that does not matter for a row like this one."
+        )
+        figures.append(album.add(f"traversal{suffix}{each.suffix}", figure, caption))
+    return words, figures
 
 
 def _table_traversals(
-    view: View, made: Tensor, steps: Tensor, titles: Sequence[str], axis: str, album: Album
-) -> tuple[Picture, ...]:
+    view: View, made: Tensor, steps: Tensor, titles: Sequence[str], axis: str, suffix: str, album: Album
+) -> list[Picture]:
     scale = spread_of(flat(view.values))
     caption = (
         "A panel is a latent, a line is a column: where it rises or falls, the latent moves the mean of this "
@@ -97,9 +115,9 @@ def _table_traversals(
             axis=axis,
         )
         name = "traversal" if start == 0 else f"traversal-{start // PANELS + 1}"
-        figures.append(album.add(name, figure, caption))
+        figures.append(album.add(f"{name}{suffix}", figure, caption))
         caption = "The next latents, drawn in the same way."
-    return tuple(figures)
+    return figures
 
 
 def _typical(latents: Latents) -> int:
@@ -169,24 +187,44 @@ def _rate_caption(view: View, latents: Latents, site: str) -> str:
     )
 
 
-def _interpolation(view: View, latents: Latents, album: Album) -> Section:
+def _interpolation(view: View, album: Album) -> Section:
     pairs = _pairs(view)
-    left, right = [a for a, _ in pairs], [b for _, b in pairs]
-    between = []
-    for t in np.linspace(0.0, 1.0, 9).tolist():
-        z = (1 - t) * latents.mean[left] + t * latents.mean[right]
-        between.append(view.decode({latents.site: latents.shaped(z)}, left))
-    images = torch.stack([view.values[left], *between, view.values[right]], 1)
-    ends = [(view.class_of(a) or view.name(a), view.class_of(b) or view.name(b)) for a, b in pairs]
-    figure = plots.interpolation(images, limits=limits_of(view), ends=ends)
-    caption = (
-        "Framed are the real rows; between them is E[x|z] along the straight line from the posterior mean of "
-        "one to that of the other. Look for pictures on the way that could be rows themselves. A sudden "
-        "jump, or both ends laid over each other, shows a gap between them."
-    )
+    figures = []
+    for each in view.each():
+        if not is_picture(each):
+            continue
+        images = torch.stack(
+            [each.values[[a for a, _ in pairs]], *between(each, pairs), each.values[[b for _, b in pairs]]], 1
+        )
+        ends = [(view.class_of(a) or view.name(a), view.class_of(b) or view.name(b)) for a, b in pairs]
+        figure = plots.interpolation(images, limits=limits_of(each), ends=ends)
+        caption = (
+            f"Framed are the real rows{each.of_what}; between them is E[x|z] along the straight line from the "
+            "posterior means of one to those of the other, whose ends are the rows' own reconstructions. Look for "
+            "pictures on the way that could be rows themselves. A sudden jump, or both ends laid over each other, "
+            "shows a gap between them."
+        )
+        figures.append(album.add(f"interpolation{each.suffix}", figure, caption))
     other = " of different classes" if view.labels is not None else ""
     words = f"Pairs of {view.split} rows{other}, and what the model makes of the latents between them."
-    return Section("From one row to another", words, figures=(album.add("interpolation", figure, caption),))
+    classes = [*view.places.probabilities, *(f.name for f in view.conditions)]
+    if classes:
+        words += (
+            f" {', '.join(classes)} cannot be between two values: at a step t the mean is 1 - t of that under the left "
+            "row's value and t of that under the right row's."
+        )
+    return Section("From one row to another", words, figures=tuple(figures))
+
+
+def between(view: View, pairs: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """E[x | z] at steps between rows, [pair, *S] each; classes and conditions are mixed, all else is on a line."""
+    left, right = [a for a, _ in pairs], [b for _, b in pairs]
+    found = []
+    for t in np.linspace(0.0, 1.0, 9).tolist():
+        z = {s.site: s.shaped((1 - t) * s.mean[left] + t * s.mean[right]) for s in view.latents}
+        ends = [(1 - t, left), (t, right)]
+        found.append(sum((w * view.decode(z, rows) for w, rows in ends if w > 0), torch.zeros(())))
+    return found
 
 
 def _pairs(view: View, most: int = 6) -> list[tuple[int, int]]:
@@ -207,11 +245,16 @@ def _pairs(view: View, most: int = 6) -> list[tuple[int, int]]:
     return pairs
 
 
-def _map(view: View, latents: Latents, album: Album) -> Section:
+def _map(view: View, sites: Sequence[Latents], album: Album) -> Section:
     title = "A map of the latents"
+    told = [_places_of(view, s, "" if s is sites[0] else f"-{s.site}", album) for s in sites]
+    return Section(title, " ".join(words for words, _ in told), figures=tuple(f for _, f in told if f is not None))
+
+
+def _places_of(view: View, latents: Latents, suffix: str, album: Album) -> tuple[str, Picture | None]:
     if min(latents.mean.shape) < 2:
         what = f"{latents.site} has one dimension" if len(view) > 1 else "There is only one row"
-        return Section(title, f"{what}, so there is no map to draw.")
+        return f"{what}, so there is no map to draw.", None
     points, axes, how = _plane(latents)
     names = view.label.names if view.label is not None else ()
     figure = plots.latent_map(points, labels=view.labels, names=names or None, axes=axes)
@@ -227,9 +270,9 @@ def _map(view: View, latents: Latents, album: Album) -> Section:
         caption += (
             f"Colour is the class{', which the model is never shown' if unseen else ''}: islands of one "
             "colour are classes that the latents tell apart. Classes that overlap here may be apart in other "
-            "dimensions."
+            "dimensions. A name that would lie over another one is in the legend alone."
         )
-    return Section(title, words, figures=(album.add("map", figure, caption),))
+    return words, album.add(f"map{suffix}", figure, caption)
 
 
 def _plane(latents: Latents) -> tuple[Tensor, tuple[str, str], str]:

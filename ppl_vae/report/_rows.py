@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ppl_vae import plots
-from ppl_vae.report._album import COLUMNS, LINES, Album, flat, gaps, is_picture, limits_of, names_of
+from ppl_vae.report._album import COLUMNS, LINES, Album, Picture, flat, gaps, is_picture, limits_of, names_of
 from ppl_vae.report._html import Section
 from ppl_vae.report.view import View
 
@@ -28,22 +28,34 @@ def reconstructions(view: View, album: Album) -> Section:
             "model falls back on the column's average."
         )
         return Section(title, words, figures=(album.add("reconstructions", figure, caption),))
-    rows = list(range(min(24, len(view))))
+    words += (
+        " A row of data is a draw, so the model's draw from p(x|z) stands beside it; the mean is what all such draws "
+        "have in common, and smoother than any of them."
+    )
+    if len(view.pictures) > 1:
+        words += f" The model observes several fields, drawn one after another: {', '.join(view.pictures)}."
+    return Section(title, words, figures=tuple(_given_back(each, album) for each in view.each() if is_picture(each)))
+
+
+def _given_back(view: View, album: Album) -> Picture:
+    rows = [r for r in range(len(view)) if not bool(view.values[r].isnan().all())][:24]
     names = [view.class_of(row) for row in rows]
     if labels := view.labels is not None:
-        rows.sort(key=lambda row: (names[row] is None, names[row] or ""))
+        order = sorted(range(len(rows)), key=lambda i: (names[i] is None, names[i] or ""))
+        rows, names = [rows[i] for i in order], [names[i] for i in order]
     figure = plots.reconstructions(
         view.values[rows],
         view.reconstruct(rows),
-        labels=[names[row] or "?" for row in rows] if labels else None,
+        draw=view.drawn_again(rows),
+        labels=[name or "?" for name in names] if labels else None,
         limits=limits_of(view),
     )
     caption = (
-        f"{len(rows)} {view.split} rows picked at random{', sorted by class' if labels else ''}: above the "
-        "data, below the model. Look for what the latents lose: a row that comes back as something else, or "
-        f"strokes and edges that are smoothed away.{gaps(view)}"
+        f"{len(rows)} {view.split} rows{view.of_what} picked at random{', sorted by class' if labels else ''}: above "
+        "the data, below it one draw of the model and its mean. Look for what the latents lose: a row that comes back "
+        f"as something else, or strokes and edges that are smoothed away.{gaps(view)}"
     )
-    return Section(title, words, figures=(album.add("reconstructions", figure, caption),))
+    return album.add(f"reconstructions{view.suffix}", figure, caption)
 
 
 def prior_samples(view: View, album: Album) -> Section:
@@ -64,15 +76,31 @@ def prior_samples(view: View, album: Album) -> Section:
             "the model invents; where only grey is, it misses rows."
         )
         return Section(title, words, figures=(album.add("samples", figure, caption),))
-    rows, limits = list(range(min(64, len(view)))), limits_of(view)
-    made = plots.samples(view.prior(len(rows)), limits=limits, title="model: E[x|z] for z from the prior")
-    real = plots.samples(view.values[rows], limits=limits, title=f"data: {view.split} rows")
-    said = (
-        "Mean pictures E[x|z], not draws of single pixels, so they look smoother than data. Look for "
-        "pictures that resemble no row: there the prior has mass where no row is."
+    words += (
+        " Data and draws compare like with like: each is x from its distribution. The means E[x|z] of the same latents "
+        "show what the draws have in common."
     )
+    figures = tuple(picture for each in view.each() if is_picture(each) for picture in _beside_data(each, album))
+    return Section(title, words, figures=figures)
+
+
+def _beside_data(view: View, album: Album) -> list[Picture]:
+    there = [r for r in range(len(view)) if not bool(view.values[r].isnan().all())]
+    rows, limits = there[:64], limits_of(view)
+    drawn = view.prior(len(rows), draw=True)
+    made = plots.samples(drawn, limits=limits, title=f"model: draws{view.of_what} from p(x|z), z from the prior")
+    real = plots.samples(view.values[rows], limits=limits, title=f"data: {view.split} rows{view.of_what}")
+    mean = plots.samples(
+        view.prior(len(rows)), limits=limits, title=f"model: means{view.of_what}, E[x|z] of the same z"
+    )
+    said = "Look for pictures that resemble no row: there the prior has mass where no row is."
     beside = f"As many {view.split} rows for comparison: is every kind made, and as often?{gaps(view)}"
-    return Section(title, words, figures=(album.add("samples", made, said), album.add("data", real, beside)))
+    smooth = "Means are no rows: they show the shape that the draws above them scatter about."
+    return [
+        album.add(f"samples{view.suffix}", made, said),
+        album.add(f"data{view.suffix}", real, beside),
+        album.add(f"means{view.suffix}", mean, smooth),
+    ]
 
 
 def _arbitrary(view: View, album: Album) -> Section:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError
 from ppl_vae.prediction.coding import decode, decode_columns, encode
 from ppl_vae.prediction.latents import Latents, TraceSites, continuous_latents, draw_pair
+from ppl_vae.prediction.places import Places, find_places
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
@@ -44,6 +45,8 @@ class View:
         label: the field that names the rows' classes, if there is one.
         latents: the continuous latents of the rows, in the order of the model.
         held: draws of the guide's other latents: discrete ones of the rows, and those that all rows share.
+        places: where the guide puts all latents of the rows.
+        pictures: the fields that can be drawn in the place of this one, by site, with their values in the rows.
         shared: names of the latents that all rows share.
         drawn: names of latents that the guide leaves to the model, which sums them out in training.
         conditions: the fields that the model is given and does not observe.
@@ -66,6 +69,8 @@ class View:
     label: Field | None
     latents: list[Latents]
     held: Mapping[str, Tensor]
+    places: Places
+    pictures: Mapping[str, tuple[Field, Tensor]]
     shared: frozenset[str]
     drawn: tuple[str, ...]
     conditions: tuple[Field, ...]
@@ -100,9 +105,36 @@ class View:
         return bool(self.held.keys() - self.shared or self.drawn)
 
     def decode(self, latents: Mapping[str, Tensor], rows: list[int], *, seed: int | None = None) -> Tensor:
-        """E[x | z] for latents of these rows, [row, *S]; those not given are held or drawn, always alike."""
-        held = {n: v if n in self.shared else v[rows] for n, v in self.held.items()}
-        return self._run(held | dict(latents), self._given(rows), seed=seed)
+        """E[x | z] for latents of these rows, [row, *S]; the others stay or follow (`Places.settled`)."""
+        with torch.no_grad():
+            settled = self.places.settled(latents, rows)
+        return self._run(settled, self._given(rows), seed=seed)
+
+    def each(self) -> list[View]:
+        """A view of every field that can be drawn, this one first."""
+        others = [
+            replace(self, site=site, field=field, values=values, columns=())
+            for site, (field, values) in self.pictures.items()
+            if site != self.site
+        ]
+        return [self, *others]
+
+    @property
+    def suffix(self) -> str:
+        """What tells the figures of this field apart, where several are drawn."""
+        return f"-{self.site}" if len(self.pictures) > 1 else ""
+
+    @property
+    def of_what(self) -> str:
+        """The field, in words, where several are drawn."""
+        return f" of {self.site}" if len(self.pictures) > 1 else ""
+
+    def drawn_again(self, rows: list[int]) -> Tensor:
+        """x from p(x | z) for one z of each row from the guide: what is to be compared with rows of data."""
+        batch = {n: v[rows] for n, v in self.batch.items()}
+        guide, _ = draw_pair(self.pair, batch, self.seed)
+        drawn = {n: s["value"] for n, s in guide.items() if not s["is_observed"]}
+        return self._run(drawn, self._given(rows), draw=True)
 
     def reconstruct(self, rows: list[int]) -> Tensor:
         """E[x | z] at the posterior means; with discrete latents, its mean over 16 draws from the guide."""
@@ -187,7 +219,7 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
     if shared:
         means = encode(pair.guide, batch, seed=seed)
         held |= {n: means[n] for n in shared}
-    columns, site, field, values = _drawn(model, batch, split.schema)
+    columns, site, field, values, pictures = _drawn(model, batch, split.schema)
     return View(
         pair=pair,
         split="training" if split.name == "train" else "data" if split.name == "rows" else split.name,
@@ -201,6 +233,8 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
         label=_label(split.schema, field),
         latents=latents,
         held=held,
+        places=find_places(pair, batch, split.schema, seed=seed),
+        pictures=pictures,
         shared=shared,
         drawn=tuple(n for n, s in model.items() if not s["is_observed"] and n not in guide),
         classes=_classes(pair, batch, guide, known, structure.global_latents, seed),
@@ -212,8 +246,11 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
     )
 
 
-def _drawn(model: TraceSites, batch: Batch, schema: Schema) -> tuple[tuple[Field, ...], str, Field, Tensor]:
-    """The observed site to draw: a picture if there is one, else the largest; and the field that it shows.
+Shown = tuple[tuple[Field, ...], str, Field, Tensor, dict[str, tuple[Field, Tensor]]]
+
+
+def _drawn(model: TraceSites, batch: Batch, schema: Schema) -> Shown:
+    """The observed site to draw: a picture if there is one, else the largest; the field that it shows; all pictures.
 
     Of a table with a site for each column all columns, side by side.
     """
@@ -234,9 +271,11 @@ def _drawn(model: TraceSites, batch: Batch, schema: Schema) -> tuple[tuple[Field
     name, field, values = max(found, key=lambda f: (f[1].is_image, f[1].size, f[0] == "x"))
     columns = tuple(f for n, f, _ in found if n == f.name) if field.shape == () and name != "x" else ()
     if len(columns) < 2:
-        return (), name, field, _with_gaps(field, values)
+        pictures = {n: (f, _with_gaps(f, v)) for n, f, v in found if f.shape}
+        return (), name, field, _with_gaps(field, values), pictures
     row = Field("row", "real", (len(columns),), names=tuple(c.name for c in columns))
-    return columns, columns[0].name, row, torch.stack([_with_gaps(c, batch[c.name]) for c in columns], dim=-1)
+    together = torch.stack([_with_gaps(c, batch[c.name]) for c in columns], dim=-1)
+    return columns, columns[0].name, row, together, {}
 
 
 def _shows(value: Tensor, stored: Tensor, field: Field) -> bool:

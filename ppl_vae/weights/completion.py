@@ -23,7 +23,7 @@ from ppl_vae.weights.factors import Factor, Factors
 from ppl_vae.weights.reduction import reduced
 from ppl_vae.weights.value_sums import ValueSums
 
-__all__ = ["Particles", "completed", "expanded", "replayed"]
+__all__ = ["Particles", "Sites", "completed", "expanded", "fixed", "replayed"]
 
 Sites = dict[str, dict[str, Any]]
 
@@ -93,13 +93,18 @@ def replayed(
 
 
 def _replay(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor], particles: int) -> Sites:
+    holes = Holes(structure.holes, structure.latents, batch)
+    model = for_particles(holes(pair.model), structure, particles)
+    return sample_sites(holes.hold(traced(poutine.replay(model, trace=fixed(latents, particles)), batch)))
+
+
+def fixed(latents: Mapping[str, Tensor], particles: int) -> Trace:
+    """Values of latents [particle, plates, *event] as a trace on which a program is replayed."""
     trace = Trace()
     for name, value in latents.items():
         value = value if particles > 1 else value.squeeze(0)
         trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
-    holes = Holes(structure.holes, structure.latents, batch)
-    model = for_particles(holes(pair.model), structure, particles)
-    return sample_sites(holes.hold(traced(poutine.replay(model, trace=trace), batch)))
+    return trace
 
 
 def _posterior_values(sums: ValueSums) -> dict[str, tuple[int, Tensor]]:

@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ppl_vae.data import Data, Field, Split, as_split
+from ppl_vae.data import Data, Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._anomalies.auc import AUC, auc, auc_difference
 from ppl_vae.diagnostics._anomalies.baselines import independent_entries, pca_reconstruction
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import Evaluation, evaluate_rows
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Program
 
@@ -163,7 +164,7 @@ def anomaly(
         >>> found.auc.value, found.strangest(2).tolist()
         (1.0, [4, 2])
     """
-    split = as_split(data, "test", getattr(model, "schema", None), rows_for="anomaly")
+    split = rows_of(model, guide, data, rows_for="anomaly")
     if outliers is not None:
         split = dataclasses.replace(split, outliers=_marks(outliers, len(split)).to(split.device))
     train = data.train if isinstance(data, Data) else None

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ppl_vae.data import as_split
 from ppl_vae.diagnostics._calibration.ranking import JOINT, ClassRanks, joined, ranked
 from ppl_vae.diagnostics._calibration.ranks import holm, rank_tests
 from ppl_vae.diagnostics._calibration.reliability import Reliability, reliability
 from ppl_vae.diagnostics._common.simulation import resampled, specific
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
@@ -170,7 +170,7 @@ def calibration(
     """
     simulations, draws = check_whole("simulations", simulations, 20), check_whole("draws", draws, 9)
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None), rows_for="calibration").to(pair.device)
+    split = rows_of(model, guide, data, rows_for="calibration").to(pair.device)
     with passes(pair, resampled(split, simulations, seed), draws, seed=seed) as plan:
         if not specific(plan.structure):
             raise UserError("the guide draws no latent of the model, so that there is nothing to calibrate")

@@ -27,6 +27,7 @@ from ppl_vae.weights.completion import expanded
 from ppl_vae.weights.reduction import by_row
 
 __all__ = [
+    "Aggregate",
     "MeanOverDraws",
     "TraceSites",
     "aggregate_log_density",
@@ -44,10 +45,19 @@ class MeanOverDraws(NamedTuple):
     se: float
 
 
+class Aggregate(NamedTuple):
+    """log q(z_i) of one draw of each row, [row], under mixtures of the rows: with row i among them, and without it."""
+
+    inside: Float[Tensor, " row"]
+    outside: Float[Tensor, " row"]
+
+
 def aggregate_log_density(
     pair: Pair, structure: Structure, batches: Sequence[Batch], drawn: Sequence[TraceSites]
-) -> Float[Tensor, " row"]:
+) -> Aggregate:
     """log (1/N) sum_j q(z_i | x_j) of one draw z_i of each of N rows, of all latents together, in nats.
+
+    With its own component (j = i) the mixture is too dense at z_i, without it (N - 1 others) on average too thin.
 
     Args:
         pair: the programs.
@@ -58,18 +68,21 @@ def aggregate_log_density(
     Raises:
         NoInverse: for a guide that cannot tell the density of a value that it did not just draw.
     """
-    columns = []
+    inside, outside, done = [], [], 0
+    sizes = [len(next(iter(batch.values()))) for batch in batches]
     for sites in drawn:
         values = _values(structure, sites)
         width = sum(v[:1].numel() for v in values.values()) * 16  # parameters and hidden layers of a small flow
-        rows = max(len(next(iter(batch.values()))) for batch in batches)
-        at_once = max(1, FLOATS_AT_ONCE // (width * rows)) if structure.broadcasts else 1
+        at_once = max(1, FLOATS_AT_ONCE // (width * max(sizes))) if structure.broadcasts else 1
         count = len(next(iter(values.values())))
         for start in range(0, count, at_once):
             some = {name: value[start : start + at_once] for name, value in values.items()}
-            parts = [_log_density(pair, structure, batch, some).logsumexp(1) for batch in batches]
-            columns.append(torch.stack(parts).logsumexp(0))
-    return torch.cat(columns) - math.log(sum(len(next(iter(batch.values()))) for batch in batches))
+            log_q = torch.cat([_log_density(pair, structure, batch, some) for batch in batches], 1)
+            own = torch.arange(len(log_q), device=log_q.device)
+            inside.append(log_q.logsumexp(1))
+            outside.append(log_q.index_put((own, own + done), log_q.new_tensor(-math.inf)).logsumexp(1))
+            done += len(log_q)
+    return Aggregate(torch.cat(inside) - math.log(sum(sizes)), torch.cat(outside) - math.log(max(sum(sizes) - 1, 1)))
 
 
 def _values(structure: Structure, sites: TraceSites) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,10 +63,9 @@ def _latents(ax: Any, found: Collapse) -> None:
 
 
 def _parts(ax: Any, found: Collapse) -> None:
-    """The KL, and I_q(x; z) and KL(q(z) || p(z)), which add up to it."""
+    """The KL, and I_q(x; z) and KL(q(z) || p(z)), which add up to it, each from both sides."""
     house_axes(ax, "", "nats per row", "what the KL pays for")
-    rate = sum(kl.value for kl in found.site_kl.values())
-    bars = [("KL(q(z|x)‖p)", rate, 0.0, SOFT)] if found.site_kl else []
+    bars = [("KL(q(z|x)‖p)", found.rate, 0.0, SOFT)] if found.site_kl else []
     mutual, marginal = found.mutual_information, found.marginal_kl
     if mutual.value == mutual.value:
         bars.append(("I(x; z)", mutual.value, mutual.se, GREEN))
@@ -74,9 +74,14 @@ def _parts(ax: Any, found: Collapse) -> None:
     names, values, errors, colours = zip(*bars, strict=True)
     ax.bar(range(len(bars)), values, yerr=[2 * e for e in errors], color=colours, width=0.6, ecolor=INK)
     ax.set_xticks(range(len(bars)), names, fontsize=9)
-    ax.axhline(
-        found.ceiling, color=INK, lw=1.0, ls=(0, (4, 3)), label=f"log N: the most that I can be, N = {found.rows:,}"
-    )
+    other = {"I(x; z)": found.information[1], "KL(q(z)‖p)": found.marginal_kl_least.value}
+    for at, (name, value) in enumerate(zip(names, values, strict=True)):
+        end = other.get(name, math.nan)
+        if math.isfinite(end):
+            low, high = sorted((max(end, 0.0), value))
+            label = "between its two bounds" if name == "I(x; z)" else "_"
+            ax.bar(at, high - low, bottom=low, width=0.6, fill=False, edgecolor=INK, hatch="////", lw=0.8, label=label)
+    ax.axhline(found.ceiling, color=INK, lw=1.0, ls=(0, (4, 3)), label=f"log N, N = {found.rows:,}")
     ax.grid(False, axis="x")
     ax.set_xlim(-0.6, len(bars) - 0.4)
     add_legend(ax, bbox_to_anchor=(0.0, 1.08), ncols=1)

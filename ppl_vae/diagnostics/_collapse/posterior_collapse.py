@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ppl_vae.data import Split, as_split
+from ppl_vae.data import Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._collapse.aggregate import MeanOverDraws
 from ppl_vae.diagnostics._collapse.surgery import NOTHING, surgery
@@ -20,11 +20,15 @@ from ppl_vae.diagnostics._common.simulation import contiguous, resampled, specif
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.prediction.latents import ACTIVE
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
 __all__ = ["Collapse", "Usage", "collapse"]
+
+_PARTS = ("mutual_information", "mutual_information_most", "marginal_kl", "marginal_kl_least")
+_ENDS = (("", "value"), ("_se", "se"))
 
 FEW = 0.1
 """Nats that may be noise."""
@@ -62,8 +66,11 @@ class Collapse:
         shift: mean of the aggregate posterior less that of the prior, in prior deviations, [latent].
         spread: its deviation as a multiple of the prior's, [latent].
         site_kl: KL(q(z | x) || p(z)) of each draw of the guide, by site (joint draws under one name), mean over rows.
-        mutual_information: I_q(x; z) between the number of the row and all of its latents, at most `ceiling`.
-        marginal_kl: KL(q(z) || p(z)) of the aggregate posterior: what is left of the KL without I_q(x; z).
+        mutual_information: I_q(x; z) between a row and all of its latents, from below: the row itself is one of the
+            components of q(z). At most `ceiling`; of these rows taken as the whole population it is the very number.
+        mutual_information_most: I_q(x; z) from above: q(z) is the mixture of the other rows.
+        marginal_kl: KL(q(z) || p(z)) of the aggregate posterior, what is left of the KL without I_q(x; z); from above.
+        marginal_kl_least: the same from below.
         total_correlation: KL(q(z) || prod_i q(z_i)) by site.
         classes: latents that are classes, by entry.
         notes: what could not be computed, a line each.
@@ -85,7 +92,9 @@ class Collapse:
     spread: Float[Tensor, " latent"]
     site_kl: Mapping[str, MeanOverDraws]
     mutual_information: MeanOverDraws
+    mutual_information_most: MeanOverDraws
     marginal_kl: MeanOverDraws
+    marginal_kl_least: MeanOverDraws
     total_correlation: Mapping[str, MeanOverDraws]
     classes: Mapping[str, Usage]
     notes: tuple[str, ...] = ()
@@ -99,6 +108,17 @@ class Collapse:
     def ceiling(self) -> float:
         """log N: no estimate of I_q(x; z) from N rows is above it."""
         return math.log(self.rows)
+
+    @property
+    def rate(self) -> float:
+        """KL(q(z | x) || p(z)) of all latents together, mean over rows; nan where it is not known."""
+        return sum(kl.value for kl in self.site_kl.values()) if self.site_kl else math.nan
+
+    @property
+    def information(self) -> tuple[float, float]:
+        """The least and the most that I_q(x; z) may be: it is no more than the KL either."""
+        most = self.mutual_information_most.value
+        return self.mutual_information.value, min(most, self.rate) if self.site_kl else most
 
     @property
     def collapsed(self) -> tuple[str, ...]:
@@ -134,11 +154,8 @@ class Collapse:
             "latents": latents,
             "site_kl": {name: _plain(kl.value) for name, kl in self.site_kl.items()},
             "site_kl_se": {name: _plain(kl.se) for name, kl in self.site_kl.items()},
-            "mutual_information": _plain(self.mutual_information.value),
-            "mutual_information_se": _plain(self.mutual_information.se),
+            **{name + end: _plain(getattr(getattr(self, name), of)) for name in _PARTS for end, of in _ENDS},
             "ceiling": self.ceiling,
-            "marginal_kl": _plain(self.marginal_kl.value),
-            "marginal_kl_se": _plain(self.marginal_kl.se),
             "total_correlation": {name: _plain(found.value) for name, found in self.total_correlation.items()},
             "classes": {
                 name: {"usage": c.usage.tolist(), "information": c.information, "effective": c.effective}
@@ -171,9 +188,9 @@ def collapse(
     """Which latents are in use, and what they cost and say: active units, KL, I_q(x; z), aggregate posterior.
 
     KL(q(z | x) || p(z)), averaged over rows, is I_q(x; z) + KL(q(z) || p(z)) with q(z) = (1/N) sum_i q(z | x_i): what z
-    says of the row, and what the aggregate posterior is away from the prior. q(z) is evaluated as the mixture of all N
-    rows, at one draw of each; so I_q is that of the number of the row, is at most log N, and, for rows from a
-    population, is on average too small: near log N it says only that z tells these rows apart.
+    says of the row, and what the aggregate posterior is away from the prior. q(z) is evaluated at one draw of each row,
+    as the mixture of all N rows, with which I_q is at most log N and for rows from a population on average too small,
+    and as the mixture of the other rows, with which it is on average too large. More rows bring the two together.
 
     Args:
         model: p(z) p(x | z).
@@ -190,7 +207,7 @@ def collapse(
         NoDensity: for points and improper priors.
 
     Source: Burda et al. 2016, arXiv 1509.00519 (active units); Hoffman & Johnson 2016, ELBO surgery, NIPS workshop;
-    Chen et al. 2018, arXiv 1802.04942 (total correlation).
+    Chen et al. 2018, arXiv 1802.04942 (total correlation); Poole et al. 2019, arXiv 1905.06922 (both sides of I_q).
 
     Example:
         >>> import pyro
@@ -209,7 +226,7 @@ def collapse(
     """
     rows, draws = check_whole("rows", rows, 2), check_whole("draws", draws, 2)
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None), rows_for="collapse").to(pair.device)
+    split = rows_of(model, guide, data, rows_for="collapse").to(pair.device)
     if len(split) < 2:
         raise UserError("collapse compares rows with each other, and got one: pass more")
     with passes(pair, split, draws, seed=seed) as plan:
@@ -242,7 +259,7 @@ def _collected(pair: Pair, plan: Passes, batches: list[dict[str, Tensor]], notes
     numbers = [name for name in uses[0].columns if name in prior]
     tables = [_table([use.columns[name] for use in uses], *prior[name], plan.particles) for name in numbers]
     names = {name: use.names for name, use in uses[0].columns.items()}
-    information, marginal, correlation, missing = surgery(pair, structure, batches)
+    parts = surgery(pair, structure, batches)
     rates = {} if structure.summed_model else uses[0].rates
     return Collapse(
         rows=rows,
@@ -250,11 +267,13 @@ def _collected(pair: Pair, plan: Passes, batches: list[dict[str, Tensor]], notes
         sites=tuple(name for name in numbers for _ in names[name]),
         **{what: torch.cat([t[what] for t in tables]) if tables else torch.zeros(0) for what in _TABLE},
         site_kl={name: estimate([use.rates[name] for use in uses], plan.particles) for name in rates},
-        mutual_information=information,
-        marginal_kl=marginal,
-        total_correlation=correlation,
+        mutual_information=parts.information,
+        mutual_information_most=parts.information_most,
+        marginal_kl=parts.marginal,
+        marginal_kl_least=parts.marginal_least,
+        total_correlation=parts.correlation,
         classes=_classes([use.columns for use in uses], names, plan.particles),
-        notes=(*notes, *missing),
+        notes=(*notes, *parts.notes),
     )
 
 

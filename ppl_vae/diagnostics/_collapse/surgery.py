@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,34 +24,56 @@ from ppl_vae.nn.flows import NoInverse
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, sample_sites
 
-__all__ = ["NOTHING", "surgery"]
+__all__ = ["NOTHING", "Surgery", "surgery"]
 
 NOTHING = MeanOverDraws(math.nan, math.nan)
 
 
-def surgery(
-    pair: Pair, structure: Structure, batches: list[dict[str, Tensor]]
-) -> tuple[MeanOverDraws, MeanOverDraws, dict[str, MeanOverDraws], list[str]]:
-    """I_q(x; z), KL(q(z) || p(z)), total correlations by site, and what of these cannot be had.
+class Surgery(NamedTuple):
+    """The KL taken apart, in nats; what cannot be had is `NOTHING`, and a note says why.
 
-    Source: Hoffman & Johnson 2016, ELBO surgery, NIPS workshop on advances in approximate Bayesian inference.
+    I_q(x; z) lies between `information` and `information_most`, KL(q(z) || p(z)) between `marginal_least` and
+    `marginal`, on average over rows from a population.
+    """
+
+    information: MeanOverDraws = NOTHING
+    information_most: MeanOverDraws = NOTHING
+    marginal: MeanOverDraws = NOTHING
+    marginal_least: MeanOverDraws = NOTHING
+    correlation: Mapping[str, MeanOverDraws] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
+
+
+def surgery(pair: Pair, structure: Structure, batches: list[dict[str, Tensor]]) -> Surgery:
+    """I_q(x; z) and KL(q(z) || p(z)) from both sides, total correlations by site, and what of these cannot be had.
+
+    Let q_in be the mixture of q(z | x_j) over all N rows and q_out that over all rows but i. Then
+    E[log q(z_i | x_i) - log q_in(z_i)] <= I, at most log N, and E[log q(z_i | x_i) - log q_out(z_i)] >= I, by Jensen.
+
+    Source: Hoffman & Johnson 2016, ELBO surgery, NIPS workshop on advances in approximate Bayesian inference; Poole et
+    al. 2019, arXiv 1905.06922, section 2.2 (both sides).
     """
     drawn, log_q, log_p = _one_draw(pair, structure, batches)
     correlation, notes = _correlations(structure, drawn)
+    nothing = Surgery(correlation=correlation)
     if helpers := [n for n in structure.auxiliary if drawn[0][n]["infer"].get("joint") != n]:
         said = f"the guide's own {', '.join(sorted(helpers))}, over which q(z | x) would have to be integrated"
-        return NOTHING, NOTHING, correlation, [*notes, f"no I_q(x; z): {said}"]
+        return nothing._replace(notes=(*notes, f"no I_q(x; z): {said}"))
     try:
         mixed = aggregate_log_density(pair, structure, batches, drawn)
     except NoInverse as error:
-        return NOTHING, NOTHING, correlation, [*notes, f"no I_q(x; z) and no KL(q(z) || p(z)): {error}"]
+        return nothing._replace(notes=(*notes, f"no I_q(x; z) and no KL(q(z) || p(z)): {error}"))
+    found = nothing._replace(
+        information=estimated(log_q - mixed.inside), information_most=estimated(log_q - mixed.outside)
+    )
     if structure.summed_model:
         sites = ", ".join(sorted(structure.summed_model))
-        return estimated(log_q - mixed), NOTHING, correlation, [*notes, f"no KL: {sites} is summed out in the model"]
+        return found._replace(notes=(*notes, f"no KL: {sites} is summed out in the model"))
     if _depends_on_row(pair, structure, batches[0], drawn[0]):
         said = "no KL(q(z) || p(z)): the prior depends on the row (a condition), so that there is no single p(z)"
-        return estimated(log_q - mixed), NOTHING, correlation, [*notes, said]
-    return estimated(log_q - mixed), estimated(mixed - log_p), correlation, notes
+        return found._replace(notes=(*notes, said))
+    marginal, least = estimated(mixed.inside - log_p), estimated(mixed.outside - log_p)
+    return found._replace(marginal=marginal, marginal_least=least, notes=tuple(notes))
 
 
 def _one_draw(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ppl_vae.diagnostics._common.sentences import listed
@@ -25,7 +26,7 @@ REMEDIES = "a KL warm-up (beta=WarmUp(50)), free bits (beta=FreeBits(0.5)), a sm
 
 def collapse_verdict(found: Collapse) -> str:
     """What the use of the latents means."""
-    parts = [_activity(found), *_usage(found), *_place(found)]
+    parts = [_activity(found), *_usage(found), *_hole(found), *_place(found)]
     if found.collapsed:
         silent = listed(found.collapsed)
         verb = "says" if len(found.collapsed) == 1 else "say"
@@ -41,8 +42,8 @@ def _activity(found: Collapse) -> str:
         said = "The latents are classes"
     if information == information:
         near = information > found.ceiling - 0.5
-        tell = f"tell {found.rows:,} rows apart almost perfectly" if near else f"say {information:.1f} nats about a row"
-        said += f"; together they {tell}"
+        tell = f"tell {found.rows:,} rows apart almost perfectly and say" if near else "say"
+        said += f"; together they {tell} {_between(*found.information)} nats about a row"
     idle = count - active
     if found.collapsed:
         return f"{said}."
@@ -51,6 +52,28 @@ def _activity(found: Collapse) -> str:
     if idle > active:
         return f"{said}; the other {idle} are idle, which costs nothing; if rows come back poorly, try {REMEDIES}."
     return f"{said}; nothing is wrong with that."
+
+
+def _between(low: float, high: float) -> str:
+    """A bracket in words; its ends where they are told apart.
+
+    Example:
+        >>> _between(5.24, 9.81), _between(0.5, 0.501), _between(2.0, float("inf"))
+        ('between 5.2 and 9.8', '0.5', 'at least 2.0')
+    """
+    low, high = max(0.0, low), max(0.0, low, high)
+    if not math.isfinite(high):
+        return f"at least {low:.1f}"
+    return f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"between {low:.1f} and {high:.1f}"
+
+
+def _hole(found: Collapse) -> list[str]:
+    """What of the KL is no information: the aggregate posterior is not the prior, so that samples are no codes."""
+    low, high = found.marginal_kl_least.value, found.marginal_kl.value
+    if not found.site_kl or not high > LITTLE:
+        return []
+    said = f"Of the KL of {found.rate:.1f} nats, {_between(low, high)} are KL(q(z) || p(z)), which samples lack"
+    return [f"{said}." if low > LITTLE else f"{said}: more rows would tell."]
 
 
 def _usage(found: Collapse) -> list[str]:

@@ -9,14 +9,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ppl_vae.data import Split, as_split
+from ppl_vae.data import Split
 from ppl_vae.errors import UserError
+from ppl_vae.evaluation.rows import rows_of
 
 __all__ = ["held_out"]
 
 
 def held_out(
-    model: Callable[..., Any], data: Any, most: int, seed: int, fewest: int = 1
+    model: Callable[..., Any], guide: Callable[..., Any], data: Any, most: int, seed: int, fewest: int = 1
 ) -> tuple[Split, Int[Tensor, " row"]]:
     """The test rows of a data set that are not known to be outliers, or so many of them by chance, and their places.
 
@@ -24,11 +25,11 @@ def held_out(
         UserError: for fewer rows than are needed.
 
     Example:
-        >>> split, places = held_out(None, torch.randn(9, 2), 3, seed=0)
+        >>> split, places = held_out(None, None, torch.randn(9, 2), 3, seed=0)
         >>> len(split), len(set(places.tolist()))
         (3, 3)
     """
-    split = as_split(data, "test", getattr(model, "schema", None), rows_for="a check of rows")
+    split = rows_of(model, guide, data, rows_for="a check of rows")
     usual = torch.arange(len(split)) if split.outliers is None else (~split.outliers).nonzero()[:, 0].cpu()
     if not isinstance(most, int) or min(most, len(usual)) < fewest:
         raise UserError(f"expected {fewest} rows or more to compare, got {most!r} of {len(usual)}: pass more")

@@ -219,7 +219,7 @@ def loo_pit(
         (True, 'too narrow')
     """
     pair = Pair(model, guide)
-    split, places = held_out(model, data, rows, seed)
+    split, places = held_out(model, guide, data, rows, seed)
     split = split.to(pair.device)
     about = split.schema[field]
     if is_nominal(about):

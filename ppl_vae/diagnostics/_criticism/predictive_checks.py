@@ -185,7 +185,7 @@ def predictive_check(
         raise unknown_name("kind of replicas", str(kind), KINDS)
     draws = check_whole("draws", draws, 2)
     pair = Pair(model, guide)
-    split = held_out(model, data, rows, seed)[0].to(pair.device)
+    split = held_out(model, guide, data, rows, seed)[0].to(pair.device)
     with _replicas(pair, split, kind, seed) as replicas:
         wanted, seen = _wanted(statistics, replicas.fields), replicas.observed
         if statistics is None:  # of a column without entries, or of a single row, there is no deviation

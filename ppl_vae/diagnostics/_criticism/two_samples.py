@@ -140,7 +140,7 @@ def two_sample(
     pair = Pair(model, _no_guide)
     if not names:
         raise UserError(f"tests expects some of {', '.join(TESTS)}, got none")
-    split, _ = held_out(model, data, samples, seed, fewest=4)
+    split, _ = held_out(model, _no_guide, data, samples, seed, fewest=4)
     with judging(pair, seed):
         replicas = FromPrior(pair.model, split.to(pair.device))
         rows, made = replicas.observed, next(replicas.draws(1))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.checks.analysis import analyse
-from ppl_vae.data import Split, as_split
+from ppl_vae.data import Split
 from ppl_vae.diagnostics._common.simulation import simulated
 from ppl_vae.diagnostics._evidence.annealing import acceptance_words
 from ppl_vae.diagnostics._evidence.bridge import Start
@@ -21,6 +21,7 @@ from ppl_vae.errors import check_whole
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import judging, some_rows
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed.modes import Compile
@@ -174,7 +175,7 @@ def bidirectional(
     rows = check_whole("rows", rows)
     pair, settings = Pair(model, guide), LadderSettings(chains, temperatures, steps, step_size)
     settings.check()
-    split = as_split(data, "test", getattr(model, "schema", None), rows_for="bidirectional").to(pair.device)
+    split = rows_of(model, guide, data, rows_for="bidirectional").to(pair.device)
     made, latents = simulated_rows(pair, split, rows, seed=seed + 1)  # other numbers than those of the chains
     with ladder(
         model, guide, made, settings, start, climbs=2, seed=seed, compile=compile, floats_at_once=floats_at_once

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.autoguide.refining import moved, offsets_of, refine
-from ppl_vae.data import as_split
 from ppl_vae.diagnostics._evidence.annealing import annealed_evidence
 from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.chunks import both
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.speed.modes import Compile
@@ -107,8 +107,8 @@ class Gap:
         if self.unreliable_rows > 0.1 * len(self.elbo):
             words += (
                 f" In {self.unreliable_rows:,} of {len(self.elbo):,} rows the weights of the refined guide have too "
-                "heavy a tail: there the evidence, and with it the family's gap, may be too low; evidence='ais' does "
-                "not mind."
+                "heavy a tail: there the evidence, and with it the family's gap, may be too low; evidence='ais' "
+                "(command line --gap-evidence ais) does not mind."
             )
         return words
 
@@ -186,7 +186,7 @@ def gap(
     if not lr > 0:
         raise UserError(f"lr must be positive, got {lr!r}")
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None), rows_for="gap").to(pair.device)
+    split = rows_of(model, guide, data, rows_for="gap").to(pair.device)
     annealed = None
     if evidence == "ais":
         annealed = annealed_evidence(

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import as_split
 from ppl_vae.diagnostics._evidence.bridge import Bridge, Start
 from ppl_vae.diagnostics._evidence.transitions import next_step_size, transition
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.speed.modes import Compile, check_mode
 
@@ -150,7 +150,7 @@ def ladder(
     settings.check()
     check_mode(compile)
     pair = Pair(model, guide)
-    split = as_split(data, "test", getattr(model, "schema", None), rows_for="annealed_evidence").to(pair.device)
+    split = rows_of(model, guide, data, rows_for="annealed_evidence").to(pair.device)
     with passes(pair, split, 3 * settings.chains, seed=seed, floats_at_once=floats_at_once) as plan:
         # a gradient holds about three times what a density does, and all chains of a row climb together
         plan = replace(plan, rows=max(1, plan.rows * plan.at_once // (3 * settings.chains)))
