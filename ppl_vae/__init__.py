@@ -6,8 +6,9 @@ importance weights. Names are imported when they are first used, so that `import
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ppl_vae.registry.lazy import lazily
 
 if TYPE_CHECKING:
     from ppl_vae.arviz import Posterior as Posterior
@@ -39,43 +40,35 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Comparison": "ppl_vae.comparison.compare",
-    "Data": "ppl_vae.data",
-    "Evaluation": "ppl_vae.evaluation",
-    "Finding": "ppl_vae.errors",
-    "Imputation": "ppl_vae.prediction",
-    "JointEvaluation": "ppl_vae.evaluation",
-    "LogWeights": "ppl_vae.weights.log_weights",
-    "Posterior": "ppl_vae.arviz",
-    "Prediction": "ppl_vae.prediction",
-    "Reconstruction": "ppl_vae.prediction",
-    "Result": "ppl_vae.runs",
-    "UserError": "ppl_vae.errors",
-    "check": "ppl_vae.checks.linter",
-    "compare": "ppl_vae.comparison.compare",
-    "compare_grid": "ppl_vae.comparison.grid",
-    "evaluate": "ppl_vae.evaluation",
-    "fit": "ppl_vae.training",
-    "impute": "ppl_vae.prediction",
-    "load": "ppl_vae.data",
-    "log_weights": "ppl_vae.evaluation",
-    "open_run": "ppl_vae.runs",
-    "posterior": "ppl_vae.arviz",
-    "predict": "ppl_vae.prediction",
-    "reconstruct": "ppl_vae.prediction",
-    "to_arviz": "ppl_vae.arviz",
-    "warm_start": "ppl_vae.training",
-}
-
-__all__ = [*sorted(_HOMES), "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    [
+        "ppl_vae.arviz:Posterior",
+        "ppl_vae.arviz:posterior",
+        "ppl_vae.arviz:to_arviz",
+        "ppl_vae.checks.linter:check",
+        "ppl_vae.comparison.compare:Comparison",
+        "ppl_vae.comparison.compare:compare",
+        "ppl_vae.comparison.grid:compare_grid",
+        "ppl_vae.data:Data",
+        "ppl_vae.data:load",
+        "ppl_vae.errors:Finding",
+        "ppl_vae.errors:UserError",
+        "ppl_vae.evaluation:Evaluation",
+        "ppl_vae.evaluation:JointEvaluation",
+        "ppl_vae.evaluation:evaluate",
+        "ppl_vae.evaluation:log_weights",
+        "ppl_vae.prediction:Imputation",
+        "ppl_vae.prediction:Prediction",
+        "ppl_vae.prediction:Reconstruction",
+        "ppl_vae.prediction:impute",
+        "ppl_vae.prediction:predict",
+        "ppl_vae.prediction:reconstruct",
+        "ppl_vae.runs:Result",
+        "ppl_vae.runs:open_run",
+        "ppl_vae.training:fit",
+        "ppl_vae.training:warm_start",
+        "ppl_vae.weights.log_weights:LogWeights",
+    ],
+)
+__all__ += ["__version__"]

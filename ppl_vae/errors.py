@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal
@@ -20,8 +21,43 @@ __all__ = [
     "check_choice",
     "check_number",
     "check_whole",
+    "on_command_line",
+    "option",
+    "spelled",
     "unknown_name",
 ]
+
+_on_command_line = False
+
+
+@contextmanager
+def on_command_line() -> Iterator[None]:
+    """Within, messages name options as the command line has them."""
+    global _on_command_line
+    before, _on_command_line = _on_command_line, True
+    try:
+        yield
+    finally:
+        _on_command_line = before
+
+
+def spelled(python: str, command_line: str) -> str:
+    """What is said to somebody who calls from Python, or who is on the command line."""
+    return command_line if _on_command_line else python
+
+
+def option(name: str, value: object = None) -> str:
+    """An argument, with a value, as whoever reads the message writes it.
+
+    Example:
+        >>> with on_command_line():
+        ...     option("latent_dim"), option("bound", "elbo")
+        ('--latent-dim', '--bound elbo')
+        >>> option("latent_dim"), option("bound", "elbo")
+        ('latent_dim', "bound='elbo'")
+    """
+    there = f"--{name.replace('_', '-')}"
+    return spelled(name, there) if value is None else spelled(f"{name}={value!r}", f"{there} {value}")
 
 
 class UserError(ValueError):

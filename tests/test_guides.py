@@ -417,7 +417,7 @@ def test_pyros_elbo_of_a_joint_draw_is_ours_and_its_mean_field_elbo_is_refused()
     pyros = pyro.infer.TraceEnum_ELBO(2000, vectorize_particles=True, max_plate_nesting=1)
     marked = pyro.infer.config_enumerate(made)
     assert float(ours) == pytest.approx(pyros.loss(label_then_two, marked, x=x), rel=0.02)
-    with pytest.raises(UserError, match=r"draws top,z together.*use --bound elbo"):
+    with pytest.raises(UserError, match=r"draws top,z together.*use bound=.elbo."):
         ppl_vae.fit(
             two_layers, FullRank(two_layers, x, hidden=(4,)), x, bound=pyro.infer.TraceMeanField_ELBO(), epochs=1
         )

@@ -151,10 +151,10 @@ def test_only_a_checkpoint_can_be_continued(tmp_path):
     (tmp_path / "weights.safetensors").touch()
     with pytest.raises(UserError) as told:
         refuse_existing(tmp_path)
-    assert "--resume" not in str(told.value)
+    assert "resume" not in str(told.value)
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "state.safetensors").touch()
-    with pytest.raises(UserError, match="--resume"):
+    with pytest.raises(UserError, match="resume=True"):
         refuse_existing(tmp_path)
 
 

@@ -11,6 +11,7 @@ from helpers import small_pair
 
 import ppl_vae
 from ppl_vae import UserError
+from ppl_vae.errors import on_command_line
 from ppl_vae.schedules import Cosine, WarmUp
 from ppl_vae.training import Settings
 from ppl_vae.training.settings import SETTINGS, SettingsKeywords
@@ -159,10 +160,12 @@ def test_a_request_says_the_settings_of_fit():
         ({"optimizer": torch.optim.SGD}, "--optimizer has no word for type"),
     ],
 )
-def test_a_request_refuses_what_a_setting_cannot_be_with_the_name_of_its_option(option, words):
+def test_a_request_refuses_what_a_setting_cannot_be_with_the_name_that_it_has_here(option, words):
     from ppl_vae.training.request import Request
 
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words.replace("--", "")):
+        Request.of(option).check()
+    with on_command_line(), pytest.raises(UserError, match=words):
         Request.of(option).check()
 
 
@@ -173,3 +176,14 @@ def test_a_grid_knows_what_others_call_a_setting_and_never_is_a_patience():
         Grid(training={"learning_rate": 0.1})
     assert Grid(training={"patience": None}).training["patience"] == 0
     assert "patience" not in Grid(training={}).training
+
+
+def test_a_grid_on_the_command_line_has_an_option_for_every_setting_that_has_a_word():
+    import inspect
+
+    from ppl_vae.cli.compare import compare
+
+    options = inspect.signature(compare).parameters
+    assert {name for name, setting in SETTINGS.items() if setting.word is not None} <= set(options)
+    unsaid = set(SETTINGS) & set(options) - {"seed", "device"}
+    assert {options[name].default for name in unsaid} == {None}  # so that it is known which were given

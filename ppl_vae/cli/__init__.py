@@ -26,7 +26,7 @@ from ppl_vae.cli.posterior import posterior
 from ppl_vae.cli.predict import predict
 from ppl_vae.cli.signals import as_interrupts, exit_status, what_ended
 from ppl_vae.cli.use import encode, evaluate, report, sample
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, on_command_line
 
 __all__ = ["app", "main"]
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that a terminal cannot show is no reason to lose a result
             stream.reconfigure(errors="backslashreplace")
-    with as_interrupts(), told_warnings():
+    with as_interrupts(), told_warnings(), on_command_line():
         return _run(argv)
 
 

@@ -27,6 +27,7 @@ __all__ = ["compare", "compare_cell", "words_of"]
 Words = Annotated[str | None, typer.Option(metavar="A,B")]
 
 
+@o.with_settings(before="warm_up", without=("seed", "device"), unsaid=True)
 def compare(
     runs: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders; without any, a grid is trained.")
@@ -65,11 +66,6 @@ def compare(
     likelihood: Annotated[str | None, typer.Option()] = None,
     latent_dim: Annotated[int | None, typer.Option()] = None,
     hidden: Annotated[str | None, typer.Option(metavar="N,N")] = None,
-    epochs: Annotated[int | None, typer.Option(show_default="300")] = None,
-    patience: Annotated[int | None, typer.Option(show_default="40")] = None,
-    batch_size: Annotated[int | None, typer.Option(show_default="64")] = None,
-    lr: Annotated[float | None, typer.Option(show_default="0.001")] = None,
-    weight_decay: Annotated[float | None, typer.Option()] = None,
     warm_up: Annotated[
         float | None, typer.Option(show_default="as for fit; 0 for all if a bound is Pyro's own")
     ] = None,
@@ -87,6 +83,7 @@ def compare(
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
     json_: o.JsonOption = False,
+    **settings: Any,
 ) -> None:
     """Compare runs, or train a grid and compare it.
 
@@ -105,12 +102,8 @@ def compare(
         "likelihood": likelihood,
         "latent_dim": latent_dim,
         "hidden": hidden,
-        "epochs": epochs,
-        "patience": patience,
-        "batch_size": batch_size,
-        "lr": lr,
-        "weight_decay": weight_decay,
         "warm_up": warm_up,
+        **settings,
     }
     judged = {"particles": particles, "iwae": rungs, "seed": seed}
     if runs:

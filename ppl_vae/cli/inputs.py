@@ -55,7 +55,7 @@ def open_start(path: Path, words: ProgramWords) -> Run:
     info = read_run(path)
     own = {role for role in ("model", "guide") if "file" in info[role]}
     model, guide = (
-        word if role in own and user_files.is_file(word) else None
+        word if role in own and word is not None and user_files.is_file(word) else None
         for role, word in (("model", words.model), ("guide", words.guide))
     )
     return open_words(path, model, guide)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -117,14 +117,20 @@ OwnGuide = Annotated[str | None, typer.Option(metavar="FILE.py:NAME", help="Your
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def with_settings(before: str) -> Callable[[F], F]:
-    """Let a command that takes settings by **keywords have an option for each, in front of the parameter `before`."""
+def with_settings(before: str, *, without: Collection[str] = (), unsaid: bool = False) -> Callable[[F], F]:
+    """Let a command that takes settings by **keywords have an option for each, in front of the parameter `before`.
+
+    Args:
+        before: the parameter that follows.
+        without: settings that the command has in another way.
+        unsaid: whether an option that nobody gave is None, so that the command sees which were given.
+    """
 
     def decorate(command: F) -> F:
         given = list(inspect.signature(command, eval_str=True).parameters.values())
         own = [p for p in given if p.kind is not p.VAR_KEYWORD]
         at = [p.name for p in own].index(before)
-        shown = [*own[:at], *_settings_options(), *own[at:]]
+        shown = [*own[:at], *_settings_options(without, unsaid), *own[at:]]
         command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in shown} | {"return": None}
         return command
@@ -132,20 +138,21 @@ def with_settings(before: str) -> Callable[[F], F]:
     return decorate
 
 
-def _settings_options() -> list[inspect.Parameter]:
+def _settings_options(without: Collection[str], unsaid: bool) -> list[inspect.Parameter]:
     """An option for every setting that has a word; where the command line decides, nobody has said it by default."""
     found = []
     for each in fields(Settings):
         setting = SETTINGS[each.name]
-        if setting.word is None:
+        if setting.word is None or each.name in without:
             continue
+        later = unsaid or setting.decided is not None
         said = typer.Option(
             help=f"{setting.help} {setting.line}".rstrip(),
             metavar=setting.metavar,
-            show_default=True if setting.decided is None else setting.decided,
+            show_default=(setting.decided or str(each.default)) if later else True,
         )
-        kind: Any = setting.word if setting.decided is None else setting.word | None
-        default = each.default if setting.decided is None else None
+        kind: Any = setting.word | None if later else setting.word
+        default = None if later else each.default
         annotation = Annotated[kind, said]
         found.append(
             inspect.Parameter(

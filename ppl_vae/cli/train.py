@@ -27,9 +27,10 @@ from ppl_vae.cli.output import (
     update_evaluation,
 )
 from ppl_vae.errors import UserError
-from ppl_vae.registry import catalog, user_files
+from ppl_vae.registry import user_files
 from ppl_vae.registry.programs import NamedProgram, ProgramWords, build
 from ppl_vae.registry.resolve import resolve_bound
+from ppl_vae.registry.words import split_options
 
 if TYPE_CHECKING:
     from ppl_vae.arviz import Posterior
@@ -77,7 +78,7 @@ def _place(ask: Command) -> _Place:
         else:
             refuse_existing(out)
         return _Place(out)
-    programs = (catalog.split_options(word)[0].rpartition(":")[2] for word in (ask.model, ask.programs.guide))
+    programs = (split_options(word)[0].rpartition(":")[2] for word in (ask.model, ask.programs.guide_word))
     words = [Path(ask.data).stem, *programs]
     base = Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", w) if w != ask.data else w for w in words)
     if ask.resume:
@@ -394,7 +395,7 @@ def _finish(
         }
         typer.echo(json.dumps(as_json(found), indent=2, ensure_ascii=False))
         return
-    own = [f"--{r} {w}" for r, w in (("model", ask.model), ("guide", ask.programs.guide)) if user_files.is_file(w)]
+    own = [f"--{r} {w}" for r, w in (("model", ask.model), ("guide", ask.guide or "")) if user_files.is_file(w)]
     more = " ".join(["", *own])
     say(f"run:    {out}")
     if report is not None:

@@ -1,4 +1,13 @@
-"""Commands of this package in parallel processes, each with one thread; what they say goes to one display."""
+"""Commands of this package in parallel processes, each with one thread; what they say goes to one display.
+
+`concurrent.futures` says which job is next; a job is a process of its own, not a task of a `ProcessPoolExecutor`:
+
+- a process that is killed (the usual end of a cell that needs too much memory) breaks its pool and every task in it,
+  and does not say which one it was; here it is the end of its own job;
+- its workers import the caller's `__main__` again, so that a script without `if __name__ == "__main__"` fails;
+- it has no way to end tasks that run so that they save what they have, and its workers outlive a parent that is killed;
+- it does not tell what a task writes to stderr, which is the progress of the display and the reason of a failure.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 __all__ = ["Job", "Watcher", "cores", "end_with_parent", "work"]
@@ -62,22 +71,15 @@ def work(jobs: Sequence[Job], at_once: int, watcher: Watcher) -> dict[str, str]:
 
     When interrupted, what runs is ended, what waits is not begun, and KeyboardInterrupt is raised.
     """
-    pool = _Processes(watcher)
-    failed: dict[str, str] = {}
+    processes = _Processes(watcher)
     with ThreadPoolExecutor(max(1, at_once)) as threads:
-        futures: dict[Future[str | None], str] = {threads.submit(pool.run, job): job.name for job in jobs}
         try:
-            waiting = set(futures)
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    if (reason := future.result()) is not None:
-                        failed[futures[future]] = reason
+            reasons = list(threads.map(processes.run, jobs))
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
-            pool.stop()
+            processes.stop()
             raise
-    return {job.name: failed[job.name] for job in jobs if job.name in failed}
+    return {job.name: reason for job, reason in zip(jobs, reasons, strict=True) if reason is not None}
 
 
 def end_with_parent() -> None:

@@ -14,12 +14,12 @@ from ppl_vae.comparison._workers import Job, Watcher, cores, work
 from ppl_vae.comparison.cache import CachedEvaluation, read_cache
 from ppl_vae.comparison.comparable import Observed, observed, preparation, refuse_incomparable
 from ppl_vae.comparison.compare import Comparison, ranked
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, spelled
 from ppl_vae.registry import user_files
 from ppl_vae.registry.programs import build
 from ppl_vae.registry.resolve import resolve_bound
 from ppl_vae.runs.folder import is_whole
-from ppl_vae.runs.place import emptied, is_empty, made
+from ppl_vae.runs.place import elsewhere, emptied, is_empty, made
 from ppl_vae.saving.atomic import write_json
 from ppl_vae.saving.locks import held
 from ppl_vae.saving.reading import read_json
@@ -52,20 +52,19 @@ def _claim(grid: Grid, out: Path, resume: bool) -> None:
     known: dict[str, str] = {}
     if not is_empty(out):
         if not file.is_file():
-            raise UserError(f"{out} exists already and is no comparison: choose another folder with --out")
-        before = read_json(file, _GridFile, "choose another folder with --out")
+            raise UserError(f"{out} exists already and is no comparison: {elsewhere()}")
+        before = read_json(file, _GridFile, elsewhere())
         known, was = before["cells"], before["training"]
         _same(out, was, training)
         if not resume:
-            raise UserError(f"{out} exists already: continue it with --resume, or choose another folder with --out")
+            go_on = spelled("resume=True", "--resume")
+            raise UserError(f"{out} exists already: continue it with {go_on}, or {elsewhere()}")
     cells = {cell.folder: grid.digest(cell) for cell in grid.cells}
     for name, digest in cells.items():
         if known.get(name, digest) != digest:
-            raise UserError(
-                f"{name} in {out} was trained with another file of data or programs: choose another folder with --out"
-            )
+            raise UserError(f"{name} in {out} was trained with another file of data or programs: {elsewhere()}")
         if name not in known and (out / name).exists():
-            raise UserError(f"{out / name} is there, but not of this comparison: choose another folder with --out")
+            raise UserError(f"{out / name} is there, but not of this comparison: {elsewhere()}")
     write_json(file, {"training": training, "cells": known | cells})
 
 
@@ -74,7 +73,7 @@ def _same(out: Path, was: Mapping[str, str], training: Mapping[str, str]) -> Non
         if was.get(name) != training.get(name):
             raise UserError(
                 f"{out} belongs to another comparison, its {name} is {was.get(name, 'the default')}, not "
-                f"{training.get(name, 'the default')}: choose another folder with --out"
+                f"{training.get(name, 'the default')}: {elsewhere()}"
             )
 
 
@@ -115,7 +114,7 @@ def _look(ask: Request, data: Any, loaded: dict[Path, Any]) -> Observed:
     from ppl_vae.programs.randomness import preserved_randomness
 
     with preserved_randomness():
-        programs = build(replace(ask.programs, loaded=loaded), data, ask.program_options())
+        programs = build(replace(ask, loaded=loaded).programs, data, ask.program_options())
         model, guide = (program.value for program in programs)
         prepare(guide, data.train)
         rows = next(s for s in (data.test, data.validation, data.train) if s is not None)

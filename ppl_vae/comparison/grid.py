@@ -18,6 +18,8 @@ from ppl_vae.comparison.cells import train_grid
 from ppl_vae.comparison.compare import Comparison
 from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.registry import catalog, user_files
+from ppl_vae.registry.programs import ProgramWords
+from ppl_vae.registry.words import split_options
 from ppl_vae.training.request import Request
 from ppl_vae.training.settings import SETTINGS, SYNONYMS
 
@@ -41,7 +43,7 @@ class Cell(NamedTuple):
         """The name of its run folder, of all its words."""
         words = [word for factor, word in self.factors.items() if (factor, word) != ("prior", OWN)]
         plain = [
-            re.sub(r"[^\w.+]+", "_", catalog.split_options(w)[0].rpartition(":")[2] if user_files.is_file(w) else w)
+            re.sub(r"[^\w.+]+", "_", split_options(w)[0].rpartition(":")[2] if user_files.is_file(w) else w)
             for w in words
         ]
         tail = "" if plain == words else f"-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:6]}"
@@ -67,12 +69,10 @@ class Grid:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.guides:
-            usual = {
-                catalog.default_of(catalog.split_options(m)[0], "default_guide", "mean_field") for m in self.models
-            }
-            object.__setattr__(self, "guides", tuple(sorted(usual)))
-        for name in ("models", "priors", "guides", "bounds"):
+        for name in ("models", "priors", "bounds", "guides"):
+            if name == "guides" and not self.guides:  # by now the models are known to be there
+                usual = {ProgramWords(model, None).guide_word for model in self.models}
+                object.__setattr__(self, "guides", tuple(sorted(usual)))
             words = tuple(getattr(self, name))
             object.__setattr__(self, name, words)
             if not words or not all(words):
@@ -81,7 +81,7 @@ class Grid:
                 if words.count(word) > 1:
                     raise UserError(f"{name}: {word!r} is there twice: name each once")
                 if not user_files.is_file(word) and word != OWN:
-                    catalog.find(name, catalog.split_options(word)[0])
+                    catalog.find(name, word)
         check_whole("seeds", self.seeds)
         object.__setattr__(self, "training", self._training())
 
@@ -93,7 +93,7 @@ class Grid:
         for name in given:
             if name not in usual:
                 raise unknown_name("option of fit", name, usual, SYNONYMS)
-        if any(catalog.find("bounds", catalog.split_options(b)[0]).is_pyro for b in self.bounds):
+        if any(catalog.find("bounds", b).is_pyro for b in self.bounds):
             given.setdefault("warm_up", 0.0)
         return {"data": "digits"} | given
 
@@ -122,7 +122,7 @@ class Grid:
     def digest(self, cell: Cell) -> str:
         """A hash of all that a training depends on: its options, its data file, a user's programs."""
         options = self.options(cell)
-        own = [catalog.split_options(w)[0].rpartition(":")[0] for w in cell.factors.values() if user_files.is_file(w)]
+        own = [split_options(w)[0].rpartition(":")[0] for w in cell.factors.values() if user_files.is_file(w)]
         files = [str(options["data"]), *own]
         said = {k: str(v) for k, v in sorted(options.items())} | {f"content of {f}": _content(f) for f in files}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
@@ -131,7 +131,7 @@ class Grid:
 def _fit_options() -> set[str]:
     """The options of `ppl-vae fit` that are the same for all cells."""
     words = {name for name, setting in SETTINGS.items() if setting.word is not None}
-    return (words | {field.name for field in fields(Request)}) - {*FACTORS, "seed", "settings", "pace"}
+    return (words | {field.name for field in fields(Request)}) - {*FACTORS, "seed", "settings", "pace", "loaded"}
 
 
 def _content(file: str) -> str | None:

@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOMES: dict[str, str] = {
-    "AUC": "ppl_vae.diagnostics._anomalies.auc",
-    "AnnealedEvidence": "ppl_vae.diagnostics._evidence.annealing",
-    "Anomaly": "ppl_vae.diagnostics._anomalies.anomaly",
-    "Bidirectional": "ppl_vae.diagnostics._evidence.bdmc",
-    "Calibration": "ppl_vae.diagnostics._calibration.sbc",
-    "Collapse": "ppl_vae.diagnostics._collapse.posterior_collapse",
-    "Gap": "ppl_vae.diagnostics._evidence.gaps",
-    "LooPIT": "ppl_vae.diagnostics._criticism.leave_one_out",
-    "PredictiveCheck": "ppl_vae.diagnostics._criticism.predictive_checks",
-    "TwoSample": "ppl_vae.diagnostics._criticism.two_samples",
-    "TwoSampleTest": "ppl_vae.diagnostics._criticism.distances",
-    "annealed_evidence": "ppl_vae.diagnostics._evidence.annealing",
-    "anomalies_of": "ppl_vae.diagnostics._anomalies.anomaly",
-    "anomaly": "ppl_vae.diagnostics._anomalies.anomaly",
-    "bidirectional": "ppl_vae.diagnostics._evidence.bdmc",
-    "calibration": "ppl_vae.diagnostics._calibration.sbc",
-    "classifier_two_sample": "ppl_vae.diagnostics._criticism.distances",
-    "collapse": "ppl_vae.diagnostics._collapse.posterior_collapse",
-    "gap": "ppl_vae.diagnostics._evidence.gaps",
-    "khat_scatter": "ppl_vae.diagnostics._evidence.plot_khat",
-    "loo_pit": "ppl_vae.diagnostics._criticism.leave_one_out",
-    "mmd": "ppl_vae.diagnostics._criticism.distances",
-    "of_rows": "ppl_vae.diagnostics._anomalies.anomaly",
-    "predictive_check": "ppl_vae.diagnostics._criticism.predictive_checks",
-    "sliced_wasserstein": "ppl_vae.diagnostics._criticism.distances",
-    "two_sample": "ppl_vae.diagnostics._criticism.two_samples",
-}
+from ppl_vae.registry.lazy import lazily
 
-__all__ = sorted(_HOMES)
+if TYPE_CHECKING:
+    from ppl_vae.diagnostics._anomalies.anomaly import Anomaly as Anomaly
+    from ppl_vae.diagnostics._anomalies.anomaly import anomalies_of as anomalies_of
+    from ppl_vae.diagnostics._anomalies.anomaly import anomaly as anomaly
+    from ppl_vae.diagnostics._anomalies.anomaly import of_rows as of_rows
+    from ppl_vae.diagnostics._anomalies.auc import AUC as AUC
+    from ppl_vae.diagnostics._calibration.sbc import Calibration as Calibration
+    from ppl_vae.diagnostics._calibration.sbc import calibration as calibration
+    from ppl_vae.diagnostics._collapse.posterior_collapse import Collapse as Collapse
+    from ppl_vae.diagnostics._collapse.posterior_collapse import collapse as collapse
+    from ppl_vae.diagnostics._criticism.distances import TwoSampleTest as TwoSampleTest
+    from ppl_vae.diagnostics._criticism.distances import classifier_two_sample as classifier_two_sample
+    from ppl_vae.diagnostics._criticism.distances import mmd as mmd
+    from ppl_vae.diagnostics._criticism.distances import sliced_wasserstein as sliced_wasserstein
+    from ppl_vae.diagnostics._criticism.leave_one_out import LooPIT as LooPIT
+    from ppl_vae.diagnostics._criticism.leave_one_out import loo_pit as loo_pit
+    from ppl_vae.diagnostics._criticism.predictive_checks import PredictiveCheck as PredictiveCheck
+    from ppl_vae.diagnostics._criticism.predictive_checks import predictive_check as predictive_check
+    from ppl_vae.diagnostics._criticism.two_samples import TwoSample as TwoSample
+    from ppl_vae.diagnostics._criticism.two_samples import two_sample as two_sample
+    from ppl_vae.diagnostics._evidence.annealing import AnnealedEvidence as AnnealedEvidence
+    from ppl_vae.diagnostics._evidence.annealing import annealed_evidence as annealed_evidence
+    from ppl_vae.diagnostics._evidence.bdmc import Bidirectional as Bidirectional
+    from ppl_vae.diagnostics._evidence.bdmc import bidirectional as bidirectional
+    from ppl_vae.diagnostics._evidence.gaps import Gap as Gap
+    from ppl_vae.diagnostics._evidence.gaps import gap as gap
+    from ppl_vae.diagnostics._evidence.plot_khat import khat_scatter as khat_scatter
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'ppl_vae.diagnostics' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    [
+        "ppl_vae.diagnostics._anomalies.anomaly:Anomaly",
+        "ppl_vae.diagnostics._anomalies.anomaly:anomalies_of",
+        "ppl_vae.diagnostics._anomalies.anomaly:anomaly",
+        "ppl_vae.diagnostics._anomalies.anomaly:of_rows",
+        "ppl_vae.diagnostics._anomalies.auc:AUC",
+        "ppl_vae.diagnostics._calibration.sbc:Calibration",
+        "ppl_vae.diagnostics._calibration.sbc:calibration",
+        "ppl_vae.diagnostics._collapse.posterior_collapse:Collapse",
+        "ppl_vae.diagnostics._collapse.posterior_collapse:collapse",
+        "ppl_vae.diagnostics._criticism.distances:TwoSampleTest",
+        "ppl_vae.diagnostics._criticism.distances:classifier_two_sample",
+        "ppl_vae.diagnostics._criticism.distances:mmd",
+        "ppl_vae.diagnostics._criticism.distances:sliced_wasserstein",
+        "ppl_vae.diagnostics._criticism.leave_one_out:LooPIT",
+        "ppl_vae.diagnostics._criticism.leave_one_out:loo_pit",
+        "ppl_vae.diagnostics._criticism.predictive_checks:PredictiveCheck",
+        "ppl_vae.diagnostics._criticism.predictive_checks:predictive_check",
+        "ppl_vae.diagnostics._criticism.two_samples:TwoSample",
+        "ppl_vae.diagnostics._criticism.two_samples:two_sample",
+        "ppl_vae.diagnostics._evidence.annealing:AnnealedEvidence",
+        "ppl_vae.diagnostics._evidence.annealing:annealed_evidence",
+        "ppl_vae.diagnostics._evidence.bdmc:Bidirectional",
+        "ppl_vae.diagnostics._evidence.bdmc:bidirectional",
+        "ppl_vae.diagnostics._evidence.gaps:Gap",
+        "ppl_vae.diagnostics._evidence.gaps:gap",
+        "ppl_vae.diagnostics._evidence.plot_khat:khat_scatter",
+    ],
+)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, option
 
 __all__ = ["accepted", "construct"]
 
@@ -49,11 +49,11 @@ def construct(
         UserError: for an option that the class does not take, or an argument that nobody gave.
     """
     takes = accepted(target) if inspect.isclass(target) else {}
-    for option in options:
-        if option not in takes:
+    for given in options:
+        if given not in takes:
             what = "does not take it" if inspect.isclass(target) else "is used as it is and takes no options"
             offers = f"; it takes {', '.join(n for n in takes if n not in known)}" if takes else ""
-            raise UserError(f"--{option.replace('_', '-')} was given, but {name} {what}: leave it out{offers}")
+            raise UserError(f"{option(given)} was given, but {name} {what}: leave it out{offers}")
     if not inspect.isclass(target):
         return target, {}
     arguments = {k: v for k, v in known.items() if k in takes} | dict(options)
@@ -68,5 +68,5 @@ def construct(
     except TypeError as error:
         if not options:
             raise
-        given = ", ".join(f"{k}={v!r}" for k, v in options.items())
-        raise UserError(f"{name} cannot be made with {given}: {error}") from error
+        said = ", ".join(f"{k}={v!r}" for k, v in options.items())
+        raise UserError(f"{name} cannot be made with {said}: {error}") from error

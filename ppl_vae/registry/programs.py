@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.registry import catalog, construction, user_files
+from ppl_vae.registry.words import split_options
 
 if TYPE_CHECKING:
     from ppl_vae.data import Data
@@ -27,21 +28,36 @@ class NamedProgram:
 
 @dataclass
 class ProgramWords:
-    """The words for a model and a guide; files are run once, even if both are of one file."""
+    """The words for a model and a guide, None for the model's own; files are run once, even if both are of one.
+
+    Example:
+        >>> words = ProgramWords("auto_encoder", None)
+        >>> words.guide_word, words.usual("default_beta", 1.0)
+        ('point', 1.0)
+    """
 
     model: str
-    guide: str
+    guide: str | None
     loaded: dict[Path, ModuleType] = field(default_factory=dict)
+
+    @property
+    def guide_word(self) -> str:
+        """The word for the guide: what was said, else what the model says; `mean_field` where it says nothing."""
+        return self.guide or self.usual("default_guide", "mean_field")
+
+    def usual(self, what: str, otherwise: Any) -> Any:
+        """What the model says that it is trained with, in its class attribute `what`."""
+        return getattr(self.target("models")[0], what, otherwise)
 
     def check(self) -> None:
         """Refuse unknown names, before anything slow is imported."""
         for kind, word in (("models", self.model), ("guides", self.guide)):
-            if not user_files.is_file(word):
-                catalog.find(kind, catalog.split_options(word)[0])
+            if word is not None and not user_files.is_file(word):
+                catalog.find(kind, word)
 
     def target(self, kind: str) -> tuple[Any, str, user_files.UserObject | None]:
         """The class or function, its name for people, and the user's object if it is one."""
-        word, _ = catalog.split_options(self.model if kind == "models" else self.guide)
+        word = self.model if kind == "models" else self.guide_word
         if user_files.is_file(word):
             own = user_files.user_object(word, self.loaded)
             return own.value, str(own), own
@@ -61,13 +77,13 @@ def build(words: ProgramWords, data: Data, options: Mapping[str, Any]) -> tuple[
     )
     # Network widths mean both networks; they are an error only where nobody has a network.
     given = {k: v for k, v in options.items() if k != "hidden" or k in takes or k not in guide_takes}
-    given |= catalog.split_options(words.model)[1]
+    given |= split_options(words.model)[1]
     value, arguments = construction.construct(target, {"data": data}, given, name)
     known = {id(data): "data", id(data.schema): "data"}
     model = NamedProgram(value, name, _record(own, arguments, known))
     target, name, own = words.target("guides")
     given = {k: v for k, v in options.items() if k == "hidden" and k in guide_takes}
-    given |= catalog.split_options(words.guide)[1]
+    given |= split_options(words.guide_word)[1]
     value, arguments = construction.construct(target, {"model": model.value, "data": data}, given, name)
     known[id(model.value)] = "model"
     return model, NamedProgram(value, name, _record(own, arguments, known))

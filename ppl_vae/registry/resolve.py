@@ -7,6 +7,7 @@ from typing import Any
 
 from ppl_vae.errors import UserError
 from ppl_vae.registry import catalog, construction
+from ppl_vae.registry.words import split_options
 
 __all__ = ["resolve", "resolve_bound"]
 
@@ -34,8 +35,8 @@ def resolve(kind: str, value: Any, known: Mapping[str, Any] | None = None, of: t
         return None
     name, options = kind, dict[str, Any]()
     if isinstance(value, str):
-        word, options = catalog.split_options(value)
-        entry = catalog.find(f"{kind}s", word)
+        options = split_options(value)[1]
+        entry = catalog.find(f"{kind}s", value)
         if entry.is_pyro:
             return resolve_bound(value)
         value, name = entry.load(), f"{kind} {entry.name}"
@@ -59,8 +60,8 @@ def resolve_bound(word: str, particles: int | None = None) -> Any:
         >>> resolve_bound("trace_elbo", 4).num_particles
         4
     """
-    name, options = catalog.split_options(word)
-    entry = catalog.find("bounds", name)
+    options = split_options(word)[1]
+    entry = catalog.find("bounds", word)
     if particles is not None:
         if "particles" in options:
             raise UserError(f"particles={particles} and bound {word} both say how many: give one of them")

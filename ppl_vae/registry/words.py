@@ -1,11 +1,13 @@
-"""Lists and numbers in words, "a,b" or "256,128"."""
+"""What words say: lists and numbers, "a,b" or "256,128", and a name with options, "mixture:components=50"."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ppl_vae import errors
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, option
+from ppl_vae.registry.user_files import is_file
 
 __all__ = [
     "check_choice",
@@ -15,30 +17,31 @@ __all__ = [
     "field_columns",
     "kind_words",
     "marks",
+    "split_options",
     "split_words",
     "whole_numbers",
 ]
 
 
-def check_whole(option: str, value: int | None, least: int) -> None:
+def check_whole(name: str, value: int | None, least: int) -> None:
     """Refuse an option that is there and is no whole number of at least `least`."""
     if value is not None:
-        errors.check_whole(option, value, least)
+        errors.check_whole(name, value, least)
 
 
-def check_number(option: str, value: float | None, *, positive: bool = False) -> None:
+def check_number(name: str, value: float | None, *, positive: bool = False) -> None:
     """Refuse an option that is there and is not finite, or negative (not positive)."""
     if value is not None:
-        errors.check_number(option, value, positive=positive)
+        errors.check_number(name, value, positive=positive)
 
 
-def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None:
+def check_choice(name: str, value: str | None, choices: Sequence[str]) -> None:
     """Refuse an option that is there and is none of these words."""
     if value is not None:
-        errors.check_choice(option, value, choices)
+        errors.check_choice(name, value, choices)
 
 
-def split_words(option: str, text: str | None) -> list[str] | None:
+def split_words(name: str, text: str | None) -> list[str] | None:
     """The words of "a,b".
 
     Example:
@@ -49,7 +52,7 @@ def split_words(option: str, text: str | None) -> list[str] | None:
         return None
     words = [word.strip() for word in text.split(",")]
     if not all(words):
-        raise UserError(f"{option} expects names with commas between them, got {text!r}")
+        raise UserError(f"{name} expects names with commas between them, got {text!r}")
     return words
 
 
@@ -65,9 +68,9 @@ def field_columns(texts: list[str] | None) -> dict[str, str | list[str]] | None:
     found: dict[str, str | list[str]] = {}
     for text in texts:
         name, equals, columns = (part.strip() for part in text.partition("="))
-        words = split_words("--field", columns if equals else name) or []
+        words = split_words(option("field"), columns if equals else name) or []
         if not name.isidentifier() or name in found:
-            raise UserError(f"--field expects NAME=A,B with a different NAME each time, got {text!r}")
+            raise UserError(f"{option('field')} expects NAME=A,B with a different NAME each time, got {text!r}")
         found[name] = words[0] if len(words) == 1 else words
     return found
 
@@ -83,7 +86,7 @@ def kind_words(texts: list[str] | None) -> dict[str, str] | None:
     for text in texts or ():
         name, equals, kind = (part.strip() for part in text.partition("="))
         if not name or not equals or not kind or name in found:
-            raise UserError(f"--kind expects NAME=KIND with a different NAME each time, got {text!r}")
+            raise UserError(f"{option('kind')} expects NAME=KIND with a different NAME each time, got {text!r}")
         found[name] = kind
     return found or None
 
@@ -98,10 +101,12 @@ def column_likelihoods(text: str | None) -> dict[str, str]:
     found: dict[str, str] = {}
     if text is None or ":" in text.partition("=")[0] or "=" not in text:
         return found
-    for part in split_words("--likelihood", text) or []:
+    for part in split_words(option("likelihood"), text) or []:
         name, equals, word = (each.strip() for each in part.partition("="))
         if not name or not equals or not word or name in found:
-            raise UserError(f"--likelihood expects a name, or COLUMN=NAME with a different COLUMN each, got {text!r}")
+            raise UserError(
+                f"{option('likelihood')} expects a name, or COLUMN=NAME with a different COLUMN each, got {text!r}"
+            )
         found[name] = word
     return found
 
@@ -116,7 +121,7 @@ def marks(text: str | None) -> list[str] | None:
     return None if text is None else [mark.strip() for mark in text.split(",") if mark.strip()]
 
 
-def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+def whole_numbers(name: str, text: str | None) -> tuple[int, ...] | None:
     """The numbers of "256,128", each at least 1.
 
     Example:
@@ -128,7 +133,44 @@ def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
     try:
         numbers = tuple(int(word) for word in text.split(","))
     except ValueError as error:
-        raise UserError(f"{option} expects whole numbers with commas between them, got {text!r}") from error
+        raise UserError(f"{name} expects whole numbers with commas between them, got {text!r}") from error
     for number in numbers:
-        check_whole(option, number, 1)
+        check_whole(name, number, 1)
     return numbers
+
+
+def split_options(text: str) -> tuple[str, dict[str, Any]]:
+    """A name of the command line and the options after it: `mixture:components=50`; a user's file has none.
+
+    Values are numbers, true, false, none, words, or several of them with `+` between.
+
+    Raises:
+        UserError: for an option that is no KEY=VALUE.
+
+    Example:
+        >>> split_options("spline:flows=2,hidden=64+64"), split_options("my.py:Net")
+        (('spline', {'flows': 2, 'hidden': (64, 64)}), ('my.py:Net', {}))
+    """
+    name, colon, rest = text.partition(":")
+    if is_file(text) or not colon:
+        return text, {}
+    found: dict[str, Any] = {}
+    for part in rest.split(","):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not key.isidentifier() or key in found:
+            raise UserError(f"options after a name are KEY=VALUE with commas between them, got {text!r}")
+        values = tuple(_value(word) for word in value.split("+"))
+        found[key] = values if "+" in value else values[0]
+    return name, found
+
+
+def _value(word: str) -> Any:
+    plain = {"true": True, "false": False, "none": None}
+    if word.lower() in plain:
+        return plain[word.lower()]
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word

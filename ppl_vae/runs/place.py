@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, spelled
 from ppl_vae.saving.atomic import is_draft, sweep
 from ppl_vae.saving.locks import LOCK, held
 from ppl_vae.saving.specs import file_hash
 
 __all__ = [
     "claimed",
+    "elsewhere",
     "emptied",
     "found_path",
     "is_empty",
@@ -38,13 +39,20 @@ def is_empty(path: Path) -> bool:
     return all(p.is_dir() or p.name == LOCK or is_draft(p) for p in path.rglob("*"))
 
 
+def elsewhere() -> str:
+    """What to do about a folder that is taken."""
+    return spelled("choose another folder", "choose another folder with --out")
+
+
 def refuse_existing(path: Path) -> None:
     """Raise if a run folder is there already: results are never overwritten."""
     if is_empty(path):
         return
     if (path / "checkpoint").is_dir() and not is_empty(path / "checkpoint"):
-        raise UserError(f"{path} exists already: choose another folder with --out, or continue it with --resume")
-    raise UserError(f"{path} exists already: choose another folder with --out")
+        raise UserError(
+            f"{path} exists already: {elsewhere()}, or continue it with {spelled('resume=True', '--resume')}"
+        )
+    raise UserError(f"{path} exists already: {elsewhere()}")
 
 
 def last_numbered(base: Path) -> Path:
@@ -112,7 +120,7 @@ def _make(place: Path) -> list[Path]:
             folder.mkdir()
             ours.insert(0, folder)
     if not place.is_dir():
-        raise UserError(f"{place} exists already: choose another folder with --out")
+        raise UserError(f"{place} exists already: {elsewhere()}")
     return ours
 
 
@@ -182,12 +190,14 @@ def found_path(told: str, folder: Path, sha256: str | None) -> Path:
     places = [folder / Path(told).expanduser(), folder / name, Path(name)]
     there = [p for p in places if p.is_file()]
     if sha256 is None:
-        raise UserError(f"{folder} does not say which content {name} had: name it with --data")
+        raise UserError(f"{folder} does not say which content {name} had: name it{spelled('', ' with --data')}")
     for place in there:
         if file_hash(place) == sha256:
             return place
     if not there:
         raise UserError(
-            f"the data of {folder}, {name}, are not at {places[0]}: put them there, or name them with --data"
+            f"the data of {folder}, {name}, are not at {places[0]}: put them there, or name "
+            f"them{spelled('', ' with --data')}"
         )
-    raise UserError(f"{there[0]} has changed since it was loaded: restore it, or name the rows with --data")
+    rows = spelled("name the rows", "name the rows with --data")
+    raise UserError(f"{there[0]} has changed since it was loaded: restore it, or {rows}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Split, units_in
-from ppl_vae.errors import Finding, UnsavedWarning, UserError
+from ppl_vae.errors import Finding, UnsavedWarning, UserError, spelled
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record
@@ -173,8 +173,8 @@ class Loop:
         if others and not override:
             told = "; ".join(others[:4]) + (f"; and {len(others) - 4} more" if len(others) > 4 else "")
             raise UserError(
-                f"{folder} is of another run: {told}: continue it with what it was, or pass override=True "
-                "(--override), and run.json says so"
+                f"{folder} is of another run: {told}: continue it with what it was, or go on with "
+                f"{spelled('override=True', '--override')}, and run.json says so"
             )
         self.overridden = before + tuple(f"after epoch {epochs}: {other}" for other in others)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
 from ppl_vae.data import units_in
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, option
 from ppl_vae.programs.execution import mark_summed
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
@@ -116,21 +116,19 @@ class PyroStep:
             raise UserError(
                 f"{type(bound).__name__} is Pyro's own and has no KL weight: use beta=1, or a bound of ppl_vae.bounds"
             )
-        self.rows, self.structure = rows, structure
+        self.rows, self.structure, ours = rows, structure, option("bound", "elbo")
         if structure.holes:
             sites = ", ".join(structure.holes)
-            raise UserError(
-                f"site {sites} has missing entries, which {type(bound).__name__} cannot skip: use --bound elbo"
-            )
+            raise UserError(f"site {sites} has missing entries, which {type(bound).__name__} cannot skip: use {ours}")
         if structure.auxiliary and isinstance(bound, pyro.infer.TraceMeanField_ELBO):
             raise UserError(
                 f"the guide draws {', '.join(sorted(structure.auxiliary))} together, and {type(bound).__name__} leaves "
-                "the density of joint draws out: use --bound elbo, or trace_elbo"
+                f"the density of joint draws out: use {ours}, or trace_elbo"
             )
         if structure.points and isinstance(bound, pyro.infer.TraceMeanField_ELBO):
             raise UserError(
                 f"site {', '.join(sorted(structure.points))} is a point in the guide, whose penalties "
-                f"{type(bound).__name__} leaves out: use --bound elbo, or trace_elbo"
+                f"{type(bound).__name__} leaves out: use {ours}, or trace_elbo"
             )
         model, guide = mark_summed(pair, structure)
         if not structure.enumerates and bound.max_plate_nesting == float("inf"):
@@ -139,7 +137,7 @@ class PyroStep:
         told += [f"site {name!r} is scaled by its program" for name in sorted(structure.scaled)]
         if told:
             raise UserError(
-                f"{told[0]}, and {type(bound).__name__} would report another number than the model's: use --bound elbo"
+                f"{told[0]}, and {type(bound).__name__} would report another number than the model's: use {ours}"
             )
         self.scale = _ScaleRows(structure.row_plates)
         parameters = [p for p in pair.parameters() if p.requires_grad]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ppl_vae.errors import Finding, UserError
 from ppl_vae.programs.program import Pair
+from ppl_vae.runs.place import elsewhere
 from ppl_vae.saving.atomic import write
 from ppl_vae.saving.tensors import Stored, pack, read_tensors
 from ppl_vae.training._identity import versions
@@ -202,5 +203,5 @@ def refuse_full_disk(folder: Path, pair: Pair) -> None:
     if free < needed:
         raise UserError(
             f"{folder} needs room for {needed / 2**20:,.1f} MiB of checkpoints, and {free / 2**20:,.1f} MiB are free: "
-            "make room, or choose another folder with --out"
+            f"make room, or {elsewhere()}"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, option, spelled
 from ppl_vae.registry import catalog, user_files
 from ppl_vae.registry.programs import ProgramWords
 from ppl_vae.registry.resolve import resolve
@@ -41,7 +41,7 @@ class Request:
     """The words for a run: its pair, its data, its training. Where nobody said it, the model says guide and KL weight.
 
     Example:
-        >>> Request("auto_encoder").guide, Request("information_bottleneck").settings["beta"]
+        >>> Request("auto_encoder").programs.guide_word, Request("information_bottleneck").beta
         ('point', 0.01)
     """
 
@@ -74,6 +74,8 @@ class Request:
     given: str | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Of `Settings`, as far as they were said; then all that have a word, None where that is decided later."""
+    loaded: dict[Path, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    """Users' files that were run for this request, so that each is run once."""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -82,51 +84,52 @@ class Request:
         return cls(**{name: value for name, value in options.items() if name not in SETTINGS}, settings=settings)
 
     def __post_init__(self) -> None:
-        name, _ = catalog.split_options(self.model)
-        if self.guide is None:
-            object.__setattr__(self, "guide", catalog.default_of(name, "default_guide", "mean_field"))
         usual = {
             each.name: None if SETTINGS[each.name].decided else each.default
             for each in dataclasses.fields(Settings)
             if SETTINGS[each.name].word is not None
         }
-        usual["beta"] = catalog.default_of(name, "default_beta", None)
+        usual["beta"] = None  # the model may say it
         said = {name: value for name, value in self.settings.items() if value is not None}
         object.__setattr__(self, "settings", usual | said)
 
     def check(self) -> None:
         """Refuse what can be refused before anything is imported or read."""
         for name in ("particles", "latent_dim", "labels"):
-            check_whole(f"--{name.replace('_', '-')}", getattr(self, name), 1)
-        check_number("--warm-up", self.warm_up)
+            check_whole(option(name), getattr(self, name), 1)
+        check_number(option("warm_up"), self.warm_up)
         for name, value in self.settings.items():
-            option, setting = f"--{name.replace('_', '-')}", SETTINGS[name]
+            setting = SETTINGS[name]
             if setting.word is None or callable(value):
-                raise UserError(f"{option} has no word for {type(value).__name__}: use ppl_vae.fit in Python")
+                raise UserError(f"{option(name)} has no word for {type(value).__name__}: use ppl_vae.fit in Python")
             if value is not None:
-                setting.check(option, setting.read(value))
+                setting.check(option(name), setting.read(value))
         if self.freeze and self.start is None:
-            raise UserError("--freeze keeps the networks of another run as they are: name the run, --start RUN")
-        check_choice("--lr-schedule", self.lr_schedule, ("constant", "cosine"))
-        check_choice("--missing", self.missing, ("refuse", "allow"))
+            run = spelled("start=", "--start RUN")
+            raise UserError(f"{option('freeze')} keeps the networks of another run as they are: name the run, {run}")
+        check_choice(option("lr_schedule"), self.lr_schedule, ("constant", "cosine"))
+        check_choice(option("missing"), self.missing, ("refuse", "allow"))
         if self.binarise is not None:
-            check_choice("--binarise", self.binarise, ("dynamic", "static", "none"))
-        split_words("--columns", self.columns)
-        split_words("--outliers", self.outliers)
+            check_choice(option("binarise"), self.binarise, ("dynamic", "static", "none"))
+        split_words(option("columns"), self.columns)
+        split_words(option("outliers"), self.outliers)
         kind_words(self.kind)
         if field_columns(self.field) and self.columns:
-            raise UserError("--columns and --field both say which columns are used: give one of them")
-        whole_numbers("--hidden", self.hidden)
-        split_words("--given", self.given)
+            raise UserError(
+                f"{option('columns')} and {option('field')} both say which columns are used: give one of them"
+            )
+        whole_numbers(option("hidden"), self.hidden)
+        split_words(option("given"), self.given)
         self.programs.check()
         likelihoods: list[str | None] = [*self._column_likelihoods.values()] or [self.likelihood]
         for kind, word in (("priors", self.prior), *(("likelihoods", each) for each in likelihoods)):
             if word is not None:
-                catalog.find(kind, catalog.split_options(word)[0])
+                catalog.find(kind, word)
         if self.is_pyro:
-            for option, value, only in (("--warm-up", self.warm_up, 0), ("--beta", self.settings["beta"], 1)):
+            for name, value, only in (("warm_up", self.warm_up, 0), ("beta", self.beta, 1)):
                 if value is not None and value != only:
-                    raise UserError(f"{option} {value:g}: Pyro's own bounds have no KL weight, use --bound elbo")
+                    told, remedy = option(name, f"{value:g}"), option("bound", "elbo")
+                    raise UserError(f"{told}: Pyro's own bounds have no KL weight, use {remedy}")
 
     def settled(self, rows: int) -> Self:
         """The same with the epochs, patience and warm-up that so many training rows need, where nobody said them.
@@ -154,17 +157,23 @@ class Request:
     @property
     def programs(self) -> ProgramWords:
         """The words for the pair."""
-        return ProgramWords(self.model, str(self.guide))
+        return ProgramWords(self.model, self.guide, self.loaded)
+
+    @property
+    def beta(self) -> float:
+        """The KL weight: what was said, else what the model says, else 1."""
+        said = self.settings["beta"]
+        return self.programs.usual("default_beta", 1.0) if said is None else said
 
     def rows(self) -> Data:
         """The data set that the words say."""
-        words = DataWords(self.data, self.label, split_words("--columns", self.columns), self.missing)
+        words = DataWords(self.data, self.label, split_words(option("columns"), self.columns), self.missing)
         return words.load(
             binarise=self.binarise,
             fields=field_columns(self.field),
             kinds=self._kinds(),
             labels=self.labels,
-            outliers=split_words("--outliers", self.outliers),
+            outliers=split_words(option("outliers"), self.outliers),
             separator=None if self.separator is None else self.separator.replace("\\t", "\t"),
             decimal=self.decimal,
             encoding=self.encoding,
@@ -178,7 +187,7 @@ class Request:
     def _kinds(self) -> dict[str, str] | None:
         """What was said of fields; a likelihood that was named for a column says its kind."""
         found = {
-            column: catalog.find("likelihoods", catalog.split_options(word)[0]).load().kinds[0]
+            column: catalog.find("likelihoods", word).load().kinds[0]
             for column, word in self._column_likelihoods.items()
         }
         return found | (kind_words(self.kind) or {}) or None
@@ -186,12 +195,12 @@ class Request:
     @property
     def is_pyro(self) -> bool:
         """Whether the bound is one of Pyro's own."""
-        return catalog.find("bounds", catalog.split_options(self.bound)[0]).is_pyro
+        return catalog.find("bounds", self.bound).is_pyro
 
     @property
     def is_own(self) -> bool:
         """Whether a program is of a user's file."""
-        return user_files.is_file(self.model) or user_files.is_file(self.programs.guide)
+        return user_files.is_file(self.model) or user_files.is_file(self.guide or "")
 
     def program_options(self) -> dict[str, Any]:
         """What was asked of the programs, by argument name."""
@@ -202,8 +211,8 @@ class Request:
         for kind in ("prior", "likelihood"):
             if kind not in found and (word := getattr(self, kind)) is not None:
                 found[kind] = resolve(kind, word)
-        found |= {"latent_dim": self.latent_dim, "hidden": whole_numbers("--hidden", self.hidden)}
-        found |= {"given": split_words("--given", self.given)}
+        found |= {"latent_dim": self.latent_dim, "hidden": whole_numbers(option("hidden"), self.hidden)}
+        found |= {"given": split_words(option("given"), self.given)}
         return {name: value for name, value in found.items() if value is not None}
 
     def chosen(self, *, points: bool = False, **decided: Any) -> dict[str, Any]:
@@ -219,7 +228,6 @@ class Request:
         """The KL weight; where the guide draws points there is no KL, and only a warm-up that was asked for."""
         from ppl_vae.schedules import WarmUp
 
-        beta = 1.0 if self.settings["beta"] is None else self.settings["beta"]
         usual = 0.0 if points else min(10.0 * self.pace, self.passes / 5)
         epochs = usual if self.warm_up is None else self.warm_up
-        return beta if self.is_pyro or epochs == 0 else WarmUp(epochs, beta)
+        return self.beta if self.is_pyro or epochs == 0 else WarmUp(epochs, self.beta)

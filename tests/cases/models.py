@@ -55,6 +55,4 @@ def simulated(model: Any, data: Any, n: int) -> dict[str, Tensor]:
 
 def own_guide(model: Any) -> GeneratedGuide:
     """The guide that a model is trained with when none is named."""
-    return catalog.find("guides", catalog.default_of(type(model).__name__, "default_guide", "mean_field")).load()(
-        model, hidden=(8,)
-    )
+    return catalog.find("guides", getattr(model, "default_guide", "mean_field")).load()(model, hidden=(8,))
