@@ -15,8 +15,11 @@ from typing import Annotated
 
 import typer
 
-from ppl_vae.cli.compare import compare, compare_cell
+from ppl_vae.cli.compare import compare
+from ppl_vae.cli.compare_cell import compare_cell
 from ppl_vae.cli.diagnose import diagnose
+from ppl_vae.cli.encode import encode
+from ppl_vae.cli.evaluate import evaluate
 from ppl_vae.cli.export import export
 from ppl_vae.cli.fit import fit
 from ppl_vae.cli.impute import impute
@@ -24,8 +27,9 @@ from ppl_vae.cli.listing import list_names
 from ppl_vae.cli.output import Interrupted, note, told_warnings
 from ppl_vae.cli.posterior import posterior
 from ppl_vae.cli.predict import predict
+from ppl_vae.cli.report import report
+from ppl_vae.cli.sample import sample
 from ppl_vae.cli.signals import as_interrupts, exit_status, what_ended
-from ppl_vae.cli.use import encode, evaluate, report, sample
 from ppl_vae.errors import UserError, on_command_line
 
 __all__ = ["app", "main"]

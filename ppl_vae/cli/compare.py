@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
-from ppl_vae.cli.inputs import SPLITS, open_words, rows_of
-from ppl_vae.cli.output import Interrupted, as_json, note, print_table, say, spared, terminal_width
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.cli.comparing import compare_grid, compare_runs
+from ppl_vae.errors import UserError
 from ppl_vae.registry.rows import DataWords
 from ppl_vae.registry.words import check_choice, check_whole, split_words, whole_numbers
 
 if TYPE_CHECKING:
-    from ppl_vae.comparison.compare import Comparison
     from ppl_vae.comparison.grid import Grid
-    from ppl_vae.runs.folder import Run
 
-__all__ = ["compare", "compare_cell", "words_of"]
+__all__ = ["compare", "rungs_of", "words_of"]
+
 
 Words = Annotated[str | None, typer.Option(metavar="A,B")]
 
@@ -93,7 +90,7 @@ def compare(
     check_whole("--particles", particles, 1)
     check_whole("--seed", seed, 0)
     check_choice("--missing", missing, ("refuse", "allow"))
-    rungs = _rungs(iwae, particles)
+    rungs = rungs_of(iwae, particles)
     factors = {"models": models, "guides": guides, "bounds": bounds, "priors": priors}
     training: dict[str, Any] = {
         "label": label,
@@ -113,7 +110,7 @@ def compare(
         if resume:
             raise UserError("--resume is for a grid: leave it out, runs are there already")
         words = DataWords(data, label, split_words("--columns", columns), missing)
-        _compare_runs(runs, words, split, judged, device, (model, guide), out, json_)
+        compare_runs(runs, words, split, judged, device, (model, guide), out, json_)
         return
     for option, value in (("--split", split), ("--model", model), ("--guide", guide)):
         if value is not None:
@@ -121,7 +118,7 @@ def compare(
     training |= {"missing": None if missing == "refuse" else missing, "data": data}
     training["device"] = None if device == "auto" else device
     grid = _grid(factors, seeds, {name: value for name, value in training.items() if value is not None})
-    _compare_grid(grid, judged, _jobs(jobs), out, resume, json_)
+    compare_grid(grid, judged, _jobs(jobs), out, resume, json_)
 
 
 # -- words -------------------------------------------------------------------------------------------------
@@ -145,7 +142,8 @@ def words_of(option: str, text: str | None) -> tuple[str, ...] | None:
     return tuple(found)
 
 
-def _rungs(text: str | None, particles: int) -> tuple[int, ...] | None:
+def rungs_of(text: str | None, particles: int) -> tuple[int, ...] | None:
+    """The numbers of particles of the bounds that are told, none above the particles that there are."""
     rungs = whole_numbers("--iwae", text)
     for k in rungs or ():
         if k > particles:
@@ -176,178 +174,3 @@ def _grid(factors: Mapping[str, str | None], seeds: int | None, training: Mappin
 
     given: dict[str, Any] = {name: found for name, found in words.items() if found is not None}
     return Grid(**given, seeds=3 if seeds is None else seeds, training=training)
-
-
-# -- runs that are there -----------------------------------------------------------------------------------
-
-
-def _compare_runs(
-    paths: list[Path],
-    words: DataWords,
-    split: str | None,
-    judged: Mapping[str, Any],
-    device: str,
-    own: tuple[str | None, str | None],
-    out: Path | None,
-    json_: bool,
-) -> None:
-    if split is not None and split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
-    names = _names(paths)
-    out = None if out is None else out.expanduser()
-    _refuse_folder(out)
-    opened = {name: _open(path, own, device) for name, path in names.items()}
-    if words.data is None:
-        _same_data(opened)
-    import ppl_vae
-
-    rows, where = rows_of(next(iter(opened.values())), words, split)
-    found = ppl_vae.compare(opened, rows, **judged)
-    found = _renamed(found, f"{where} rows" if words.data is None else f"rows: {where}")
-    _tell(found, {name: [path] for name, path in names.items()}, out, json_)
-
-
-def _renamed(found: Comparison, where: str) -> Comparison:
-    from dataclasses import replace
-
-    return replace(found, where=where)
-
-
-def _names(paths: list[Path]) -> dict[str, Path]:
-    """Runs by the last part of their path, or by all of it where that is not enough."""
-    short = [path.resolve().name for path in paths]
-    names = short if len(set(short)) == len(short) else [str(path) for path in paths]
-    if len(set(names)) < len(names):
-        raise UserError("a run folder is there twice: name each once")
-    return dict(zip(names, paths, strict=True))
-
-
-def _open(path: Path, own: tuple[str | None, str | None], device: str) -> Run:
-    """A run; a user's program is passed on to those that were trained with one."""
-    from ppl_vae.runs.files import read_run
-
-    info = read_run(path)
-    theirs = ["file" in info[role] for role in ("model", "guide")]
-    words = [word if is_own else None for word, is_own in zip(own, theirs, strict=True)]
-    return open_words(path, words[0], words[1], device)
-
-
-def _same_data(opened: Mapping[str, Run]) -> None:
-    (first, one), *others = opened.items()
-    a = one.info["data"]["source"]
-    for name, run in others:
-        b = run.info["data"]["source"]
-        if a.get("sha256", a.get("name")) != b.get("sha256", b.get("name")):
-            raise UserError(
-                f"{first} was trained on {one.info['data']['name']}, {name} on {run.info['data']['name']}: say with "
-                "--data on which rows to compare them"
-            )
-
-
-# -- a grid ------------------------------------------------------------------------------------------------
-
-
-def _compare_grid(
-    grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Path | None, resume: bool, json_: bool
-) -> None:
-    from ppl_vae.runs.place import last_numbered, made
-
-    base = Path("runs") / f"compare-{Path(str(grid.training['data'])).stem}" if out is None else out.expanduser()
-    place = last_numbered(base) if out is None and resume else base
-    if resume and not (place / "grid.json").is_file():
-        raise UserError(f"there is nothing to continue in {place} (it has no grid.json): leave --resume out")
-    with made(place, numbered=out is None and not resume) as place:
-        _train_grid(grid, judged, jobs, place, resume, json_)
-
-
-def _train_grid(grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Path, resume: bool, json_: bool) -> None:
-    from ppl_vae.cli.progress import CellsDisplay
-    from ppl_vae.comparison.cells import train_grid
-
-    headline = (
-        f"{len(grid.cells)} cells: {' x '.join(f'{len(w)} {f}s' for f, w in grid.levels.items()) or '1 pair'}, "
-        f"{grid.seeds} seed{'s' * (grid.seeds > 1)}, on {grid.training['data']}; runs in {out}"
-    )
-    try:
-        found = train_grid(
-            grid, out, **judged, jobs=jobs, resume=resume, watch=lambda n, done: CellsDisplay(n, done, headline)
-        )
-    except KeyboardInterrupt as stop:
-        then = f"go on with the same options and --resume --out {out}"
-        raise Interrupted(then if (out / "grid.json").is_file() else "nothing was written") from stop
-    if found.comparison is not None:
-        _tell(found.comparison, found.runs, out, json_)
-    elif json_:
-        typer.echo(json.dumps(as_json({"out": out, "failed": found.failed}), indent=2, ensure_ascii=False))
-    if found.failed:
-        for name, reason in found.failed.items():
-            note(f"{name} failed: {reason}")
-        raise typer.Exit(1)
-
-
-def _refuse_folder(out: Path | None) -> None:
-    from ppl_vae.runs.place import refuse_existing
-
-    if out is not None:
-        refuse_existing(out)
-
-
-def _tell(found: Comparison, runs: Mapping[str, list[Path]], out: Path | None, json_: bool) -> None:
-    """Print and write what was found."""
-    record = found.summary() | {"runs": runs}
-    if json_:
-        typer.echo(json.dumps(as_json({"out": out, **record}), indent=2, ensure_ascii=False))
-    else:
-        print_table(found.table(terminal_width()))
-        say(found.verdict)
-    if out is not None:
-        with spared("the comparison"):
-            written = _write(found, record, out)
-            if not json_:
-                say(f"written: {', '.join(map(str, written))}")
-
-
-def _write(found: Comparison, record: Mapping[str, Any], out: Path) -> list[Path]:
-    from ppl_vae import plots
-    from ppl_vae.saving.atomic import write_json
-
-    figure = found.figure()
-    return [write_json(out / "compare.json", as_json(record)), plots.save(figure, out / "compare.png")]
-
-
-# -- one cell ----------------------------------------------------------------------------------------------
-
-
-def compare_cell(
-    run: o.RunFolder,
-    particles: Annotated[int, typer.Option()] = 1000,
-    iwae: Annotated[str, typer.Option()] = "1",
-    seed: o.Seed = 0,
-    model: o.OwnModel = None,
-    guide: o.OwnGuide = None,
-    device: o.DeviceOption = "auto",
-) -> None:
-    """Judge a cell of a grid row by row and keep that beside the run (used by `compare`)."""
-    rungs = list(_rungs(iwae, particles) or ())
-    opened = open_words(run, model, guide, device)
-    from statistics import median
-
-    from ppl_vae.cli.output import Judged, update_evaluation, writing
-    from ppl_vae.comparison.cache import write_cache
-    from ppl_vae.comparison.comparable import observed, preparation
-    from ppl_vae.comparison.compare import size_of
-    from ppl_vae.evaluation import evaluate_rows
-
-    rows, where = rows_of(opened, DataWords(None), None)
-    found = evaluate_rows(opened.model, opened.guide, rows, particles, iwae=rungs, seed=seed)
-    with writing(run, "ppl-vae compare"):
-        update_evaluation(run, where, Judged(found.summary() | {"seed": seed}, found))
-    seconds = [record["seconds"] for record in opened.history if record.get("seconds") is not None]
-    about = {
-        "where": f"{where} rows of {opened.info['data']['name']}",
-        "parameters": size_of(opened.model, opened.guide),
-        "seconds_per_epoch": median(seconds) if seconds else None,
-        "epochs": len(opened.history),
-        "observed": observed(opened.pair, rows, preparation(opened)).to_json(),
-    }
-    write_cache(run, found, {"particles": particles, "iwae": rungs, "seed": seed}, about)

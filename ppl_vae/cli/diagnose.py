@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.cli.files import as_json as plain
+from ppl_vae.cli.files import refuse_busy, writing
 from ppl_vae.cli.inputs import open_words, rows_of
-from ppl_vae.cli.output import as_json as plain
-from ppl_vae.cli.output import note, refuse_busy, say, spared, writing
+from ppl_vae.cli.output import note, say, spared
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.registry.rows import DataWords
 from ppl_vae.registry.words import check_choice, check_whole, split_words

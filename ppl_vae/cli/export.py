@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.cli.files import check_target
 from ppl_vae.cli.inputs import open_words, rows_of
-from ppl_vae.cli.output import check_target, say
+from ppl_vae.cli.output import say
 from ppl_vae.errors import UserError
 from ppl_vae.registry.rows import DataWords
 from ppl_vae.registry.words import check_choice, check_whole, split_words

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.cli.files import array_bytes, check_target
 from ppl_vae.cli.inputs import file_rows, open_words, read_source, text_form
-from ppl_vae.cli.output import array_bytes, check_target, say
+from ppl_vae.cli.output import say
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_whole
 

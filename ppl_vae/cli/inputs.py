@@ -12,6 +12,7 @@ from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.registry import catalog, user_files
 from ppl_vae.registry.programs import ProgramWords
 from ppl_vae.registry.rows import DataWords
+from ppl_vae.registry.words import check_choice, split_words
 
 if TYPE_CHECKING:
     from ppl_vae.data import Schema, Split
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SPLITS",
+    "data_words",
     "file_rows",
     "open_start",
     "open_words",
@@ -112,6 +114,12 @@ def _again(
 
 
 # -- rows --------------------------------------------------------------------------------------------------
+
+
+def data_words(data: str | None, label: str | None, columns: str | None, missing: str) -> DataWords:
+    """The words for other rows than the run's own, as the options of a command say them."""
+    check_choice("--missing", missing, ("refuse", "allow"))
+    return DataWords(data, label, split_words("--columns", columns), missing)
 
 
 def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:

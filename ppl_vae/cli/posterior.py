@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.cli.files import as_json as plain
+from ppl_vae.cli.files import check_target, write_rows
 from ppl_vae.cli.inputs import open_words
-from ppl_vae.cli.output import as_json as plain
-from ppl_vae.cli.output import check_target, note, print_table, say, write_rows
+from ppl_vae.cli.output import note, print_table, say
 from ppl_vae.errors import UserError, check_whole
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.cli.files import as_json as plain
+from ppl_vae.cli.files import check_target, column_names, write_rows
 from ppl_vae.cli.inputs import open_words, rows_of
-from ppl_vae.cli.output import as_json as plain
-from ppl_vae.cli.output import check_target, column_names, say, write_rows
+from ppl_vae.cli.output import say
 from ppl_vae.errors import UserError
 from ppl_vae.registry.rows import DataWords
 from ppl_vae.registry.words import check_choice, check_whole, split_words

@@ -1,36 +1,26 @@
-"""What `ppl-vae fit` does: train a pair, judge it on held-out rows, write its run folder."""
+"""`ppl-vae fit` from its words to the numbers that it tells: train, save, evaluate, report."""
 
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ppl_vae.cli.decisions import Decided, decide, headline_of
+from ppl_vae.cli.evaluation_tables import evaluation_table
+from ppl_vae.cli.files import as_json, update_evaluation
 from ppl_vae.cli.inputs import open_start
-from ppl_vae.cli.output import (
-    Interrupted,
-    Judged,
-    as_json,
-    evaluation_table,
-    judge,
-    note,
-    print_table,
-    say,
-    spared,
-    update_evaluation,
-)
+from ppl_vae.cli.judging import Judged, judge
+from ppl_vae.cli.output import Interrupted, note, print_table, say, spared
+from ppl_vae.cli.run_place import place_of, warm_up_of
 from ppl_vae.errors import UserError
 from ppl_vae.registry import user_files
 from ppl_vae.registry.programs import NamedProgram, ProgramWords, build
 from ppl_vae.registry.resolve import resolve_bound
-from ppl_vae.registry.words import split_options
 
 if TYPE_CHECKING:
     from ppl_vae.arviz import Posterior
@@ -41,78 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
-# -- the run folder ----------------------------------------------------------------------------------------
-
-
-class _Place(NamedTuple):
-    """Where the run goes: a folder, or the first free one of its name with -2, -3, ...."""
-
-    folder: Path
-    numbered: bool = False
-
-    @contextmanager
-    def taken(self, *, resume: bool) -> Iterator[Path]:
-        """Hold the folder until the run is written, so that no other process trains there.
-
-        It is made before training, so that a place that cannot be written costs no time.
-        """
-        from ppl_vae.runs.place import claimed, reopened
-
-        if resume:
-            with reopened(self.folder, "ppl-vae fit"):
-                _need_checkpoint(self.folder)  # while nobody else can write there
-                yield self.folder
-            return
-        with claimed(self.folder, "ppl-vae fit", numbered=self.numbered) as folder:
-            yield folder
-
-
-def _place(ask: Command) -> _Place:
-    """Where the run goes; a folder that is there is refused before anything is trained."""
-    from ppl_vae.runs.place import last_numbered, refuse_existing
-
-    if ask.out is not None:
-        out = ask.out.expanduser()
-        if ask.resume:
-            _need_checkpoint(out)
-        else:
-            refuse_existing(out)
-        return _Place(out)
-    programs = (split_options(word)[0].rpartition(":")[2] for word in (ask.model, ask.programs.guide_word))
-    words = [Path(ask.data).stem, *programs]
-    base = Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", w) if w != ask.data else w for w in words)
-    if ask.resume:
-        last = last_numbered(base)
-        _need_checkpoint(last)
-        return _Place(last)
-    return _Place(base, numbered=True)
-
-
-def _need_checkpoint(out: Path) -> None:
-    from ppl_vae.training.checkpoint import has_checkpoint
-
-    if not has_checkpoint(out / "checkpoint"):
-        raise UserError(f"there is nothing to continue in {out} (it has no checkpoint): leave --resume out")
-
-
-def _warm_up_of(out: Path) -> float | None:
-    """The warm-up of a run, whose usual length depends on the epochs that it was begun with."""
-    from ppl_vae.training.checkpoint import read_checkpoint
-
-    beta = read_checkpoint(out / "checkpoint").identity.get("settings", {}).get("beta")
-    if isinstance(beta, dict):
-        return beta.get("arguments", {}).get("epochs") if beta.get("schedules") == "WarmUp" else None
-    return 0.0
-
-
-# -- training ----------------------------------------------------------------------------------------------
-
-
 def train(ask: Command) -> None:
     """Train, save, evaluate, report."""
-    place = _place(ask)
+    place = place_of(ask)
     if ask.resume and ask.warm_up is None:
-        ask = replace(ask, warm_up=_warm_up_of(place.folder))
+        ask = replace(ask, warm_up=warm_up_of(place.folder))
     import pyro
 
     from ppl_vae.speed.device import pick_device
@@ -126,8 +49,8 @@ def train(ask: Command) -> None:
     model, guide = build(words, data, ask.program_options())
     start = _begin(ask, words, model, guide)
     bound = resolve_bound(ask.bound, ask.particles)
-    decided = _decide(ask, model, guide, data)
-    headline = _headline(ask, model, guide, data, bound, decided, str(device))
+    decided = decide(ask, model, guide, data)
+    headline = headline_of(ask, model, guide, data, bound, decided, str(device))
     headline = "\n".join([headline, *(f"  {line}" for line in _columns(model, data))])
     extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
     extra |= {} if start is None else {"start": start}
@@ -171,7 +94,7 @@ def _save(result: Result, out: Path, extra: dict[str, Any]) -> UserError | None:
         return UserError(f"the run is not written ({error.strerror}: {error.filename}): make room, then {kept}")
 
 
-def _judge(ask: Command, result: Result, data: Data, decided: _Decided, out: Path, started: float | None) -> None:
+def _judge(ask: Command, result: Result, data: Data, decided: Decided, out: Path, started: float | None) -> None:
     """Evaluate, tell the numbers, then write them; of a run that is not saved (no `started`) nothing is written."""
     split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
     with_particles = "" if decided.points else f" with {ask.evaluate_particles:,} particles each"
@@ -215,88 +138,13 @@ def _begin(ask: Command, words: ProgramWords, model: NamedProgram, guide: NamedP
     return {"run": told, "sha256": weights, "parts": parts, "frozen": ask.freeze}
 
 
-class _Decided(NamedTuple):
-    """What depends on the pair and its data where nobody said it."""
-
-    weight_decay: float
-    label_weight: float
-    points: bool
-
-
-def _decide(ask: Command, model: NamedProgram, guide: NamedProgram, data: Data) -> _Decided:
-    decay = ask.settings["weight_decay"]
-    if decay is None:
-        decay = 0.0 if ask.is_own else min(1.0, 1000 / len(data.train))
-    weight = (
-        _label_weight(ask, guide.value, data) if ask.settings["label_weight"] is None else ask.settings["label_weight"]
-    )
-    return _Decided(decay, weight, _has_points(model, guide, data))
-
-
-def _label_weight(ask: Command, guide: Any, data: Data) -> float:
-    """Rows over labelled rows, where the guide has a classifier for labels that some rows miss; else 0.
-
-    Ten times what Kingma et al. (2014, arXiv 1406.5298) take, whose data sets were larger.
-    """
-    site = getattr(guide, "sites", {}).get("y")
-    if ask.is_pyro or site is None or not site.classified or "y" not in data.schema:
-        return 0.0
-    labelled = int((data.train["y"] >= 0).sum())
-    return len(data.train) / labelled if labelled else 0.0
-
-
-def _has_points(model: NamedProgram, guide: NamedProgram, data: Data) -> bool:
-    """Whether the guide draws points, so that what is trained is no bound."""
-    import torch
-
-    from ppl_vae.checks.analysis import observe, read
-    from ppl_vae.data.example import example
-    from ppl_vae.programs.program import Pair
-    from ppl_vae.programs.randomness import preserved_randomness
-
-    pair = Pair(model.value, guide.value)
-    try:
-        with preserved_randomness(), torch.no_grad():
-            batch = example(data.schema, data.train)
-            structure = read(pair, batch, observe(pair, batch))
-    except UserError:
-        return False  # `fit` says what is wrong
-    return bool(structure.points - structure.global_latents)
-
-
-def _headline(
-    ask: Command, model: NamedProgram, guide: NamedProgram, data: Data, bound: Any, decided: _Decided, device: str
-) -> str:
-    rows = [f"{len(s):,} {n}" for n in ("train", "validation", "test") if (s := getattr(data, n)) is not None]
-    particles = getattr(bound, "particles", getattr(bound, "num_particles", 1))
-    schedule = ask.schedule(points=decided.points)
-    if ask.is_pyro:
-        weight = "KL weight 1 (Pyro's own bounds have no warm-up)"
-    elif callable(schedule):
-        weight = f"KL weight 0 to {schedule.beta:g} over {schedule.epochs:g} epochs"
-    else:
-        weight = f"KL weight {schedule:g}"
-    if decided.points:
-        weight = weight.replace("KL weight", "penalty weight") + "; no bound: the guide draws points"
-    rate = "" if ask.lr_schedule == "constant" else f" ({ask.lr_schedule})"
-    labels = f", label weight {decided.label_weight:g}" if decided.label_weight else ""
-    if ask.settings["label_share"] is not None:
-        labels += f", labels in {ask.settings['label_share']:g} of the rows of a batch"
-    return (
-        f"{model.name} with {guide.name} on {data.name} ({', '.join(rows)} rows): {type(bound).__name__}, "
-        f"{particles} particle{'s' * (particles != 1)}; {weight}{labels}; lr {ask.settings['lr']:g}{rate}, "
-        f"weight decay {decided.weight_decay:g}; batches of {ask.settings['batch_size']}; "
-        f"seed {ask.settings['seed']}; on {device}"
-    )
-
-
 def _fit(
     ask: Command,
     model: Any,
     guide: Any,
     data: Data,
     bound: Any,
-    decided: _Decided,
+    decided: Decided,
     device: Any,
     out: Path,
     headline: str,

@@ -1,0 +1,53 @@
+"""`ppl-vae compare-cell`: one cell of a grid is judged, in the process that trained it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppl_vae.cli import options as o
+from ppl_vae.cli.compare import rungs_of
+from ppl_vae.cli.inputs import open_words, rows_of
+from ppl_vae.registry.rows import DataWords
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["compare_cell"]
+
+
+def compare_cell(
+    run: o.RunFolder,
+    particles: Annotated[int, typer.Option()] = 1000,
+    iwae: Annotated[str, typer.Option()] = "1",
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.DeviceOption = "auto",
+) -> None:
+    """Judge a cell of a grid row by row and keep that beside the run (used by `compare`)."""
+    rungs = list(rungs_of(iwae, particles) or ())
+    opened = open_words(run, model, guide, device)
+    from statistics import median
+
+    from ppl_vae.cli.files import update_evaluation, writing
+    from ppl_vae.cli.judging import Judged
+    from ppl_vae.comparison.cache import write_cache
+    from ppl_vae.comparison.comparable import observed, preparation
+    from ppl_vae.comparison.compare import size_of
+    from ppl_vae.evaluation import evaluate_rows
+
+    rows, where = rows_of(opened, DataWords(None), None)
+    found = evaluate_rows(opened.model, opened.guide, rows, particles, iwae=rungs, seed=seed)
+    with writing(run, "ppl-vae compare"):
+        update_evaluation(run, where, Judged(found.summary() | {"seed": seed}, found))
+    seconds = [record["seconds"] for record in opened.history if record.get("seconds") is not None]
+    about = {
+        "where": f"{where} rows of {opened.info['data']['name']}",
+        "parameters": size_of(opened.model, opened.guide),
+        "seconds_per_epoch": median(seconds) if seconds else None,
+        "epochs": len(opened.history),
+        "observed": observed(opened.pair, rows, preparation(opened)).to_json(),
+    }
+    write_cache(run, found, {"particles": particles, "iwae": rungs, "seed": seed}, about)

@@ -1,0 +1,98 @@
+"""`ppl-vae evaluate`: the held-out numbers of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppl_vae.cli import options as o
+from ppl_vae.cli.evaluation_tables import evaluation_table, gap_table
+from ppl_vae.cli.files import as_json as plain
+from ppl_vae.cli.files import refuse_busy, update_evaluation, writing
+from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.judging import Judged, judge, judge_gap
+from ppl_vae.cli.output import print_table, say, spared
+from ppl_vae.errors import UserError
+from ppl_vae.registry.words import check_choice, check_whole
+
+if TYPE_CHECKING:
+    from ppl_vae.data import Split
+    from ppl_vae.runs.folder import Run
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: o.RunFolder,
+    particles: Annotated[int, typer.Option(help="Draws per row.")] = 5000,
+    gap: Annotated[
+        bool, typer.Option("--gap", help="Take log evidence - ELBO apart: the family's part, and the encoder's.")
+    ] = False,
+    gap_rows: Annotated[int, typer.Option(help="Rows for --gap at most, evenly spread.")] = 200,
+    gap_evidence: Annotated[
+        str, typer.Option(metavar="iwae|ais", help="The evidence of --gap: by weights, or by annealing (longer).")
+    ] = "iwae",
+    data: o.OtherData = None,
+    split: o.SplitName = None,
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.DeviceOption = "auto",
+    as_json: o.JsonOption = False,
+) -> None:
+    """Judge a run on held-out rows.
+
+    ELBO and importance-sampled evidence with their errors, or, of a deterministic autoencoder, which has none, how
+    well rows come back; also goes into RUN/evaluation.json.
+    """
+    check_whole("--particles", particles, 1)
+    check_whole("--gap-rows", gap_rows, 1)
+    check_choice("--gap-evidence", gap_evidence, ("iwae", "ais"))
+    check_whole("--seed", seed, 0)
+    words = data_words(data, label, columns, missing)
+    refuse_busy(run, "ppl-vae evaluate")
+    from ppl_vae.runs.files import read_evaluation
+
+    opened = open_words(run, model, guide, device)
+    read_evaluation(run)  # a damaged one is refused before the work
+    from ppl_vae.evaluation.joint import shares_latents
+
+    rows, name = rows_of(opened, words, split)
+    shared = shares_latents(opened.pair, rows.to(opened.pair.device))
+    # what simpler scores and baselines are made from, and what latents that all rows share were fitted to
+    train = opened.data().train if rows.outliers is not None or shared else _train_of(opened)
+    judged = judge(opened.model, opened.guide, rows, particles, seed, train)
+    summary = judged.summary
+    if gap:
+        summary["gap"] = judge_gap(opened.model, opened.guide, rows, gap_rows, particles, seed, gap_evidence)
+    if as_json:
+        typer.echo(json.dumps(plain({"run": run, "rows": name, "evaluation": summary}), indent=2))
+        _keep(run, name, judged)
+        return
+    print_table(evaluation_table(f"{summary['rows']:,} rows: {name}", summary))
+    if gap:
+        print_table(gap_table(summary["gap"]))
+        say(summary["gap"]["verdict"])
+    if (file := _keep(run, name, judged)) is not None:
+        say(f"written to {file}")
+
+
+def _train_of(run: Run) -> Split | None:
+    """The training rows, where they can be had again; without them there are no baselines."""
+    try:
+        return run.data().train
+    except UserError:
+        return None
+
+
+def _keep(run: Path, name: str, judged: Judged) -> Path | None:
+    """Put the numbers, which have been told, into the run folder."""
+    with spared("the evaluation"), writing(run, "ppl-vae evaluate"):
+        return update_evaluation(run, name, judged)
+    return None
