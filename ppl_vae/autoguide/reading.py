@@ -18,7 +18,7 @@ from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.autoguide.starting import starts
 from ppl_vae.autoguide.summing import asked_to_be_summed
 from ppl_vae.autoguide.timing import read_timing
-from ppl_vae.checks.contract import informative, row_plates
+from ppl_vae.checks.row_plates import informative, row_plates
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError, UserError, unknown_name
 from ppl_vae.nn.recurrent import Timing

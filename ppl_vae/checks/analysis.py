@@ -14,7 +14,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.checks import contract
+from ppl_vae.checks import contract, row_plates
 from ppl_vae.checks.masks import check_masks, masked_latents
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError, UserError
@@ -222,15 +222,15 @@ def _row_plates(pair: Programs, batch: Batch, seen: Observation) -> list[CondInd
     """
     if isinstance(batch, WholeBatch):
         return []
-    observed = contract.informative(seen.model).values()
+    observed = row_plates.informative(seen.model).values()
     wide = [{f.name for f in frames(s) if f.size == seen.rows} for s in observed]
     if seen.rows is None or seen.rows < 2 or not any(len(names) > 1 and "data" not in names for names in wide):
-        return contract.row_plates(seen.model, seen.rows)
+        return row_plates.row_plates(seen.model, seen.rows)
     try:
         fewer = observe(pair, {name: values[:-1] for name, values in batch.items()}).model
     except UserError:
         fewer = None
-    return contract.row_plates(seen.model, seen.rows, fewer)
+    return row_plates.row_plates(seen.model, seen.rows, fewer)
 
 
 def _summable(fn: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pyro
 import torch
 
-from ppl_vae.checks import contract
+from ppl_vae.checks import row_plates
 from ppl_vae.checks.analysis import Observation, contract_checks, is_generated, observe, read, try_particles
 from ppl_vae.checks.independence import coupled_rows
 from ppl_vae.checks.ownership import unowned
@@ -114,8 +114,8 @@ def _finding(error: UserError) -> Finding:
 def _errors(pair: Pair, batch: Batch, seen: Observation, split: Split) -> Iterator[Finding]:
     """Every check of the contract on its own, so that one mistake does not hide another."""
     try:
-        if not contract.informative(seen.model) or not split.is_one_unit:
-            contract.row_plates(seen.model, seen.rows)
+        if not row_plates.informative(seen.model) or not split.is_one_unit:
+            row_plates.row_plates(seen.model, seen.rows)
         check_support(seen.values, batch, split)  # first: other checks stumble over such values
     except UserError as error:
         yield _finding(error)

@@ -10,7 +10,8 @@ from typing import Any
 from ppl_vae.data._labels import hide_labels
 from ppl_vae.data._one_unit import OneUnit, WholeBatch, as_one_unit, device_of, units_in
 from ppl_vae.data._outliers import hold_out, listed
-from ppl_vae.data.dataset import Data, Split, as_split
+from ppl_vae.data.conform import as_split
+from ppl_vae.data.dataset import Data, Split
 from ppl_vae.data.files import EXTENSIONS, Options, from_arrays, from_path
 from ppl_vae.data.named import NAMES, no_downloads, read
 from ppl_vae.data.schema import Field, Schema

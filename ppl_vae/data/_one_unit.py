@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.conform import as_split
 from ppl_vae.data.containers import is_table
-from ppl_vae.data.dataset import Data, Split, as_split
+from ppl_vae.data.dataset import Data, Split
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data._tables import column_name, raw_fields
+from ppl_vae.data.conform import by_name
 from ppl_vae.data.convert import guess, refuse_missing
-from ppl_vae.data.dataset import SPLITS, Data, assemble, by_name, count_rows
+from ppl_vae.data.dataset import SPLITS, Data, assemble, count_rows
 from ppl_vae.data.schema import KINDS, Schema
 from ppl_vae.data.text import TextForm, read_cells, read_text
 from ppl_vae.errors import UserError, unknown_name

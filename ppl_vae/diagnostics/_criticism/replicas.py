@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.checks.contract import row_plates
+from ppl_vae.checks.row_plates import row_plates
 from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._common.simulation import contiguous
