@@ -202,8 +202,10 @@ class _Joint:
             if not len(wanted):
                 continue
             order.append(wanted)
+            if shared.mapped is not None:  # one run for each, and nothing that follows the seed
+                some = chosen[wanted].unique()
             drawn = again(self.pair, self.plan, shared, self.inner, batch, some, seed)
-            place = chosen[wanted] - some[0]
+            place = torch.searchsorted(some, chosen[wanted])
             log_w = drawn.log_weight.cpu().unflatten(0, (len(some), self.inner))[place]
             picked = torch.distributions.Categorical(logits=log_w.movedim(1, -1).clamp(min=-1e30)).sample()
             index = (picked if resample else torch.zeros_like(picked)) + self.inner * place[:, None]

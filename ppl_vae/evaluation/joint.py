@@ -26,9 +26,9 @@ from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Split
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
-from ppl_vae.evaluation.shared_draws import AT_ONCE, SharedDraws, draw_shared, mapped_weights
+from ppl_vae.evaluation.shared_draws import AT_ONCE, SharedDraws, draw_shared
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.weights.completion import Particles, completed
+from ppl_vae.weights.completion import Particles, completed, concatenate
 from ppl_vae.weights.log_weights import weigh
 
 __all__ = [
@@ -120,7 +120,7 @@ def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, row
 
 def parts_of(shared: SharedDraws, plan: Passes) -> tuple[Tensor, ...]:
     """The numbers of the particles of each pass."""
-    return torch.arange(len(shared)).split(AT_ONCE if shared.mapped else plan.at_once)
+    return torch.arange(len(shared)).split(plan.at_once if shared.mapped is None else AT_ONCE)
 
 
 def again(
@@ -132,7 +132,9 @@ def again(
     the posterior as particles grow, whatever `inner` is: fresh draws would not be (Andrieu and Roberts 2009).
     """
     torch.manual_seed(seed)
-    return completed(_held(pair, plan, shared, inner, some), plan.structure, batch, len(some) * inner)
+    if shared.mapped is None:
+        return completed(_held(pair, plan, shared, inner, some), plan.structure, batch, len(some) * inner)
+    return concatenate([completed(shared.at(k).held(pair), plan.structure, batch, 1) for k in some.split(1)])
 
 
 def _held(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, some: Tensor) -> Any:
@@ -149,8 +151,8 @@ def _rows(
     seeds = torch.randint(2**31, (len(parts),)).tolist()
     for some, seed in zip(parts, seeds, strict=True):
         torch.manual_seed(seed)
-        if shared.mapped:
-            found = mapped_weights(shared.at(some), pair, plan.structure, batch)[1]
+        if shared.mapped is not None:
+            found = shared.mapped(shared.at(some), batch)[1]
         else:
             held = _held(pair, plan, shared, inner, some)
             found = weigh(held, plan.structure, batch, len(some) * inner, discrete="marginal").log_weight

@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import Data, Split
-from ppl_vae.errors import Finding, UserError
-from ppl_vae.evaluation.joint import JointWeights, draw_particles, joint_passes, joint_weights
+from ppl_vae.data import Data, OneUnit, Split, as_one_unit
+from ppl_vae.errors import Finding, UserError, unknown_name
+from ppl_vae.evaluation.joint import JointWeights, draw_particles, joint_passes, joint_weights, shares_latents
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.psis import FEWEST, khat, khat_limit, smooth
 from ppl_vae.weights.streaming import Sums
 
-__all__ = ["JointEvaluation", "LeftOut", "evaluate_jointly", "fitted_rows", "leave_one_out", "verdict_on"]
+__all__ = ["JointEvaluation", "LeftOut", "evaluate_jointly", "fitted_rows", "leave_one_out", "units", "verdict_on"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,24 @@ def fitted_rows(model: Callable[..., Any], guide: Callable[..., Any], data: Any)
             f"{split.name} rows: pass the whole data set, whose {split.name} rows are then judged by it"
         )
     return split, None
+
+
+def units(pair: Pair, data: Any, *, rows: str | None = "auto", purpose: str) -> Split:
+    """What has an evidence of its own: rows; or all data as one unit, with rows=None and where all rows share latents.
+
+    Of a data set these are the test rows; the unit is its training split, to which what is shared was fitted.
+
+    Raises:
+        UserError: for another value of rows, or held-out rows alone of a pair that shares latents.
+    """
+    if rows not in ("auto", None):
+        raise unknown_name("rows", rows, ("auto", "None"))
+    if rows is None or data is None or isinstance(data, OneUnit):
+        return as_one_unit(data).to(pair.device)
+    some = data.train if isinstance(data, Data) else rows_of(pair.model, pair.guide, data)
+    if shares_latents(pair, some.to(pair.device)):
+        return as_one_unit(fitted_rows(pair.model, pair.guide, data)[0]).to(pair.device)
+    return rows_of(pair.model, pair.guide, data, rows_for=purpose).to(pair.device)
 
 
 def evaluate_jointly(

@@ -1,7 +1,8 @@
 """Particles of the latents that all rows share, and pairs that are run on them.
 
-A model that has no room for particles (`a @ b` for one vector b) is run on them by `torch.vmap` where that says what
-single runs say: on four thousand draws that is a second instead of a minute. Otherwise particles follow one another.
+A model that has no room for particles (`a @ b` for one vector b, `loc[k]` with all values of k) is captured for a
+single draw, and the graph mapped over draws by `torch.vmap`, where that says what single runs say: on four thousand
+draws that is a second instead of a minute. Otherwise particles follow one another.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from ppl_vae.programs.execution import PARTICLES, PairTrace, for_particles, run,
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, frames, sample_sites
+from ppl_vae.speed.capture import Graph, capture
 from ppl_vae.weights.completion import expanded
 from ppl_vae.weights.factors import Factors
 from ppl_vae.weights.log_weights import weigh
 from ppl_vae.weights.reduction import reduced
 
-__all__ = ["AT_ONCE", "SharedDraws", "draw_shared", "mapped_weights"]
+__all__ = ["AT_ONCE", "Mapped", "SharedDraws", "draw_shared"]
 
 AT_ONCE = 250
 """Particles in one pass: a number of its own, so that the shared draws of a seed do not follow the batch size."""
@@ -39,14 +41,14 @@ class SharedDraws:
 
     `values` are [particle, plates, *event] by site of the guide, `log_global` [particle] is log p(g) - log q(g) in
     nats, `infer` what the guide says of its sites, `dims` how many dims each has in its own plates and event. `mapped`
-    says that a program without room for particles is run on them by `torch.vmap`.
+    weighs them where the programs have no room for particles.
     """
 
     values: Mapping[str, Tensor]
     infer: Mapping[str, dict[str, Any]]
     dims: Mapping[str, int]
     log_global: Float[Tensor, " particle"]
-    mapped: bool = False
+    mapped: Mapped | None = None
 
     def __len__(self) -> int:
         return len(self.log_global)
@@ -81,39 +83,58 @@ def draw_shared(pair: Pair, structure: Structure, batch: Batch, sizes: Sequence[
     return SharedDraws(values, parts[0].infer, parts[0].dims, torch.cat([p.log_global for p in parts]))
 
 
-def _mapped(pair: Pair, structure: Structure, batch: Batch, particles: int) -> SharedDraws:
-    """All particles of a guide that has room for them, though its model has none: the model is mapped over them.
+class Mapped:
+    """A pair run on a single draw, as a graph of tensor operations that is mapped over draws; one for each shape.
 
     Raises:
-        RuntimeError: where that is not what single runs say.
+        UserError: for programs that cannot be captured.
     """
-    if structure.enumerates or set(structure.latents) - structure.global_latents:
-        raise RuntimeError("discrete values and the rows' own draws are not mapped")
+
+    def __init__(self, pair: Pair, structure: Structure) -> None:
+        self.pair, self.structure = pair, structure
+        self.graphs: dict[Any, Graph] = {}
+
+    def __call__(self, shared: SharedDraws, batch: Batch) -> tuple[Tensor, Tensor]:
+        """log p(g) - log q(g) [particle] and the log weights [particle, row], discrete latents of rows summed out."""
+        inputs = [*shared.values.values(), *batch.values()]
+        key = tuple((n, v.shape) for n, v in batch.items())
+        if key not in self.graphs:
+            few = [*[v[0] for v in shared.values.values()], *batch.values()]
+            self.graphs[key] = capture(self.pair, lambda *tensors: self._one(shared, batch, tensors), few)
+        graph, count = self.graphs[key], len(shared.values)
+        arguments = graph.arguments(inputs)
+        dims = (0,) * count + (None,) * (len(arguments) - count)
+        log_global, log_weight = torch.vmap(graph.module, dims, randomness="same")(*arguments)
+        return log_global.double(), log_weight.double()
+
+    def _one(self, shared: SharedDraws, batch: Batch, tensors: Sequence[Tensor]) -> list[Tensor]:
+        values = {name: v.unsqueeze(0) for name, v in zip(shared.values, tensors, strict=False)}
+        fields = dict(zip(batch, tensors[len(values) :], strict=True))
+        single = replace(shared, values=values, log_global=torch.zeros(1), mapped=None)
+        found = weigh(single.held(self.pair), self.structure, fields, discrete="marginal")
+        log_global = found.log_weight.new_zeros(()) if found.log_global is None else found.log_global[0]
+        return [log_global, found.log_weight[0]]
+
+
+def _mapped(pair: Pair, structure: Structure, batch: Batch, particles: int) -> SharedDraws:
+    """All particles of a guide that has room for them, though its model has none.
+
+    Raises:
+        RuntimeError: for rows with draws of their own.
+        AssertionError: where a map does not say what single runs say.
+    """
+    if set(structure.latents) - structure.global_latents - structure.summed_guide:
+        raise RuntimeError("the rows' own draws are not mapped: they would be the same for every particle")
     guide = traced(for_particles(Holes(structure.holes, (), batch)(pair.guide), structure, particles), batch)
     drawn = _shared(PairTrace(structure, particles, guide, Trace(), {}), torch.zeros(particles))
-    drawn = replace(drawn, mapped=True)
-    found = replace(drawn, log_global=torch.cat([mapped_weights(p, pair, structure, batch)[0] for p in _pieces(drawn)]))
+    drawn = replace(drawn, mapped=(mapped := Mapped(pair, structure)))
+    pieces = [drawn.at(some) for some in torch.arange(particles).split(AT_ONCE)]
+    found = replace(drawn, log_global=torch.cat([mapped(piece, batch)[0] for piece in pieces]))
     few = found.at(torch.arange(min(3, particles)))
-    each = [weigh(few.at(torch.tensor([k])).held(pair), structure, batch) for k in range(len(few))]
-    for mine, theirs in zip(mapped_weights(few, pair, structure, batch), ("log_global", "log_weight"), strict=True):
+    each = [weigh(few.at(torch.tensor([k])).held(pair), structure, batch, discrete="marginal") for k in range(len(few))]
+    for mine, theirs in zip(mapped(few, batch), ("log_global", "log_weight"), strict=True):
         torch.testing.assert_close(mine, torch.cat([getattr(w, theirs) for w in each]).double(), rtol=1e-4, atol=1e-4)
     return found
-
-
-def _pieces(shared: SharedDraws) -> list[SharedDraws]:
-    return [shared.at(some) for some in torch.arange(len(shared)).split(AT_ONCE)]
-
-
-def mapped_weights(shared: SharedDraws, pair: Pair, structure: Structure, batch: Batch) -> tuple[Tensor, Tensor]:
-    """log p(g) - log q(g) [particle] and the log weights [particle, row] of draws, by `torch.vmap`."""
-
-    def one(values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        single = replace(shared, values={n: v.unsqueeze(0) for n, v in values.items()}, log_global=torch.zeros(1))
-        found = weigh(single.held(pair), structure, batch)
-        return torch.zeros(()) if found.log_global is None else found.log_global[0], found.log_weight[0]
-
-    log_global, log_weight = torch.vmap(one)(dict(shared.values))
-    return log_global.double(), log_weight.double()
 
 
 def _shared(drawn: PairTrace, log_global: Tensor | None = None) -> SharedDraws:

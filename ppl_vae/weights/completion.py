@@ -23,7 +23,7 @@ from ppl_vae.weights.factors import Factor, Factors
 from ppl_vae.weights.reduction import reduced
 from ppl_vae.weights.value_sums import ValueSums
 
-__all__ = ["Particles", "Sites", "completed", "expanded", "fixed", "replayed"]
+__all__ = ["Particles", "Sites", "completed", "concatenate", "expanded", "fixed", "replayed"]
 
 Sites = dict[str, dict[str, Any]]
 
@@ -44,7 +44,11 @@ class Particles(NamedTuple):
 def completed(pair: Pair, structure: Structure, batch: Batch, particles: int) -> Particles:
     """Draw particles for the rows of a batch."""
     runs = [particles] if structure.broadcasts else [1] * particles
-    parts = [_complete(pair, batch, run(pair, structure, batch, k)) for k in runs]
+    return concatenate([_complete(pair, batch, run(pair, structure, batch, k)) for k in runs])
+
+
+def concatenate(parts: Sequence[Particles]) -> Particles:
+    """Particles of the same rows from several runs."""
     return Particles(
         torch.cat([p.log_weight for p in parts]),
         {name: torch.cat([p.latents[name] for p in parts]) for name in parts[0].latents},

@@ -32,7 +32,7 @@ FEW, UNSURE = 0.25, 0.2
 
 @dataclass(frozen=True)
 class AnnealedEvidence:
-    """What `annealed_evidence` found, one value a row, in nats.
+    """What `annealed_evidence` found, one value a row, in nats; of all data as one unit a single value.
 
     `log_evidence` is the log of the mean weight over chains, a lower bound of log p(x) in expectation,
     `log_evidence_se` its Monte Carlo standard error by the delta method, `ess` the effective number of chains,
@@ -53,6 +53,7 @@ class AnnealedEvidence:
     temperatures: int
     steps: int
     start: Start
+    of: str = "row"
 
     @property
     def uncertain(self) -> Tensor:
@@ -87,11 +88,19 @@ class AnnealedEvidence:
         if bad:
             return f"Not to be trusted: {bad}."
         lost, typical = int(self.uncertain.sum()), float(self.log_evidence_se.median())
+        of = "of all data together" if self.of == "all data" else "per row"
         if chains == 1:
-            return f"Log evidence {mean:.2f} nats per row from a single chain, so without an error: run 16 chains."
-        words = f"Log evidence {mean:.2f} nats per row, each row to ±{typical:.2f} (Monte Carlo)"
+            return f"Log evidence {mean:.2f} nats {of} from a single chain, so without an error: run 16 chains."
+        each = "" if self.of == "all data" else "each row to "
+        words = f"Log evidence {mean:.2f} nats {of}, {each}±{typical:.2f} (Monte Carlo)"
         if not lost:
-            return f"{words}: all rows rest on many of their {chains} chains."
+            rests = "it rests" if self.of == "all data" else "all rows rest"
+            return f"{words}: {rests} on many of {'the' if self.of == 'all data' else 'their'} {chains} chains."
+        if self.of == "all data":
+            return (
+                f"{words}, but a few of the {chains} chains decide: it is a lower bound that may be nats too low; "
+                "double the temperatures until it stays."
+            )
         return (
             f"{words}, but in {lost} of {len(self.ess)} rows a few of the {chains} chains decide: there it is a lower "
             "bound that may be nats too low; double the temperatures until it stays."
@@ -127,6 +136,7 @@ def annealed_evidence(
     guide: Callable[..., Any],
     data: Any,
     *,
+    rows: str | None = "auto",
     chains: int = 16,
     temperatures: int = 500,
     steps: int = 10,
@@ -156,6 +166,8 @@ def annealed_evidence(
         model: p(z) p(x | z).
         guide: q(z | x): where chains start. With start="prior" only its sites count.
         data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
+        rows: None takes all data as one unit, as for `evaluate`; so are data whose rows share latents, whose log
+            evidence is that of all rows together and whose latents, shared and of rows, all move together.
         chains: for each row, K.
         temperatures: T, the number of powers above 0.
         steps: leapfrog steps of a move.
@@ -167,8 +179,8 @@ def annealed_evidence(
         floats_at_once: bounds the memory of one pass; by default as for `evaluate`.
 
     Raises:
-        UserError: for counts below 1, programs that break the contract, latents shared by all rows, discrete latents
-            without end, and with start="guide" a guide whose density at given values cannot be had (planar flows).
+        UserError: for counts below 1, programs that break the contract, discrete latents without end,
+            and with start="guide" a guide whose density at given values cannot be had (planar flows).
         NoDensity: for a guide that draws a latent of the rows from a point mass.
 
     Source: Neal 2001, Annealed importance sampling; Wu et al. 2017, arXiv 1611.04273 (of decoders).
@@ -186,11 +198,10 @@ def annealed_evidence(
         True
     """
     settings = LadderSettings(chains, temperatures, steps, step_size)
-    with ladder(model, guide, data, settings, start, seed=seed, compile=compile, floats_at_once=floats_at_once) as (
-        _,
-        batches,
-    ):
-        climbs = [rows.up(rows.started()) for rows in batches]
+    with ladder(
+        model, guide, data, settings, start, rows=rows, seed=seed, compile=compile, floats_at_once=floats_at_once
+    ) as (plan, batches):
+        climbs = [some.up(some.started()) for some in batches]
     weights = torch.cat([c.log_weight for c in climbs], dim=1)
     _refuse_nan(weights)
     return AnnealedEvidence(
@@ -200,6 +211,7 @@ def annealed_evidence(
         temperatures=temperatures,
         steps=steps,
         start=start,
+        of="all data" if plan.split.is_one_unit else "row",
     )
 
 

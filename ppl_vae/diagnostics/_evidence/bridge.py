@@ -19,12 +19,13 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.autoguide.sites import Site, read_site
+from ppl_vae.data import units_in
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.evaluation.chunks import Chunks
 from ppl_vae.programs.execution import PairTrace, for_particles, run, summing, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.programs.structure import Structure, frames, sample_sites
 from ppl_vae.speed.modes import Compile
 from ppl_vae.weights.completion import replayed
 from ppl_vae.weights.factors import Factors
@@ -174,19 +175,25 @@ class Bridge:
 
     def pieces(self, u: Tensor) -> dict[str, Tensor]:
         """The vector of every site [chain, plates, width], the rows at the data plate's dim."""
-        shape = [1] * (self.structure.nesting + 1)
-        shape[0], shape[self.structure.dim] = u.shape[0], u.shape[1]
+        shape = self._shape(u.shape[0], u.shape[1])
         parts = u.split([s.width for s in self.sites.values()], dim=-1)
         placed = [v.reshape(*(shape if len(u) > 1 else shape[1:]), v.shape[-1]) for v in parts]
         return dict(zip(self.sites, placed, strict=True))
 
+    def _shape(self, chains: int, rows: int) -> list[int]:
+        """The dims of plates that vectors have: chains, and rows where there are some."""
+        shape = [1] * (self.structure.nesting + 1)
+        if not self.structure.is_one_unit:
+            shape[self.structure.dim] = rows
+        shape[0] = chains
+        return shape
+
     def _packed(self, sites: _Sites, chains: int, batch: Batch) -> Tensor:
         """The values of sites in a run as u [chain, row, d]."""
-        rows = len(next(iter(batch.values())))
+        rows = units_in(batch)
         like = next(s["value"] for s in sites.values() if s["value"].is_floating_point()) if not self.sites else None
         parts = [] if like is None else [like.new_zeros(chains, rows, 0)]
-        shape = [1] * (self.structure.nesting + 1)
-        shape[0], shape[self.structure.dim] = chains, rows
+        shape = self._shape(chains, rows)
         for name in self.sites:
             vector = self._site(name, sites).vector(sites[name]["value"])[0]
             parts.append(vector.expand(*shape, vector.shape[-1]).reshape(chains, rows, -1))
@@ -230,8 +237,20 @@ def _read(pair: Pair, structure: Structure, batch: Batch) -> dict[str, Site]:
                 f"latent site {name!r} is {type(site['fn']).__name__}: annealing moves continuous latents and sums out "
                 "discrete ones of finite support; see ppl_vae.evaluate for importance sampling"
             )
+        _refuse_loose(name, site, structure)
         found[name] = read_site(name, site, structure.row_plates)
     return found
+
+
+def _refuse_loose(name: str, site: Mapping[str, Any], structure: Structure) -> None:
+    """Refuse a latent of one unit with dims that are neither of a plate nor of its event: their size is not known."""
+    shape, held = site["fn"].batch_shape, {f.dim for f in frames(site)}
+    loose = [d for d in range(-len(shape), 0) if d not in held and shape[d] > 1 and -d <= structure.nesting]
+    if loose and structure.is_one_unit:
+        raise UserError(
+            f"latent site {name!r} has a batch shape {tuple(shape)} without plates: declare it by .to_event({len(shape)}) "
+            "or put it into a plate, so that its numbers move together"
+        )
 
 
 class _Placing(Messenger):

@@ -15,8 +15,8 @@ from torch import Tensor
 from ppl_vae.diagnostics._evidence.bridge import Bridge, Start
 from ppl_vae.diagnostics._evidence.transitions import next_step_size, transition
 from ppl_vae.errors import UserError, check_whole
+from ppl_vae.evaluation.jointly import units
 from ppl_vae.evaluation.passes import Passes, passes
-from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.speed.modes import Compile, check_mode
 
@@ -141,16 +141,20 @@ def ladder(
     settings: LadderSettings,
     start: Start,
     *,
+    rows: str | None = "auto",
     climbs: int = 1,
     seed: int = 0,
     compile: Compile = "auto",
     floats_at_once: int | None = None,
 ) -> Iterator[tuple[Passes, Iterator[Ladder]]]:
-    """The batches of some rows, each with its adapted ladder; inside, draws are seeded and networks do not train."""
+    """The batches of some rows, each with its adapted ladder; inside, draws are seeded and networks do not train.
+
+    All data are one unit, and one row here, with rows=None and where all rows share latents.
+    """
     settings.check()
     check_mode(compile)
     pair = Pair(model, guide)
-    split = rows_of(model, guide, data, rows_for="annealed_evidence").to(pair.device)
+    split = units(pair, data, rows=rows, purpose="annealed_evidence")
     with passes(pair, split, 3 * settings.chains, seed=seed, floats_at_once=floats_at_once) as plan:
         # a gradient holds about three times what a density does, and all chains of a row climb together
         plan = replace(plan, rows=max(1, plan.rows * plan.at_once // (3 * settings.chains)))
