@@ -18,8 +18,6 @@ from cases import (
     gamma_poisson,
     gaussian_evidence,
     gaussian_evidence_holes,
-    hierarchy,
-    hierarchy_guide,
     labelled_evidence,
     linear_gaussian,
     linear_gaussian_off,
@@ -333,8 +331,6 @@ def test_what_has_no_meaning_is_refused():
     counted = PROBLEM["count without end"]
     with pytest.raises(UserError, match="'c' is Poisson: annealing moves continuous"):
         annealed_evidence(counted.model, counted.guide, counted.batch, **QUICK)
-    with pytest.raises(UserError, match="mean is shared by all rows"):
-        annealed_evidence(hierarchy, hierarchy_guide, torch.zeros(3, dtype=F64), **QUICK)
     with pytest.raises(UserError, match="unknown start 'prio': did you mean 'prior'"):
         annealed_evidence(linear_gaussian, linear_gaussian_off, X, start="prio", **QUICK)
     with pytest.raises(UserError, match="chains must be a whole number"):

@@ -248,8 +248,8 @@ def _refuse_loose(name: str, site: Mapping[str, Any], structure: Structure) -> N
     loose = [d for d in range(-len(shape), 0) if d not in held and shape[d] > 1 and -d <= structure.nesting]
     if loose and structure.is_one_unit:
         raise UserError(
-            f"latent site {name!r} has a batch shape {tuple(shape)} without plates: declare it by .to_event({len(shape)}) "
-            "or put it into a plate, so that its numbers move together"
+            f"latent site {name!r} has a batch shape {tuple(shape)} without plates: declare it by "
+            f".to_event({len(shape)}) or put it into a plate, so that its numbers move together"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -11,15 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.autoguide.refining import moved, offsets_of, refine
+from ppl_vae.diagnostics._common.refitting import refitted
 from ppl_vae.diagnostics._evidence.annealing import annealed_evidence
 from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.chunks import both
+from ppl_vae.evaluation.jointly import units
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes
-from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
-from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.program import Batch, Pair, Programs
 from ppl_vae.speed.modes import Compile
 from ppl_vae.weights.psis import khat, khat_limit
 
@@ -41,7 +42,8 @@ class Gap:
     `log_evidence` - `elbo` = `approximation` + `amortization`: what the family leaves after it was refined for the row
     (log evidence - refined ELBO), and what the encoder's answer loses to that (refined ELBO - ELBO). The evidence is a
     lower bound in expectation, and so is the approximation gap; refining ends before the optimum, so that the
-    amortization gap is a lower bound too. `khat` is the tail index of the refined guide's weights, of "iwae" alone.
+    amortization gap is a lower bound too. `khat` is the tail index of the refined guide's weights, of "iwae" alone. Of
+    all data as one unit there is a single value, and `amortization` is what training the guide further gains.
 
     Example:
         >>> one, o = torch.ones(2), torch.zeros(2)
@@ -64,6 +66,7 @@ class Gap:
     particles: int
     steps: int
     khat: Float[Tensor, " row"] | None = None
+    of: str = "row"
 
     def summary(self) -> dict[str, Any]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone."""
@@ -93,9 +96,12 @@ class Gap:
         family, encoder = float(self.approximation.mean()), float(self.amortization.mean())
         total = family + encoder
         error = float((self.log_evidence_se.square() + self.elbo_se.square()).sum().sqrt() / len(self.elbo))
-        words = f"Log evidence is {total:.2f} nats per row above the ELBO"
+        whole = self.of == "all data"
+        words = f"Log evidence {'of all data ' * whole}is {total:.2f} nats {'per row ' * (not whole)}above the ELBO"
         if total < max(3 * error, 0.05):
             return f"{words}: this guide costs next to nothing."
+        if whole:
+            return f"{words}, {self._of_unit(family, encoder)}"
         split = f"{family:.2f} of them the family's (approximation), {encoder:.2f} the encoder's (amortization)"
         if encoder > 2 * family:
             cure = "a larger encoder, longer training or Refined(guide) helps, a richer family does not"
@@ -112,6 +118,21 @@ class Gap:
             )
         return words
 
+    def _of_unit(self, family: float, training: float) -> str:
+        split = f"{family:.2f} of them the family's (approximation), {training:.2f} gained by training it further"
+        richer, longer = "a richer family (FullRank, IAF, Spline) helps", "longer training helps"
+        if training > 2 * family:
+            cure = f"{longer}, a richer family does not"
+        else:
+            cure = f"{richer}, longer training does not" if family > 2 * training else f"{richer}, and {longer}"
+        heavy = ""
+        if self.unreliable_rows:
+            heavy = (
+                " The weights of the refined guide have too heavy a tail: the evidence, and with it the family's gap, "
+                "may be too low; evidence='ais' does not mind."
+            )
+        return f"{split}: {cure}.{heavy}"
+
     def figure(self) -> Figure:
         """Both gaps row by row, largest first, and one against the other."""
         from ppl_vae.diagnostics._evidence.plot_gaps import gaps
@@ -125,6 +146,7 @@ def gap(
     guide: Callable[..., Any],
     data: Any,
     *,
+    rows: str | None = "auto",
     evidence: EvidenceMethod = "iwae",
     particles: int = 2000,
     steps: int = 200,
@@ -148,6 +170,8 @@ def gap(
         model: p(z) p(x | z).
         guide: q(z | x).
         data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
+        rows: None takes all data as one unit, as for `evaluate`; so are data whose rows share latents. The guide's own
+            parameters are then trained further instead of offsets.
         evidence: "iwae", the log of the mean weight under the refined guide, or "ais", `annealed_evidence` from the
             guide. Both are lower bounds in expectation, and so is then the approximation gap.
         particles: draws per row for ELBOs and "iwae", K.
@@ -160,8 +184,8 @@ def gap(
         floats_at_once: bounds the memory of one pass; by default as for `evaluate`.
 
     Raises:
-        UserError: for counts below 1, programs that break the contract, latents shared by all rows, a plain guide
-            with a distribution that cannot be made anew from its parameters, and what `annealed_evidence` refuses.
+        UserError: for counts below 1, programs that break the contract, a plain guide of rows with a
+            distribution that cannot be made anew from its parameters, and what `annealed_evidence` refuses.
         NoDensity: for a guide that draws a latent of the rows from a point mass.
 
     Source: Cremer et al. 2018, arXiv 1801.03558.
@@ -186,7 +210,7 @@ def gap(
     if not lr > 0:
         raise UserError(f"lr must be positive, got {lr!r}")
     pair = Pair(model, guide)
-    split = rows_of(model, guide, data, rows_for="gap").to(pair.device)
+    split = units(pair, data, rows=rows, purpose="gap")
     annealed = None
     if evidence == "ais":
         annealed = annealed_evidence(
@@ -201,14 +225,16 @@ def gap(
         )
     with passes(pair, split, max(particles, 3 * DRAWS), seed=seed, floats_at_once=floats_at_once) as plan:
         plan = _narrower(plan, particles)
-        parts = [_draws(pair, plan, batch, steps, lr).estimates() for batch in plan.batches()]
+        draws = _draws_of_unit if split.is_one_unit else _draws
+        parts = [draws(pair, plan, batch, steps, lr).estimates() for batch in plan.batches()]
     found = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
     if annealed is not None:
         del found["khat"]
         found["log_evidence"], found["log_evidence_se"] = annealed.log_evidence, annealed.log_evidence_se
         found["approximation"] = annealed.log_evidence - found["refined_elbo"]
         found["approximation_se"] = torch.hypot(annealed.log_evidence_se, found["refined_elbo_se"])
-    return Gap(**found, evidence=evidence, particles=particles, steps=steps)
+    of = "all data" if split.is_one_unit else "row"
+    return Gap(**found, evidence=evidence, particles=particles, steps=steps, of=of)
 
 
 def _narrower(plan: Passes, particles: int) -> Passes:
@@ -253,13 +279,27 @@ def _draws(pair: Pair, plan: Passes, batch: Batch, steps: int, lr: float) -> _Dr
     with torch.enable_grad():
         chosen = refine(pair, offsets, batch, steps=steps, lr=lr, particles=DRAWS)
     better = moved(pair, offsets, [o.detach() for o in chosen])
-    columns: list[list[Tensor]] = [[], [], []]
-    for k in plan.sizes():
-        numbers = int(torch.randint(2**31, ()))
-        torch.manual_seed(numbers)
-        columns[0].append(both(pair, plan.structure, batch, k)[0].log_weight)
-        torch.manual_seed(numbers)
-        expected, marginal = both(better, plan.structure, batch, k)
-        columns[1].append(expected.log_weight)
-        columns[2].append(marginal.log_weight)
-    return _Draws(*(torch.cat(column).double() for column in columns))
+    numbers = torch.randint(2**31, (len(plan.sizes()),)).tolist()
+    first = [w for w, _ in _weights(pair, plan, batch, numbers)]
+    return _Draws(torch.cat(first).double(), *_both(better, plan, batch, numbers))
+
+
+def _draws_of_unit(pair: Pair, plan: Passes, batch: Batch, steps: int, lr: float) -> _Draws:
+    """Train the guide further for these data, then draw from what it was and from what it has become."""
+    numbers = torch.randint(2**31, (len(plan.sizes()),)).tolist()
+    first = torch.cat([w for w, _ in _weights(pair, plan, batch, numbers)]).double()
+    with refitted(pair, plan.structure, batch, steps=steps, lr=lr, particles=DRAWS):
+        return _Draws(first, *_both(pair, plan, batch, numbers))
+
+
+def _both(pair: Programs, plan: Passes, batch: Batch, numbers: list[int]) -> tuple[Tensor, Tensor]:
+    expected, marginal = zip(*_weights(pair, plan, batch, numbers), strict=True)
+    return torch.cat(expected).double(), torch.cat(marginal).double()
+
+
+def _weights(pair: Programs, plan: Passes, batch: Batch, numbers: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Log weights [particle, row] in expectation over discrete latents, and with these summed out, by given numbers."""
+    for k, seed in zip(plan.sizes(), numbers, strict=True):
+        torch.manual_seed(seed)
+        expected, marginal = both(pair, plan.structure, batch, k)
+        yield expected.log_weight, marginal.log_weight
