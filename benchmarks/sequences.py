@@ -1,6 +1,8 @@
 """How near a generated guide comes to the exact evidence of a linear-Gaussian state space, with rows of unequal length.
 
     python benchmarks/sequences.py --guide FullRank --steps 100
+    python benchmarks/sequences.py --guide FullRank --steps 100 --short 25    # begin with a guide of shorter series
+
 
 z_t = 0.9 z_{t-1} + 0.5 e_t, x_t = z_t + d_t. The evidence of a row is that of the Kalman filter. Reported are the gap
 per observed step, log p(x) - E[ELBO], the number of parameters of the guide, and the seconds of an epoch.
@@ -70,18 +72,29 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=64)
     options.add_argument("--epochs", type=int, default=20)
     options.add_argument("--lr", type=float, default=3e-3)
+    options.add_argument("--short", type=int, default=0)
+    options.add_argument("--short-epochs", type=int, default=10)
+    options.add_argument("--particles", type=int, default=50)
     options.add_argument("--hidden", type=int, default=64)
     options.add_argument("--seed", type=int, default=0)
     o = options.parse_args()
-    torch.manual_seed(o.seed)
-    train, test = simulated(o.rows, o.steps, o.seed), simulated(200, o.steps, o.seed + 1)
-    guide = getattr(guides, o.guide)(model, train, hidden=(o.hidden,))
+    start = None
+    for steps, epochs, rows in ((o.short, o.short_epochs, 4 * o.rows), (o.steps, o.epochs, o.rows)):
+        if not steps:
+            continue
+        torch.manual_seed(o.seed)
+        train = simulated(rows, steps, o.seed)
+        guide = getattr(guides, o.guide)(model, train, hidden=(o.hidden,))
+        if start is not None:  # the parameters of a guide do not depend on how many steps there are
+            guide.load_state_dict(start)
+        begin = time.time()
+        options_of_fit = {"epochs": epochs, "batch_size": o.batch_size, "lr": Cosine(o.lr, epochs), "seed": o.seed}
+        ppl_vae.fit(model, guide, train, compile="off", **options_of_fit)
+        seconds = (time.time() - begin) / max(epochs, 1)
+        start = guide.state_dict()
     count = sum(p.numel() for p in guide.parameters())
-    begin = time.time()
-    lr = Cosine(o.lr, o.epochs)
-    ppl_vae.fit(model, guide, train, epochs=o.epochs, batch_size=o.batch_size, lr=lr, seed=o.seed, compile="off")
-    seconds = (time.time() - begin) / o.epochs
-    found = ppl_vae.evaluate(model, guide, test, particles=100, compile="off")
+    test = simulated(200, o.steps, o.seed + 1)
+    found = ppl_vae.evaluate(model, guide, test, particles=o.particles, compile="off")
     gap = kalman(**test) - found.elbo.double()
     print(
         f"{o.guide}, {o.steps} steps: gap {float(gap.sum() / test['length'].sum()):.4f} nats a step, "

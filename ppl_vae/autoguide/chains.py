@@ -25,8 +25,8 @@ FEWEST = 4
 FARTHEST = 3
 """The farthest step back that a latent of a chain may depend on."""
 
-CHAIN = "\0chain"
-"""The name of all steps together as one node of the graph: no site has it."""
+TOGETHER = "\0together"
+"""The name of all steps, or members, as one node of the graph: no site has it."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ def find_chain(local: Mapping[str, Site], parents: Parents, known: Sequence[str]
 
 
 def contracted(parents: Parents, steps: Sequence[Sequence[str]]) -> dict[str, frozenset[str]]:
-    """The graph with all steps as one node, `CHAIN`."""
+    """The graph with all steps, or all members of a row, as one node, `TOGETHER`."""
     inside = {name for step in steps for name in step}
     found: dict[str, frozenset[str]] = {}
     for name, above in parents.items():
-        child = CHAIN if name in inside else name
-        mapped = {CHAIN if n in inside else n for n in above} - {child}
+        child = TOGETHER if name in inside else name
+        mapped = {TOGETHER if n in inside else n for n in above} - {child}
         found[child] = found.get(child, frozenset()) | mapped
     return found
 
@@ -116,5 +116,5 @@ def _observed_by_step(steps: Sequence[Sequence[str]], lags: int, parents: Parent
 
 
 def _looked_at(steps: Sequence[Sequence[str]], before: Sequence[str], parents: Parents) -> tuple[str, ...]:
-    tied = moral_graph(contracted(parents, steps), {*before, CHAIN}).get(CHAIN, set())
+    tied = moral_graph(contracted(parents, steps), {*before, TOGETHER}).get(TOGETHER, set())
     return tuple(name for name in before if name in tied)

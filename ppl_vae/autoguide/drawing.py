@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +51,7 @@ def draw(name: str, names: Sequence[str], head: Any, run: Run) -> None:
     site = run.sites[names[0]]
     alone = len(names) == 1 and (site.classified is not None or not site.plates or _stays(head))
     if not alone:
-        with nullcontext() if site.rows is None else run.entered[site.rows]:
+        with site.inside(run.entered, elements=False):
             vector = pyro.sample(name, head, infer={"is_auxiliary": True, "joint": name})
         pieces = vector.split([run.sites[n].width for n in names], dim=-1)
         for each, piece in zip(names, pieces, strict=True):

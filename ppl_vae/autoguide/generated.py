@@ -20,14 +20,22 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.autoguide.chains import CHAIN, contracted
+from ppl_vae.autoguide.chains import TOGETHER, contracted
 from ppl_vae.autoguide.drawing import Run, draw
 from ppl_vae.autoguide.families import LARGE, START, Family, family_of, low_rank, made_at
 from ppl_vae.autoguide.inversion import Block, faithful_blocks
 from ppl_vae.autoguide.reading import Reading, check_order, read_model
 from ppl_vae.autoguide.shared import SharedPosterior
 from ppl_vae.autoguide.sites import Site
-from ppl_vae.autoguide.stepping import chain_block, draw_steps, placed, steps_density, without_states
+from ppl_vae.autoguide.stepping import (
+    chain_block,
+    draw_steps,
+    laid_out,
+    placed,
+    steps_density,
+    with_members,
+    without_states,
+)
 from ppl_vae.autoguide.summing import is_guessed, refuse_large_sums, too_many
 from ppl_vae.data import Field, Schema, Split, as_one_unit, as_split
 from ppl_vae.data.example import example, spread_rows
@@ -37,6 +45,8 @@ from ppl_vae.nn.following import Following
 from ppl_vae.nn.heads import DiagonalNormal
 from ppl_vae.nn.networks import concatenate, hidden_layer, widths
 from ppl_vae.nn.recurrent import RecurrentEncoder
+from ppl_vae.nn.sets import SetEncoder
+from ppl_vae.programs.dependencies import Parents
 from ppl_vae.programs.local_module import LocalModule
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.randomness import preserved_randomness
@@ -226,6 +236,9 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
 
     def _encoder(self, fields: Sequence[Field], split: Split | None, model: Reading) -> FieldEncoder:
         options: dict[str, Any] = {"hidden": self.hidden, "activation": self.activation, "noise": self.noise}
+        if model.members is not None:
+            of_members = any(block.each for block in self.drawn)
+            return SetEncoder(fields, split, model.members.timing, of_members=of_members, **options)
         if model.timing is None:
             return FieldEncoder(fields, split, repeated=model.repeated, **options)
         of_rows = any(block.row and not block.steps for block in self.drawn)
@@ -234,13 +247,20 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
     def normal_head(self, name: str) -> nn.Module | None:
         """The module from encoder features [..., F] to a site's normal over R^d, if that is what it is; else None."""
         for block, head in zip(self.drawn, self.heads, strict=True):
-            if block.sites == (name,) and not block.steps and not block.given and isinstance(head, DiagonalNormal):
+            if (
+                block.sites == (name,)
+                and not (block.steps or block.each or block.given)
+                and isinstance(head, DiagonalNormal)
+            ):
                 return head if self.sites[name].is_real and not self.sites[name].plates else None
         return None
 
     def _leaving_out(self, model: Reading) -> tuple[tuple[Block, ...], Reading]:
         """The blocks of the rows, and the model without the latents that it has to sum out alone."""
-        model = without_states(model, model.local if hasattr(self, "encoder") else self.families)
+        by_hand = hasattr(self, "encoder")
+        model = without_states(model, model.local if by_hand else self.families)
+        if model.members is not None:
+            model = replace(model, members=None) if by_hand else with_members(model)
         while too_large := too_many(blocks := self._blocks(model), model.local):
             model = replace(
                 model,
@@ -254,26 +274,38 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         return blocks, model
 
     def _blocks(self, model: Reading) -> tuple[Block, ...]:
-        chain, few = model.chain, sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
+        few = sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
         known = [n for n in model.shared if few]
-        inside = () if chain is None else frozenset(chain.sites)
-        latents = {n: s for n, s in model.local.items() if n not in inside}
-        labels = [n for n, s in latents.items() if s.classified]
+        together = [model.chain.sites] if model.chain else [model.members.latents] if model.members else []
+        apart = {n for names in together for n in names}
+        before = [n for n in model.local if n not in apart]
+        blocks = self._faithful(model, before, known, contracted(model.parents, together))
+        structured = self.conditioning == "structured"
+        if model.chain is not None:
+            return (*blocks, chain_block(model.chain, {*known, *before}, structured))
+        if model.members is not None:
+            each = self._faithful(model, [*model.members.latents], [*known, *before], model.parents)
+            blocks += tuple(replace(b, each=True) for b in each)
+        return blocks
+
+    def _faithful(
+        self, model: Reading, names: Sequence[str], known: Sequence[str], parents: Parents
+    ) -> tuple[Block, ...]:
+        """The blocks of some of the rows' latents, where `known` ones have been drawn before."""
+        labels = [n for n in names if n in model.local and model.local[n].classified]
         late = [n for n in labels if model.local[n].plates]
         blocks = faithful_blocks(
-            [n for n in latents if n not in labels],
+            [n for n in names if n in model.local and n not in labels],
             [n for n in labels if n not in late],
             late,
-            model.parents if chain is None else contracted(model.parents, chain.steps),
+            parents,
             joint=lambda name: self.joint and name not in self.families,
             known=known,
-            summed=model.summed if chain is None else {*model.summed, CHAIN},
+            summed={*model.summed, TOGETHER},
             order=[n for n in model.order if n not in model.summed],
             touching=model.touching,
         )
-        structured = self.conditioning == "structured"
-        blocks = blocks if structured else tuple(Block(b.sites) for b in blocks)
-        return blocks if chain is None else (*blocks, chain_block(chain, {*known, *latents}, structured))
+        return blocks if self.conditioning == "structured" else tuple(Block(b.sites) for b in blocks)
 
     # -- latents shared by all rows ---------------------------------------------------------------------------
 
@@ -310,7 +342,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             return make(0, size)
 
     def _width(self, block: Block) -> int:
-        row = int(self.encoder.step_size if block.steps else self.encoder.size) if block.row else 0  # type: ignore[arg-type]
+        row = int(self.encoder.step_size if block.steps or block.each else self.encoder.size) if block.row else 0  # type: ignore[arg-type]
         return row + sum(self.given_sites[n].width for n in block.given)
 
     def _mixes(self, block: Block) -> bool:
@@ -384,21 +416,24 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         """The blocks with their heads and features, each once the latents before it have been drawn."""
         row, steps = self._encoded(run.fields, rows)
         for block, mixer, head in zip(self.drawn, self.mixers, self.heads, strict=True):
+            given = [run.features(name) for name in block.given] if block.steps or block.each else []
             if steps is not None and block.steps:
-                features = placed(steps, self.dim, [run.features(name) for name in block.given])
+                features = placed(steps, self.dim, given)
+            elif steps is not None and block.each:
+                features = concatenate([laid_out(steps, self.dim, self.sites[block.sites[0]].over[0].dim), *given])
             else:
                 features = self._features(row, block, run)
             yield block, head, mixer(features)
 
     def _encoded(self, fields: Mapping[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
-        """Features with the rows at the data plate's dim, [B, 1 ..., F], and those of the steps of a chain [T, B, G].
+        """Features with the rows at the data plate's dim, [B, 1 ..., F], and those of steps or members [T, B, G].
 
         They are of some `rows`, if the model draws them.
         """
         if not any(block.row for block in self.drawn):
             return None, None
         steps = None
-        if any(block.steps for block in self.drawn):
+        if any(block.steps or block.each for block in self.drawn):
             features, steps = self.encoder.of_steps(fields)  # type: ignore[operator]
         else:
             features = self.encoder(fields)
@@ -414,10 +449,10 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         sites = [run.site(n) for n in block.sites]
         if sites[0].classified:
             log_q = sites[0].classifier(head).log_prob(run.values[sites[0].name])
-            return sites[0].gathered(log_q.unsqueeze(-1)).sum(-1).reshape(-1)
+            return _of_rows(sites[0], sites[0].gathered(log_q.unsqueeze(-1)).sum(-1))
         parts = [site.vector(run.values[site.name]) for site in sites]
         log_q = head.log_prob(concatenate([vector for vector, _ in parts]))
-        return (log_q - sum(stretch for _, stretch in parts)).reshape(-1)
+        return _of_rows(sites[0], log_q - sum(stretch for _, stretch in parts))
 
     def extra_repr(self) -> str:
         """What is decided for latents shared by all rows, and which latents the model sums out."""
@@ -426,6 +461,13 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         said = [f"shared: {', '.join(self.shared.sites)} by {self.for_shared.name}"] if self.shared.sites else []
         said += [f"summed out in the model: {', '.join(self.summed)}"] if self.summed else []
         return "; ".join(said)
+
+
+def _of_rows(site: Site, log: Tensor) -> Tensor:
+    """A log-density with the members of each row summed, [B]."""
+    for plate in site.over:
+        log = log.sum(plate.dim, keepdim=True)
+    return log.reshape(-1)
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:

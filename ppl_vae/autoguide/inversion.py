@@ -21,7 +21,8 @@ class Block:
     """Sites that are drawn together, and the earlier sites that their parameters depend on.
 
     They depend on the row too (`row`), unless earlier sites say all that it could tell. What is `summed` out in the
-    model is not drawn at all. The sites of a chain are drawn in `steps`, each given the `lags` steps before it.
+    model is not drawn at all. The sites of a chain are drawn in `steps`, each given the `lags` steps before it. Those
+    of the members of a row are drawn for `each` of them, by one network.
     """
 
     sites: tuple[str, ...]
@@ -30,6 +31,7 @@ class Block:
     summed: bool = False
     steps: tuple[tuple[str, ...], ...] = ()
     lags: int = 0
+    each: bool = False
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppl_vae.autoguide.chains import Chain, find_chain
 from ppl_vae.autoguide.inversion import ancestors
+from ppl_vae.autoguide.members import Members, find_members
 from ppl_vae.autoguide.probing import check_sizes, moving_sites, run_model, scattered
 from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.autoguide.starting import starts
@@ -21,7 +22,7 @@ from ppl_vae.autoguide.timing import read_timing
 from ppl_vae.checks.row_plates import informative, row_plates
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError, UserError, unknown_name
-from ppl_vae.nn.recurrent import Timing
+from ppl_vae.nn.entries import Timing
 from ppl_vae.programs.dependencies import Parents, dependencies
 from ppl_vae.programs.execution import masks_as_they_were, traced
 from ppl_vae.programs.missing import Holes, Watch
@@ -44,7 +45,8 @@ class Reading:
     data: what is observed depends on them directly, or they on it. In `order` the model wants its latents drawn, if it
     wants one: only then are these read. `start` is where the posterior of a shared latent starts, by site;
     `subsample_size` the rows of a model that draws them itself. A model `has_rows` if it observes something in a plate.
-    `chain` are the latents of a program that goes through time, step by step, `timing` the fields that belong to them.
+    `chain` are the latents of a program that goes through time, step by step, `timing` the fields that belong to them;
+    `members` are those of a plate of the row that are all alike.
     """
 
     plates: tuple[str, ...]
@@ -62,6 +64,7 @@ class Reading:
     has_rows: bool = True
     chain: Chain | None = None
     timing: Timing | None = None
+    members: Members | None = None
 
 
 def read_model(
@@ -108,6 +111,8 @@ def read_model(
         order = _order(program, [*local])
         chain = None if order else find_chain({n: s for n, s in read.items() if s.rows is not None}, parents, [*shared])
         timing = None if chain is None else read_timing(chain, parents, watch.seen, sites, batch, observed, dim)
+        alone = order or timing or not plates
+        members = None if alone else find_members(program, batch, trace, watch.seen, local, parents, observed, dim)
         return Reading(
             plates=tuple(rows),
             dim=dim,
@@ -122,6 +127,7 @@ def read_model(
             start=starts(program, batch, shared, sites, parents),
             chain=chain if timing else None,
             timing=timing,
+            members=members,
             has_rows=any(frames(s) for s in informative(sites).values()),
             subsample_size=next((f.size for f in plates if f.full_size not in (None, f.size)), None),
         )

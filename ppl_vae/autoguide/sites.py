@@ -42,7 +42,8 @@ class Site:
 
     A continuous element is `size` real numbers, of `unconstrained_shape` before it is constrained, a discrete one (of
     kind `classified`) has `size` logits; a row has `width` of them, all elements of its plates together. The support of
-    a `moving` site is another one at every run, and the model is asked for it.
+    a `moving` site is another one at every run, and the model is asked for it. In the plates it is `over` it is drawn
+    element by element: they are none of the vector.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Site:
     rows: str | None = None
     unconstrained_shape: tuple[int, ...] = ()
     moving: bool = False
+    over: tuple[Plate, ...] = ()
 
     @property
     def width(self) -> int:
@@ -70,12 +72,15 @@ class Site:
         return replace(self, support=support_of(fn), moving=False)
 
     @contextmanager
-    def inside(self, entered: dict[str, Any]) -> Iterator[None]:
-        """The plates of this site, for its sample statement; `entered` keeps those of one run of the guide."""
+    def inside(self, entered: dict[str, Any], elements: bool = True) -> Iterator[None]:
+        """The plates of this site, for its sample statement; `entered` keeps those of one run of the guide.
+
+        Without its `elements` they are those of the site's vector.
+        """
         with ExitStack() as stack:
             if self.rows is not None:
                 stack.enter_context(entered[self.rows])
-            for plate in self.plates:
+            for plate in (*self.over, *(self.plates if elements else ())):
                 if plate.name not in entered:
                     entered[plate.name] = pyro.plate(plate.name, plate.size, dim=plate.dim)
                 stack.enter_context(entered[plate.name])

@@ -1,4 +1,4 @@
-"""The part of a generated guide that goes through time: one network draws the latents of every step."""
+"""The part of a generated guide that goes through the steps or the members of a row, with one network for all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor
 from ppl_vae.autoguide.chains import Chain
 from ppl_vae.autoguide.drawing import Run, draw
 from ppl_vae.autoguide.inversion import Block
+from ppl_vae.autoguide.members import member_sites
 from ppl_vae.autoguide.reading import Reading
 from ppl_vae.nn.networks import concatenate
 
-__all__ = ["chain_block", "draw_steps", "placed", "steps_density", "without_states"]
+__all__ = ["chain_block", "draw_steps", "laid_out", "placed", "steps_density", "with_members", "without_states"]
 
 
 def without_states(model: Reading, kept: Collection[str]) -> Reading:
@@ -41,6 +42,12 @@ def without_states(model: Reading, kept: Collection[str]) -> Reading:
     )
 
 
+def with_members(model: Reading) -> Reading:
+    """A model whose members' latents are drawn one by one."""
+    members = model.members
+    return model if members is None else replace(model, local=member_sites(members, model.local))
+
+
 def chain_block(chain: Chain, known: Collection[str], structured: bool) -> Block:
     """The block of all steps, conditioned on the latents before it that it is tied to."""
     given = tuple(n for n in chain.given if n in known) if structured else ()
@@ -53,6 +60,14 @@ def placed(features: Tensor, dim: int, given: Sequence[Tensor]) -> Tensor:
     depth = max((g.dim() for g in given), default=0) - features.dim() + 1
     features = features.reshape(features.shape[:1] + (1,) * depth + features.shape[1:]) if depth > 0 else features
     return concatenate([features, *given])
+
+
+def laid_out(features: Tensor, dim: int, inner: int) -> Tensor:
+    """Features of members [N, B, F] with the rows at `dim` and the members at `inner`: [..., N, ..., B, ..., F]."""
+    features = features if inner < dim else features.transpose(0, 1)
+    outer, nearer = sorted((dim, inner))
+    between, after = (1,) * (nearer - outer - 1), (1,) * (-1 - nearer)
+    return features.reshape(features.shape[0], *between, features.shape[1], *after, features.shape[2])
 
 
 def draw_steps(block: Block, head: Any, features: Tensor, run: Run) -> None:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ppl_vae.autoguide.chains import Chain
-from ppl_vae.nn.recurrent import Timing
+from ppl_vae.nn.entries import Timing
 from ppl_vae.programs.dependencies import Parents
 from ppl_vae.programs.structure import TraceSites
 from ppl_vae.weights.masks import batch_mask
 
-__all__ = ["read_timing"]
+__all__ = ["read_timing", "same_numbers"]
 
 SHIFTS = 2
 """A field may begin so many steps before or after the chain does."""
@@ -81,7 +81,9 @@ def _start(field: Tensor, values: Sequence[tuple[int, Tensor]], steps: int) -> i
     entries = field.reshape(len(field), field.shape[1], -1)
     best, most = None, 0
     for shift in sorted(range(-SHIFTS, SHIFTS + max(field.shape[1] - steps, 0) + 1), key=abs):
-        hits = {t for t, value in values if 0 <= t + shift < entries.shape[1] and _alike(entries[:, t + shift], value)}
+        hits = {
+            t for t, value in values if 0 <= t + shift < entries.shape[1] and same_numbers(entries[:, t + shift], value)
+        }
         if len(hits) > most:
             best, most = shift, len(hits)
         if len(hits) == steps:
@@ -89,7 +91,8 @@ def _start(field: Tensor, values: Sequence[tuple[int, Tensor]], steps: int) -> i
     return best if 2 * most >= steps else None
 
 
-def _alike(entry: Tensor, value: Tensor) -> bool:
+def same_numbers(entry: Tensor, value: Tensor) -> bool:
+    """Whether a value is an entry of a field, whatever its type; what is missing in both is the same."""
     return entry.shape == value.shape and torch.allclose(entry.double(), value.double(), equal_nan=True)
 
 

@@ -58,6 +58,8 @@ def fit(
     separator: o.SeparatorOption = None,
     decimal: o.DecimalOption = None,
     encoding: o.EncodingOption = None,
+    group: o.GroupOption = None,
+    time: o.TimeOption = None,
     binarise: Annotated[
         str | None,
         typer.Option(

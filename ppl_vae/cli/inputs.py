@@ -161,7 +161,10 @@ def file_rows(run: Run, source: Any, name: str, label: str | None, *, asked: boo
     if hasattr(source, "columns"):
         source = source.set_axis([str(c) for c in source.columns], axis=1)
         known = list(source.columns)
-        groups = [columns_of(f) for f in run.schema if f.name != "y" and not f.missing]
+        grouping = run.schema.groups
+        fields = run.schema if grouping is None else grouping.long
+        groups = [columns_of(f) for f in fields if f.name != "y" and not f.missing]
+        groups += [] if grouping is None else [grouping.by]
         names = [n for group in groups for n in ([group] if isinstance(group, str) else group)]
         for column in [*names, *([label] if label and asked else [])]:
             if column not in known:

@@ -80,6 +80,13 @@ OtherData = Annotated[
     typer.Option(help="Other rows: a data set by name or a file.", show_default="the data of the run"),
 ]
 MissingOption = Annotated[str, typer.Option(metavar="refuse|allow", help="What to do with NaN entries of a file.")]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="The column that says which rows belong together: each group becomes a row."),
+]
+TimeOption = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The column by which the rows of a group are in order.")
+]
 MarksOption = Annotated[
     str | None,
     typer.Option(

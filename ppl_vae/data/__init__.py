@@ -55,6 +55,8 @@ def load(
     decimal: str | None = None,
     encoding: str | None = None,
     missing_marks: Sequence[str] | None = None,
+    group: str | None = None,
+    time: str | None = None,
 ) -> Data:
     """Rows to train, validate and test on, with a schema: from a name, a file, an array or a table.
 
@@ -87,6 +89,11 @@ def load(
         separator, decimal, encoding: of a text file, where looking at it does not tell; decimal is "." or ",".
         missing_marks: words that mean a missing entry, such as "?"; of a text file, columns of numbers know the usual
             ones (NA, NaN, None, ...), which are refused among names unless this says what they mean ([]: names).
+        group: the column of a long table, or the field of a dict of long arrays, that says which rows belong together
+            (a patient's visits, the steps of a series): each group becomes one row. What is constant within every group
+            is a field of the group; all else has an entry for each of its rows along a first axis, as many as the
+            largest group has, and is missing after the last one. Shares of splits are shares of groups.
+        time: the column by which the rows of a group are in order; else they are as they come.
 
     Raises:
         UserError: whatever is wrong with the rows or options, in one line with the remedy.
@@ -127,6 +134,8 @@ def load(
         decimal=decimal,
         encoding=encoding,
         missing_marks=missing_marks,
+        group=group,
+        time=time,
     )
     data = _read(source, options, root)
     data = data if apart is None else hold_out(data, apart)

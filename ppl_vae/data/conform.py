@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.data._grouped import as_groups, without_group
 from ppl_vae.data._tables import column_name, raw_fields
 from ppl_vae.data.containers import Labelled, is_table, opened
 from ppl_vae.data.convert import Raw, convert, guess, missing_in
 from ppl_vae.data.dataset import SPLITS, Data, Split, columns_of, count_rows
-from ppl_vae.data.schema import Field, Schema
+from ppl_vae.data.schema import Field, Grouping, Schema
 from ppl_vae.errors import UserError, absent_field, unknown_name
 
 __all__ = ["as_split"]
@@ -70,6 +71,11 @@ pass rows on the scale of the training data, or choose a kind that fits (real, p
         return _conform(data, schema) if schema is not None else _hinted(data, hints)
     if isinstance(data, (str, Path)):
         raise UserError(f"expected rows, got the name {str(data)!r}: pass ppl_vae.load({str(data)!r})")
+    grouped = next((s for s in (schema, hints) if s is not None and s.groups is not None), None)
+    if grouped is not None and grouped.groups is not None and _is_long(data, grouped.groups):
+        rest, rows = without_group(data, grouped.groups.by, grouped.groups.time)
+        long = as_split(rest, schema=Schema(grouped.groups.long))
+        return Split(grouped, "rows", as_groups(long.schema.fields, long.fields, rows, grouped))
     raws = _raws(opened(data), schema)
     tensors, fields = {}, []
     for name, raw in raws.items():
@@ -84,6 +90,15 @@ pass rows on the scale of the training data, or choose a kind that fits (real, p
     elif hints is not None:
         fields += _absent(hints, tensors, _left_over(data, hints))
     return Split(Schema(tuple(fields)), "rows", _on_one_device(raws, tensors))
+
+
+def _is_long(data: Any, groups: Grouping) -> bool:
+    """Whether these are long rows, whose column of groups is there, and no rows of groups already."""
+    data = opened(data)
+    table = data.table if isinstance(data, Labelled) else data
+    if is_table(table):
+        return True
+    return isinstance(table, Mapping) and groups.by in {column_name(name) for name in table}
 
 
 def _pick(data: Data, split: str) -> Split:

@@ -149,7 +149,7 @@ class Split:
             self.schema[name]
         if not wanted:
             raise UserError("select expects at least one field name, got none")
-        schema = Schema(tuple(f for f in self.schema if f.name in wanted))
+        schema = replace(self.schema, fields=tuple(f for f in self.schema if f.name in wanted))
         hidden = {n: v for n, v in self.hidden.items() if n in schema}
         fields = {n: self.fields[n] for n in schema.names}
         return replace(self, schema=schema, fields=fields, draws=self.draws & wanted, hidden=hidden)

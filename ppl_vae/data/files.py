@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data._grouped import into_groups, without_group
 from ppl_vae.data._tables import column_name, raw_fields
 from ppl_vae.data.conform import by_name
+from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import guess, refuse_missing
 from ppl_vae.data.dataset import SPLITS, Data, assemble, count_rows
 from ppl_vae.data.schema import KINDS, Schema
@@ -62,6 +64,8 @@ class Options:
     decimal: str | None = None
     encoding: str | None = None
     missing_marks: Sequence[str] | None = None
+    group: str | None = None
+    time: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, numbers.Integral) or self.seed < 0:
@@ -79,6 +83,8 @@ class Options:
         if self.columns is not None:
             object.__setattr__(self, "columns", [column_name(c) for c in self.columns])
         object.__setattr__(self, "missing_marks", self.form.missing_marks)
+        if self.time is not None and self.group is None:
+            raise UserError(f"time={self.time!r} orders the rows of groups: say which rows are one, group=")
         for kind in (self.kinds or {}).values():
             if kind not in KINDS:
                 raise unknown_name("kind", kind, KINDS)
@@ -106,12 +112,13 @@ def from_arrays(source: Any, options: Options, name: str = "array", origin: dict
     kinds = options.kinds or {}
     # A kind for a single column says that the columns are fields of their own.
     apart = True if set(kinds) - {"x", "y"} else None
+    source, rows = (source, None) if options.group is None else without_group(source, options.group, options.time)
     raws = raw_fields(
         source,
         options.label,
-        options.columns,
+        None if rows is not None and is_table(source) else options.columns,
         apart=apart,
-        fields=options.fields,
+        fields=options.fields if rows is None or not is_table(source) else _each_column(source, options),
         kinds=kinds,
         form=options.form,
     )
@@ -127,17 +134,31 @@ def from_arrays(source: Any, options: Options, name: str = "array", origin: dict
         if options.missing == "refuse":
             refuse_missing(found, tensors[key])
         fields.append(found)
+    schema, draws = Schema(tuple(fields)), frozenset[str]()
+    if rows is not None and options.group is not None:
+        count_rows({**tensors, options.group: rows.group})
+        schema, tensors = into_groups(fields, tensors, rows, options.group, options.time)
     index = _split_index(count_rows(tensors), options)
     parts = {
         split: {key: values[rows.to(values.device)] for key, values in tensors.items()} for split, rows in index.items()
     }
-    schema, draws = Schema(tuple(fields)), frozenset[str]()
     if options.binarise in ("dynamic", "static"):
         _check_grey(schema)
         drawn, draws = binarised({split: part["x"] for split, part in parts.items()}, options.binarise)
         parts = {split: {**part, "x": drawn[split]} for split, part in parts.items()}
         schema = Schema(tuple(replace(f, kind="binary") if f.name == "x" else f for f in fields))
     return assemble(name, schema, parts, draws, origin or {"name": name})
+
+
+def _each_column(table: Any, options: Options) -> Mapping[str, str | Sequence[str]]:
+    """Every column as a field of its own, whatever its name, where nobody says otherwise."""
+    if options.fields is not None:
+        return options.fields
+    names = [column_name(c) for c in table.columns]
+    for name in options.columns or ():
+        if name not in names:
+            raise unknown_name("column", name, names)
+    return {name: name for name in options.columns or names if name != options.label}
 
 
 def _is_grey(values: Tensor) -> bool:

@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["KINDS", "Field", "Schema"]
+__all__ = ["KINDS", "Field", "Grouping", "Schema"]
 
 KINDS = ("binary", "unit", "real", "positive", "count", "categorical")
 
@@ -111,8 +111,39 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Grouping:
+    """Which rows of a long table became one row.
+
+    Attributes:
+        by: the column whose values name the groups.
+        time: the column by which the rows of a group are in order, None where they are as they came.
+        size: entries along the first axis of the fields of its rows: the rows of the largest group.
+        inner: the fields that have an entry for each row of a group; others have one value a group.
+        long: the fields of the long table.
+    """
+
+    by: str
+    time: str | None
+    size: int
+    inner: tuple[str, ...]
+    long: tuple[Field, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain JSON values; `from_json` is its inverse."""
+        return {**asdict(self), "inner": list(self.inner), "long": [field.to_json() for field in self.long]}
+
+    @classmethod
+    def from_json(cls, json: dict[str, Any]) -> Grouping:
+        """The grouping that `to_json` described."""
+        long = tuple(Field.from_json(field) for field in json["long"])
+        return cls(**{**json, "inner": tuple(json["inner"]), "long": long})
+
+
+@dataclass(frozen=True)
 class Schema:
     """The fields of a data set, in order; from it networks are sized and new rows are checked.
+
+    `groups` says which rows of a long table are one row, if they are.
 
     Raises:
         UserError: two fields of one name.
@@ -126,6 +157,7 @@ class Schema:
     """
 
     fields: tuple[Field, ...]
+    groups: Grouping | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
@@ -154,9 +186,11 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values; `from_json` is its inverse."""
-        return {"fields": [field.to_json() for field in self.fields]}
+        fields = [field.to_json() for field in self.fields]
+        return {"fields": fields} if self.groups is None else {"fields": fields, "groups": self.groups.to_json()}
 
     @classmethod
     def from_json(cls, json: dict[str, Any]) -> Schema:
         """The schema that `to_json` described."""
-        return cls(tuple(Field.from_json(field) for field in json["fields"]))
+        groups = Grouping.from_json(json["groups"]) if "groups" in json else None
+        return cls(tuple(Field.from_json(field) for field in json["fields"]), groups)

@@ -63,6 +63,8 @@ class Request:
     separator: str | None = None
     decimal: str | None = None
     encoding: str | None = None
+    group: str | None = None
+    time: str | None = None
     binarise: str | None = None
     lr_schedule: str = "constant"
     warm_up: float | None = None
@@ -178,6 +180,8 @@ class Request:
             decimal=self.decimal,
             encoding=self.encoding,
             missing_marks=marks(self.missing_marks),
+            group=self.group,
+            time=self.time,
         )
 
     @property

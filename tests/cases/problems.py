@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import pyro.distributions as dist
 
+from cases.belonging import (
+    LENGTH,
+    XG,
+    XL,
+    groups,
+    groups_evidence,
+    groups_guide,
+    series,
+    series_evidence,
+    series_guide,
+)
 from cases.counts import (
     COUNTS,
     XC,
@@ -120,5 +131,16 @@ PROBLEMS = (
         {"x": XC},
         counted_evidence(XC),
         tags=frozenset({"scored"}),
+    ),
+    Problem(
+        "series of unequal length",
+        series,
+        series_guide,
+        {"x": XL, "length": LENGTH},
+        series_evidence(XL, LENGTH),
+        tags=frozenset({"gaussian"}),
+    ),
+    Problem(
+        "groups of unequal size", groups, groups_guide, {"x": XG}, groups_evidence(XG), tags=frozenset({"gaussian"})
     ),
 )
