@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
-import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Field, Split
+from ppl_vae.decoders import Decoder
+from ppl_vae.decoders.own import network_of
 from ppl_vae.likelihoods import Likelihood, column_likelihood
 from ppl_vae.nn.networks import MLP
 from ppl_vae.registry.resolve import resolve
@@ -29,6 +31,7 @@ class Response(nn.Module):
         hidden: widths of the hidden layers; none for a linear response.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
         likelihood: instead of the one that fits.
+        decoder: instead of these layers, as `decoder=` of other models.
 
     Example:
         >>> answer = Response(Field("y", "categorical", (), 3), None, 2, ())
@@ -44,6 +47,7 @@ class Response(nn.Module):
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
         likelihood: Likelihood | str | type[Likelihood] | None = None,
+        decoder: Any = None,
     ) -> None:
         super().__init__()
         rows = None if train is None else train[field.name]
@@ -51,10 +55,9 @@ class Response(nn.Module):
         self.likelihood = (resolve("likelihood", likelihood, of=Likelihood) or column_likelihood(field, rows)).build(
             field, rows
         )
-        self.network = MLP(inputs, hidden, self.likelihood.size, activation)
-        if rows is not None:
-            with torch.no_grad():
-                self.network.last.bias.copy_(self.likelihood.initial_bias(rows))
+        self.network = network_of(decoder, inputs, self.likelihood, hidden, activation)
+        if rows is not None and isinstance(self.network, MLP | Decoder):
+            self.network.start_at(self.likelihood.initial_bias(rows))
 
     def forward(self, z: Tensor) -> pyro.distributions.Distribution:
         """p(y | z)."""

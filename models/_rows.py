@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyro
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.data import Data, Field, Schema
 from ppl_vae.data.dataset import Split
+from ppl_vae.decoders import Decoder
+from ppl_vae.decoders.own import network_of
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
 from ppl_vae.nn.networks import MLP
@@ -47,7 +48,7 @@ class RowModel(Recorded, LocalModule):
     """
 
     likelihood: Likelihood | Columns
-    decoder: MLP
+    decoder: nn.Module
     observes: tuple[str, ...]
     needs: tuple[str, ...] = ()
 
@@ -76,11 +77,14 @@ class RowModel(Recorded, LocalModule):
         taken: Collection[str],
         also: Sequence[str] = (),
         without: Collection[str] = (),
+        decoder: Any = None,
     ) -> None:
         """Choose the likelihood and make the network from [..., inputs] to its features.
 
-        By default the likelihood fits field `x`, or every column if there is no x. The network starts at the marginals
-        of the training rows. `taken` are the names of the model's own sites; `also` the further fields it asks for;
+        By default the likelihood fits field `x`, or every column if there is no x, and the network is an `MLP` of
+        `hidden` layers; a `decoder` is taken in its place (`ppl_vae.decoders.own.decoder_of` says what it may be). All
+        but a user's own module start at the marginals of the training rows. `taken` are the names of the model's own
+        sites; `also` the further fields it asks for;
         `without` fields that are no part of the row that is decoded.
 
         Raises:
@@ -96,10 +100,9 @@ class RowModel(Recorded, LocalModule):
         self.observes = (*(field.name for field in self.likelihood.fields), *also)
         if isinstance(self.likelihood, Columns):
             self.recorded["likelihood"] = self.likelihood  # as it was chosen from the rows
-        self.decoder = MLP(inputs, hidden, self.likelihood.size, activation)
-        if self.train_rows is not None:
-            with torch.no_grad():
-                self.decoder.last.bias.copy_(self.likelihood.bias(self.train_rows))
+        self.decoder = network_of(decoder, inputs, self.likelihood, hidden, activation)
+        if self.train_rows is not None and isinstance(self.decoder, MLP | Decoder):
+            self.decoder.start_at(self.likelihood.bias(self.train_rows))
 
     def rows(self, given: Mapping[str, Tensor], n: int) -> Any:
         """The data plate: as wide as the rows that are given, else `n`."""
@@ -128,6 +131,7 @@ def rows_of(**fields: Tensor | None) -> dict[str, Tensor]:
     """The fields that were given.
 
     Example:
+        >>> import torch
         >>> sorted(rows_of(x=torch.zeros(2), y=None))
         ['x']
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro
 from torch import Tensor
@@ -33,6 +33,7 @@ class AutoEncoder(RowModel):
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
+        decoder: in place of these layers: a name (`conv`), an object of `ppl_vae.decoders`, a module or a function.
 
     Raises:
         UserError: as `VAE`.
@@ -65,10 +66,11 @@ class AutoEncoder(RowModel):
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
+        decoder: Any = None,
     ) -> None:
         super().__init__(data)
         self.prior = Flat().build(latent_dim)
-        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z",))
+        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z",), decoder=decoder)
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
         """Observe rows x (or columns by name), or decode n draws of N(0, I)."""

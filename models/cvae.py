@@ -46,6 +46,7 @@ class CVAE(RowModel):
         latent_dim: d.
         hidden: widths of the hidden layers of the decoder, of h (at most 64) and of the learned prior.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
+        decoder: in place of these layers: a name (`conv`), an object of `ppl_vae.decoders`, a module or a function.
 
     Raises:
         UserError: for a condition that is no field or leaves nothing to model, for two priors at once, and when rows
@@ -74,6 +75,7 @@ class CVAE(RowModel):
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
+        decoder: Any = None,
     ) -> None:
         super().__init__(data)
         self.needs = (given,) if isinstance(given, str) else tuple(given)
@@ -88,7 +90,9 @@ class CVAE(RowModel):
             self.prior = prior_of(prior).build(latent_dim)
         size = latent_dim + self.condition.size
         taken = ("z", *self.needs)
-        self.decodes(size, likelihood, hidden, activation, taken=taken, also=self.needs, without=self.needs)
+        self.decodes(
+            size, likelihood, hidden, activation, taken=taken, also=self.needs, without=self.needs, decoder=decoder
+        )
 
     def _conditions(self, prior: Prior | str | type[Prior] | None, learned: bool) -> list[Field]:
         """The fields that are conditions; refuses those that cannot be."""
@@ -133,7 +137,7 @@ class CVAE(RowModel):
 
     def _asked(self, conditions: dict[str, Any], n: int) -> dict[str, Tensor]:
         """The conditions of rows to simulate, checked; a single value stands for n rows."""
-        where = self.decoder.last.weight.device
+        where = next(self.parameters()).device
         found = {}
         for name, value in conditions.items():
             field = self.schema[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -31,6 +32,7 @@ class GMVAE(RowModel):
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
+        decoder: in place of these layers: a name (`conv`), an object of `ppl_vae.decoders`, a module or a function.
 
     Raises:
         UserError: for a count below 1, or a likelihood that is no distribution over the data.
@@ -56,13 +58,14 @@ class GMVAE(RowModel):
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
+        decoder: Any = None,
     ) -> None:
         super().__init__(data)
         self.prior = LabelConditional(clusters).build(latent_dim)
         with torch.no_grad():  # equal clusters would stay equal
             self.prior.loc.normal_()
         self.logits = nn.Parameter(torch.zeros(clusters))
-        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z", "cluster"))
+        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z", "cluster"), decoder=decoder)
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
         """Observe rows x (or columns by name), or simulate n rows."""

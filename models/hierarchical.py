@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -32,6 +33,7 @@ class Hierarchical(RowModel):
         latent_dims: d_1, ..., d_L, from the data up.
         hidden: widths of the hidden layers of every network.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
+        decoder: in place of these layers: a name (`conv`), an object of `ppl_vae.decoders`, a module or a function.
 
     Raises:
         UserError: for fewer than two layers, or a likelihood that is no distribution over the data.
@@ -57,6 +59,7 @@ class Hierarchical(RowModel):
         latent_dims: Sequence[int] = (16, 8),
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
+        decoder: Any = None,
     ) -> None:
         super().__init__(data)
         latent_dims = tuple(check_whole("latent_dims", size) for size in latent_dims)
@@ -68,7 +71,7 @@ class Hierarchical(RowModel):
         self.prior = prior_of(prior).build(latent_dims[-1])
         below = zip(latent_dims[1:], latent_dims, strict=False)
         self.steps = nn.ModuleList([MLP(above, hidden, 2 * here, activation) for above, here in below])
-        self.decodes(latent_dims[0], likelihood, hidden, activation, taken=self.names)
+        self.decodes(latent_dims[0], likelihood, hidden, activation, taken=self.names, decoder=decoder)
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
         """Observe rows x (or columns by name), or simulate n rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 from torch import Tensor
@@ -31,6 +32,7 @@ class M1(RowModel):
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
+        decoder: in place of these layers: a name (`conv`), an object of `ppl_vae.decoders`, a module or a function.
         classifier: widths of the hidden layers of g; none for a linear one.
 
     Raises:
@@ -60,12 +62,15 @@ class M1(RowModel):
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
+        decoder: Any = None,
         classifier: Sequence[int] = (256,),
     ) -> None:
         super().__init__(data)
         label = label_of(self.schema, "M1")
         self.prior = prior_of(prior).build(latent_dim)
-        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z", "y"), also=("y",), without=("y",))
+        self.decodes(
+            latent_dim, likelihood, hidden, activation, taken=("z", "y"), also=("y",), without=("y",), decoder=decoder
+        )
         self.response = Response(label, self.train_rows, latent_dim, classifier, activation)
         self.encodes = tuple(name for name in self.observes if name != "y")
 

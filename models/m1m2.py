@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -38,6 +38,7 @@ class M1M2(RowModel):
         latent_dims: d1, d2.
         hidden: widths of the hidden layers of both networks.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
+        decoder: in place of these layers: a name (`conv`), an object of `ppl_vae.decoders`, a module or a function.
 
     Raises:
         UserError: for other than two latent_dims, if the data has no label y, or the likelihood is no distribution
@@ -66,6 +67,7 @@ class M1M2(RowModel):
         latent_dims: Sequence[int] = (32, 8),
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
+        decoder: Any = None,
     ) -> None:
         super().__init__(data)
         latent_dims = tuple(check_whole("latent_dims", size) for size in latent_dims)
@@ -79,7 +81,7 @@ class M1M2(RowModel):
         self.logits = nn.Parameter(torch.zeros(self.one_hot.size))
         self.prior = prior_of(prior).build(style)
         self.features = MLP(style + self.one_hot.size, hidden, 2 * features, activation)
-        self.decodes(features, likelihood, hidden, activation, taken=("z1", "z2", "y"))
+        self.decodes(features, likelihood, hidden, activation, taken=("z1", "z2", "y"), decoder=decoder)
 
     def forward(
         self, x: Tensor | None = None, y: Tensor | None = None, n: int = 1, **columns: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -34,6 +35,7 @@ class M2(RowModel):
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
+        decoder: in place of these layers: a name (`conv`), an object of `ppl_vae.decoders`, a module or a function.
 
     Raises:
         UserError: if the data has no label y, or the likelihood is no distribution over the rest.
@@ -60,6 +62,7 @@ class M2(RowModel):
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
+        decoder: Any = None,
     ) -> None:
         super().__init__(data)
         label = label_of(self.schema, "M2")
@@ -69,7 +72,7 @@ class M2(RowModel):
         # and by then z would say what it says.
         self.loud = latent_dim**0.5
         self.logits = nn.Parameter(torch.zeros(self.one_hot.size))
-        self.decodes(latent_dim + self.one_hot.size, likelihood, hidden, activation, taken=("z", "y"))
+        self.decodes(latent_dim + self.one_hot.size, likelihood, hidden, activation, taken=("z", "y"), decoder=decoder)
 
     def forward(
         self, x: Tensor | None = None, y: Tensor | None = None, n: int = 1, **columns: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 from torch import Tensor
@@ -39,6 +40,7 @@ class Regression(RowModel):
         latent_dim: d.
         hidden: widths of the hidden layers of both networks.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
+        decoder: in place of these layers: a name (`conv`), an object of `ppl_vae.decoders`, a module or a function.
         sees_response: whether a generated guide sees y; by default if some training rows miss it.
 
     Raises:
@@ -70,13 +72,23 @@ class Regression(RowModel):
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
+        decoder: Any = None,
         sees_response: bool | None = None,
     ) -> None:
         super().__init__(data)
         field = self.schema[response]
         self.prior = prior_of(prior).build(latent_dim)
         taken = ("z", response)
-        self.decodes(latent_dim, likelihood, hidden, activation, taken=taken, also=(response,), without=(response,))
+        self.decodes(
+            latent_dim,
+            likelihood,
+            hidden,
+            activation,
+            taken=taken,
+            also=(response,),
+            without=(response,),
+            decoder=decoder,
+        )
         self.response = Response(field, self.train_rows, latent_dim, hidden, activation, response_likelihood)
         self.recorded["response_likelihood"] = self.response.likelihood  # as it was chosen from the rows
         sees = field.missing if sees_response is None else sees_response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 from torch import Tensor
@@ -29,6 +30,7 @@ class VAE(RowModel):
         latent_dim: d.
         hidden: widths of the decoder's hidden layers.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
+        decoder: in place of these layers: a name (`conv`), an object of `ppl_vae.decoders`, a module or a function.
 
     Raises:
         UserError: if the field is missing, the likelihood is no distribution over it, or a column has a name that
@@ -55,10 +57,11 @@ class VAE(RowModel):
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
+        decoder: Any = None,
     ) -> None:
         super().__init__(data)
         self.prior = prior_of(prior).build(latent_dim)
-        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z",))
+        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z",), decoder=decoder)
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
         """Observe rows x (or columns by name), or simulate n rows."""

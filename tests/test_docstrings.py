@@ -19,6 +19,7 @@ DOCUMENTS = {
     "README.md": 2,
     "docs/compare.md": 2,
     "docs/diagnostics.md": 1,
+    "docs/networks.md": 3,
     "docs/posterior.md": 2,
     "docs/programs.md": 3,
 }
@@ -46,6 +47,7 @@ PUBLIC = (
     "ppl_vae.guides",
     "ppl_vae.priors",
     "ppl_vae.likelihoods",
+    "ppl_vae.decoders",
     "ppl_vae.bounds",
     "ppl_vae.diagnostics",
     "ppl_vae.sklearn",

@@ -19,7 +19,7 @@ FLOORS = [
     "data programs saving",
     "registry",
     "nn weights plots likelihoods",
-    "priors checks",
+    "priors checks decoders",
     "speed",
     "autoguide bounds evaluation models",
     "guides runs schedules prediction arviz",

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ppl_vae.autoguide.chains import TOGETHER, contracted
 from ppl_vae.autoguide.drawing import Run, draw
 from ppl_vae.autoguide.families import LARGE, START, Family, family_of, low_rank, made_at
-from ppl_vae.autoguide.inversion import Block, faithful_blocks
+from ppl_vae.autoguide.inversion import Block, faithful_blocks, fields_of
 from ppl_vae.autoguide.reading import Reading, check_order, read_model
 from ppl_vae.autoguide.shared import SharedPosterior
 from ppl_vae.autoguide.sites import Site
@@ -40,7 +40,8 @@ from ppl_vae.autoguide.summing import is_guessed, refuse_large_sums, too_many
 from ppl_vae.data import Field, Schema, Split, as_one_unit, as_split
 from ppl_vae.data.example import example, spread_rows
 from ppl_vae.errors import UserError, check_whole, unknown_name
-from ppl_vae.nn.encoders import FieldEncoder, adapted
+from ppl_vae.nn.encoders import FieldEncoder, encoder_of
+from ppl_vae.nn.experts import EXPERTS, ExpertHead, Experts, FieldByField
 from ppl_vae.nn.following import Following
 from ppl_vae.nn.heads import DiagonalNormal
 from ppl_vae.nn.networks import concatenate, hidden_layer, widths
@@ -72,8 +73,12 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         hidden: widths of the encoder's hidden layers; where a latent is conditioned on others, these and the row go
             through one more layer of the last width.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
-        encoder: any module from the dict of observed fields, or from the only one, to features [B, F]; by default
-            a `ppl_vae.nn.encoders.FieldEncoder`.
+        encoder: any module from the dict of observed fields, or from the only one, to features [B, F]; a dict of
+            modules by field, each from its rows to features; or a function of (fields, train) that makes a module. By
+            default a `ppl_vae.nn.encoders.FieldEncoder`.
+        experts: how the posterior is put together from one encoder for each field, so that any of them may be missing
+            in any row: "product", "mixture" or "mopoe" (`ppl_vae.nn.experts`); a latent that is tied to one field alone
+            sees that field. By default one encoder sees all fields, with masks where training rows had holes.
         noise: deviation of the noise that this default encoder adds to standardised entries in training mode; with few
             labels (M2) it may help the classifier, which reads the same features.
         conditioning: "structured" conditions every latent on the earlier ones that its posterior depends on,
@@ -117,7 +122,8 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         *,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
-        encoder: nn.Module | None = None,
+        encoder: Any = None,
+        experts: Experts | None = None,
         noise: float = 0.0,
         conditioning: Literal["structured", "independent"] = "structured",
         init_scale: float = 1.0,
@@ -139,15 +145,21 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         if shared_rank and shared is not None:
             raise UserError("shared_rank is short for shared=LowRank(rank=...): give one of the two")
         self.hidden, self.activation, self.conditioning = widths(hidden), activation, conditioning
-        if encoder is not None and noise:
+        if encoder is not None and noise and not isinstance(encoder, Mapping):
             raise UserError("noise is of the default encoder, and encoder= was given one: FieldEncoder(..., noise=)")
+        if experts is not None and experts not in EXPERTS:
+            raise unknown_name("experts", experts, EXPERTS)
+        if experts is not None and encoder is not None and not isinstance(encoder, Mapping):
+            raise UserError("experts= makes an encoder for each field: give encoder= as a dict of modules by field")
+        self.experts = experts
         self.init_scale, self.shared_rank, self.noise = float(init_scale), shared_rank, float(noise)
         # not submodules: they only make some
         object.__setattr__(self, "families", {**(families or {}), **sites})
         object.__setattr__(self, "shared_family", None if shared is None else family_of("shared", shared))
         self.collapse = (collapse,) if isinstance(collapse, str) else tuple(collapse)
-        if encoder is not None:
+        if isinstance(encoder, nn.Module):
             self.encoder = encoder
+        object.__setattr__(self, "asked_encoder", encoder)
         if model is None:
             return
         # Not a submodule: the model's parameters are the model's.
@@ -157,6 +169,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             self.setup(known)
 
     program: Program
+    asked_encoder: Any
     known: Schema
     sites: dict[str, Site]
     families: dict[str, Any]
@@ -198,12 +211,16 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         few = sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
         self.given_sites = {**model.local, **(model.shared if few else {})}
         fields = [schema[name] for name in model.observed]
-        if hasattr(self, "encoder"):
-            self.encoder = adapted(self.encoder, {f.name: batch[f.name] for f in fields})
+        if self.experts is not None:
+            self.encoder = self._field_by_field(schema, split, model)
+        elif self.asked_encoder is not None:
+            own: dict[str, Any] = {"hidden": self.hidden, "activation": self.activation, "noise": self.noise}
+            self.encoder = encoder_of(self.asked_encoder, fields, split, batch, repeated=model.repeated, **own)
         elif any(block.row for block in self.drawn):
             self.encoder = self._encoder(fields, split, model)
         self.mixers = nn.ModuleList([self._mixer(block) for block in self.drawn])
-        self.heads = nn.ModuleList([self._head(block) for block in self.drawn])
+        heads = enumerate(self.drawn)
+        self.heads = nn.ModuleList([self._expert(i, b) if self._sees_fields(b) else self._head(b) for i, b in heads])
         self._share(model, batch)
         for part in self.program.modules():
             attach = getattr(part, "attach", None)  # of a prior that is made of the guide's encoder
@@ -244,6 +261,21 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         of_rows = any(block.row and not block.steps for block in self.drawn)
         return RecurrentEncoder(fields, split, model.timing, of_rows=of_rows, **options)
 
+    def _field_by_field(self, schema: Schema, split: Split | None, model: Reading) -> FieldByField:
+        """An encoder for each field that is observed, and in `self.tied` the fields of each block of latents."""
+        if model.timing is not None or any(block.steps for block in self.drawn):
+            raise UserError("experts= are of rows with several fields, and here rows are sequences: leave it out")
+        names = [name for name in model.observed if name in model.parents]
+        if context := [name for name in model.observed if name not in model.parents]:
+            raise UserError(
+                f"experts= see fields that the model observes, and {context[0]!r} is a condition: leave experts out"
+            )
+        options: dict[str, Any] = {"hidden": self.hidden, "activation": self.activation, "noise": self.noise}
+        tied = fields_of(self.drawn, model.parents, [*model.local, *model.summed], names, known=model.shared)
+        self.tied = [tuple(names.index(name) for name in of_block) for of_block in tied]
+        fields = [schema[name] for name in names]
+        return FieldByField(fields, split, repeated=model.repeated, own=self.asked_encoder, **options)
+
     def normal_head(self, name: str) -> nn.Module | None:
         """The module from encoder features [..., F] to a site's normal over R^d, if that is what it is; else None."""
         for block, head in zip(self.drawn, self.heads, strict=True):
@@ -257,7 +289,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
 
     def _leaving_out(self, model: Reading) -> tuple[tuple[Block, ...], Reading]:
         """The blocks of the rows, and the model without the latents that it has to sum out alone."""
-        by_hand = hasattr(self, "encoder")
+        by_hand = self.asked_encoder is not None or self.experts is not None
         model = without_states(model, model.local if by_hand else self.families)
         if model.members is not None:
             model = replace(model, members=None) if by_hand else with_members(model)
@@ -299,7 +331,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             [n for n in labels if n not in late],
             late,
             parents,
-            joint=lambda name: self.joint and name not in self.families,
+            joint=lambda name: self.joint and name not in self.families and self.experts is None,
             known=known,
             summed={*model.summed, TOGETHER},
             order=[n for n in model.order if n not in model.summed],
@@ -345,8 +377,11 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         row = int(self.encoder.step_size if block.steps or block.each else self.encoder.size) if block.row else 0  # type: ignore[arg-type]
         return row + sum(self.given_sites[n].width for n in block.given)
 
+    def _sees_fields(self, block: Block) -> bool:
+        return self.experts is not None and block.row
+
     def _mixes(self, block: Block) -> bool:
-        return bool(block.given and self.hidden)
+        return bool(block.given and self.hidden) and not self._sees_fields(block)
 
     def _mixer(self, block: Block) -> nn.Module:
         """What a label or another latent says depends on the row; a head that is linear in both only adds them up."""
@@ -358,10 +393,32 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         features = self._width(block) if not self._mixes(block) else self.hidden[-1]
         if block.steps:
             return self.following(features, block.lags, sum(self.sites[n].width for n in block.steps[0]))
+        return self._of_features(block, features)
+
+    def _of_features(self, block: Block, features: int) -> nn.Module:
         size = sum(self.sites[n].width for n in block.sites)
         if block.sites[0] in self.families:
             return self.families[block.sites[0]].make(features, size)
         return nn.Linear(features, size) if self.sites[block.sites[0]].classified else self.family(features, size)
+
+    def _expert(self, number: int, block: Block) -> nn.Module:
+        """A head for each field that these latents are tied to, put together; all of them if they are tied to none."""
+        if self.experts is None or not isinstance(self.encoder, FieldByField):
+            raise TypeError("experts are of an encoder field by field")
+        given = sum(self.given_sites[n].width for n in block.given)
+        mixes = bool(block.given and self.hidden)
+
+        def make(features: int) -> nn.Module:
+            if not mixes:
+                return self._of_features(block, features)
+            mixer = hidden_layer(features, self.hidden[-1], self.activation)
+            return nn.Sequential(*mixer, self._of_features(block, self.hidden[-1]))
+
+        fields = self.tied[number] or range(len(self.encoder.sizes))
+        logits = self.sites[block.sites[0]].classified is not None and block.sites[0] not in self.families
+        return ExpertHead(
+            self.experts, fields, self.encoder.sizes, given, make, logits=logits, name=", ".join(block.sites)
+        )
 
     # -- the program -----------------------------------------------------------------------------------------
 

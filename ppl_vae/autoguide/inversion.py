@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ppl_vae.programs.dependencies import Parents
 
-__all__ = ["Block", "ancestors", "faithful_blocks", "moral_graph"]
+__all__ = ["Block", "ancestors", "faithful_blocks", "fields_of", "moral_graph"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,27 @@ def moral_graph(parents: Parents, latents: set[str]) -> dict[str, set[str]]:
         for member in family:
             tied.setdefault(member, set()).update(family - {member})
     return tied
+
+
+def fields_of(
+    blocks: Sequence[Block], parents: Parents, latents: Iterable[str], fields: Sequence[str], known: Iterable[str] = ()
+) -> list[tuple[str, ...]]:
+    """The observed sites that each block's posterior depends on, given the latents drawn before it.
+
+    These are the children of the block and of what it reaches through latents that are not yet drawn.
+
+    Example:
+        >>> parents = {"a": frozenset({"z", "wa"}), "b": frozenset({"z", "wb"})}
+        >>> fields_of([Block(("z",)), Block(("wa",)), Block(("wb",))], parents, ["z", "wa", "wb"], ["a", "b"])
+        [('a', 'b'), ('a',), ('b',)]
+    """
+    tied, placed = moral_graph(parents, {*latents}), {*known}
+    found = []
+    for block in blocks:
+        reached = _reached(list(block.sites), tied, placed) - placed
+        found.append(tuple(n for n in fields if parents.get(n, frozenset()) & reached))
+        placed |= {*block.sites}
+    return found
 
 
 def _reached(group: list[str], tied: Mapping[str, set[str]], placed: set[str]) -> set[str]:

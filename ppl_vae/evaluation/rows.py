@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from ppl_vae.data import Schema, Split, as_split
 from ppl_vae.programs.program import Program
 
-__all__ = ["fields_of_guide", "fields_of_model", "rows_of"]
+__all__ = ["fields_of_guide", "fields_of_model", "reads_any_subset", "rows_of", "with_holes"]
 
 
 def rows_of(
@@ -20,7 +21,8 @@ def rows_of(
 
     A model of this package says what its fields are, and rows are held to that. For other models the fields of the
     data that a generated guide was made from name the categories, and say what a field is of which no row has a value.
-    A field that training rows missed may be left out: it is then missing in every row.
+    A field that training rows missed may be left out: it is then missing in every row. So may any field where the guide
+    has an expert for each.
 
     Raises:
         UserError: as `ppl_vae.data.as_split` does.
@@ -32,6 +34,8 @@ def rows_of(
         Split(rows, 3 rows; x: binary; cpu)
     """
     known = fields_of_model(model)
+    if known is not None and reads_any_subset(guide):
+        known = with_holes(known)
     return as_split(data, split, known, rows_for=rows_for, hints=None if known else fields_of_guide(guide))
 
 
@@ -44,7 +48,25 @@ def fields_of_guide(guide: Callable[..., Any]) -> Schema | None:
     """The fields of the data that a generated guide, or one inside another guide, was made from."""
     bare = _bare(guide)
     known = (getattr(part, "known", None) for part in (bare.modules() if isinstance(bare, nn.Module) else ()))
-    return next((schema for schema in known if isinstance(schema, Schema)), None)
+    found = next((schema for schema in known if isinstance(schema, Schema)), None)
+    return with_holes(found) if found is not None and reads_any_subset(guide) else found
+
+
+def reads_any_subset(guide: Callable[..., Any]) -> bool:
+    """Whether a guide has an expert for every field, so that rows may lack any of them."""
+    bare = _bare(guide)
+    return any(getattr(p, "any_subset", False) for p in (bare.modules() if isinstance(bare, nn.Module) else ()))
+
+
+def with_holes(schema: Schema) -> Schema:
+    """The same fields, in each of which entries may be missing.
+
+    Example:
+        >>> from ppl_vae.data import Field
+        >>> print(with_holes(Schema((Field("x", "real"),)))["x"])
+        x: real, some missing
+    """
+    return Schema(tuple(replace(f, missing=True) for f in schema))
 
 
 def _bare(program: Callable[..., Any]) -> Any:

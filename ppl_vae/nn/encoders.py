@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import UserError, absent_field
+from ppl_vae.errors import UserError, absent_field, unknown_name
 from ppl_vae.nn.networks import MLP, concatenate, hidden_layers, widths
+from ppl_vae.nn.own_input import OwnInput
 
 if TYPE_CHECKING:
     from ppl_vae.data import Field, Split
@@ -23,6 +24,8 @@ __all__ = [
     "SetInput",
     "StandardisedInput",
     "adapted",
+    "channels_of",
+    "encoder_of",
     "input_layer",
 ]
 
@@ -99,7 +102,7 @@ class ConvolutionalInput(nn.Module):
         super().__init__()
         self.flat, self.missing = StandardisedInput(field, train, noise), field.missing
         self.last = len(field.shape) == 3 and field.shape[0] > 4
-        channels, self.picture = _channels(field.shape)
+        channels, self.picture = channels_of(field.shape)
         self.planes = channels * (2 if field.missing else 1)
         self.first = nn.Conv2d(self.planes, 16, 5, stride=2, padding=2)
         self.second = nn.Conv2d(16, 32, 5, stride=2, padding=2)
@@ -182,6 +185,7 @@ class FieldEncoder(nn.Module):
         noise: deviation of the normal noise that is added in training mode to standardised entries (labels have none):
             features that are not led astray by it. Each noisy row is read by a guide of its own, so that a bound stays
             a bound (Im et al. 2017, arXiv 1511.06406); evaluation is without noise.
+        own: modules for some fields by name, in the place of their input layers (`ppl_vae.nn.own_input.OwnInput`).
 
     Raises:
         UserError: for a noise that is negative or no number.
@@ -204,6 +208,7 @@ class FieldEncoder(nn.Module):
         repeated: Iterable[str] = (),
         convolutions: bool = True,
         noise: float = 0.0,
+        own: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= noise < math.inf:
@@ -211,7 +216,16 @@ class FieldEncoder(nn.Module):
         repeated = frozenset(repeated)
         self.names = tuple(f.name for f in fields)
         # a list: torch forbids dots and the names of its own attributes in a ModuleDict, and a column may have either
-        self.inputs = nn.ModuleList([input_layer(f, f.name in repeated, convolutions, noise)(f, train) for f in fields])
+        own = own or {}
+        if unknown := own.keys() - {*self.names}:
+            raise unknown_name("field of the encoder", min(unknown), self.names)
+        layers = [
+            OwnInput(own[f.name], f)
+            if f.name in own
+            else input_layer(f, f.name in repeated, convolutions, noise)(f, train)
+            for f in fields
+        ]
+        self.inputs = nn.ModuleList(layers)
         width = sum(int(layer.size) for layer in self.inputs)  # type: ignore[arg-type, misc]
         hidden = widths(hidden)
         self.size = hidden[-1] if hidden else width
@@ -261,6 +275,29 @@ class _OnFields(nn.Module):
         return self.network(batch)
 
 
+def encoder_of(
+    encoder: Any, fields: Sequence[Field], train: Split | None, batch: Mapping[str, Tensor], **options: Any
+) -> nn.Module:
+    """An encoder of fields from what a user gave: a module of all, one for each of some, or a function that makes one.
+
+    Modules by field name stand in the place of input layers, in a `FieldEncoder` with these options. A function is
+    called with (fields, train).
+
+    Raises:
+        UserError: for another thing, and what `adapted` and `FieldEncoder` refuse.
+    """
+    if isinstance(encoder, Mapping):
+        return FieldEncoder(fields, train, own=encoder, **options)
+    if not isinstance(encoder, nn.Module):
+        if not callable(encoder):
+            raise UserError(
+                "encoder must be a module from the fields to features [B, F], a dict of modules by field or a function "
+                f"of (fields, train) that makes a module, got {type(encoder).__name__}"
+            )
+        encoder = encoder(fields, train)
+    return adapted(encoder, {f.name: batch[f.name] for f in fields})
+
+
 def adapted(encoder: nn.Module, batch: Mapping[str, Tensor]) -> nn.Module:
     """A user's encoder as one from the dict of fields to features [B, F], with F in `size`.
 
@@ -300,13 +337,18 @@ def input_layer(
         return OneHotInput
     if repeated and field.kind != "categorical":
         return partial(SetInput, noise=noise)
-    if convolutions and field.is_image and min(_channels(field.shape)[1]) >= CONVOLUTIONS_FROM:
+    if convolutions and field.is_image and min(channels_of(field.shape)[1]) >= CONVOLUTIONS_FROM:
         return partial(ConvolutionalInput, noise=noise)
     return partial(StandardisedInput, noise=noise)
 
 
-def _channels(shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """The number of channels and the picture's sides."""
+def channels_of(shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """The number of channels and the sides of a picture: [H, W], [C, H, W] with C at most 4, or [H, W, C].
+
+    Example:
+        >>> channels_of((8, 8)), channels_of((3, 32, 32)), channels_of((32, 32, 3))
+        ((1, (8, 8)), (3, (32, 32)), (3, (32, 32)))
+    """
     if len(shape) == 2:
         return 1, shape
     return (shape[0], shape[1:]) if shape[0] <= 4 else (shape[-1], shape[:-1])

@@ -57,6 +57,11 @@ class MLP(nn.Module):
         """Apply every layer."""
         return self.last(self.layers(x))
 
+    def start_at(self, bias: Tensor) -> None:
+        """Let the last layer start at these outputs."""
+        with torch.no_grad():
+            self.last.bias.copy_(bias)
+
 
 _ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "gelu": nn.GELU,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
-from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model
+from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, with_holes
 from ppl_vae.prediction.filling import Target, find_targets
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -159,11 +159,6 @@ def _rows(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> Sp
     if getattr(data, "schema", None) == schema:
         return as_split(data, "test", schema)
     return as_split(data, "test", with_holes(schema))
-
-
-def with_holes(schema: Schema) -> Schema:
-    """The same fields, in each of which entries may be missing."""
-    return Schema(tuple(replace(f, missing=True) for f in schema))
 
 
 class _Part(NamedTuple):

@@ -17,8 +17,9 @@ from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
 from ppl_vae.errors import ProgramError, UserError, check_whole, unknown_name
 from ppl_vae.evaluation.means import standard_error
-from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model
+from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, reads_any_subset, with_holes
 from ppl_vae.nn.encoders import FieldEncoder
+from ppl_vae.nn.experts import FieldByField
 from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.locking import exclusive
@@ -122,6 +123,8 @@ def predict(
     draws = check_whole("draws", draws)
     pair = Pair(model, guide)
     known, hints = fields_of_model(model), fields_of_guide(guide)
+    if known is not None and reads_any_subset(guide):
+        known = with_holes(known)
     split, truth = _rows(data, field, known, hints)
     about = [*(known or (split if truth is None else truth).schema), *(hints or ())]
     asked = _Asked(pair, field, next((f for f in about if f.name == field), None), draws, seed)
@@ -320,7 +323,7 @@ def _joined(parts: list[Prediction]) -> Prediction:
     return Prediction(parts[0].field, draws, **columns, names=parts[0].names)
 
 
-def _encoder_of(guide: Program) -> FieldEncoder | None:
+def _encoder_of(guide: Program) -> FieldEncoder | FieldByField | None:
     """The encoder that the guide was generated with, also where another guide is around it."""
     body = guide.program if isinstance(guide.program, nn.Module) else guide
-    return next((part for part in body.modules() if isinstance(part, FieldEncoder)), None)
+    return next((part for part in body.modules() if isinstance(part, FieldEncoder | FieldByField)), None)

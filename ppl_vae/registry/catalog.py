@@ -18,7 +18,7 @@ from ppl_vae.registry.words import split_options
 
 __all__ = ["KINDS", "Entry", "find", "table"]
 
-KINDS = ("models", "guides", "priors", "likelihoods", "bounds", "data")
+KINDS = ("models", "guides", "priors", "likelihoods", "decoders", "bounds", "data")
 """The tables that there are."""
 
 _PYRO_BOUNDS = {

@@ -16,7 +16,7 @@ from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["HOMES", "describe", "file_hash", "lookup", "rebuild"]
 
-HOMES = ("models", "guides", "priors", "likelihoods", "bounds", "schedules")
+HOMES = ("models", "guides", "priors", "likelihoods", "decoders", "bounds", "schedules")
 """The modules whose public classes a run folder may name."""
 
 

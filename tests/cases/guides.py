@@ -25,6 +25,7 @@ from ppl_vae.guides import (
 
 GUIDES: dict[str, Callable[..., GeneratedGuide]] = {
     "MeanField": MeanField,
+    "MeanField, experts": partial(MeanField, experts="mopoe"),
     "MeanField, independent": partial(MeanField, conditioning="independent"),
     "LowRank": LowRank,
     "FullRank": FullRank,

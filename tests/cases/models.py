@@ -18,6 +18,7 @@ from ppl_vae.models import (
     AutoEncoder,
     Hierarchical,
     InformationBottleneck,
+    Multimodal,
     Regression,
 )
 from ppl_vae.priors import (
@@ -27,6 +28,7 @@ from ppl_vae.registry import catalog
 
 MODELS: dict[str, Callable[[Any], Any]] = {
     "VAE": lambda data: VAE(data, latent_dim=3, hidden=(8,)),
+    "VAE, convolutions": lambda data: VAE(data, latent_dim=3, decoder="conv:width=4"),
     "VAE, no hidden layer": lambda data: VAE(data, latent_dim=2, hidden=()),
     "Hierarchical": lambda data: Hierarchical(data, latent_dims=(3, 2), hidden=(8,)),
     "Hierarchical, three layers": lambda data: Hierarchical(data, latent_dims=(3, 2, 1), hidden=(8,)),
@@ -37,6 +39,8 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "M1M2": lambda data: M1M2(data, latent_dims=(3, 2), hidden=(8,)),
     "AutoEncoder": lambda data: AutoEncoder(data, latent_dim=3, hidden=(8,)),
     "VAE, tanh": lambda data: VAE(data, latent_dim=3, hidden=(8, 8), activation="tanh"),
+    "Multimodal": lambda data: Multimodal(data, private=2, latent_dim=3, hidden=(8,)),
+    "Multimodal, convolutions": lambda data: Multimodal(data, decoders="conv:width=4", latent_dim=3, hidden=(8,)),
     "InformationBottleneck": lambda data: InformationBottleneck(data, latent_dim=3),
     "Regression": lambda data: Regression(data, latent_dim=3, hidden=(8,)),
     "CVAE": lambda data: CVAE(data, latent_dim=3, hidden=(8,)),
