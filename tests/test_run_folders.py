@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -323,9 +324,8 @@ def test_a_damaged_file_is_one_line_that_names_it(bad, read, name, texts):
 
 
 def test_a_damaged_file_is_found_before_the_work(bad, capsys, monkeypatch):
-    from ppl_vae.cli import use
-
-    monkeypatch.setattr(use, "judge", lambda *_, **__: pytest.fail("it worked"))
+    # the command of the same name hides the module
+    monkeypatch.setattr(sys.modules["ppl_vae.cli.evaluate"], "judge", lambda *_, **__: pytest.fail("it worked"))
     (bad / "evaluation.json").write_text("{")
     assert main(["evaluate", str(bad), "--particles", "3"]) == 2
     err = capsys.readouterr().err
@@ -337,12 +337,12 @@ def test_a_damaged_file_is_found_before_the_work(bad, capsys, monkeypatch):
 
 
 def test_numbers_are_told_where_they_cannot_be_written(bad, capsys, monkeypatch):
-    from ppl_vae.cli import output
+    from ppl_vae.cli import files
 
     def full(path, *_):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(output, "write", full)
+    monkeypatch.setattr(files, "write", full)
     assert main(["evaluate", str(bad), "--particles", "3"]) == 0
     out, err = capsys.readouterr()
     assert "negative ELBO" in out
@@ -371,3 +371,14 @@ def test_a_run_in_use_is_refused(bad, capsys):
         for command in ("evaluate", "report", "diagnose"):
             assert main([command, str(bad)]) == 2
             assert "is in use by ppl-vae fit" in capsys.readouterr().err
+
+
+def test_a_pair_that_was_trained_on_an_array_is_rebuilt_with_the_fields_that_it_was_made_for(tmp_path):
+    data = ppl_vae.load("digits")  # 17 grey levels, which an array of them alone does not tell
+    model = VAE(data, latent_dim=2, hidden=(8,))
+    result = ppl_vae.fit(model, MeanField(model, hidden=(8,)), data.train["x"][:40], epochs=1)
+    assert result.schema["x"] == data.schema["x"]
+    opened = ppl_vae.open_run(result.save(tmp_path / "run"))
+    assert torch.equal(opened.model.state_dict()["decoder.last.weight"], model.state_dict()["decoder.last.weight"])
+    with pytest.raises(UserError, match="field 'x'"):
+        ppl_vae.fit(model, result.guide, data.train["x"][:40] + 0.5, epochs=1)

@@ -13,7 +13,7 @@ import torch
 from ppl_vae.bounds import ELBO
 from ppl_vae.checks.reading import read_pair
 from ppl_vae.checks.support import check_support
-from ppl_vae.data import Data, Split, as_one_unit, as_split, load
+from ppl_vae.data import Data, Schema, Split, as_one_unit, as_split, load
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
@@ -97,7 +97,7 @@ def fit(
     data = load(data) if isinstance(data, str) else data
     made: tuple[Any, Any] = _programs(model, guide, data, said.seed)
     bound = resolve("bound", bound) or ELBO()
-    train, validation = _splits(data, rows)
+    train, validation = _splits(data, rows, getattr(made[0], "schema", None))
     prepare(made[1], train)
     pair = Pair(*made)
     where = pick_device(said.device)
@@ -174,11 +174,12 @@ def _programs(model: Any, guide: Any, data: Any, seed: int) -> tuple[Any, Any]:
         return model, resolve("guide", guide, {"model": model, "data": data})
 
 
-def _splits(data: Any, rows: str | None) -> tuple[Split, Split | None]:
+def _splits(data: Any, rows: str | None, schema: Schema | None) -> tuple[Split, Split | None]:
+    """Rows to train and to validate on, as the model has them, where it has a schema: so the run can be rebuilt."""
     if rows not in ("auto", None):
         raise unknown_name("rows", rows, ("auto", "None"))
     if rows is None or data is None:
         return as_one_unit(data), None
     if isinstance(data, Data):
-        return data.train, data.validation
-    return as_split(data), None
+        return as_split(data.train, schema=schema), data.validation and as_split(data.validation, schema=schema)
+    return as_split(data, schema=schema), None
