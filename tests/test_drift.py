@@ -12,6 +12,7 @@ import torch
 import ppl_vae
 from ppl_vae.guides import MeanField
 from ppl_vae.training._drifting import Moment, drift_of
+from ppl_vae.training._spread import spread_walk
 
 X = 3 + torch.randn(100, generator=torch.manual_seed(0))
 
@@ -73,3 +74,41 @@ def test_held_out_rows_do_not_choose_the_posterior_of_what_all_share():
     torch.manual_seed(0)
     result = ppl_vae.fit(model, MeanField(model), data, epochs=30, batch_size=90, lr=0.03, patience=2, seed=0)
     assert result.best.epoch == len(result.history) == 30
+
+
+def looks(corr, sd=0.1, seed=0):
+    """Draws [64, 2] at every look, the same noise each time, of the given correlations."""
+    noise = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    for c in corr:
+        drawn = sd * torch.stack([noise[:, 0], c * noise[:, 0] + (1 - c**2) ** 0.5 * noise[:, 1]], 1)
+        yield drawn
+
+
+def test_a_correlation_that_still_grows_is_a_walk():
+    drawn = list(looks([-0.5 - 0.01 * i for i in range(40)]))
+    walk = spread_walk(torch.stack([d.std(0) for d in drawn]), drawn)
+    assert walk.is_axis
+    assert walk.left > 0.2
+    still = list(looks([-0.9] * 40))
+    assert spread_walk(torch.stack([d.std(0) for d in still]), still) is None
+
+
+def test_a_width_that_creeps_says_so_and_how_far_it_has_to_go():
+    rate = 0.97
+    sds = torch.tensor([[math.exp(0.8 * rate**t)] for t in range(40)], dtype=torch.float64)
+    walk = spread_walk(sds)
+    assert walk.number == 0
+    assert not walk.is_axis
+    assert walk.left == pytest.approx(0.8 * rate**39, rel=0.4)
+    assert walk.slows == pytest.approx(rate**19, rel=0.3)
+
+
+def test_jitter_is_no_walk():
+    generator = torch.Generator().manual_seed(0)
+    alarms = 0
+    for _ in range(200):
+        noise = 0.05 * torch.randn(40, 30, dtype=torch.float64, generator=generator)
+        for t in range(1, 40):
+            noise[t] += 0.5 * noise[t - 1]
+        alarms += spread_walk(noise.exp()) is not None
+    assert alarms <= 10

@@ -15,6 +15,7 @@ from ppl_vae.programs.execution import for_particles, traced
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.training._spread import Walk, spread_walk
 from ppl_vae.weights.completion import expanded
 
 __all__ = ["Drift", "Moment", "drift_of"]
@@ -31,11 +32,12 @@ STEADY, CREEP = 0.99, 0.05
 
 
 class Moment(NamedTuple):
-    """Mean and deviation of every number that all rows share, [number], after so many epochs."""
+    """Mean and deviation of every number that all rows share, [number], after so many epochs; and the draws."""
 
     epoch: int
     mean: Tensor
     sd: Tensor
+    draws: Tensor | None = None
 
 
 class Drift:
@@ -61,7 +63,7 @@ class Drift:
             module.training = True
         self.names = [name for name, value in values.items() for _ in range(value.shape[1])][:NUMBERS]
         drawn = torch.cat([value.double().cpu() for value in values.values()], 1)[:, :NUMBERS]
-        self.moments.append(Moment(epoch, drawn.mean(0), drawn.std(0)))
+        self.moments.append(Moment(epoch, drawn.mean(0), drawn.std(0), drawn.float()))
 
     def _draws(self, batch: Batch) -> dict[str, Tensor]:
         k = DRAWS if self.structure.broadcasts else 1
@@ -81,20 +83,42 @@ class Drift:
         recent = bounds[-(found[2] if found else max(6, len(bounds) // 4)) :]
         half = len(recent) // 2
         rise = float(recent[half:].mean() - recent[:half].mean()) if half else 0.0
+        walk = None if found else spread_walk(*_spreads(self.moments))
+        if walk is not None:
+            return (_unfinished(*self._walked(walk), steps),)
         if found is None and not (half > 2 and rise > NATS and float(_beyond(recent)) > 0):
             return ()
         site, moved, epochs, more = found or (None, 0.0, len(recent), 0)
-        count = more or 4 * epochs
-        want = f"{'about' if more else 'at least'} {count * steps:,} steps ({count:,} epochs) more"
         moves = "" if site is None else f"{site} still moved by {moved:.2g} of its posterior deviations, and "
-        return (
-            Finding(
-                site,
-                f"not finished: over the last {epochs:,} epochs {moves}the bound of all rows by {rise:+.3g} nats",
-                f"train for {want}, or take a larger learning rate",
-                "warning",
-            ),
-        )
+        return (_unfinished(site, f"{moves}the bound of all rows by {rise:+.3g} nats", epochs, more, steps),)
+
+    def _walked(self, walk: Walk) -> tuple[str, str, int, int]:
+        """What of the spread still moved: the site, in words, over how many epochs, and the epochs that are left."""
+        site = self.names[walk.number]
+        epochs = self.moments[-1].epoch - self.moments[-walk.looks].epoch + 1
+        what = f"a direction in which {site} is correlated with others" if walk.is_axis else site
+        more = 0
+        if math.isfinite(walk.left):
+            more = max(1, math.ceil(math.log(ARRIVED / max(walk.left, ARRIVED)) / math.log(walk.slows) * epochs))
+        grows = "grew" if walk.change > 0 else "shrank"
+        return site, f"the deviation of {what} still {grows} by {abs(math.expm1(walk.change)):.0%}", epochs, more
+
+
+def _unfinished(site: str | None, moves: str, epochs: int, more: int, steps: int) -> Finding:
+    count = more or 4 * epochs
+    return Finding(
+        site,
+        f"not finished: over the last {epochs:,} epochs {moves}",
+        f"train for {'about' if more else 'at least'} {count * steps:,} steps ({count:,} epochs) more, or take a "
+        "larger learning rate",
+        "warning",
+    )
+
+
+def _spreads(moments: Sequence[Moment]) -> tuple[Tensor, list[Tensor]]:
+    if not moments:
+        return torch.zeros(0, 0), []
+    return torch.stack([m.sd for m in moments]), [m.draws for m in moments if m.draws is not None]
 
 
 def drift_of(moments: Sequence[Moment], names: Sequence[str]) -> tuple[str, float, int, int] | None:
