@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from unittest import mock
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import SVI
 from pyro.nn import PyroModule, PyroSample
+from pyro.optim import Adam
 from torch import nn
 
 import ppl_vae
+from ppl_vae.bounds import ELBO
 from ppl_vae.checks.ownership import leaves
 from ppl_vae.errors import ProgramError
 from ppl_vae.guides import MeanField
@@ -238,3 +242,58 @@ def test_a_pyro_module_with_priors_in_a_closure():
     assert {*guide.shared.sites} == {"weight", "bias"}
     result = ppl_vae.fit(model, guide, data, epochs=2, compile="off")
     assert len(result.history) == 2
+
+
+def svi_step(model, guide, *args):
+    return SVI(model, guide, Adam({"lr": 0.01}), loss=ELBO()).step(*args)
+
+
+def mean_field_guide(x=None):
+    loc = pyro.param("svi loc", torch.zeros(2))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+
+class Plain(nn.Module):
+    def __init__(self, registered):
+        super().__init__()
+        self.decoder, self.registered = nn.Linear(2, 3), registered
+
+    def forward(self, x=None):
+        if self.registered:
+            pyro.module("decoder of Plain", self.decoder)
+        with pyro.plate("data", len(x)):
+            observe(self.decoder(latent(x)), x)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_under_pyros_svi_too(case):
+    model, name = CASES[case]()
+    with pytest.raises(ProgramError, match="never be trained") as said:
+        svi_step(model, mean_field_guide, ROWS)
+    assert said.value.site == name
+
+
+def test_a_plain_module_is_trained_by_svi_only_if_it_says_so():
+    model = Plain(registered=False)
+    with pytest.raises(ProgramError, match=r"decoder\.weight"):
+        svi_step(model, mean_field_guide, ROWS)
+    assert svi_step(Plain(registered=True), mean_field_guide, ROWS) > 0
+    assert ELBO()(model, mean_field_guide)(ROWS) > 0  # whoever steps an optimizer of their own knows what it has
+
+
+def test_svi_looks_once_and_lets_fixed_and_blocked_networks_be():
+    decoder, fixed = nn.Linear(2, 3), nn.Linear(2, 3).requires_grad_(False)
+
+    def model(x=None):
+        pyro.module("decoder that is blocked", decoder)
+        with pyro.plate("data", len(x)):
+            z = latent(x)
+            observe(decoder(z) + fixed(z), x)
+
+    svi = SVI(pyro.poutine.block(model, hide_types=["param"]), mean_field_guide, Adam({"lr": 0.01}), loss=ELBO())
+    before = decoder.weight.detach().clone()
+    assert svi.step(ROWS) > 0
+    with mock.patch("ppl_vae.bounds.untrained.strangers", side_effect=AssertionError):
+        assert svi.step(ROWS) > 0
+    assert torch.equal(before, decoder.weight)

@@ -241,3 +241,28 @@ def test_a_vector_likelihood_with_holes_is_refused():
 
     with pytest.raises(UserError, match=r"'x' has missing entries.*to_event"):
         log_weights(model, guide, PROBLEMS[1].batch)
+
+
+class Noisy(torch.nn.Module):
+    """A model whose network drops half of its units while it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Linear(1, 50), torch.nn.Dropout(0.5), torch.nn.Linear(50, 1)).double()
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(t(0.0), t(1.0)))
+            pyro.sample("x", dist.Normal(self.net(z.unsqueeze(-1)).squeeze(-1), t(1.0)), obs=x)
+
+
+def test_weights_are_those_of_the_pair_as_it_is_judged():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, t(1e-9)))
+
+    model = Noisy()
+    model.net[0].eval()
+    found = [log_weights(model, guide, {"x": X[:, 0]}).log_likelihood for _ in range(2)]
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+    assert [m.training for m in model.net] == [False, True, True]

@@ -29,7 +29,7 @@ CLASSIFIED = (dist.Categorical, dist.OneHotCategorical, dist.Bernoulli)
 
 
 class Plate(NamedTuple):
-    """A plate of fixed size, which is none of the rows."""
+    """A plate of fixed size, which is none of the rows; without a name, a dim that the model has in no plate."""
 
     name: str
     size: int
@@ -81,6 +81,8 @@ class Site:
             if self.rows is not None:
                 stack.enter_context(entered[self.rows])
             for plate in (*self.over, *(self.plates if elements else ())):
+                if not plate.name:
+                    continue
                 if plate.name not in entered:
                     entered[plate.name] = pyro.plate(plate.name, plate.size, dim=plate.dim)
                 stack.enter_context(entered[plate.name])
@@ -227,6 +229,9 @@ def read_site(
                 "give it all of its elements, or write this guide by hand",
             )
     plates = tuple(Plate(f.name, f.size, int(f.dim)) for f in inner)
+    if own is None:  # allowed where all data are one unit
+        held, shape = {p.dim for p in plates}, fn.batch_shape
+        plates += tuple(Plate("", shape[d], d) for d in range(-len(shape), 0) if d not in held)
     while isinstance(fn, dist.MaskedDistribution):
         fn = fn.base_dist
     if not getattr(fn.support, "is_discrete", False):

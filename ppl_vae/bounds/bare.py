@@ -20,7 +20,7 @@ from ppl_vae.programs.missing import is_missing
 from ppl_vae.programs.program import signature_of
 from ppl_vae.programs.structure import Structure
 
-__all__ = ["BarePair", "NewHole", "Readings"]
+__all__ = ["BarePair", "NewHole", "Readings", "reference_to"]
 
 
 class NewHole(Exception):
@@ -70,7 +70,7 @@ class Readings:
         """What was read of this pair for such arguments, to be added to; the one used last comes first."""
         programs = bare.model.program, bare.guide.program
         if self._pair is None or tuple(reference() for reference in self._pair) != programs:
-            self._pair, self._found = (_reference(programs[0]), _reference(programs[1])), {}
+            self._pair, self._found = (reference_to(programs[0]), reference_to(programs[1])), {}
         shapes = tuple((name, tuple(value.shape)) for name, value in bare.batch.items())
         return self._found.setdefault(shapes, [])
 
@@ -81,7 +81,7 @@ class Readings:
         return Readings, ()
 
 
-def _reference(program: Any) -> Callable[[], Any]:
+def reference_to(program: Any) -> Callable[[], Any]:
     """The program if somebody else keeps it; a bound method is as alive as its object."""
     if inspect.ismethod(program):
         return weakref.WeakMethod(program)

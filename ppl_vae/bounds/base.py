@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ppl_vae.bounds.bare import BarePair, NewHole, Readings
 from ppl_vae.bounds.replicas import refuse_replicas
+from ppl_vae.bounds.untrained import FirstSteps
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError, UserError, check_whole
@@ -53,7 +54,7 @@ class Bound(Recorded, PyroELBO):
         self.particles = particles
         self.analytic_kl = analytic_kl
         self.estimator: Estimator = estimator
-        self._readings = Readings()
+        self._readings, self._first_steps = Readings(), FirstSteps()
 
     # -- what a variant defines ------------------------------------------------------------------------------
 
@@ -231,9 +232,15 @@ class Bound(Recorded, PyroELBO):
             return -float(self._of_data(model, guide, args, kwargs, trains=False)[0])
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """Minus the bound of the data set, in nats; adds its gradient to the parameters'."""
-        value, gradient = self._of_data(model, guide, args, kwargs)
+        """Minus the bound of the data set, in nats; adds its gradient to the parameters'.
+
+        Raises:
+            ProgramError: under Pyro's SVI, for a network that it would never train, by the name of its variable.
+        """
+        with self._first_steps.watching(model, guide):
+            value, gradient = self._of_data(model, guide, args, kwargs)
         if gradient.requires_grad:
+            self._first_steps.refuse_untrained(model, guide, gradient, (args, kwargs))
             (-gradient).backward(retain_graph=self.retain_graph)
         return -float(value)
 

@@ -174,6 +174,7 @@ def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
         observed=tuple(n for n, s in model.items() if s["is_observed"]),
         row_plates=rows,
         plates_of={role: {n: _plates(s) for n, s in sites.items()} for role, sites in seen.programs},
+        dims_of={n: s["value"].dim() for n, s in (model | guide).items() if not s["is_observed"]},
         holes=seen.holes,
         masked=masked_latents(Holes(None, latents, batch)(pair.model), batch, guide, model, summed_model),
         scaled=frozenset(n for _, sites in seen.programs for n, s in sites.items() if contract.own_scale(s) != 1),

@@ -6,7 +6,7 @@ file keeps it. The graph of log p and log q tells which tensors a run met, the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,23 +18,27 @@ from ppl_vae.programs.program import Batch, Pair, Program
 from ppl_vae.programs.structure import sample_sites
 from ppl_vae.programs.variables import name_of, variables_of
 
-__all__ = ["leaves", "unowned"]
+__all__ = ["leaves", "strangers", "unowned"]
 
 
 def unowned(pair: Pair, batch: Batch, drawn: PairTrace) -> Iterator[Finding]:
     """What a run meets that requires a gradient and no program owns; and a guide that was made from another model."""
-    known = {id(p) for p in pair.parameters()} | {id(value) for value in batch.values()}
     with torch.enable_grad():
         sites = [site for trace in (drawn.guide, drawn.model) for site in sample_sites(trace).values()]
         terms = [term for site in sites if (term := _log_prob(site)) is not None]
-    said: set[str] = set()
+    yield from strangers(pair.model.program, pair.guide.program, terms, [*pair.parameters(), *batch.values()])
+    yield from _other_model(pair)
+
+
+def strangers(model: Any, guide: Any, terms: list[Tensor], known: Iterable[Tensor]) -> Iterator[Finding]:
+    """The variables of two programs that have a tensor with a gradient which some terms depend on and nobody knows."""
+    owned, said = {id(tensor) for tensor in known}, set()
     for leaf in leaves(terms):
-        if id(leaf) not in known:
-            role, owner, name = _place(pair, leaf)
+        if id(leaf) not in owned:
+            role, owner, name = _place(model, guide, leaf)
             if owner not in said:
                 said.add(owner)
                 yield _finding(role, owner, name, leaf)
-    yield from _other_model(pair)
 
 
 def _log_prob(site: dict[str, Any]) -> Tensor | None:
@@ -87,9 +91,9 @@ def _bare(owner: str) -> str:
     return words[3] if len(words) > 3 else "it"
 
 
-def _place(pair: Pair, leaf: Tensor) -> tuple[str, str, str]:
+def _place(model: Any, guide: Any, leaf: Tensor) -> tuple[str, str, str]:
     """The program that a tensor is reached from, the variable by which, and the parameter's name in it."""
-    for role, program in (("model", pair.model.program), ("guide", pair.guide.program)):
+    for role, program in (("model", model), ("guide", guide)):
         for path, thing in variables_of(program):
             if thing is leaf:
                 return role, path, path

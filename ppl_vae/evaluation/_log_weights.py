@@ -9,6 +9,7 @@ from ppl_vae.checks.analysis import analyse
 from ppl_vae.errors import check_whole
 from ppl_vae.programs.density import refuse_points
 from ppl_vae.programs.locking import exclusive
+from ppl_vae.programs.modes import evaluating
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.log_weights import Discrete, LogWeights, concatenate, weigh
 
@@ -29,7 +30,9 @@ def log_weights(
 
     Shapes: every part [K, B]. All particles are drawn in one vectorised pass and share the rows; `chunk`
     bounds how many are held at once (without gradients of earlier chunks being lost). Discrete latents with
-    finite support are summed out exactly.
+    finite support are summed out exactly. Networks are in evaluation mode (no dropout, running means of batch
+    normalisations), and in the modes that they had afterwards: weights are of the pair as it is judged. Gradients flow;
+    to train with dropout, call a bound.
 
     Raises:
         UserError: if the programs break the contract (naming the site), or particles is less than 1.
@@ -46,8 +49,9 @@ def log_weights(
     particles = check_whole("particles", particles)
     pair = Pair(model, guide)
     fields = batch if isinstance(batch, dict) else as_split(batch).batch()
-    structure = analyse(pair, fields)
-    refuse_points(structure, "importance weights")
     size = particles if chunk is None else min(check_whole("chunk", chunk), particles)
     sizes = [size] * (particles // size) + ([particles % size] if particles % size else [])
-    return concatenate([weigh(pair, structure, fields, k, discrete=discrete) for k in sizes])
+    with evaluating(pair):
+        structure = analyse(pair, fields)
+        refuse_points(structure, "importance weights")
+        return concatenate([weigh(pair, structure, fields, k, discrete=discrete) for k in sizes])

@@ -19,10 +19,10 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.programs.execution import PARTICLES, PairTrace, for_particles, run, traced
+from ppl_vae.programs.execution import PairTrace, for_particles, run, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.structure import Structure, frames, sample_sites
+from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.speed.capture import Graph, capture
 from ppl_vae.weights.completion import expanded
 from ppl_vae.weights.factors import Factors
@@ -40,13 +40,12 @@ class SharedDraws:
     """Particles of the latents that all rows share, with the guide's own joint draws from which they are cut.
 
     `values` are [particle, plates, *event] by site of the guide, `log_global` [particle] is log p(g) - log q(g) in
-    nats, `infer` what the guide says of its sites, `dims` how many dims each has in its own plates and event. `mapped`
-    weighs them where the programs have no room for particles.
+    nats, `infer` what the guide says of its sites. `mapped` weighs them where the programs have no room for particles.
     """
 
+    structure: Structure
     values: Mapping[str, Tensor]
     infer: Mapping[str, dict[str, Any]]
-    dims: Mapping[str, int]
     log_global: Float[Tensor, " particle"]
     mapped: Mapped | None = None
 
@@ -66,8 +65,7 @@ class SharedDraws:
         """The pair with its shared latents at these draws, for a run with as many particles."""
         trace = Trace()
         for name, value in self.values.items():
-            if len(self) == 1:  # as the guide draws it alone: without a dim of particles, or of others' plates
-                value = value.reshape(value.shape[value.dim() - self.dims[name] :])
+            value = value if len(self) > 1 else self.structure.alone(name, value)
             infer = dict(self.infer[name])
             trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer=infer)
         return SimpleNamespace(guide=poutine.replay(pair.guide, trace=trace), model=pair.model)
@@ -80,7 +78,7 @@ def draw_shared(pair: Pair, structure: Structure, batch: Batch, sizes: Sequence[
             return _mapped(pair, structure, batch, sum(sizes))
     parts = [_shared(run(pair, structure, batch, k)) for k in sizes]
     values = {name: torch.cat([p.values[name] for p in parts]) for name in parts[0].values}
-    return SharedDraws(values, parts[0].infer, parts[0].dims, torch.cat([p.log_global for p in parts]))
+    return SharedDraws(structure, values, parts[0].infer, torch.cat([p.log_global for p in parts]))
 
 
 class Mapped:
@@ -146,6 +144,4 @@ def _shared(drawn: PairTrace, log_global: Tensor | None = None) -> SharedDraws:
     # Pyro's notes of this run, which start with an underscore, are no part of what the guide says
     infer = {n: {k: v for k, v in s["infer"].items() if not k.startswith("_")} for n, s in sites.items()}
     values = {n: expanded(structure, s, s["value"], drawn.particles) for n, s in sites.items()}
-    own = {n: max((-(f.dim or 0) for f in frames(s) if f.name != PARTICLES), default=0) for n, s in sites.items()}
-    dims = {n: own[n] + s["fn"].event_dim for n, s in sites.items()}
-    return SharedDraws(values, infer, dims, log_global.double())
+    return SharedDraws(structure, values, infer, log_global.double())

@@ -138,7 +138,8 @@ def check_sites(structure: Structure, role: str, sites: Mapping[str, Mapping[str
                 f"{_listed(known[name])} when the pair was read",
                 "put it into the same plates whatever the rows",
             )
-        if site["mask"] is not None and name in structure.latents and name not in structure.masked:
+        is_masked = site["mask"] is not None and site["mask"] is not True
+        if is_masked and name in structure.latents and name not in structure.masked:
             raise ProgramError(
                 name,
                 f"site {name!r} of the {role} is masked in this batch, and was not when the pair was read",

@@ -11,6 +11,7 @@ from typing import Any
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
 
 __all__ = ["Structure", "TraceSites", "frames", "is_shapes_only", "sample_sites", "shapes_only"]
 
@@ -28,7 +29,7 @@ class Structure:
     (the data plate, and others of the same rows), `dim` is their dim. Plates are known by name: another plate may be
     at the same dim, beside the rows. `nesting` is the number of dims that plates use, `rows_total` the number of
     rows that a program which subsamples itself says there are. `plates_of` holds the plates around every sample site
-    of the guide and of the model, to which later runs are held.
+    of the guide and of the model, to which later runs are held, `dims_of` how many dims the value of a latent has.
 
     `holes` says what happens at observed sites with missing entries (see `ppl_vae.programs.missing`), `masked` at
     latents that the model masks: the sites that depend on each, None where all of its entries count (`weights.masks`).
@@ -48,6 +49,7 @@ class Structure:
     observed: tuple[str, ...]
     row_plates: frozenset[str] = frozenset()
     plates_of: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    dims_of: Mapping[str, int] = field(default_factory=dict)
     holes: Mapping[str, str] = field(default_factory=dict)
     masked: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     scaled: frozenset[str] = frozenset()
@@ -77,6 +79,14 @@ class Structure:
     def labelled(self) -> list[str]:
         """The latents that are observed in some rows, such as the label of M2."""
         return [n for n, what in self.holes.items() if what == "held" and n in self.latents]
+
+    def alone(self, name: str, value: Tensor) -> Tensor:
+        """A latent of one particle [1, plates, *event] as a run of its own has it: without dims that are others'.
+
+        A program that does not broadcast may index it from the left, or take its number of dims for granted.
+        """
+        dims = self.dims_of.get(name, value.dim() - 1)
+        return value.reshape(value.shape[value.dim() - dims :])
 
     def row_frame(self, site: Mapping[str, Any]) -> CondIndepStackFrame | None:
         """The plate of the rows around a site, if there is one."""

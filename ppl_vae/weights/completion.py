@@ -106,7 +106,7 @@ def fixed(latents: Mapping[str, Tensor], particles: int) -> Trace:
     """Values of latents [particle, plates, *event] as a trace on which a program is replayed."""
     trace = Trace()
     for name, value in latents.items():
-        value = value if particles > 1 else value.squeeze(0)
+        value = value if particles > 1 else structure.alone(name, value)
         trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
     return trace
 

@@ -126,7 +126,7 @@ def _repeated(structure: Structure, values: Mapping[str, Tensor], rows: int) -> 
         sizes = [-1] * value.dim()
         sizes[structure.dim - event] = rows
         value = value.expand(sizes)
-        value = value if len(value) > 1 else value.squeeze(0)
+        value = value if len(value) > 1 else structure.alone(name, value)
         trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
     return trace
 

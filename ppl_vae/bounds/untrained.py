@@ -1,0 +1,88 @@
+"""Networks that Pyro's SVI would never train: looked for once, in the first step of a pair.
+
+SVI trains what the programs name in `pyro.param`, `pyro.module` and Pyro modules while it runs them. A torch module in
+a closure, or a plain `nn.Module` that is the model, gets gradients there and no optimizer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+from pyro import poutine
+from pyro.infer import SVI
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from ppl_vae.bounds.bare import reference_to
+from ppl_vae.checks.ownership import strangers
+from ppl_vae.errors import ProgramError
+from ppl_vae.programs.variables import variables_of
+
+__all__ = ["FirstSteps"]
+
+
+class FirstSteps:
+    """The pair that SVI ran last; another one is looked at in its first step. It is not kept alive."""
+
+    def __init__(self) -> None:
+        self._pair: tuple[Any, Any] | None = None
+        self._named: Any = None
+
+    @contextmanager
+    def watching(self, model: Any, guide: Any) -> Iterator[None]:
+        """Inside, the parameters that the programs name are noted, if this is the first step of a pair under SVI."""
+        known = self._pair is not None and self._pair[0]() == model and self._pair[1]() == guide
+        self._named = None
+        if known or not _under_svi():
+            yield
+            return
+        with poutine.trace(param_only=True) as named:
+            yield
+        self._pair, self._named = (reference_to(model), reference_to(guide)), named.trace
+
+    def refuse_untrained(self, model: Any, guide: Any, loss: Tensor, given: Any) -> None:
+        """Raise for a tensor that has a gradient in this loss and no optimizer.
+
+        Raises:
+            ProgramError: naming the variable that has it.
+        """
+        if self._named is None:
+            return
+        named = [site["value"] for site in self._named.nodes.values() if site["type"] == "param"]
+        known = [value.unconstrained() for value in named if hasattr(value, "unconstrained")] + [*_tensors(given)]
+        known += pyro.get_param_store()._params.values()  # a statement that is blocked is a parameter that is fixed
+        for program in (model, guide):
+            modules = [thing for _, thing in variables_of(program) if isinstance(thing, PyroModule)]
+            known += [p for module in modules for p in module.parameters()]
+        for found in strangers(model, guide, [loss], known):
+            self._pair = None
+            raise ProgramError(found.site, found.problem, found.remedy)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FirstSteps:
+        return FirstSteps()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FirstSteps, ()
+
+
+def _tensors(given: Any) -> Iterator[Tensor]:
+    """The tensors in the arguments of a step: data may require a gradient without being parameters."""
+    if isinstance(given, Tensor):
+        yield given
+    elif isinstance(given, dict):
+        yield from (t for value in given.values() for t in _tensors(value))
+    elif isinstance(given, list | tuple):
+        yield from (t for value in given for t in _tensors(value))
+
+
+def _under_svi() -> bool:
+    frame = sys._getframe()
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), SVI):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
