@@ -36,7 +36,7 @@ from ppl_vae.autoguide.stepping import (
     with_members,
     without_states,
 )
-from ppl_vae.autoguide.summing import is_guessed, refuse_large_sums, too_many
+from ppl_vae.autoguide.summing import refuse_large_sums, too_many
 from ppl_vae.data import Field, Schema, Split, as_one_unit, as_split
 from ppl_vae.data.example import example, spread_rows
 from ppl_vae.errors import UserError, check_whole, unknown_name
@@ -47,7 +47,7 @@ from ppl_vae.nn.heads import DiagonalNormal
 from ppl_vae.nn.networks import concatenate, hidden_layer, widths
 from ppl_vae.nn.recurrent import RecurrentEncoder
 from ppl_vae.nn.sets import SetEncoder
-from ppl_vae.programs.dependencies import Parents
+from ppl_vae.programs.dependencies import Guessed, Parents
 from ppl_vae.programs.local_module import LocalModule
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.randomness import preserved_randomness
@@ -299,7 +299,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
                 local={n: s for n, s in model.local.items() if n not in too_large},
                 summed=model.summed | {n: s for n, s in model.local.items() if n in too_large},
             )
-        if not is_guessed(model.parents):
+        if not isinstance(model.parents, Guessed):
             refuse_large_sums(model.summed, model.parents)
         groups = [step for b in blocks for step in b.steps or (b.sites,)]
         check_order([*(b.sites for b in self._shared_blocks(model)), *groups], model)

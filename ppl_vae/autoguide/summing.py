@@ -23,7 +23,7 @@ from ppl_vae.programs.dependencies import Parents
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.structure import frames
 
-__all__ = ["JOINT_LIMIT", "SUM_LIMIT", "asked_to_be_summed", "is_guessed", "refuse_large_sums", "too_many"]
+__all__ = ["JOINT_LIMIT", "SUM_LIMIT", "asked_to_be_summed", "refuse_large_sums", "too_many"]
 
 JOINT_LIMIT = 512
 """The most joint values of the labels that a guide lists for one of its blocks."""
@@ -118,9 +118,3 @@ def refuse_large_sums(summed: Mapping[str, Site], parents: Parents) -> None:
         for other in left:
             joined[other] = (joined[other] | left) - {name, other}
             heappush(waiting, (size(other), other))
-
-
-def is_guessed(parents: Parents) -> bool:
-    """Whether Pyro could not follow the dependencies, so that every site is taken to depend on all before it."""
-    names = list(parents)
-    return len(names) > 2 and all(parents[n] == frozenset(names[:i]) for i, n in enumerate(names))

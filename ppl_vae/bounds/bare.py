@@ -20,7 +20,7 @@ from ppl_vae.programs.missing import is_missing
 from ppl_vae.programs.program import signature_of
 from ppl_vae.programs.structure import Structure
 
-__all__ = ["BarePair", "NewHole", "Readings", "reference_to"]
+__all__ = ["BarePair", "LastPair", "NewHole", "Readings"]
 
 
 class NewHole(Exception):
@@ -63,14 +63,15 @@ class Readings:
     """
 
     def __init__(self) -> None:
-        self._pair: tuple[Any, Any] | None = None
+        self._last = LastPair()
         self._found: dict[Any, list[Structure]] = {}
 
     def of(self, bare: BarePair) -> list[Structure]:
         """What was read of this pair for such arguments, to be added to; the one used last comes first."""
         programs = bare.model.program, bare.guide.program
-        if self._pair is None or tuple(reference() for reference in self._pair) != programs:
-            self._pair, self._found = (reference_to(programs[0]), reference_to(programs[1])), {}
+        if not self._last.is_(*programs):
+            self._last.see(*programs)
+            self._found = {}
         shapes = tuple((name, tuple(value.shape)) for name, value in bare.batch.items())
         return self._found.setdefault(shapes, [])
 
@@ -79,6 +80,27 @@ class Readings:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Readings, ()
+
+
+class LastPair:
+    """The pair that was seen last, which is not kept alive."""
+
+    def __init__(self) -> None:
+        self._pair: tuple[Any, Any] = (lambda: None, lambda: None)
+
+    def is_(self, model: Any, guide: Any) -> bool:
+        """Whether it is this one."""
+        return self._pair[0]() == model and self._pair[1]() == guide
+
+    def see(self, model: Any, guide: Any) -> None:
+        """It is this one from now on."""
+        self._pair = reference_to(model), reference_to(guide)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LastPair:
+        return LastPair()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LastPair, ()
 
 
 def reference_to(program: Any) -> Callable[[], Any]:

@@ -14,7 +14,7 @@ import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
-from ppl_vae.bounds.bare import BarePair, NewHole, Readings
+from ppl_vae.bounds.bare import BarePair, LastPair, NewHole, Readings
 from ppl_vae.bounds.replicas import refuse_replicas
 from ppl_vae.bounds.untrained import FirstSteps
 from ppl_vae.checks.analysis import analyse
@@ -54,7 +54,7 @@ class Bound(Recorded, PyroELBO):
         self.particles = particles
         self.analytic_kl = analytic_kl
         self.estimator: Estimator = estimator
-        self._readings, self._first_steps = Readings(), FirstSteps()
+        self._readings, self._first_steps, self._last_whole = Readings(), FirstSteps(), LastPair()
 
     # -- what a variant defines ------------------------------------------------------------------------------
 

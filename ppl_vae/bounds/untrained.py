@@ -17,7 +17,7 @@ from pyro.infer import SVI
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ppl_vae.bounds.bare import reference_to
+from ppl_vae.bounds.bare import LastPair
 from ppl_vae.checks.ownership import strangers
 from ppl_vae.errors import ProgramError
 from ppl_vae.programs.variables import variables_of
@@ -29,20 +29,19 @@ class FirstSteps:
     """The pair that SVI ran last; another one is looked at in its first step. It is not kept alive."""
 
     def __init__(self) -> None:
-        self._pair: tuple[Any, Any] | None = None
+        self._last = LastPair()
         self._named: Any = None
 
     @contextmanager
     def watching(self, model: Any, guide: Any) -> Iterator[None]:
         """Inside, the parameters that the programs name are noted, if this is the first step of a pair under SVI."""
-        known = self._pair is not None and self._pair[0]() == model and self._pair[1]() == guide
         self._named = None
-        if known or not _under_svi():
+        if self._last.is_(model, guide) or not _under_svi():
             yield
             return
         with poutine.trace(param_only=True) as named:
             yield
-        self._pair, self._named = (reference_to(model), reference_to(guide)), named.trace
+        self._named = named.trace
 
     def refuse_untrained(self, model: Any, guide: Any, loss: Tensor, given: Any) -> None:
         """Raise for a tensor that has a gradient in this loss and no optimizer.
@@ -59,8 +58,8 @@ class FirstSteps:
             modules = [thing for _, thing in variables_of(program) if isinstance(thing, PyroModule)]
             known += [p for module in modules for p in module.parameters()]
         for found in strangers(model, guide, [loss], known):
-            self._pair = None
             raise ProgramError(found.site, found.problem, found.remedy)
+        self._last.see(model, guide)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FirstSteps:
         return FirstSteps()

@@ -32,10 +32,12 @@ from pyro.util import check_model_guide_match, check_site_shape, check_traceenum
 from torch import Tensor
 
 from ppl_vae.checks.contract import check_matching, check_scales, check_supports, no_guide_site
+from ppl_vae.checks.markov import refuse_forgotten
 from ppl_vae.checks.masks import check_masks
 from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError
 from ppl_vae.programs.missing import can_enumerate, is_missing
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import frames, sample_sites
 
 __all__ = ["CHUNK", "elbo_of_whole"]
@@ -48,7 +50,12 @@ Costs = OrderedDict[Plates, list[Tensor]]
 
 
 def elbo_of_whole(
-    model: Callable[[], Any], guide: Callable[[], Any], particles: int = 1, nesting: int | None = None
+    model: Callable[[], Any],
+    guide: Callable[[], Any],
+    particles: int = 1,
+    nesting: int | None = None,
+    *,
+    first: bool = True,
 ) -> Tensor:
     """An estimate of the ELBO in nats, with its gradient; discrete sites are summed out where they are marked.
 
@@ -56,11 +63,14 @@ def elbo_of_whole(
         model, guide: programs without arguments.
         particles: draws, of which the mean is taken; in one pass if the programs broadcast, else one by one.
         nesting: the number of dims that plates use; by default it is found by a run.
+        first: whether the pair is new, and looked at more closely.
 
     Raises:
         ProgramError: where the two programs do not belong together.
     """
     depth = _nesting(model, guide) if nesting is None else nesting
+    if first:
+        _refuse_forgotten(model, guide, depth)
     sizes = [CHUNK] * (particles // CHUNK) + ([particles % CHUNK] if particles % CHUNK else [])
     try:
         return sum((_estimate(model, guide, k, depth) * (k / particles) for k in sizes), torch.zeros(()))
@@ -77,6 +87,13 @@ def _nesting(model: Callable[[], Any], guide: Callable[[], Any]) -> int:
         replayed = poutine.trace(poutine.replay(model, trace=drawn)).get_trace()
     sites = [s for trace in (drawn, replayed) for s in trace.nodes.values() if s["type"] == "sample"]
     return max((-f.dim for s in sites for f in s["cond_indep_stack"] if f.vectorized), default=0)
+
+
+def _refuse_forgotten(model: Any, guide: Any, nesting: int) -> None:
+    with preserved_randomness(), torch.no_grad():
+        drawn, trace = next(_runs(model, guide, nesting))
+    sites = {"guide": (guide, sample_sites(drawn)), "model": (model, sample_sites(trace))}
+    refuse_forgotten(sites, {}, {n for _, found in sites.values() for n in found if not found[n]["is_observed"]})
 
 
 def _estimate(model: Any, guide: Any, particles: int, nesting: int) -> Tensor:

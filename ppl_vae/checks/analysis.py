@@ -15,6 +15,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.checks import contract, row_plates
+from ppl_vae.checks.markov import ForgottenStep, refuse_forgotten
 from ppl_vae.checks.masks import check_masks, masked_latents
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError, UserError
@@ -252,11 +253,23 @@ def try_particles(pair: Programs, batch: Batch, structure: Structure) -> tuple[S
         try:
             together = run(pair, structure, batch, particles=2)
             weights = _log_weight(together)
+            _refuse_forgotten(pair, batch, together)
+        except ForgottenStep:
+            raise
         except (RuntimeError, ValueError, IndexError, TypeError):
-            return replace(structure, broadcasts=False), _one_particle(pair, batch, structure)
+            alone = _one_particle(pair, batch, structure)
+            _refuse_forgotten(pair, batch, alone)
+            return replace(structure, broadcasts=False), alone
         if structure.absent or structure.rows_total:  # these draw something anew at every run
             return structure, together
         return replace(structure, broadcasts=_alone(pair, batch, together, weights)), together
+
+
+def _refuse_forgotten(pair: Programs, batch: Batch, drawn: PairTrace) -> None:
+    summed = drawn.structure.summed_guide | drawn.structure.summed_model
+    if summed:
+        sites = {"guide": (pair.guide, sample_sites(drawn.guide)), "model": (pair.model, sample_sites(drawn.model))}
+        refuse_forgotten(sites, batch, summed)
 
 
 def _one_particle(pair: Programs, batch: Batch, structure: Structure) -> PairTrace:

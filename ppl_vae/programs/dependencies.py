@@ -11,9 +11,13 @@ from pyro import poutine
 from pyro.infer.inspect import TrackProvenance, is_sample_site
 from pyro.ops.provenance import get_provenance
 
-__all__ = ["Parents", "dependencies"]
+__all__ = ["Guessed", "Parents", "dependencies"]
 
 Parents = Mapping[str, frozenset[str]]
+
+
+class Guessed(dict[str, frozenset[str]]):
+    """Dependencies that Pyro could not follow: every site is taken to depend on all before it."""
 
 
 def dependencies(program: Callable[..., Any], batch: Mapping[str, Any], sites: Sequence[str]) -> Parents:
@@ -25,7 +29,7 @@ def dependencies(program: Callable[..., Any], batch: Mapping[str, Any], sites: S
     try:
         return _followed(program, batch, sites)
     except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError, IndexError, KeyError):
-        return {name: frozenset(sites[:i]) for i, name in enumerate(sites)}
+        return Guessed({name: frozenset(sites[:i]) for i, name in enumerate(sites)})
 
 
 def _followed(program: Callable[..., Any], batch: Mapping[str, Any], sites: Sequence[str]) -> Parents:

@@ -99,10 +99,10 @@ def replayed(
 def _replay(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor], particles: int) -> Sites:
     holes = Holes(structure.holes, structure.latents, batch)
     model = for_particles(holes(pair.model), structure, particles)
-    return sample_sites(holes.hold(traced(poutine.replay(model, trace=fixed(latents, particles)), batch)))
+    return sample_sites(holes.hold(traced(poutine.replay(model, trace=fixed(structure, latents, particles)), batch)))
 
 
-def fixed(latents: Mapping[str, Tensor], particles: int) -> Trace:
+def fixed(structure: Structure, latents: Mapping[str, Tensor], particles: int) -> Trace:
     """Values of latents [particle, plates, *event] as a trace on which a program is replayed."""
     trace = Trace()
     for name, value in latents.items():
