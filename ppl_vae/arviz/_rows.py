@@ -56,7 +56,7 @@ class Rows:
         for start in range(0, draws, size):
             k = min(size, draws - start)
             known = {name: value[start : start + k] for name, value in (given or {}).items()}
-            held = poutine.replay(program, trace=fixed(structure, known, k))
+            held = poutine.replay(program, trace=fixed(self.structure, known, k))
             sites: Sites = sample_sites(traced(for_particles(held, self.structure, k), batch))
             yield {name: self.whole(sites[name]["value"], name) for name in names}
 
