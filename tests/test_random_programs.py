@@ -8,11 +8,12 @@ import pyro
 import pytest
 import torch
 from pyro.infer import TraceEnum_ELBO
-from random_pairs import PARTICLES, Known, Style, by_hand, write
+from random_pairs import PARTICLES, Known, Style, by_hand, generate, write
 
 import ppl_vae
 from ppl_vae.bounds import ELBO
 from ppl_vae.errors import UserError
+from ppl_vae.guides import IAF, FullRank, MeanField
 
 SEEDS = 300
 FAST = 20
@@ -163,3 +164,42 @@ def test_the_reference_is_pyros_elbo():
             assert loss == pytest.approx(-float(total(by_hand(pair, style))), rel=1e-7), pair.source
             compared += 1
     assert compared > FAST
+
+
+FAMILIES = (MeanField, FullRank, lambda *given, **options: IAF(*given, flows=1, **options))
+"""Sites apart, joint blocks, and a flow over them."""
+
+
+def outcome_generated(pair, family):
+    """As `outcome`, with a guide that is generated from the model; None where all numbers are right."""
+    if pair.has(lambda s: s.is_label):
+        return "a label that some rows have, which the reference sums out in the model"
+    try:
+        pair = generate(pair, family)
+        guide = pair.held()
+        weights = {
+            d: ppl_vae.log_weights(pair.model, guide, pair.fields, discrete=d) for d in ("marginal", "expectation")
+        }
+    except UserError as error:
+        return refusal(error)
+    right = [by_hand(pair, style) for style in styles(pair, scales=False)]
+    for discrete, w in weights.items():
+        shared = torch.zeros(1, dtype=torch.float64) if w.log_global is None else w.log_global
+        assert any(same(shared, r.shared[:1]) for r in right), (discrete, "shared")
+        for row in range(pair.writer.rows):
+            assert any(same(w.log_weight[:, row], getattr(r, discrete)[:1, row]) for r in right), (discrete, row)
+    return None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", seeds())
+def test_generated_guides_are_right_or_refused(seed):
+    outcome_generated(write(seed), FAMILIES[seed % len(FAMILIES)])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_most_generated_guides_are_weighed(family):
+    words = [w for w in (outcome_generated(write(seed), family) for seed in range(3 * FAST)) if w is not None]
+    assert len(words) <= 0.5 * 3 * FAST, words

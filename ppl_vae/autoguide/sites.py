@@ -229,9 +229,10 @@ def read_site(
                 "give it all of its elements, or write this guide by hand",
             )
     plates = tuple(Plate(f.name, f.size, int(f.dim)) for f in inner)
-    if own is None:  # allowed where all data are one unit
+    if not rows:  # all data are one unit, whose statements need no plates
         held, shape = {p.dim for p in plates}, fn.batch_shape
-        plates += tuple(Plate("", shape[d], d) for d in range(-len(shape), 0) if d not in held)
+        loose = [d for d in range(-len(shape), 0) if d not in held and (shape[d] > 1 or not held)]
+        plates += tuple(Plate("", shape[d], d) for d in loose)
     while isinstance(fn, dist.MaskedDistribution):
         fn = fn.base_dist
     if not getattr(fn.support, "is_discrete", False):

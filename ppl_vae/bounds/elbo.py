@@ -77,10 +77,10 @@ class ELBO(Bound):
         """An ELBO needs no rows: whatever two programs belong together have one, as Pyro's own ELBOs show."""
         nesting = None if self.max_plate_nesting == float("inf") else int(self.max_plate_nesting)
         first = not self._last_whole.is_(model, guide)
-        programs = [partial(program, *args, **kwargs) for program in (model, guide)]
+        alone, drawing = (partial(program, *args, **kwargs) for program in (model, guide))
         try:
             with one_at_a_time():
-                value = elbo_of_whole(*programs, self.particles, nesting, first=first)
+                value = elbo_of_whole(alone, drawing, self.particles, nesting, first=first)
         except Exception as other:
             raise _one_line(error, other) from other
         self._last_whole.see(model, guide)

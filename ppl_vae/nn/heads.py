@@ -119,10 +119,17 @@ class Flowing(nn.Module):
         super().__init__()
         self.base = base
         self.steps = nn.ModuleList(steps)
+        for phi in (p for step in self.steps if _is_fixed(step) for p in step.parameters()):
+            nn.init.zeros_(phi)  # the identity, where zuko starts with a random transform
 
     def forward(self, features: Tensor) -> Flow:
         """The flow of some rows."""
-        return Flow(self.base(features), [step(features) for step in self.steps])
+        return Flow(self.base(features), [step(None if _is_fixed(step) else features) for step in self.steps])
+
+
+def _is_fixed(step: nn.Module) -> bool:
+    """Whether it is zuko's transform of a single number without features, which takes none."""
+    return isinstance(getattr(getattr(step, "step", step), "phi", None), nn.ParameterList)
 
 
 class Inverse(nn.Module):
@@ -132,7 +139,7 @@ class Inverse(nn.Module):
         super().__init__()
         self.step = step
 
-    def forward(self, features: Tensor) -> Any:
+    def forward(self, features: Tensor | None) -> Any:
         """The inverse of the step's transform."""
         return self.step(features).inv
 

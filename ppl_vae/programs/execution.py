@@ -195,6 +195,8 @@ class summing(Messenger):
     def _pyro_sample(self, msg: Message) -> None:
         if msg["infer"] is None or msg["is_observed"]:
             return
+        if "_dim_to_symbol" in msg["infer"]:  # a program replayed on a trace of an earlier run brings that run's notes
+            msg["infer"] = {k: v for k, v in msg["infer"].items() if not k.startswith(("_dim", "_enum"))}
         if msg["name"] in self.names:
             msg["infer"]["enumerate"] = "parallel"
             msg["infer"].pop("num_samples", None)  # all values, no sample of them

@@ -26,6 +26,7 @@ REMEDIES = (
         r"more than 1 value per channel",
         "batch normalisation has no variance of a single row: choose another batch_size=, or a LayerNorm",
     ),
+    (r"mask to be a BoolTensor", "a field of True and False comes as the numbers 1 and 0: mask with field.bool()"),
     (r"out of memory|can't allocate", "take fewer rows or particles at once: a smaller batch_size="),
     (r"used as indices|indices .*\bint|IntTensor", "an index is a whole number: index with field.long()"),
     (r"index.* out of (bounds|range)", "size what is indexed by all values of the field, not by those of a batch"),

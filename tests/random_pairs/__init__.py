@@ -1,7 +1,8 @@
 """Random pairs of programs with known log weights: the generator (`write`) and the slow reference (`by_hand`)."""
 
 from random_pairs.by_hand import ByHand, Known, by_hand
+from random_pairs.generated import generate
 from random_pairs.pair import Pair, asked, write
 from random_pairs.writing import PARTICLES, Site, Style
 
-__all__ = ["PARTICLES", "ByHand", "Known", "Pair", "Site", "Style", "asked", "by_hand", "write"]
+__all__ = ["PARTICLES", "ByHand", "Known", "Pair", "Site", "Style", "asked", "by_hand", "generate", "write"]
