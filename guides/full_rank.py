@@ -63,4 +63,13 @@ class _FullNormal(nn.Module):
         lower = torch.diag_embed(diagonal)
         # rows in units of their scale, so that a correlation does not depend on the unit of a latent
         lower[..., self.below[0], self.below[1]] = self.calm * below * diagonal[..., self.below[0]]
-        return dist.MultivariateNormal(loc, scale_tril=lower)
+        return _CorrelatedNormal(loc, scale_tril=lower)
+
+
+class _CorrelatedNormal(dist.MultivariateNormal):
+    """Draws as its parent does, without a copy of L for every particle, which torch.matmul would make."""
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        return self.loc + torch.einsum("...ij,...j->...i", self._unbroadcasted_scale_tril, noise)

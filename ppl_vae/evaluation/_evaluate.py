@@ -133,7 +133,7 @@ def evaluate(
         seed: of the draws; the global generators are left alone.
         compile: as for `fit`: "auto" captures, then compiles a chunk of particles where there are enough of them (an
             encoder is then run once for each row), "on" at once, "off" never.
-        floats_at_once: bounds the memory of one pass; by default 64 MB, on CUDA a quarter of what is free.
+        floats_at_once: bounds the memory of one pass; by default 40 MB, on CUDA a quarter of what is free.
 
     Raises:
         UserError: for particles < 1, an IWAE of more particles than there are, programs that break the contract, or,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pyro
 import torch
@@ -17,20 +16,21 @@ from ppl_vae.data import Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import example
 from ppl_vae.errors import UserError, check_whole
+from ppl_vae.evaluation.chunks import both
 from ppl_vae.programs.density import refuse_points
-from ppl_vae.programs.execution import run
 from ppl_vae.programs.modes import evaluating
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
-from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.programs.structure import Structure
+from ppl_vae.speed.memory import Footprint, footprint
 
 __all__ = ["FLOATS_AT_ONCE", "Passes", "judging", "passes", "refuse_blind", "refuse_global", "some_rows"]
 
 MOST_DRAWS = 2**38
 """Particles times rows at most: weeks of work, though they are never in memory together."""
 
-FLOATS_AT_ONCE = 2**24
-"""How many numbers one pass may hold: 64 MB in float32, small enough for a laptop and its caches."""
+FLOATS_AT_ONCE = 10 * 2**20
+"""How many numbers one pass may hold: 40 MB in float32, small enough for a laptop; larger passes are no faster."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,12 @@ def passes(
         check_support(observed_values(pair, structure, some), some, split)
         refuse_global(structure, shared=at_once is not None)
         refuse_points(structure, "evidence", shared=at_once is not None)
-        cell = _floats_per_cell(pair, structure, split)
-        floats_at_once = floats_at_once or _floats_at_once(pair.device)
-        if at_once is not None:
-            rows = max(1, min(len(split), floats_at_once // (cell * at_once)))
-            yield Passes(split, structure, particles, rows, at_once)
-            return
-        rows = max(1, min(len(split), 500, floats_at_once // cell))
-        yield Passes(split, structure, particles, rows, max(1, min(particles, floats_at_once // (cell * rows))))
+        limit = 4 * (floats_at_once or _floats_at_once(pair.device))
+        most = min(len(split), 500) if at_once is None else len(split)
+        memory = _footprint(pair, structure, split, most, at_once or particles)
+        # half of the memory at most for what is made once a pass, so that it is made for many particles
+        rows = min(most, memory.most_rows(at_once, limit) if at_once else memory.most_rows(1, limit / 2))
+        yield Passes(split, structure, particles, rows, at_once or min(particles, memory.most_particles(rows, limit)))
 
 
 @contextmanager
@@ -155,23 +153,12 @@ def some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
     return batch
 
 
-def _floats_per_cell(pair: Pair, structure: Structure, split: Split) -> int:
-    """About how many numbers one particle of one row needs: the tensors of its distributions and their makings."""
-    batch = split.batch(slice(0, 2))
-    traces = run(pair, structure, batch)
-    found: dict[int, int] = {}
-    for trace in (traces.guide, traces.model):
-        for site in sample_sites(trace).values():
-            for tensor in [site["value"], *_tensors_in(site["fn"])]:
-                found[tensor.data_ptr()] = max(found.get(tensor.data_ptr(), 0), tensor.numel())
-    return 1 + 3 * sum(found.values()) // (1 if structure.is_one_unit else len(next(iter(batch.values()))))
+def _footprint(pair: Pair, structure: Structure, split: Split, rows: int, particles: int) -> Footprint:
+    """What weighing rows takes, told from a few of them."""
 
+    def weigh(rows: int, particles: int) -> object:
+        return both(pair, structure, split.batch(slice(0, rows)), particles)
 
-def _tensors_in(fn: Any) -> list[Tensor]:
-    found = []
-    for value in vars(fn).values():
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, torch.distributions.Distribution):
-            found += _tensors_in(value)
-    return found
+    weigh(2, 1)  # what a first run makes once for all is not counted
+    with preserved_randomness():
+        return footprint(weigh, rows, particles)

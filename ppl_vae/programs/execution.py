@@ -13,8 +13,8 @@ from pyro.poutine import runtime
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_vae.errors import ProgramError
@@ -121,7 +121,7 @@ def check_sites(structure: Structure, role: str, sites: Mapping[str, Mapping[str
     """
     known = structure.plates_of.get(role, {})
     for name, site in sites.items():
-        if site["type"] != "sample" or type(site["fn"]) is _Subsample:
+        if site["type"] != "sample" or site_is_subsample(site):
             continue
         around = {frame.name for frame in site["cond_indep_stack"]} - {PARTICLES}
         if name not in known:
@@ -210,4 +210,5 @@ class LastSite(Messenger):
     name: str | None = None
 
     def _pyro_sample(self, msg: Message) -> None:
-        self.name = str(msg["name"])
+        if not site_is_subsample(msg):  # a plate is no site of the program
+            self.name = str(msg["name"])
