@@ -24,7 +24,7 @@ def test_tensors_that_are_gone_are_not_counted():
     assert max(live_bytes(one_after_another)) == 400
 
 
-@pytest.mark.parametrize("rows, particles", [(1, 1), (1, 50), (3, 1), (50, 50)])
+@pytest.mark.parametrize(("rows", "particles"), [(1, 1), (1, 50), (3, 1), (50, 50)])
 def test_the_peak_of_a_large_run_is_that_of_the_operation_that_is_largest_then(rows, particles):
     def function(rows, particles):
         wide = torch.zeros(rows, 1000).sum(1)  # the peak of few particles
@@ -36,7 +36,7 @@ def test_the_peak_of_a_large_run_is_that_of_the_operation_that_is_largest_then(r
 
 
 @pytest.mark.parametrize("hidden", [8, 512])
-@pytest.mark.parametrize("family, latent_dim", [(MeanField, 2), (FullRank, 2), (FullRank, 40), (MAF, 6)])
+@pytest.mark.parametrize(("family", "latent_dim"), [(MeanField, 2), (FullRank, 2), (FullRank, 40), (MAF, 6)])
 def test_a_pass_takes_what_it_may_and_no_more(family, latent_dim, hidden):
     data = ppl_vae.load(torch.randn(1000, 5))
     model = VAE(data, latent_dim=latent_dim, hidden=(hidden,))

@@ -15,9 +15,11 @@ from ppl_vae.bounds import IWAE
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.guides import MeanField, Refined
 from ppl_vae.models import VAE
+from ppl_vae.nn.networks import Mixer, concatenate
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed import modes
 from ppl_vae.speed.compiler import compiled
+from ppl_vae.speed.memory import live_bytes
 from ppl_vae.speed.modes import ShapeRuns
 from ppl_vae.training._step_graph import StepGraph
 from ppl_vae.training._steps import BoundStep
@@ -215,3 +217,19 @@ def test_named_precisions_train_on_a_gpu_and_leave_torchs_setting(digits, precis
     result = ppl_vae.fit(model, MeanField(model, hidden=(32,)), digits, epochs=8, precision=precision, device="cuda")
     assert result.history[-1]["validation"] > result.history[0]["validation"] + 1
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize("activation", ["gated", "tanh"])
+def test_a_layer_of_parts_is_that_of_their_concatenation(activation):
+    parts = [torch.randn(shape).double() for shape in ((5, 3), (7, 1, 4), (2, 1, 1, 2))]
+    mixer = Mixer(9, 6, activation).double()
+    whole = Mixer.forward(mixer, [concatenate(parts)])
+    torch.testing.assert_close(mixer(parts), whole)
+    assert whole.shape == (2, 7, 5, 6)
+
+
+def test_a_layer_of_parts_holds_nothing_of_all_values_and_rows_but_its_result():
+    label, row, mixer = torch.eye(50).unsqueeze(1), torch.randn(40, 60), Mixer(110, 4, "tanh")
+    result = 4 * 50 * 40 * 4
+    with torch.no_grad():
+        assert max(live_bytes(lambda: mixer([row, label]))) < 3 * result

@@ -44,7 +44,7 @@ from ppl_vae.nn.encoders import FieldEncoder, encoder_of
 from ppl_vae.nn.experts import EXPERTS, ExpertHead, Experts, FieldByField
 from ppl_vae.nn.following import Following
 from ppl_vae.nn.heads import DiagonalNormal
-from ppl_vae.nn.networks import concatenate, hidden_layer, widths
+from ppl_vae.nn.networks import Mixer, concatenate, hidden_layer, widths
 from ppl_vae.nn.recurrent import RecurrentEncoder
 from ppl_vae.nn.sets import SetEncoder
 from ppl_vae.programs.dependencies import Guessed, Parents
@@ -386,8 +386,8 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
     def _mixer(self, block: Block) -> nn.Module:
         """What a label or another latent says depends on the row; a head that is linear in both only adds them up."""
         if not self._mixes(block):
-            return nn.Identity()
-        return nn.Sequential(*hidden_layer(self._width(block), self.hidden[-1], self.activation))
+            return _Concatenation()
+        return Mixer(self._width(block), self.hidden[-1], self.activation)
 
     def _head(self, block: Block) -> nn.Module:
         features = self._width(block) if not self._mixes(block) else self.hidden[-1]
@@ -477,7 +477,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             if steps is not None and block.steps:
                 features = placed(steps, self.dim, given)
             elif steps is not None and block.each:
-                features = concatenate([laid_out(steps, self.dim, self.sites[block.sites[0]].over[0].dim), *given])
+                features = [laid_out(steps, self.dim, self.sites[block.sites[0]].over[0].dim), *given]
             else:
                 features = self._features(row, block, run)
             yield block, head, mixer(features)
@@ -498,9 +498,9 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             features, steps = features[rows], None if steps is None else steps[:, rows]
         return features.reshape(features.shape[:1] + (1,) * (-1 - self.dim) + features.shape[1:]), steps
 
-    def _features(self, row: Tensor | None, block: Block, run: Run) -> Tensor:
+    def _features(self, row: Tensor | None, block: Block, run: Run) -> list[Tensor]:
         given = [run.features(name) for name in block.given]
-        return concatenate([row, *given] if row is not None and block.row else given)
+        return [row, *given] if row is not None and block.row else given
 
     def _density(self, block: Block, head: Any, run: Run) -> Tensor:
         sites = [run.site(n) for n in block.sites]
@@ -525,6 +525,11 @@ def _of_rows(site: Site, log: Tensor) -> Tensor:
     for plate in site.over:
         log = log.sum(plate.dim, keepdim=True)
     return log.reshape(-1)
+
+
+class _Concatenation(nn.Module):
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        return concatenate(parts)
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:

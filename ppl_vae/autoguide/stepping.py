@@ -54,12 +54,12 @@ def chain_block(chain: Chain, known: Collection[str], structured: bool) -> Block
     return Block(chain.sites, given, steps=chain.steps, lags=chain.lags if structured else 0)
 
 
-def placed(features: Tensor, dim: int, given: Sequence[Tensor]) -> Tensor:
-    """Features of steps [T, B, F] with the latents that they go with: [T, particles ..., B, 1 ..., F]."""
+def placed(features: Tensor, dim: int, given: Sequence[Tensor]) -> list[Tensor]:
+    """Features of steps [T, B, F], laid out as [T, particles ..., B, 1 ..., F], and the latents that they go with."""
     features = features.reshape(features.shape[:2] + (1,) * (-1 - dim) + features.shape[2:])
     depth = max((g.dim() for g in given), default=0) - features.dim() + 1
     features = features.reshape(features.shape[:1] + (1,) * depth + features.shape[1:]) if depth > 0 else features
-    return concatenate([features, *given])
+    return [features, *given]
 
 
 def laid_out(features: Tensor, dim: int, inner: int) -> Tensor:

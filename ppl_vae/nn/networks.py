@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 
 from ppl_vae.errors import UserError, check_whole, unknown_name
 
-__all__ = ["MLP", "GatedLinear", "concatenate", "hidden_layer", "hidden_layers", "widths"]
+__all__ = ["MLP", "GatedLinear", "Mixer", "concatenate", "hidden_layer", "hidden_layers", "widths"]
 
 
 class GatedLinear(nn.Module):
@@ -100,6 +102,42 @@ def hidden_layer(inputs: int, outputs: int, activation: str) -> list[nn.Module]:
     if activation not in _ACTIVATIONS:
         raise unknown_name("activation", activation, [*_ACTIVATIONS, "gated"])
     return [nn.Linear(inputs, outputs), _ACTIVATIONS[activation]()]
+
+
+class Mixer(nn.Sequential):
+    """A hidden layer of several inputs, as of their concatenation, which is not made where they broadcast.
+
+    W [a, b] = U a + V b, and each product is as large as its own input: a label that is summed out over C values has
+    C of them, a row has one, and only their sum is for all values of all rows.
+
+    Shapes: parts [..., F1], [..., F2], ... -> [..., H], where the dims to the left broadcast.
+
+    Example:
+        >>> Mixer(6, 5, "gated")([torch.zeros(8, 2), torch.zeros(3, 1, 4)]).shape
+        torch.Size([3, 8, 5])
+    """
+
+    def __init__(self, inputs: int, outputs: int, activation: str) -> None:
+        super().__init__(*hidden_layer(inputs, outputs, activation))
+
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        """The layer of all parts together."""
+        first, *others = self
+        if isinstance(first, GatedLinear):
+            return F.glu(_linear(first.both, parts), dim=-1)
+        h = _linear(first, parts)
+        for layer in others:
+            h = layer(h)
+        return h
+
+
+def _linear(layer: Any, parts: Sequence[Tensor]) -> Tensor:
+    if all(part.shape[:-1] == parts[0].shape[:-1] for part in parts):
+        return layer(concatenate(parts))
+    weights = layer.weight.split([part.shape[-1] for part in parts], dim=1)
+    products = [F.linear(part, weight) for part, weight in zip(parts, weights, strict=True)]
+    smallest, *others = sorted(products, key=Tensor.numel)  # so that what is added first is small, too
+    return functools.reduce(torch.add, others, smallest + layer.bias)
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
