@@ -6,6 +6,8 @@ importance weights. Names are imported when they are first used, so that `import
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from ppl_vae.registry.lazy import lazily
@@ -39,6 +41,11 @@ if TYPE_CHECKING:
     from ppl_vae.weights.log_weights import LogWeights as LogWeights
 
 __version__ = "0.1.0"
+
+if "torch" not in sys.modules:
+    # Torch's threads wait for each other by spinning, which takes the core from the thread that is waited for where
+    # other processes have work: spin briefly, then sleep. Read once, when torch is imported; yours counts if it is set.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,

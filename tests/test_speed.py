@@ -17,7 +17,7 @@ from ppl_vae.guides import MeanField, Refined
 from ppl_vae.models import VAE
 from ppl_vae.nn.networks import Mixer, concatenate
 from ppl_vae.programs.program import Pair
-from ppl_vae.speed import modes
+from ppl_vae.speed import modes, threads
 from ppl_vae.speed.compiler import compiled
 from ppl_vae.speed.memory import live_bytes
 from ppl_vae.speed.modes import ShapeRuns
@@ -233,3 +233,41 @@ def test_a_layer_of_parts_holds_nothing_of_all_values_and_rows_but_its_result():
     result = 4 * 50 * 40 * 4
     with torch.no_grad():
         assert max(live_bytes(lambda: mixer([row, label]))) < 3 * result
+
+
+@pytest.fixture
+def beside_others(monkeypatch):
+    """Two threads, of which each parallel operation takes so many times as long as one."""
+    took = {1: 1e-5, 2: 1e-5}
+
+    def seconds(x, threads):
+        torch.set_num_threads(threads)
+        return took[threads]
+
+    monkeypatch.setattr(threads, "_seconds", seconds)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield took
+    torch.set_num_threads(before)
+
+
+def test_beside_a_busy_process_one_thread_computes_and_afterwards_all_again(digits, beside_others):
+    model = VAE(digits, latent_dim=2, hidden=(4,))
+    used = []
+
+    def note(record):
+        used.append(torch.get_num_threads())
+        beside_others[2] = {1: 3e-2, 2: 3e-2, 3: 1e-5}[len(used)]
+
+    result = ppl_vae.fit(model, MeanField(model, hidden=(4,)), digits, epochs=3, on_epoch=note)
+    assert used == [2, 1, 1]
+    assert torch.get_num_threads() == 2
+    (finding,) = result.findings
+    assert "takes 3,000 times as long: one thread computes instead of 2" in str(finding)
+
+
+def test_threads_that_merely_do_not_pay_are_kept(beside_others):
+    beside_others[2] = 2e-5
+    with threads.suitable_threads() as chosen:
+        assert torch.get_num_threads() == 2
+    assert not chosen.findings

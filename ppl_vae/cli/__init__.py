@@ -86,9 +86,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A traceback is left only for what is a fault of this package. PPL_VAE_TRACEBACK=1 shows it always.
     """
-    # Torch's threads wait for each other by spinning, which on a machine with other work takes the cores from the
-    # thread that is waited for (three times slower, measured with one other process); spin briefly, then sleep.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that a terminal cannot show is no reason to lose a result
             stream.reconfigure(errors="backslashreplace")

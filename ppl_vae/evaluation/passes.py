@@ -23,6 +23,7 @@ from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure
 from ppl_vae.speed.memory import Footprint, footprint
+from ppl_vae.speed.threads import suitable_threads
 
 __all__ = ["FLOATS_AT_ONCE", "Passes", "judging", "passes", "refuse_blind", "refuse_global", "some_rows"]
 
@@ -101,7 +102,13 @@ def passes(
 @contextmanager
 def judging(programs: nn.Module, seed: int) -> Iterator[None]:
     """Inside, draws are seeded, networks do not train and nothing has a gradient; outside, all is as it was."""
-    with evaluating(programs), preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+    with (
+        suitable_threads(),
+        evaluating(programs),
+        preserved_randomness(),
+        torch.no_grad(),
+        pyro.validation_enabled(False),
+    ):
         torch.manual_seed(check_whole("seed", seed, 0))
         yield
 

@@ -24,6 +24,7 @@ from ppl_vae.saving.atomic import sweep
 from ppl_vae.saving.locks import held
 from ppl_vae.speed.device import pick_device
 from ppl_vae.speed.precision import check_precision, tensor_cores
+from ppl_vae.speed.threads import suitable_threads
 from ppl_vae.training._acceleration import accelerated
 from ppl_vae.training._identity import identity
 from ppl_vae.training._loop import Loop
@@ -104,7 +105,12 @@ def fit(
     check_precision(said.precision, where)
     train, validation = train.to(where), validation and validation.to(where)
     pair.to(where)
-    with tensor_cores(said.precision), preserved_randomness(), pyro.validation_enabled(False):
+    with (
+        suitable_threads() as threads,
+        tensor_cores(said.precision),
+        preserved_randomness(),
+        pyro.validation_enabled(False),
+    ):
         reading = read_pair(pair, train)
         structure = reading.sound()
         if validation is not None and reading.seen is not None:
@@ -115,7 +121,7 @@ def fit(
         stepping = make_step(pair, structure, bound, optimizer, len(train), said, weights)
         step = accelerated(stepping, said.compile)
         torch.manual_seed(said.seed)  # here, so that draws depend on no check made before
-        loop = Loop(pair, step, optimizer, train, validation, said, on_epoch, strata)
+        loop = Loop(pair, step, optimizer, train, validation, said, on_epoch, strata, threads)
         with _checkpointed(checkpoint, resume) as loop.folder:
             if loop.folder is not None:
                 refuse_full_disk(loop.folder, pair)
@@ -133,7 +139,7 @@ def fit(
         train.schema,
         said.plain(),
         data,
-        (*reading.findings, *getattr(step, "findings", ()), *loop.findings),
+        (*reading.findings, *getattr(step, "findings", ()), *loop.findings, *threads.findings),
         stopped,
         loop.overridden,
     )

@@ -19,6 +19,7 @@ from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record
 from ppl_vae.schedules import Capacity, FreeBits
+from ppl_vae.speed.threads import Threads
 from ppl_vae.training._acceleration import GraphStep
 from ppl_vae.training._divergence import explain_divergence, failed_step
 from ppl_vae.training._drifting import Drift
@@ -59,10 +60,11 @@ class Loop:
         settings: Settings,
         on_epoch: Callable[[Record], None] | None,
         strata: StratifiedBatches | None = None,
+        threads: Threads | None = None,
     ) -> None:
         self.pair, self.step, self.train, self.validation = pair, step, train, validation
         self.beta, self.settings, self.on_epoch = settings.kl_weight, settings, on_epoch
-        self.optimizer, self.strata = optimizer, strata
+        self.optimizer, self.strata, self.threads = optimizer, strata, threads or Threads()
         self.folder: Path | None = None
         self.identity: dict[str, Any] = {}
         self.overridden: tuple[str, ...] = ()
@@ -180,6 +182,7 @@ class Loop:
 
     def _epoch(self, epoch: int) -> Record:
         start = time.perf_counter()
+        self.threads.look()
         before = _copy(self.pair)
         batches = self._batches()
         if isinstance(self.step, GraphStep):
