@@ -221,7 +221,7 @@ def test_named_precisions_train_on_a_gpu_and_leave_torchs_setting(digits, precis
 
 @pytest.mark.parametrize("activation", ["gated", "tanh"])
 def test_a_layer_of_parts_is_that_of_their_concatenation(activation):
-    parts = [torch.randn(shape).double() for shape in ((5, 3), (7, 1, 4), (2, 1, 1, 2))]
+    parts = [torch.randn(5, 3).double(), torch.ones(7, 1, 4), torch.randn(2, 1, 1, 2).double()]  # a label in float32
     mixer = Mixer(9, 6, activation).double()
     whole = Mixer.forward(mixer, [concatenate(parts)])
     torch.testing.assert_close(mixer(parts), whole)

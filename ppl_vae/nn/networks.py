@@ -135,7 +135,8 @@ def _linear(layer: Any, parts: Sequence[Tensor]) -> Tensor:
     if all(part.shape[:-1] == parts[0].shape[:-1] for part in parts):
         return layer(concatenate(parts))
     weights = layer.weight.split([part.shape[-1] for part in parts], dim=1)
-    products = [F.linear(part, weight) for part, weight in zip(parts, weights, strict=True)]
+    # as concatenation would promote them: a label is written in the default dtype, whatever the network's is
+    products = [F.linear(part.to(weight.dtype), weight) for part, weight in zip(parts, weights, strict=True)]
     smallest, *others = sorted(products, key=Tensor.numel)  # so that what is added first is small, too
     return functools.reduce(torch.add, others, smallest + layer.bias)
 
