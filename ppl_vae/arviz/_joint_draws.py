@@ -20,6 +20,7 @@ from ppl_vae.arviz._rows import Rows, cat, gathered, latents_of, picked_rows
 from ppl_vae.data import Split
 from ppl_vae.distributions import elementwise
 from ppl_vae.errors import UserError
+from ppl_vae.evaluation.faults import Fault, faults_of
 from ppl_vae.evaluation.joint import (
     JointWeights,
     again,
@@ -59,7 +60,8 @@ class JointDraws:
     `chosen` [draw] are the numbers of the particles that are draws, `local` [draw, row, plates, *event] the latents of
     rows for these, `log_likelihood` [draw, row] log p(x_n | shared), `prior` draws of what the particles hold from the
     model alone (nothing where it does not run without data), all values arranged by their `layouts`. `held` are the
-    chosen draws of what rows share, on which programs can be run. `seen` has the data as observed and as drawn.
+    chosen draws of what rows share, on which programs can be run. `faults` say what makes the weights uneven,
+    `seen` has the data as observed and as drawn.
     """
 
     structure: Structure
@@ -71,6 +73,7 @@ class JointDraws:
     log_likelihood: dict[str, Tensor]
     prior: dict[str, Tensor]
     held: SharedDraws | None = None
+    faults: tuple[Fault, ...] = ()
     seen: Seen = field(default_factory=Seen)
 
 
@@ -91,6 +94,7 @@ def draw_posterior(
     *,
     resample: bool,
     predictive: bool = False,
+    inner: int | None = None,
     seed: int,
     floats_at_once: int | None,
 ) -> JointDraws:
@@ -109,7 +113,7 @@ def draw_posterior(
     if split.is_one_unit:
         with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
             return _Joint(pair, plan, _layouts(pair, plan), 1, draws, predictive).of(_one_unit(pair, plan), resample)
-    with joint_passes(pair, split, particles, None, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
+    with joint_passes(pair, split, particles, inner, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
         shared = draw_particles(pair, plan)
         found = joint_weights(pair, plan, shared, inner)
         weighed = _Weighed(shared.of_model(plan.structure), found.log_weight, shared, found)
@@ -156,8 +160,14 @@ class _Joint:
             self._log_likelihood(weighed, values, chosen),
             {n: self.layouts[n].arranged(v).cpu() for n, v in prior.items()},
             None if weighed.shared is None else weighed.shared.at(chosen),
+            self._faults(weighed),
             seen,
         )
+
+    def _faults(self, weighed: _Weighed) -> tuple[Fault, ...]:
+        if weighed.shared is None or weighed.rows is None:
+            return ()
+        return faults_of(weighed.shared, sorted(weighed.values), weighed.rows)
 
     @property
     def own(self) -> list[str]:

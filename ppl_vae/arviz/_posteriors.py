@@ -17,6 +17,7 @@ from ppl_vae.arviz._layouts import event_names
 from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_ids, tree
 from ppl_vae.data import Data, Split, as_one_unit
 from ppl_vae.errors import Finding, UserError, check_whole, unknown_name
+from ppl_vae.evaluation.faults import Fault
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.jointly import fitted_rows, verdict_on
 from ppl_vae.evaluation.rows import rows_of
@@ -41,6 +42,7 @@ class Posterior:
     `log_likelihood` has by observed site log p(x_n | shared latents) in nats, [draw, row]; of one unit that of every
     entry that is observed by itself, [draw, plates, *event]. `observed` and `constant` are the data as one draw,
     `predictive` draws of the data for these latents, and `prior_predictive` for those of the prior, where asked for.
+    `faults` say what makes the joint weights uneven.
     `shared_draws` are the draws of what rows share as programs take them, for `ppl_vae.predict` and its like.
     """
 
@@ -55,6 +57,7 @@ class Posterior:
     khat: float
     ess: float
     log_likelihood: Mapping[str, Tensor] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
     findings: tuple[Finding, ...] = ()
     observed: Mapping[str, Tensor] = field(default_factory=dict)
     constant: Mapping[str, Tensor] = field(default_factory=dict)
@@ -204,6 +207,7 @@ def posterior(
     resample: Literal["psis"] | None = "psis",
     rows: str | None = "auto",
     particles: int | None = None,
+    inner: int | None = None,
     predictive: bool = False,
     seed: int = 0,
     floats_at_once: int | None = None,
@@ -223,6 +227,7 @@ def posterior(
         resample: None takes draws of the guide as they are.
         rows: None takes all data as one unit, as for `fit`.
         particles: K, at least `draws`; by default 4,000, or `draws` if these are more.
+        inner: draws of a row's own latents for each draw of the shared ones; by default 8.
         predictive: whether data are drawn too, given these latents (`predictive`) and those of the prior.
         seed: of all draws; the global generators are left alone.
         floats_at_once: bounds the memory of one pass, as for `evaluate`.
@@ -270,6 +275,7 @@ def posterior(
         count,
         resample=resample is not None,
         predictive=predictive,
+        inner=inner,
         seed=seed,
         floats_at_once=floats_at_once,
     )
@@ -292,7 +298,8 @@ def posterior(
         khat=tail,
         ess=float(1 / raw.square().sum()) if shared else float("nan"),
         log_likelihood=found.log_likelihood,
-        findings=verdict_on(tail, count, sorted(shared)) if shared else (),
+        faults=found.faults,
+        findings=verdict_on(tail, count, sorted(shared), found.faults) if shared else (),
         **vars(found.seen),
         shared_draws=found.held,
         names=names,

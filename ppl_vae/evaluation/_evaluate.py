@@ -110,6 +110,7 @@ def evaluate(
     *,
     rows: str | None = "auto",
     iwae: Sequence[int] = (),
+    inner: int | None = None,
     seed: int = 0,
     compile: Compile = "auto",
     floats_at_once: int | None = None,
@@ -130,6 +131,7 @@ def evaluate(
         particles: draws per row, K; of shared latents, draws in all.
         rows: None takes all data as one unit, as for `fit`: there is one log weight, that of the whole data.
         iwae: numbers of particles k <= K whose bounds IWAE_k are told too, each the mean over K // k groups.
+        inner: where rows share latents, draws of a row's own latents for each draw of the shared ones; by default 8.
         seed: of the draws; the global generators are left alone.
         compile: as for `fit`: "auto" captures, then compiles a chunk of particles where there are enough of them (an
             encoder is then run once for each row), "on" at once, "off" never.
@@ -159,7 +161,9 @@ def evaluate(
                     "iwae is a bound of each row, and here all rows share latents: leave it out, or take rows=None"
                 )
             split, held_out = fitted_rows(model, guide, data)
-            return evaluate_jointly(pair, split, held_out, particles, seed=seed, floats_at_once=floats_at_once)
+            return evaluate_jointly(
+                pair, split, held_out, particles, inner=inner, seed=seed, floats_at_once=floats_at_once
+            )
     whole = rows is None or data is None
     split = as_one_unit(data) if whole else rows_of(model, guide, data)
     return _evaluate(pair, split, particles, iwae, seed, compile, floats_at_once)

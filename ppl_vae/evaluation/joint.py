@@ -53,13 +53,15 @@ class JointWeights(NamedTuple):
     """What particles of the shared latents weigh with all rows, in nats, float64.
 
     `log_likelihood` [particle, row] is log p(x_n | g), the row's own latents integrated out by importance sampling;
-    `row_bounds` [particle] the mean log weight over the row's own draws, summed over the rows. `seeds` are those of the
+    `row_bounds` [particle] the mean log weight over the row's own draws, summed over the rows; `noise` [particle] the
+    variance that these draws add to log w, by the delta method. `seeds` are those of the
     rows' own draws, for every batch and pass over particles: see `again`.
     """
 
     log_global: Float[Tensor, " particle"]
     log_likelihood: Float[Tensor, "particle row"]
     row_bounds: Float[Tensor, " particle"]
+    noise: Float[Tensor, " particle"]
     seeds: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -114,8 +116,9 @@ def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, row
     """
     plan = plan if rows is None else replace(plan, split=rows)
     found = [_rows(pair, plan, shared, inner, batch, i * plan.rows) for i, batch in enumerate(plan.batches())]
-    likelihood, bounds, seeds = zip(*found, strict=True)
-    return JointWeights(shared.log_global.cpu(), torch.cat(likelihood, 1), torch.stack(bounds).sum(0), seeds)
+    likelihood, bounds, noise, seeds = zip(*found, strict=True)
+    sums = [torch.stack(column).sum(0) for column in (bounds, noise)]
+    return JointWeights(shared.log_global.cpu(), torch.cat(likelihood, 1), *sums, seeds)
 
 
 def parts_of(shared: SharedDraws, plan: Passes) -> tuple[Tensor, ...]:
@@ -144,9 +147,9 @@ def _held(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, some: Tenso
 
 def _rows(
     pair: Pair, plan: Passes, shared: SharedDraws, inner: int, batch: Batch, start: int
-) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """log p(x_n | g) [particle, row] of some rows, the sum of their mean log weights [particle], and the seeds."""
-    likelihood, bounds = [], []
+) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
+    """log p(x_n | g) [particle, row] of some rows, sums of mean log weights and of noise [particle], and the seeds."""
+    likelihood, bounds, noise = [], [], []
     parts = parts_of(shared, plan)
     seeds = torch.randint(2**31, (len(parts),)).tolist()
     for some, seed in zip(parts, seeds, strict=True):
@@ -159,5 +162,7 @@ def _rows(
         each = found.double().cpu().unflatten(0, (len(some), inner))
         likelihood.append(each.logsumexp(1) - math.log(inner))
         bounds.append(each.mean(1).sum(1))
+        shares = each.softmax(1).square().sum(1)  # 1 / inner if all draws weigh the same
+        noise.append(((inner * shares - 1) / max(inner - 1, 1)).clamp(min=0).sum(1))
         refuse_blind(likelihood[-1].sum(0), start)
-    return torch.cat(likelihood), torch.cat(bounds), tuple(seeds)
+    return torch.cat(likelihood), torch.cat(bounds), torch.cat(noise), tuple(seeds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppl_vae.data import Data, OneUnit, Split, as_one_unit
 from ppl_vae.errors import Finding, UserError, unknown_name
+from ppl_vae.evaluation.faults import Fault, faults_of, in_words
 from ppl_vae.evaluation.joint import JointWeights, draw_particles, joint_passes, joint_weights, shares_latents
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.rows import rows_of
@@ -30,7 +31,8 @@ class JointEvaluation:
     Of all data together, with Monte Carlo standard errors over the particles: `elbo` and `log_evidence`, `khat` and
     `ess` of the joint weights. Row by row: `log_predictive` is log p(x_n | all data), by weights; `loo`
     log p(x_n | all other rows), with the tail index `loo_khat`, both Pareto smoothed; `held_out` is
-    log p(x | the data) of rows that the guide was not fitted to, None where there are none.
+    log p(x | the data) of rows that the guide was not fitted to, None where there are none. `faults` say what makes the
+    weights uneven, largest part first.
     """
 
     elbo: float
@@ -44,6 +46,7 @@ class JointEvaluation:
     loo: Float[Tensor, " row"]
     loo_khat: Float[Tensor, " row"]
     held_out: Float[Tensor, " row"] | None = None
+    faults: tuple[Fault, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -109,7 +112,7 @@ def leave_one_out(found: JointWeights) -> LeftOut:
     Source: Vehtari, Gelman & Gabry 2017, arXiv 1507.04544; Magnusson et al. 2019, arXiv 1904.10679 (under a guide).
 
     Example:
-        >>> leave_one_out(JointWeights(torch.zeros(50), torch.zeros(50, 2), torch.zeros(50))).loo
+        >>> leave_one_out(JointWeights(*[torch.zeros(50), torch.zeros(50, 2)], *[torch.zeros(50)] * 2)).loo
         tensor([0., 0.])
     """
     loo, tails = [], []
@@ -173,6 +176,7 @@ def evaluate_jointly(
         found = joint_weights(pair, plan, shared, inner)
         beyond = None if held_out is None else joint_weights(pair, plan, shared, inner, held_out.to(pair.device))
         sites = sorted(plan.structure.global_latents - plan.structure.auxiliary)
+        faults = faults_of(shared, sites, found)
     log_weight = found.log_weight
     weights = smooth(log_weight[:, None]).log_softmax(0)
     left, sums = leave_one_out(found), Sums()
@@ -192,11 +196,12 @@ def evaluate_jointly(
         loo=left.loo,
         loo_khat=left.khat,
         held_out=None if beyond is None else (weights + beyond.log_likelihood).logsumexp(0),
-        findings=verdict_on(tail, particles, sites),
+        faults=faults,
+        findings=verdict_on(tail, particles, sites, faults),
     )
 
 
-def verdict_on(tail: float, particles: int, sites: list[str]) -> tuple[Finding, ...]:
+def verdict_on(tail: float, particles: int, sites: list[str], faults: Sequence[Fault] = ()) -> tuple[Finding, ...]:
     """What k-hat of the joint weights says against a posterior; nothing where it can be believed."""
     if particles < FEWEST:
         return (
@@ -210,12 +215,17 @@ def verdict_on(tail: float, particles: int, sites: list[str]) -> tuple[Finding, 
     limit = khat_limit(particles)
     if tail <= limit:
         return ()
+    site, said = in_words(faults)
+    remedy = "train longer, or take a richer family over the shared latents (FullRank, a flow)"
+    if faults and faults[0].what == "rows" and said:
+        remedy = "take more draws of the rows' own latents (inner=64), or train their guide longer"
     return (
         Finding(
-            sites[0] if len(sites) == 1 else None,
+            sites[0] if len(sites) == 1 else site,
             f"k-hat of the joint weights is {tail:.2f}, above {limit:.2f}: the guide of {', '.join(sites)} misses a "
-            "part of the posterior, and its means, deviations and evidence are not to be believed",
-            "train longer, or take a richer family over the shared latents (FullRank, a flow)",
+            "part of the posterior, and its means, deviations and evidence are not to be believed"
+            + (f" ({said})" if said else ""),
+            remedy,
             "warning",
         ),
     )

@@ -40,12 +40,14 @@ class SharedDraws:
     """Particles of the latents that all rows share, with the guide's own joint draws from which they are cut.
 
     `values` are [particle, plates, *event] by site of the guide, `log_global` [particle] is log p(g) - log q(g) in
-    nats, `infer` what the guide says of its sites. `mapped` weighs them where the programs have no room for particles.
+    nats, `infer` what the guide says of its sites, `supports` where each lives in the first run. `mapped` weighs them
+    where the programs have no room for particles.
     """
 
     structure: Structure
     values: Mapping[str, Tensor]
     infer: Mapping[str, dict[str, Any]]
+    supports: Mapping[str, Any]
     log_global: Float[Tensor, " particle"]
     mapped: Mapped | None = None
 
@@ -78,7 +80,8 @@ def draw_shared(pair: Pair, structure: Structure, batch: Batch, sizes: Sequence[
             return _mapped(pair, structure, batch, sum(sizes))
     parts = [_shared(run(pair, structure, batch, k)) for k in sizes]
     values = {name: torch.cat([p.values[name] for p in parts]) for name in parts[0].values}
-    return SharedDraws(structure, values, parts[0].infer, torch.cat([p.log_global for p in parts]))
+    log_global = torch.cat([p.log_global for p in parts])
+    return SharedDraws(structure, values, parts[0].infer, parts[0].supports, log_global)
 
 
 class Mapped:
@@ -144,4 +147,5 @@ def _shared(drawn: PairTrace, log_global: Tensor | None = None) -> SharedDraws:
     # Pyro's notes of this run, which start with an underscore, are no part of what the guide says
     infer = {n: {k: v for k, v in s["infer"].items() if not k.startswith("_")} for n, s in sites.items()}
     values = {n: expanded(structure, s, s["value"], drawn.particles) for n, s in sites.items()}
-    return SharedDraws(structure, values, infer, log_global.double())
+    supports = {n: s["fn"].support for n, s in sites.items()}
+    return SharedDraws(structure, values, infer, supports, log_global.double())
