@@ -278,11 +278,12 @@ def test_every_kind_of_latent(name):
         assert bool((found.sd[field][gone] > 0).all())
 
 
-def test_a_latent_shared_by_all_rows_is_refused():
+def test_rows_that_share_a_latent_are_filled_too():
     batch = fields_of(PROGRAMS["shared by all rows"])
     batch["x"][0, 1] = NAN
-    with pytest.raises(UserError, match="shared by all rows"):
-        impute(PROGRAMS["shared by all rows"], MeanField(PROGRAMS["shared by all rows"], batch), batch)
+    found = impute(PROGRAMS["shared by all rows"], MeanField(PROGRAMS["shared by all rows"], batch), batch)
+    assert torch.equal(found.mask["x"], batch["x"].isnan())
+    assert bool(found.mean["x"].isfinite().all())
 
 
 def test_a_guide_that_cannot_read_holes_is_named():

@@ -117,8 +117,8 @@ def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, row
     plan = plan if rows is None else replace(plan, split=rows)
     found = [_rows(pair, plan, shared, inner, batch, i * plan.rows) for i, batch in enumerate(plan.batches())]
     likelihood, bounds, noise, seeds = zip(*found, strict=True)
-    sums = [torch.stack(column).sum(0) for column in (bounds, noise)]
-    return JointWeights(shared.log_global.cpu(), torch.cat(likelihood, 1), *sums, seeds)
+    total, spread = (torch.stack(column).sum(0) for column in (bounds, noise))
+    return JointWeights(shared.log_global.cpu(), torch.cat(likelihood, 1), total, spread, seeds)
 
 
 def parts_of(shared: SharedDraws, plan: Passes) -> tuple[Tensor, ...]:

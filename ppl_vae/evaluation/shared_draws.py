@@ -65,12 +65,16 @@ class SharedDraws:
 
     def held(self, pair: Pair) -> Any:
         """The pair with its shared latents at these draws, for a run with as many particles."""
+        return SimpleNamespace(guide=poutine.replay(pair.guide, trace=self.trace()), model=pair.model)
+
+    def trace(self) -> Trace:
+        """The draws as a trace on which a guide is replayed."""
         trace = Trace()
         for name, value in self.values.items():
             value = value if len(self) > 1 else self.structure.alone(name, value)
             infer = dict(self.infer[name])
             trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer=infer)
-        return SimpleNamespace(guide=poutine.replay(pair.guide, trace=trace), model=pair.model)
+        return trace
 
 
 def draw_shared(pair: Pair, structure: Structure, batch: Batch, sizes: Sequence[int]) -> SharedDraws:

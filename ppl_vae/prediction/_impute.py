@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +16,12 @@ from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation import Evidence, evidence_of
+from ppl_vae.evaluation.joint import draw_particles, joint_passes, shares_latents
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, with_holes
+from ppl_vae.prediction._jointly import filled
 from ppl_vae.prediction.filling import Target, find_targets
+from ppl_vae.prediction.sharing import HasShared, given_draws
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.structure import Structure
@@ -89,6 +93,7 @@ def impute(
     *,
     draws: int = 20,
     particles: int = 1000,
+    posterior: HasShared | None = None,
     seed: int = 0,
     floats_at_once: int | None = None,
 ) -> Imputation:
@@ -98,6 +103,8 @@ def impute(
     E[x_missing | x_observed] = sum_k w_k E[x_missing | z_k] / sum_k w_k; a draw takes z_k with probability w_k / sum w
     and then x_missing ~ p(x | z_k) (sampling importance resampling). Both are exact as K grows, whatever the guide.
     Discrete latents are summed out of the weights and drawn given them; a missing label is imputed like any entry.
+    Latents that all rows share are drawn by the guide, or come from `posterior`, and each draw has one value of them
+    for all rows; `log_evidence` is then the predictive density of a row.
 
     Args:
         model: p(z) p(x | z).
@@ -106,12 +113,12 @@ def impute(
             array (field `x`), or a data set (its test split).
         draws: completed rows for each row.
         particles: proposals per row, K.
+        posterior: draws of what all rows share, from `ppl_vae.posterior`.
         seed: of the draws; the global generators are left alone.
         floats_at_once: bounds the memory of one pass; by default as for `evaluate`.
 
     Raises:
-        UserError: for counts below 1, programs that break the contract, a latent that all rows share, or a guide that
-            cannot read rows with holes.
+        UserError: for counts below 1, programs that break the contract, or a guide that cannot read rows with holes.
 
     Source: Mattei & Frellsen 2019, arXiv 1812.02633 (MIWAE); Rubin 1987, Multiple Imputation.
 
@@ -132,8 +139,11 @@ def impute(
     draws = check_whole("draws", draws)
     pair = Pair(model, guide)
     split = _rows(model, guide, data).to(pair.device)
-    with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
-        parts = [_impute(pair, plan, batch, draws) for batch in plan.batches()]
+    if shares_latents(pair, split):
+        parts = _jointly(pair, split, draws, check_whole("particles", particles), posterior, seed, floats_at_once)
+    else:
+        with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
+            parts = [_impute(pair, plan, batch, draws) for batch in plan.batches()]
     evidence = Evidence(*map(torch.cat, zip(*(p.evidence for p in parts), strict=True)))
     refuse_blind(evidence.log_evidence)
     mean = {n: torch.cat([p.mean[n] for p in parts]) for n in parts[0].mean}
@@ -183,17 +193,11 @@ def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int) -> _
     evidence = evidence_of(torch.cat(log_w))
     if chosen.total is None:
         return _Part({}, {}, {}, evidence)
-    mean: dict[str, Tensor] = {}
-    drawn: dict[str, Tensor] = {}
-    probabilities: dict[str, Tensor] = {}
+    part = _Part({}, {}, {}, evidence)
     values = _draw(pair, plan, batch, chosen)
     for target in targets:
-        name, average = target.name, chosen.average[target]
-        drawn[name] = target.fill(drawn.get(name, batch[name]), values[target])
-        mean[name] = target.fill(mean.get(name, batch[name]), target.summary(average))
-        if target.levels:
-            probabilities[name] = target.known(average)
-    return _Part(mean, drawn, probabilities, evidence)
+        _fill(part, target, batch[target.name], chosen.average[target], values[target])
+    return part
 
 
 def _draw(pair: Pair, plan: Passes, batch: dict[str, Tensor], chosen: _Reservoir) -> dict[Target, Tensor]:
@@ -207,6 +211,48 @@ def _draw(pair: Pair, plan: Passes, batch: dict[str, Tensor], chosen: _Reservoir
             for target, parts in found.items():
                 parts.append(target.draw(sites))
     return {target: torch.cat(parts) for target, parts in found.items()}
+
+
+def _jointly(
+    pair: Pair,
+    split: Split,
+    draws: int,
+    particles: int,
+    posterior: HasShared | None,
+    seed: int,
+    floats_at_once: int | None,
+) -> list[_Part]:
+    """All rows, where these share latents: each with the same draws of what is shared."""
+    # a draw of what is shared has that many of the rows' own: few would be a bias, which more draws do not mend
+    count = max(draws, math.isqrt(particles))
+    inner = -(-particles // count)
+    with joint_passes(pair, split, particles, inner, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
+        if not set(plan.structure.latents) - plan.structure.global_latents - plan.structure.summed_guide:
+            count, inner = max(draws, particles), 1
+        plan = replace(plan, particles=count, at_once=min(plan.at_once, count))
+        shared = (
+            draw_particles(pair, plan)
+            if posterior is None
+            else given_draws(posterior, plan.structure.global_latents, count)
+        )
+        parts = []
+        for batch in plan.batches():
+            batch = {name: values.contiguous() for name, values in batch.items()}
+            average, drawn, evidence = filled(pair, plan, batch, shared, inner, draws)
+            part = _Part({}, {}, {}, evidence)
+            for target, values in drawn.items():
+                _fill(part, target, batch[target.name], average[target], values)
+            parts.append(part)
+    return parts
+
+
+def _fill(part: _Part, target: Target, rows: Tensor, average: Tensor, values: Tensor) -> None:
+    """Put the average and the draws of a target's entries into the rows of a part."""
+    name = target.name
+    part.draws[name] = target.fill(part.draws.get(name, rows), values)
+    part.mean[name] = target.fill(part.mean.get(name, rows), target.summary(average))
+    if target.levels:
+        part.probabilities[name] = target.known(average)
 
 
 class _Reservoir:

@@ -20,6 +20,7 @@ from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, reads_any_subset, with_holes
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.nn.experts import FieldByField
+from ppl_vae.prediction.sharing import HasShared, held_guide, shared_names, shared_traces
 from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.locking import exclusive
@@ -85,6 +86,7 @@ def predict(
     field: str = "y",
     *,
     draws: int = 64,
+    posterior: HasShared | None = None,
     seed: int = 0,
 ) -> Prediction:
     """What a pair says about one field of each row, from its other fields x alone.
@@ -92,7 +94,9 @@ def predict(
     p(y | x) is the average over z ~ q(z | x) of p(y | z), if the model observes the field given latents, or of
     q(y | x, z), if the guide draws it (a label that may be missing, a cluster). The field itself is hidden from the
     guide even if the data have it. The draws are not importance-weighted: what is averaged is the guide's posterior,
-    and the prediction is as good as that is.
+    and the prediction is as good as that is. Latents that all rows share are drawn too, once for each draw and the same
+    for all rows: by the guide, or from `posterior`, what `ppl_vae.posterior(model, guide, fitted rows)` gave, whose
+    draws have been chosen by their weights.
 
     Args:
         model: p(z) p(x, y | z).
@@ -100,6 +104,7 @@ def predict(
         data: rows: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
         field: the field (or discrete latent) that is asked for.
         draws: how many z of each row.
+        posterior: draws of what all rows share, from `ppl_vae.posterior`.
         seed: of the draws; the global generators are left alone.
 
     Raises:
@@ -133,9 +138,11 @@ def predict(
     pair.eval()
     try:
         with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-            asked.refuse(split)
+            some = asked.refuse(split)
+            torch.manual_seed(seed)
+            held = shared_traces(pair, shared_names(pair, some), some, draws, posterior)
             parts = [
-                asked.some(split.batch(index), None if values is None else values[index])
+                asked.some(held, split.batch(index), None if values is None else values[index])
                 for start in range(0, len(split), ROWS_AT_ONCE)
                 for index in [slice(start, start + ROWS_AT_ONCE)]
             ]
@@ -228,8 +235,8 @@ class _Asked:
         by_hand = _encoder_of(self.pair.guide) is None and not self.pair.guide.arguments.get(self.name, False)
         return (others if by_hand else hidden), hidden
 
-    def refuse(self, split: Split) -> None:
-        """Refuse what cannot be predicted, on a few rows.
+    def refuse(self, split: Split) -> Batch:
+        """Refuse what cannot be predicted, on a few rows, which are returned as the guide is given them.
 
         Raises:
             UserError: naming the field, and the remedy.
@@ -251,6 +258,7 @@ class _Asked:
             )
         if self.name not in guide:
             self._refuse_causes(batches[1], guide, model)
+        return batches[0]
 
     def _refuse_causes(self, batch: Batch, guide: Mapping[str, Any], model: Mapping[str, Any]) -> None:
         """p(y | z) is what z says of y only if nothing observed depends on y itself."""
@@ -270,8 +278,9 @@ class _Asked:
 
     # -- one draw --------------------------------------------------------------------------------------------
 
-    def _guide(self, batch: Batch) -> dict[str, dict[str, Any]]:
-        trace = traced(Holes(None, batch=batch)(self.pair.guide), batch)
+    def _guide(self, batch: Batch, held: Trace | None = None) -> dict[str, dict[str, Any]]:
+        guide = self.pair.guide if held is None else held_guide(self.pair, held)
+        trace = traced(Holes(None, batch=batch)(guide), batch)
         return {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
 
     def _model(self, batch: Batch, guide: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -281,14 +290,14 @@ class _Asked:
         holes = Holes(None, [*guide, self.name], batch)  # held: the field is drawn, as all its entries are missing
         return sample_sites(traced(poutine.replay(holes(self.pair.model), trace=drawn), batch))
 
-    def some(self, others: Batch, truth: Tensor | None) -> Prediction:
+    def some(self, held: list[Trace], others: Batch, truth: Tensor | None) -> Prediction:
         """The prediction of a batch of rows."""
         torch.manual_seed(self.seed)
         batches = self.batches(others)
         rows = len(next(iter(others.values())))
         fns, values = [], []
-        for _ in range(self.draws):
-            guide = self._guide(batches[0])
+        for shared in held:
+            guide = self._guide(batches[0], shared)
             site = guide[self.name] if self.name in guide else self._model(batches[1], guide)[self.name]
             fn, value = site["fn"].expand((rows,)), site["value"]
             if not bool(torch.isfinite(value).all()):

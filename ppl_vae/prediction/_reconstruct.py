@@ -69,7 +69,7 @@ def reconstruct(
     """log p(x | z) and the error of E[x | z] for latents that the guide draws for the rows, averaged over draws.
 
     It says how much of a row its latents keep, and nothing about how probable the row is; it is defined for
-    deterministic autoencoders too, of which one draw is enough.
+    deterministic autoencoders too, of which one draw is enough. Latents that all rows share are drawn by the guide.
 
     Args:
         model: p(x | z), with or without a proper prior.
@@ -79,7 +79,7 @@ def reconstruct(
         seed: of the draws; the global generators are left alone.
 
     Raises:
-        UserError: for draws < 1, programs that break the contract, or latents shared by all rows.
+        UserError: for draws < 1, or programs that break the contract.
 
     Example:
         >>> import ppl_vae
@@ -110,7 +110,7 @@ def _parts(pair: Pair, split: Split, draws: int, seed: int) -> list[tuple[Tensor
     structure = analyse(pair, some_rows(split))
     some = example(split.schema, split, 8)
     check_support(observed_values(pair, structure, some), some, split)
-    refuse_global(structure)
+    refuse_global(structure, shared=True)
     if set(structure.latents) <= structure.points:
         draws = 1  # all would be equal
     parts = []

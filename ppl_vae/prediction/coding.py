@@ -16,6 +16,7 @@ from ppl_vae.data import Field, Schema
 from ppl_vae.data.example import blank
 from ppl_vae.distributions import expected_value, unwrapped
 from ppl_vae.errors import NoDensity, check_whole
+from ppl_vae.prediction.sharing import shared_names, shared_traces
 from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.locking import exclusive
@@ -23,6 +24,9 @@ from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair, Program
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import sample_sites
+
+GROUPS = 100
+"""Draws of what all rows share for simulated rows, at most."""
 
 __all__ = ["decode", "decode_columns", "encode", "posterior_mean", "simulate", "typical"]
 
@@ -128,6 +132,9 @@ def simulate(
 ) -> dict[str, Tensor]:
     """n rows from the model: latents and observed fields by site name, fields drawn or as means given the latents.
 
+    Latents that all rows share are those of the guide, not of their prior, so that rows are like the rows that it was
+    fitted to. There are `GROUPS` draws of them at most, each for as many rows as the others.
+
     `given` are the fields that a conditional model is given, [n, *S] each.
 
     Raises:
@@ -137,8 +144,21 @@ def simulate(
     batch = {f.name: blank(f, n).to(pair.device) for f in schema if f.name not in labels} | dict(given or {})
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(check_whole("seed", seed, 0))
-        sites = sample_sites(traced(poutine.uncondition(pair.model), batch))
-    if flat := [n for n, s in sites.items() if is_improper(s["fn"])]:
+        few = {f.name: blank(f, 4).to(pair.device) for f in schema}
+        few |= {name: values[torch.arange(4) % n] for name, values in (given or {}).items()}
+        shared = shared_names(pair, few)
+        parts = torch.arange(n).chunk(min(n, GROUPS) if shared else 1)
+        groups = [_simulated(pair, schema, shared, {k: v[i] for k, v in batch.items()}, draw) for i in parts]
+    return {name: torch.cat([group[name] for group in groups]) for name in groups[0]}
+
+
+def _simulated(pair: Pair, schema: Schema, shared: frozenset[str], batch: Batch, draw: bool) -> dict[str, Tensor]:
+    """Rows for one draw of what they share, which is repeated for each of them."""
+    rows = len(next(iter(batch.values())))
+    full = {f.name: blank(f, rows).to(pair.device) for f in schema} | dict(batch)
+    (held,) = shared_traces(pair, shared, full, 1, None)
+    sites = sample_sites(traced(poutine.replay(poutine.uncondition(pair.model), trace=held), batch))
+    if flat := [n for n, s in sites.items() if is_improper(s["fn"]) and n not in shared]:
         raise NoDensity(
             f"no samples: the prior of site {', '.join(flat)} is improper, and nothing can be drawn from it: train a "
             "VAE; the report of an autoencoder shows what decoding N(0, I) gives"
@@ -149,5 +169,6 @@ def simulate(
             continue
         field, observed = fields.get(name), site["infer"].get("was_observed", False)
         mean = not draw and (field is not None or observed)
-        found[name] = typical(site["fn"], field) if mean else site["value"]
+        value = typical(site["fn"], field) if mean else site["value"]
+        found[name] = value.expand(rows, *value.shape) if name in shared else value
     return found
