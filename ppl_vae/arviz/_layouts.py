@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppl_vae.data import Field, Schema
 from ppl_vae.distributions import unwrapped
-from ppl_vae.programs.density import is_point_mass
+from ppl_vae.programs.density import drawable, is_point_mass
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Batch, Pair
@@ -73,7 +73,8 @@ def event_names(name: str, count: int) -> tuple[str, ...]:
 def read_layouts(pair: Pair, structure: Structure, schema: Schema, batch: Batch) -> dict[str, Layout]:
     """The latents and observed sites of a model, from one run."""
     watch, holes = Watch(), Holes(structure.holes, structure.latents, batch)
-    sites = sample_sites(traced(holes(watch(pair.model)), batch))
+    with drawable():  # latents of a flat prior have shapes, too
+        sites = sample_sites(traced(holes(watch(pair.model)), batch))
     found = {}
     for name, site in sites.items():
         if not is_point_mass(site["fn"]) and not isinstance(site["fn"], dist.Unit):

@@ -12,7 +12,7 @@ import inspect
 import numbers
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -168,6 +168,7 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         if known is not None:
             self.setup(known)
 
+    _instead: Callable[[int], Any] | None = None
     program: Program
     asked_encoder: Any
     known: Schema
@@ -428,6 +429,10 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         self.shared(run)
         if self.drawn:
             run.entered |= {name: self._plate(name, run.fields) for name in self.plates}
+            if self._instead is not None:
+                for place, block in enumerate(self.drawn):
+                    draw(block.name, block.sites, self._instead(place), run)
+                return run.values
             rows = run.entered[self.plates[0]].indices if self.subsample_size else None
             for block, head, features in self._each(run, rows):
                 if block.steps:
@@ -435,6 +440,19 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
                 else:
                     draw(block.name, block.sites, head(features), run)
         return run.values
+
+    @contextmanager
+    def instead(self, shared: Callable[[int], Any], rows: Callable[[int], Any] | None = None) -> Iterator[None]:
+        """Draw blocks from other distributions for the time being, given by their number: the shared ones, all others.
+
+        That is how the model is asked for its density at chosen points, and how a start is tried.
+        """
+        self._instead = rows
+        try:
+            with self.shared.instead(shared):
+                yield
+        finally:
+            self._instead = None
 
     def log_prob(self, values: Mapping[str, Tensor], **fields: Tensor) -> Tensor:
         """log q(z | x) of given values of all latents of the rows, in nats, [B] (of those in plates, summed).

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.distributions.transforms import AffineTransform
 
 from ppl_vae.autoguide.drawing import Run, draw, unpack
+from ppl_vae.autoguide.families import LARGE
 from ppl_vae.autoguide.inversion import Block
 from ppl_vae.autoguide.sites import Site
+from ppl_vae.autoguide.whitening import moved, takes_covariance
 from ppl_vae.errors import UserError, unknown_name
-from ppl_vae.nn.flows import Flow
 from ppl_vae.nn.heads import is_normal
 from ppl_vae.programs.program import Program
 
@@ -26,8 +27,9 @@ __all__ = ["Marginal", "SharedPosterior"]
 class SharedPosterior(nn.Module):
     """q(v) of all shared latents on their unconstrained space: one distribution over R^d for each block of sites.
 
-    A block's family is that of a row, but without features: what it says depends on nothing. Blocks are independent of
-    one another. `guide.shared.sample((n,))` draws all sites together, `guide.shared["name"]` is the posterior of one of
+    A block's family is that of a row, but without features: what it says depends on nothing. It is a family of e, and
+    the latents are v = c + S e, with a centre and a unit S that `fit` finds before it trains (`begin`): a matrix for
+    families that take a covariance, else one scale for each number. Blocks are independent of one another. `guide.shared.sample((n,))` draws all sites together, `guide.shared["name"]` is the posterior of one of
     them on its own, where the family has it in closed form; else its draws.
 
     Args:
@@ -40,6 +42,7 @@ class SharedPosterior(nn.Module):
     """
 
     centre: Tensor
+    started: Tensor
     program: Program
 
     def __init__(
@@ -59,6 +62,16 @@ class SharedPosterior(nn.Module):
             self.heads = nn.ModuleList([make(block) for block in blocks])
         starts = [start[name] for block in blocks for name in block.sites]
         self.register_buffer("centre", torch.cat(starts) if starts else torch.zeros(0))
+        self.register_buffer("started", torch.tensor(False))  # whether somebody has found centre and units
+        for module in self.heads.modules():  # a part of the state here, since it is another one once `begin` was called
+            if isinstance(getattr(module, "scale", None), float):
+                scale = torch.tensor(vars(module).pop("scale"))
+                module.register_buffer("scale", scale)
+        for place, head in enumerate(self.heads):
+            width = self.widths[place]
+            full = width <= LARGE and takes_covariance(head(torch.zeros(0)))
+            self.register_buffer(f"unit_{place}", torch.eye(width) if full else torch.ones(width))
+        self._instead: Callable[[int], Any] | None = None
         object.__setattr__(self, "program", program)  # not a part of the guide
         self.batch = dict(batch)
 
@@ -105,10 +118,50 @@ class SharedPosterior(nn.Module):
         edge = value.dim() - len(site.event_shape)
         return value.reshape(value.shape[:dims] + value.shape[edge - own :])
 
+    # -- units -----------------------------------------------------------------------------------------------
+
+    @property
+    def widths(self) -> list[int]:
+        """How many numbers each block has."""
+        return [sum(self.sites[n].width for n in b.sites) for b in self.blocks]
+
+    def unit(self, place: int) -> Tensor:
+        """S of a block: [d], or lower triangular [d, d]."""
+        return self.get_buffer(f"unit_{place}")
+
+    def begin(self, centre: Tensor, units: Sequence[Tensor]) -> None:
+        """Let every block start at N(c, S S'): e ~ N(0, I), or near it where a family cannot be that."""
+        with torch.no_grad():
+            self.centre.copy_(centre)
+            self.started.fill_(True)
+            for place, unit in enumerate(units):
+                self.unit(place).copy_(unit)
+                head = self.heads[place]
+                fn = head(self.centre.new_zeros(0))
+                if is_normal(fn) or isinstance(fn, dist.MultivariateNormal):
+                    for parameter in head.parameters():
+                        parameter.zero_()
+                for module in head.modules():
+                    if isinstance(scale := getattr(module, "scale", None), Tensor):
+                        if isinstance(getattr(module, "starts", None), Tensor):  # of components, which stay apart
+                            module.starts.div_(scale)
+                        scale.fill_(1.0)
+
+    @contextmanager
+    def instead(self, base: Callable[[int], Any]) -> Iterator[None]:
+        """Draw the blocks from other distributions for the time being: `base` gives that of a block by its number."""
+        self._instead = base
+        try:
+            yield
+        finally:
+            self._instead = None
+
     def _base(self, place: int) -> Any:
-        """The distribution of a block's vector, moved to where it starts."""
-        centre = self.centre.split([sum(self.sites[n].width for n in b.sites) for b in self.blocks])[place]
-        return _moved(self.heads[place](self.centre.new_zeros(0)), centre)
+        """The distribution of a block's vector, in the model's own unconstrained numbers."""
+        if self._instead is not None:
+            return self._instead(place)
+        centre = self.centre.split(self.widths)[place]
+        return moved(self.heads[place](self.centre.new_zeros(0)), centre, self.unit(place))
 
 
 class Marginal(dist.TorchDistribution):
@@ -140,22 +193,6 @@ class Marginal(dist.TorchDistribution):
             f"the posterior of {self.name!r} alone has no density in closed form under this family: draw from it, "
             f"guide.shared[{self.name!r}].sample((1000,)), or use MeanField, FullRank or LowRank for it"
         )
-
-
-def _moved(fn: Any, centre: Tensor) -> Any:
-    """A distribution over R^d, moved."""
-    if is_normal(fn):
-        return dist.Normal(fn.base_dist.loc + centre, fn.base_dist.scale).to_event(1)
-    if isinstance(fn, dist.MultivariateNormal):
-        return dist.MultivariateNormal(fn.loc + centre, scale_tril=fn.scale_tril)
-    if isinstance(fn, dist.LowRankMultivariateNormal):
-        return dist.LowRankMultivariateNormal(fn.loc + centre, fn.cov_factor, fn.cov_diag)
-    if isinstance(fn, dist.Delta):
-        return dist.Delta(fn.v + centre, fn.log_density, event_dim=1)
-    shift = AffineTransform(centre, 1.0, event_dim=1)
-    if isinstance(fn, Flow):
-        return Flow(fn.base, [*fn.transforms, shift])
-    return dist.TransformedDistribution(fn, [shift])
 
 
 def _marginal(fn: Any, part: slice, site: Site) -> Any | None:

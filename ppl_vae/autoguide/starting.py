@@ -1,6 +1,8 @@
-"""Where the posterior of latents shared by all rows starts: at the median of the prior, or at a draw from it.
+"""Where the posterior of latents shared by all rows starts: at the middle of the prior, or at a draw from it.
 
-A regression's coefficients start best at the middle of what is believed of them. But components of a mixture, topics
+A regression's coefficients start best at the middle of what is believed of them: the median, or the mean where a
+distribution has no quantiles, of each latent given the middles of those before it; the median of draws where it has
+neither. (Draws alone would not do: of Gamma(0.001, 0.001) they are 0 or huge.) But components of a mixture, topics
 or hidden units that start alike get the same gradients and stay alike: these start at one draw from the prior, which
 sets them apart.
 """
@@ -12,11 +14,14 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
 from torch import Tensor
+from torch.distributions import Distribution, TransformedDistribution
 
 from ppl_vae.autoguide.probing import run_model
 from ppl_vae.autoguide.sites import Site
-from ppl_vae.distributions import unwrapped
+from ppl_vae.distributions import is_discrete, unwrapped
 from ppl_vae.errors import UserError
 from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.dependencies import Parents
@@ -24,7 +29,7 @@ from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.structure import sample_sites
 
-__all__ = ["starts"]
+__all__ = ["drawn_start", "starts"]
 
 DRAWS = 25
 """Draws from the prior of which the median is taken."""
@@ -41,7 +46,7 @@ def starts(
     """Unconstrained starting points of the shared latents, by site, [numbers of the site]."""
     if not shared:
         return {}
-    drawn = [_vectors(sites, shared)]
+    drawn, middles = [_vectors(sites, shared)], _middles(program, batch, shared)
     for seed in range(1, DRAWS):
         torch.manual_seed(seed)
         try:
@@ -52,9 +57,66 @@ def starts(
     for name, site in shared.items():
         values = torch.stack([d[name] for d in drawn if name in d])
         middle = values.nanmedian(0).values.nan_to_num()
+        if name in middles:
+            middle = torch.where(middles[name].isfinite(), middles[name], middle)
         away = torch.where(values[0].isfinite(), values[0], middle) - middle
         found[name] = middle + away * _apart(name, site, sites, parents)
     return found
+
+
+class _AtMiddle(Messenger):
+    """Give every latent the middle of its distribution, where one is known."""
+
+    def _pyro_sample(self, msg: Message) -> None:
+        fn: Any = msg["fn"]
+        if not msg["is_observed"] and not msg["done"] and isinstance(fn, Distribution) and not is_discrete(fn):
+            found = _middle(fn)
+            if found is not None and bool(found.isfinite().all()):
+                msg["value"], msg["done"] = found, True
+
+
+def _middles(program: Program, batch: Mapping[str, Tensor], shared: Mapping[str, Site]) -> dict[str, Tensor]:
+    try:
+        with _AtMiddle():
+            return _vectors(sample_sites(run_model(program, batch)), shared)
+    except UserError:
+        return {}
+
+
+def _middle(fn: Any) -> Tensor | None:
+    """The median of a distribution, or its mean; carried along where it is a transformed one.
+
+    Example:
+        >>> _middle(dist.HalfCauchy(torch.tensor(2.0))), _middle(dist.InverseGamma(torch.tensor(0.1), 0.1))
+        (tensor(2.), tensor(1.))
+    """
+    if isinstance(fn, dist.Independent | dist.MaskedDistribution):
+        return _middle(fn.base_dist)
+    try:
+        if isinstance(fn, TransformedDistribution):
+            value = _middle(fn.base_dist)
+            for transform in fn.transforms if value is not None else ():
+                value = transform(value)
+            return value
+        if type(fn).icdf is not Distribution.icdf:
+            return fn.icdf(torch.full(fn.batch_shape, 0.5))
+        return fn.mean.expand(fn.batch_shape + fn.event_shape)
+    except (NotImplementedError, AttributeError, RuntimeError, ValueError):
+        return None
+
+
+def drawn_start(
+    program: Program, batch: Mapping[str, Tensor], shared: Mapping[str, Site], seed: int
+) -> Tensor | None:
+    """One draw of the shared latents from the prior, unconstrained, [d]; None where it is not finite, or none is had."""
+    torch.manual_seed(seed)
+    try:
+        with torch.no_grad():
+            drawn = _vectors(sample_sites(run_model(program, batch)), shared)
+    except UserError:
+        return None
+    vector = torch.cat([drawn[name] for name in shared])
+    return vector if bool(vector.isfinite().all()) else None
 
 
 def _vectors(sites: Sites, shared: Mapping[str, Site]) -> dict[str, Tensor]:

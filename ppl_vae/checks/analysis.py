@@ -186,7 +186,7 @@ def read(pair: Programs, batch: Batch, seen: Observation) -> Structure:
         auxiliary=frozenset(n for n in latents if guide[n]["infer"].get("is_auxiliary")),
         global_latents=frozenset(set(latents) - local),
         points=_points(pair, batch, seen, drawn),
-        improper=frozenset(n for n in local if n in model and is_improper(model[n]["fn"])),
+        improper=frozenset(n for n in local if rows and n in model and is_improper(model[n]["fn"])),
         inner_subsample=frozenset(inner),
         rows_total=None if frame is None or frame.full_size in (None, frame.size) else frame.full_size,
     )

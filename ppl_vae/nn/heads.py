@@ -28,9 +28,10 @@ __all__ = [
 ]
 
 
-def positive(raw: Tensor, start: float = 1.0) -> Tensor:
+def positive(raw: Tensor, start: float | Tensor = 1.0) -> Tensor:
     """softplus, shifted so that it is `start` at 0, and never 0, where log q would be infinite."""
-    return F.softplus(raw + math.log(math.expm1(start))) + torch.finfo(raw.dtype).eps
+    shift = start.expm1().log() if isinstance(start, Tensor) else math.log(math.expm1(start))
+    return F.softplus(raw + shift) + torch.finfo(raw.dtype).eps
 
 
 def is_normal(fn: Any) -> bool:

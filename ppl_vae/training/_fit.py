@@ -29,6 +29,7 @@ from ppl_vae.training._acceleration import accelerated
 from ppl_vae.training._identity import identity
 from ppl_vae.training._loop import Loop
 from ppl_vae.training._optimizers import optimizer_of
+from ppl_vae.training._starting import begin_shared
 from ppl_vae.training._steps import make_step
 from ppl_vae.training._stratified import stratified
 from ppl_vae.training.checkpoint import has_checkpoint, refuse_full_disk
@@ -115,6 +116,7 @@ def fit(
         structure = reading.sound()
         if validation is not None and reading.seen is not None:
             check_support(reading.seen.values, reading.batch, validation)
+        begun = () if resume else begin_shared(pair, structure, train, restarts=said.restarts, seed=said.seed)
         optimizer = optimizer_of(pair, said)
         strata = stratified(train, structure, bound, said)
         weights = None if strata is None else strata.weights
@@ -139,7 +141,7 @@ def fit(
         train.schema,
         said.plain(),
         data,
-        (*reading.findings, *getattr(step, "findings", ()), *loop.findings, *threads.findings),
+        (*reading.findings, *begun, *getattr(step, "findings", ()), *loop.findings, *threads.findings),
         stopped,
         loop.overridden,
     )

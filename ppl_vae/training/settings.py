@@ -223,6 +223,15 @@ class Settings:
         read=lambda value: value or None,
         synonyms=("early_stopping", "early_stopping_patience", "n_iter_no_change"),
     )
+    restarts: int = _setting(
+        1,
+        "Starts of the posterior of what all rows share, of which the best bound is kept.",
+        _whole(1),
+        more="The first from the middle of the prior, others from draws of it; for models without parameters of "
+        "their own (`ppl_vae.training._starting`).",
+        word=int,
+        synonyms=("n_init", "n_restarts", "num_restarts", "inits"),
+    )
     seed: int = _setting(
         0,
         "Of all random numbers; the split of a file is fixed.",
@@ -324,6 +333,7 @@ class SettingsKeywords(TypedDict, total=False):
     label_weight: float
     label_share: float | None
     patience: int | None
+    restarts: int
     seed: int
     device: str | torch.device
     compile: Literal["auto", "on", "off"]
