@@ -33,7 +33,7 @@ def unfinished(result):
 
 
 def test_a_fit_that_still_moves_says_how_far_it_has_to_go():
-    (finding,) = unfinished(fitted(40, 1e-3))
+    (finding,) = unfinished(fitted(40, 1e-3, restarts=0))
     assert finding.severity == "warning"
     assert finding.site == "mu"
     assert "nats" in finding.problem

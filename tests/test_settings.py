@@ -25,6 +25,7 @@ REFUSED = {
     "label_weight": (-1, "auto", None, True),
     "label_share": (0, 1, 1.5, -0.1, "half", True),
     "patience": (0, "3", 1.5, True),
+    "restarts": (-1, "2", None, 1.5, True),
     "seed": (-1, "0", None, 0.5, True),
     "device": (None, 0, True),
     "compile": (True, "of", None),

@@ -1,4 +1,4 @@
-"""radon_mn-radon_variable_intercept_slope_noncentered: a line for each of 85 counties, effects apart from their scale."""
+"""radon_mn-radon_variable_intercept_slope_noncentered: a line for each of 85 counties, written non-centred."""
 
 import pyro
 import pyro.distributions as dist
@@ -25,5 +25,7 @@ def model(county, floor, r=None):
 
 
 def frame(found, fields):
-    effects = {n: found[f"mu_{n}"][:, None] + found[f"sigma_{n}"][:, None] * found[f"{n}_raw"] for n in ("alpha", "beta")}
+    effects = {
+        n: found[f"mu_{n}"][:, None] + found[f"sigma_{n}"][:, None] * found[f"{n}_raw"] for n in ("alpha", "beta")
+    }
     return {n: found[n] for n in found.draws if not n.endswith("_raw")} | effects

@@ -11,7 +11,7 @@ def data(d):
     return {name: torch.tensor(d[name]).float() for name in ("N", "x1", "x2", "n")}
 
 
-def model(N, x1, x2, n=None):  # noqa: N803
+def model(N, x1, x2, n=None):
     alpha0, alpha1, alpha2, alpha12 = (
         pyro.sample(name, dist.Normal(0.0, 1000.0)) for name in ("alpha0", "alpha1", "alpha2", "alpha12")
     )

@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.arviz._layouts import Layout
+from ppl_vae.programs.density import drawable
 from ppl_vae.programs.execution import for_particles, traced
 from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Batch, Pair
@@ -68,7 +69,8 @@ class Rows:
     def data(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What the model observes, by site, and the other fields: conditions, and labels that the pair does not use."""
         watch, holes = Watch(), Holes(self.structure.holes, self.structure.latents, batch)
-        traced(holes(watch(self.pair.model)), batch)
+        with drawable():  # what is looked at does not depend on the latents, whose priors may be flat
+            traced(holes(watch(self.pair.model)), batch)
         seen = {name: watch.seen[name][1] for name in self.layouts if name in watch.seen}
         used = {value.untyped_storage().data_ptr() for value in seen.values()}
         fields = {layout.field.name for name, layout in self.layouts.items() if name in seen and layout.field}

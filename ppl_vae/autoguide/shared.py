@@ -29,8 +29,9 @@ class SharedPosterior(nn.Module):
 
     A block's family is that of a row, but without features: what it says depends on nothing. It is a family of e, and
     the latents are v = c + S e, with a centre and a unit S that `fit` finds before it trains (`begin`): a matrix for
-    families that take a covariance, else one scale for each number. Blocks are independent of one another. `guide.shared.sample((n,))` draws all sites together, `guide.shared["name"]` is the posterior of one of
-    them on its own, where the family has it in closed form; else its draws.
+    families that take a covariance, else one scale for each number. Blocks are independent of one another.
+    `guide.shared.sample((n,))` draws all sites together, `guide.shared["name"]` is the posterior of one of them on its
+    own, where the family has it in closed form; else its draws.
 
     Args:
         sites: the shared latents, in the model's order.

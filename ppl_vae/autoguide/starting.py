@@ -105,10 +105,8 @@ def _middle(fn: Any) -> Tensor | None:
         return None
 
 
-def drawn_start(
-    program: Program, batch: Mapping[str, Tensor], shared: Mapping[str, Site], seed: int
-) -> Tensor | None:
-    """One draw of the shared latents from the prior, unconstrained, [d]; None where it is not finite, or none is had."""
+def drawn_start(program: Program, batch: Mapping[str, Tensor], shared: Mapping[str, Site], seed: int) -> Tensor | None:
+    """One draw of the shared latents from the prior, unconstrained, [d]; None where that is not finite."""
     torch.manual_seed(seed)
     try:
         with torch.no_grad():

@@ -2,8 +2,9 @@
 
     log p(v, all data) + log |d value / d v|,   v in R^d,
 
-where v has the rows' own continuous latents, too (discrete ones are summed out). A normal with the curvature of the highest point is the Laplace approximation: where the posterior is near a normal, nothing starts
-better. Where the density has no highest point, as in a hierarchy whose scale may go to 0, there is none.
+where v has the rows' own continuous latents, too (discrete ones are summed out). A normal with the curvature of the
+highest point is the Laplace approximation: where the posterior is near a normal, nothing starts better. Where the
+density has no highest point, as in a hierarchy whose scale may go to 0, there is none.
 """
 
 from __future__ import annotations
@@ -80,8 +81,9 @@ class Density:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether rows have discrete latents beside continuous ones, of which there is no density here."""
-        return bool(self.own) and len(self.own) < len(self.guide.drawn)
+        """Whether rows have discrete latents beside continuous ones, steps or members: no density is made of these."""
+        others = any(b.steps or b.each for b in self.guide.drawn)
+        return others or (bool(self.own) and len(self.own) < len(self.guide.drawn))
 
     def __call__(self, vectors: Tensor) -> Tensor:
         if len(vectors) > 1 and not self.structure.broadcasts:
@@ -123,12 +125,16 @@ def in_doubles(batch: Batch) -> Iterator[Batch]:
 def laplace(density: Density, start: Tensor, held: Tensor | None = None) -> Laplace | None:
     """The normal at the highest point that Newton's method finds from a start [d]; None where it finds none.
 
-    Entries that are `held` [d] stay at the start, with a deviation of HELD: the normal is that of the others given them.
-    Negative curvature is taken by its size, so that every step goes uphill (Dauphin et al. 2014, arXiv 1406.2572).
+    Entries that are `held` [d] stay at the start, with a deviation of HELD: the normal is that of the others given
+    them. Negative curvature is taken by its size: every step goes uphill (Dauphin et al. 2014, arXiv 1406.2572).
     """
     try:
         return _newton(density, start, start > torch.inf if held is None else held)
-    except (UserError, RuntimeError, ValueError):  # a program that cannot be evaluated there, or has no second derivative
+    except (
+        UserError,
+        RuntimeError,
+        ValueError,
+    ):  # a program that cannot be evaluated there, or has no second derivative
         return None
 
 

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyro.distributions as dist
@@ -47,13 +48,13 @@ DRAWS, ALONE = 12, 4
 JUDGED = 600
 """Draws by which starts are compared."""
 
-NEAR, FAR = ((150, 0.05),), ((250, 0.1), (200, 0.1), (250, 0.03))
+NEAR, FAR = ((100, 0.05),), ((200, 0.1), (150, 0.1), (150, 0.03))
 """Rounds of (steps, step size) from a Laplace approximation, and from elsewhere; each in the units of the last one."""
 
 NARROW_START = 0.1
 """The deviation at which a normal starts that is not from a Laplace approximation, in the model's own numbers."""
 
-FLOW = (600, 5e-3)
+FLOW = (300, 5e-3)
 """The round of a family that is no normal, on top of the best one."""
 
 NETWORKS = 5e-3
@@ -85,7 +86,7 @@ class Start:
 
 def begin_shared(pair: Pair, structure: Structure, train: Split, *, restarts: int, seed: int) -> tuple[Finding, ...]:
     """Give the shared latents of a generated guide their start; leave alone what has one, or can have none."""
-    shared = _startable(pair, structure)
+    shared = _startable(pair, structure) if restarts else None
     if shared is None:
         return ()
     with preserved_randomness():
@@ -174,14 +175,16 @@ class _Search:
         near = self._laplace(start, held) if bool(held.any()) else None
         if near is not None:
             return self._from(*self._units(near), FAR)
-        units = [torch.eye(w) if self.shared.unit(i).dim() > 1 else torch.ones(w) for i, w in enumerate(self.shared.widths)]
+        matrices = [self.shared.unit(i).dim() > 1 for i in range(len(self.shared.blocks))]
+        sizes = zip(matrices, self.shared.widths, strict=True)
+        units = [torch.eye(width) if matrix else torch.ones(width) for matrix, width in sizes]
         return self._from(start, units, FAR, NARROW_START)
 
     def _units(self, near: Laplace) -> tuple[Tensor, list[Tensor]]:
         """Centre and units of the normal over every block given the others, which is the best product of normals."""
         precision, units = torch.linalg.inv(near.covariance), []
         edges = [0, *torch.tensor(self.shared.widths).cumsum(0).tolist()]
-        for place, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+        for place, (low, high) in enumerate(pairwise(edges)):
             own = precision[low:high, low:high]
             like = self.shared.unit(place)
             factor = torch.linalg.cholesky(torch.linalg.inv(own)) if like.dim() > 1 else own.diagonal().rsqrt()
@@ -233,7 +236,8 @@ class _Search:
         if self.networks:
             groups.append({"params": self.networks, "lr": NETWORKS, "most": min(NETWORKS, lr)})
         optimizer: Any = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        bound = ELBO(DRAWS if self.structure.broadcasts else ALONE, estimator=estimator if self.structure.broadcasts else "reparameterised")
+        together = self.structure.broadcasts
+        bound = ELBO(DRAWS if together else ALONE, estimator=estimator if together else "reparameterised")
         failed = 0
         for i in range(steps):
             for group in optimizer.param_groups:

@@ -225,10 +225,10 @@ class Settings:
     )
     restarts: int = _setting(
         1,
-        "Starts of the posterior of what all rows share, of which the best bound is kept.",
-        _whole(1),
-        more="The first from the middle of the prior, others from draws of it; for models without parameters of "
-        "their own (`ppl_vae.training._starting`).",
+        "Starts of the posterior of what all rows share, of which the best bound is kept; 0 for none.",
+        _whole(0),
+        more="The first from the middle of the prior, others from draws of it, each led to its best normal before the "
+        "first epoch, where the model has no parameters of its own. With 0 training starts at the middle itself.",
         word=int,
         synonyms=("n_init", "n_restarts", "num_restarts", "inits"),
     )
