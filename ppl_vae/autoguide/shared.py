@@ -144,8 +144,9 @@ class SharedPosterior(nn.Module):
                         parameter.zero_()
                 for module in head.modules():
                     if isinstance(scale := getattr(module, "scale", None), Tensor):
-                        if isinstance(getattr(module, "starts", None), Tensor):  # of components, which stay apart
-                            module.starts.div_(scale)
+                        starts = getattr(module, "starts", None)
+                        if isinstance(starts, Tensor):  # of components, which stay as far apart
+                            starts.div_(scale)
                         scale.fill_(1.0)
 
     @contextmanager

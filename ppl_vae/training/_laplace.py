@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from ppl_vae.autoguide.generated import GeneratedGuide
+from ppl_vae.autoguide.inversion import Block
 from ppl_vae.autoguide.whitening import Given
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import UserError
@@ -64,14 +66,14 @@ class Density:
 
     def __init__(self, pair: Pair, structure: Structure, batch: Batch, scale: float = 1.0) -> None:
         self.pair, self.structure, self.batch, self.scale = pair, structure, batch, scale
-        self.guide: Any = pair.guide.program
+        self.guide = cast(GeneratedGuide, pair.guide.program)
         self.widths = list(self.guide.shared.widths)
         self.own = [] if structure.is_one_unit else [b for b in self.guide.drawn if not self._classified(b)]
         self.rows = 0 if structure.is_one_unit else len(next(iter(batch.values())))
         self.width_of = [sum(self.guide.sites[n].width for n in block.sites) for block in self.own]
         self.widths += [width * self.rows for width in self.width_of]
 
-    def _classified(self, block: Any) -> bool:
+    def _classified(self, block: Block) -> bool:
         return self.guide.sites[block.sites[0]].classified is not None
 
     @property
