@@ -13,6 +13,7 @@ from torch.distributions import constraints
 
 import ppl_vae
 from ppl_vae.autoguide.whitening import moved
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.guides import IAF, FullRank, LowRank, MeanField, Mixture
 from ppl_vae.nn.flows import Flow
 from ppl_vae.programs.program import Pair
@@ -62,7 +63,7 @@ def test_the_density_at_a_point_and_its_curvature_are_those_of_the_model():
     data = rows(30)
     mean, covariance, _ = closed_form(data)
     pair = Pair(regression, FullRank(regression, data))
-    structure = ppl_vae.checks.analysis.analyse(pair, data)
+    structure = analyse(pair, data)
     torch.set_default_dtype(F64)
     try:
         batch = {n: v.double() for n, v in data.items()}
