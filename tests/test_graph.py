@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 
 import numpy as np
 import pyro
@@ -36,7 +37,7 @@ from ppl_vae.models import VAE
 from ppl_vae.nn.networks import concatenate
 from ppl_vae.programs.program import Pair
 from ppl_vae.schedules import Capacity, FreeBits, WarmUp
-from ppl_vae.speed import modes
+from ppl_vae.speed import compiler, modes
 from ppl_vae.speed.capture import Uncapturable, capture
 from ppl_vae.speed.compiler import compiled, seconds_to_compile
 from ppl_vae.speed.factoring import factored
@@ -439,6 +440,7 @@ def test_without_a_compiler_training_goes_on_captured_and_says_so_once(digits, e
     import torch._inductor.config as inductor
 
     monkeypatch.setattr(modes, "seconds_to_compile", lambda graph: 0.0)
+    monkeypatch.setattr(compiler, "_kept", OrderedDict())
     missing = {"cpp.cxx": "no-such-compiler"}
     with inductor.patch(missing):
         result = small(digits, epochs=2)
@@ -449,6 +451,24 @@ def test_without_a_compiler_training_goes_on_captured_and_says_so_once(digits, e
         pytest.raises(UserError, match="compile='on', but there is no C\\+\\+ compiler"),
     ):
         small(digits, epochs=1, compile="on")
+
+
+@pytest.mark.slow
+def test_a_graph_is_compiled_once_and_the_numbers_written_in_it_tell_it_from_others():
+    from torch._inductor.codecache import PyCodeCache
+
+    def made(number, rows=3):
+        layer = nn.Linear(2, 1)
+        x = torch.ones(rows, 2)
+        graph = compiled(capture(layer, lambda x: [layer(x) + torch.tensor(number)], [x]), [x])
+        assert torch.allclose(graph(x)[0], layer(x) + number)
+        return len(PyCodeCache.modules)
+
+    before = made(2.0)
+    assert made(2.0) == before  # other weights, the same code
+    other = made(3.0)
+    assert other > before
+    assert made(2.0, rows=4) > other
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import hashlib
 import os
 import tempfile
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ OPTIONS = {"fallback_random": True}
 """Random numbers come from torch's own generators, in the eager step's order."""
 
 
+KEPT = 32
+"""Compiled graphs that are kept for pairs of the same shapes: seeds of a comparison, folds, one more `evaluate`."""
+
+_kept: OrderedDict[tuple[Any, ...], Callable[..., Any]] = OrderedDict()
+
 CUDA_OPTIONS = {"triton.cudagraphs": True}
 """On a GPU the compiled graph is recorded once and launched as one; its draws are fresh at every launch."""
 
@@ -48,6 +54,10 @@ def compiled(graph: Graph, inputs: Sequence[Tensor]) -> Graph:
     # running means and the like must not move while code is built: the trial run is given copies of what it looks up
     state = [v.detach().clone() if v.is_contiguous() else v.detach() for v in graph.arguments(())]
     arguments = [*(v.detach() for v in inputs), *state]
+    key = _key(graph, arguments)
+    if key in _kept:
+        _kept.move_to_end(key)
+        return graph.replaced(_kept[key])
     with silenced("torch.utils.cpp_extension"), warnings.catch_warnings(), preserved_randomness(), torch.no_grad():
         warnings.simplefilter("ignore")  # the compiler's remarks about itself
         _look_for_compiler(arguments[0].device)
@@ -63,7 +73,24 @@ def compiled(graph: Graph, inputs: Sequence[Tensor]) -> Graph:
         mark.touch()
     except OSError:
         pass  # then the next run takes it for new
-    return graph.replaced(_launched(run) if arguments[0].device.type == "cuda" else run)
+    if arguments[0].device.type == "cuda":  # its launches are recorded with memory of their own
+        return graph.replaced(_launched(run))
+    _kept[key] = run
+    if len(_kept) > KEPT:
+        _kept.popitem(last=False)
+    return graph.replaced(run)
+
+
+def _key(graph: Graph, arguments: Sequence[Tensor]) -> tuple[Any, ...]:
+    """What the code of a graph depends on: its operations, the numbers written in it, how its tensors lie in memory.
+
+    No value of a parameter is a part of a graph, so that another pair of the same shapes can use the same code. Torch
+    keeps the code of every compilation for the life of the process, and would write the same code again.
+    """
+    constants = [getattr(graph.module, str(n.target)) for n in graph.module.graph.nodes if n.op == "get_attr"]
+    written = tuple((str(c.dtype), tuple(c.shape), str(c.tolist())) for c in constants)
+    lie = tuple((v.shape, v.stride(), v.storage_offset(), v.dtype, str(v.device)) for v in arguments)
+    return graph.module.code, written, lie, torch.get_num_threads(), str(OPTIONS)
 
 
 def _launched(run: Callable[..., Any]) -> Callable[..., Any]:

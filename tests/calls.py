@@ -1,0 +1,307 @@
+"""The public functions and classes, each with one right call; and odd values to put in the place of an argument.
+
+`calls()` gives every public callable with arguments that are right. A fuzzed call has one or two of them replaced.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import random
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas
+import torch
+
+import ppl_vae
+from ppl_vae import bounds, diagnostics, likelihoods, models, priors, schedules, sklearn
+from ppl_vae import guides as guides_
+from ppl_vae.guides import MeanField
+from ppl_vae.models import M2, VAE
+
+
+class Call(NamedTuple):
+    """A public callable under its name, and arguments that are right: those that it must have, and some that are small."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+
+
+# -- what the right calls are made of ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Things:
+    """A trained pair, its rows, and rows with a label."""
+
+    data: Any
+    model: Any
+    guide: Any
+    result: Any
+    labelled: Any
+    half: Any
+    half_guide: Any
+
+
+@functools.cache
+def things() -> Things:
+    """Made once: the calls of a test leave them as they are, or the next one tells."""
+    random = np.random.default_rng(0)
+    values = random.normal(size=(40, 3)).astype("float32")
+    data = ppl_vae.load(values)
+    model = VAE(data, latent_dim=2, hidden=(4,))
+    guide = MeanField(model, hidden=(4,))
+    result = ppl_vae.fit(model, guide, data, epochs=1, compile="off")
+    labelled = ppl_vae.load({"x": values, "y": np.arange(40) % 2})
+    half = M2(labelled, latent_dim=2, hidden=(4,))
+    half_guide = MeanField(half, hidden=(4,))
+    ppl_vae.fit(half, half_guide, labelled, epochs=1, compile="off")
+    return Things(data, model, guide, result, labelled, half, half_guide)
+
+
+def pair_and_rows(**more: Any) -> dict[str, Any]:
+    made = things()
+    return {"model": made.model, "guide": made.guide, "data": made.data.test} | more
+
+
+def functions() -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Public functions, with arguments that keep them small."""
+    made = things()
+    few = {"particles": 30}
+    yield ppl_vae.load, {"source": made.data.train["x"].numpy()}
+    yield ppl_vae.fit, pair_and_rows(data=made.data, epochs=1, batch_size=64, compile="off")
+    yield ppl_vae.evaluate, pair_and_rows(**few)
+    yield ppl_vae.log_weights, {"model": made.model, "guide": made.guide, "batch": made.data.test, "particles": 3}
+    yield ppl_vae.check, pair_and_rows()
+    yield ppl_vae.compare, {"pairs": {"a": (made.model, made.guide)}, "data": made.data.test, "particles": 30}
+    yield ppl_vae.impute, pair_and_rows(draws=3, **few)
+    yield (
+        ppl_vae.predict,
+        {"model": made.half, "guide": made.half_guide, "data": made.labelled.test, "draws": 3},
+    )
+    yield ppl_vae.reconstruct, pair_and_rows(draws=3)
+    yield ppl_vae.to_arviz, pair_and_rows(draws=2, chains=2, **few)
+    yield ppl_vae.posterior, pair_and_rows(draws=5, **few)
+    yield ppl_vae.open_run, {"path": "no-such-run"}
+    yield ppl_vae.warm_start, {"model": made.model, "guide": made.guide, "start": made.result}
+    yield diagnostics.anomaly, pair_and_rows(outliers=np.arange(len(made.data.test)) % 2 == 0, **few)
+    yield diagnostics.calibration, pair_and_rows(simulations=20, draws=5)
+    yield diagnostics.collapse, pair_and_rows(rows=10, draws=3)
+    ladder = {"chains": 2, "temperatures": 3, "steps": 1, "compile": "off"}
+    yield diagnostics.annealed_evidence, pair_and_rows(**ladder)
+    yield diagnostics.bidirectional, pair_and_rows(rows=4, **ladder)
+    yield diagnostics.gap, pair_and_rows(particles=30, steps=2, compile="off")
+    yield diagnostics.loo_pit, pair_and_rows(rows=10, **few)
+    yield diagnostics.predictive_check, pair_and_rows(rows=10, draws=5)
+    yield diagnostics.two_sample, {"model": made.model, "data": made.data.test, "samples": 10, "permutations": 20}
+    two = {"a": made.data.test["x"], "b": made.data.train["x"][:8]}
+    yield diagnostics.mmd, two | {"permutations": 20}
+    yield diagnostics.sliced_wasserstein, two | {"permutations": 20, "directions": 5}
+    yield diagnostics.classifier_two_sample, two
+
+
+SCHEDULES = {
+    schedules.WarmUp: {"epochs": 3},
+    schedules.Cyclical: {"epochs": 3},
+    schedules.Cosine: {"lr": 0.1, "epochs": 3},
+    schedules.FreeBits: {"nats": 1.0},
+    schedules.Capacity: {"gamma": 1.0, "stop": 2.0, "epochs": 3},
+}
+NEEDED = {"features": 3, "variance": 0.5, "columns": None, "cutpoints": 3}
+"""What a class must be given, if it is."""
+
+
+def classes() -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Public classes that people make objects of."""
+    made = things()
+    for name in models.__all__:
+        cls = getattr(models, name)
+        if inspect.isclass(cls) and not inspect.isabstract(cls) and "data" in inspect.signature(cls).parameters:
+            some = made.labelled if name in ("M2", "CVAE", "M1M2", "Regression", "InformationBottleneck") else made.data
+            yield cls, {"data": some} | _small(cls)
+    for name in guides_.__all__:
+        cls = getattr(guides_, name)
+        if inspect.isclass(cls) and not inspect.isabstract(cls) and "model" in inspect.signature(cls).parameters:
+            yield cls, {"model": made.model} | _small(cls)
+    for module in (priors, likelihoods, bounds):
+        for name in module.__all__:
+            cls = getattr(module, name)
+            if inspect.isclass(cls) and not inspect.isabstract(cls) and not getattr(cls, "__abstract__", False):
+                yield cls, {}
+    yield from SCHEDULES.items()
+    yield sklearn.VAETransformer, {}
+    yield sklearn.SemiSupervisedVAEClassifier, {}
+
+
+def _small(cls: Any) -> dict[str, Any]:
+    usual = {"hidden": (4,), "latent_dim": 2}
+    return {name: value for name, value in usual.items() if name in inspect.signature(cls).parameters}
+
+
+def calls() -> list[Call]:
+    """All of them."""
+    return [Call(f"{f.__module__}.{f.__qualname__}", f, a) for f, a in [*functions(), *classes()]]
+
+
+# -- odd values ----------------------------------------------------------------------------------------------------
+
+
+class Odd:
+    """A thing of no kind."""
+
+    def __repr__(self) -> str:
+        return "<odd>"
+
+
+def _odd() -> dict[str, Any]:
+    made = things()
+    x = made.data.test["x"]
+    return {
+        "None": None,
+        "True": True,
+        "empty text": "",
+        "text": "nonsense",
+        "escape codes": "\x1b]0;title\x07",
+        "long text": "x" * 10_000,
+        "bytes": b"x",
+        "-1": -1,
+        "0": 0,
+        "1": 1,
+        "2.5": 2.5,
+        "-0.1": -0.1,
+        "nan": float("nan"),
+        "inf": float("inf"),
+        "1e308": 1e308,
+        "10**12": 10**12,
+        "10**30": 10**30,
+        "-10**30": -(10**30),
+        "1j": 1j,
+        "np.int64": np.int64(2),
+        "np.float32": np.float32(0.5),
+        "np.bool": np.bool_(True),
+        "np.array(2)": np.array(2),
+        "np.array of numbers": np.array([1, 2]),
+        "np.array of words": np.array(["a", "b"]),
+        "np.array of objects": np.array([Odd(), Odd()], dtype=object),
+        "np.array of nothing": np.zeros((0, 3)),
+        "np.array of NaN": np.full((4, 3), np.nan),
+        "np.array of inf": np.full((4, 3), np.inf),
+        "np.array complex": np.ones((4, 3), dtype=complex),
+        "torch.tensor(2)": torch.tensor(2),
+        "tensor of no rows": torch.zeros(0, 3),
+        "tensor of another shape": torch.zeros(3, 7, 7),
+        "tensor of one column more": torch.zeros(5, 4),
+        "tensor of doubles": x.double(),
+        "a row": x[0],
+        "frame of nothing": pandas.DataFrame(),
+        "frame of others": pandas.DataFrame({"a": [1.0, 2.0], "b": ["u", "v"]}),
+        "series": pandas.Series([1.0, 2.0]),
+        "[]": [],
+        "()": (),
+        "[1, 'a']": [1, "a"],
+        "(0,)": (0,),
+        "(10**9, 10**9)": (10**9, 10**9),
+        "{}": {},
+        "{'x': 3}": {"x": 3},
+        "dict of others": {"nobody": x},
+        "dict of unequal rows": {"x": x, "y": torch.zeros(3)},
+        "{1: 2}": {1: 2},
+        "set": {1, 2},
+        "object": Odd(),
+        "class": Odd,
+        "function": lambda *args, **kwargs: None,
+        "function that fails": lambda *args, **kwargs: [][1],
+        "module": ppl_vae,
+        "generator": (i for i in range(3)),
+        "Path": Path("no/such/file"),
+        "slice": slice(3),
+        "another model": made.half,
+        "another guide": made.half_guide,
+        "data": made.data,
+        "labelled rows": made.labelled.test,
+        "layer": torch.nn.Linear(3, 3),
+        "dtype": torch.float16,
+    }
+
+
+@functools.cache
+def odd() -> dict[str, Any]:
+    """Odd values by name."""
+    return _odd()
+
+
+class Case(NamedTuple):
+    """One fuzzed call."""
+
+    call: Call
+    changes: tuple[tuple[str, str], ...]
+    """Which argument has which odd value, by its name."""
+
+    def __str__(self) -> str:
+        return f"{self.call.name}({', '.join(f'{name}={value}' for name, value in self.changes)})"
+
+    def run(self) -> Any:
+        """Make the call."""
+        arguments = self.call.arguments | {name: odd()[value] for name, value in self.changes}
+        return self.call.function(**arguments)
+
+
+def single() -> list[Case]:
+    """Every parameter of every callable with every odd value."""
+    return [
+        Case(call, ((name, value),))
+        for call in calls()
+        for name, parameter in inspect.signature(call.function).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for value in odd()
+    ]
+
+
+def sampled(count: int, seed: int) -> list[Case]:
+    """Some of these, every fourth with a second one of the same callable."""
+    chance = random.Random(seed)
+    cases = single()
+    of: dict[str, list[Case]] = {}
+    for case in cases:
+        of.setdefault(case.call.name, []).append(case)
+    found = []
+    for i, case in enumerate(chance.sample(cases, count)):
+        other = chance.choice(of[case.call.name])
+        changes = dict(case.changes) | (dict(other.changes) if i % 4 == 0 else {})
+        found.append(Case(case.call, tuple(changes.items())))
+    return found
+
+
+# -- what may become of a call ---------------------------------------------------------------------------------------
+
+
+class Slow(BaseException):
+    """A call that did not come back."""
+
+
+@contextmanager
+def limited(seconds: int, gigabytes: float = 4.0) -> Iterator[None]:
+    """Inside, what takes longer is ended, and more memory than this is refused as on a small machine."""
+
+    def ring(*_: Any) -> None:
+        raise Slow
+
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    usual, most = resource.getrlimit(resource.RLIMIT_AS)
+    before = signal.signal(signal.SIGALRM, ring)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + int(gigabytes * 2**30), most))
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, (usual, most))
