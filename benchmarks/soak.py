@@ -2,14 +2,14 @@
 
     python benchmarks/soak.py [--minutes 120] [--out soak.csv] [--new-graphs]
 
-A round trains and judges every pair of a short list (eager, captured, compiled; labels, flows, a discrete latent), fills
-holes, draws posteriors, saves the run and opens it again. It then counts what a leak would show in: resident memory,
-open descriptors, threads, live Python objects and tensors, modules, and the entries of the caches that we and torch
-keep. One line a round goes to the table; the first rounds warm up. The last line says what grew, by a straight line
-through the second half. Status 1 if anything did.
+A round trains and judges every pair of a short list (eager, captured, compiled; labels, flows, a discrete latent),
+fills holes, draws posteriors, saves the run and opens it again. It then counts what a leak would show in: resident
+memory, open descriptors, threads, live Python objects and tensors, modules, and the entries of the caches that we and
+torch keep. One line a round goes to the table. The last line says what grew from the third quarter of the rounds to the
+fourth, by medians, so that the first rounds warm up. Status 1 if anything did.
 
-The shapes are the same in every round. With --new-graphs each round compiles another one, which torch keeps for the life
-of the process: then the table shows what a new graph costs.
+The shapes are the same in every round. With --new-graphs each round compiles another one, which torch keeps for the
+life of the process: then the table shows what a new graph costs.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.autoguide.refining import Layers, refine
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import UserError, check_number, check_whole
 from ppl_vae.guides.mean_field import MeanField
 from ppl_vae.programs.execution import isolated
 from ppl_vae.programs.local_module import LocalModule
@@ -74,10 +74,8 @@ class Refined(Recorded, LocalModule):
                 f"Refined takes a generated guide that has seen its data, got {type(guide).__name__}: make it from the "
                 "model, Refined(MeanField(model))"
             )
-        if not lr > 0:
-            raise UserError(f"lr must be positive, got {lr}")
         self.steps, self.particles = check_whole("steps", steps), check_whole("particles", particles)
-        self.lr = lr
+        self.lr = check_number("lr", lr, positive=True)
         self.guide = guide
         object.__setattr__(self, "model", guide.program if model is None else model)  # not a part of the guide
         self._last: tuple[list[Tensor], list[Tensor]] | None = None

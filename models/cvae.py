@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ppl_vae.data import Data, Field, Schema
 from ppl_vae.data.convert import Raw, convert
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_flag, check_several, shown
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models._rows import RowModel, prior_of, rows_of
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.nn.heads import DiagonalNormal
-from ppl_vae.nn.networks import concatenate
+from ppl_vae.nn.networks import concatenate, widths
 from ppl_vae.priors import LabelConditional, Prior
 
 __all__ = ["CVAE"]
@@ -78,7 +78,8 @@ class CVAE(RowModel):
         decoder: Any = None,
     ) -> None:
         super().__init__(data)
-        self.needs = (given,) if isinstance(given, str) else tuple(given)
+        self.needs = (given,) if isinstance(given, str) else check_several("given", given, "names of fields")
+        hidden, learned_prior = widths(hidden), check_flag("learned_prior", learned_prior)
         fields = self._conditions(prior, learned_prior)
         # Through a network of their own: beside z, the few entries of a one-hot vector would be learned last, and
         # by then z would say what they say.
@@ -97,6 +98,8 @@ class CVAE(RowModel):
     def _conditions(self, prior: Prior | str | type[Prior] | None, learned: bool) -> list[Field]:
         """The fields that are conditions; refuses those that cannot be."""
         names = self.schema.names
+        if not all(isinstance(n, str) for n in self.needs):
+            raise UserError(f"given expects names of fields, got {shown(self.needs)}")
         if not self.needs or len({*self.needs}) < len(self.needs) or "x" in self.needs:
             raise UserError(f"given expects the names of different fields other than x, got {self.needs}")
         fields = [self.schema[name] for name in self.needs]

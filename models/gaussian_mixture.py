@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Field, Schema
-from ppl_vae.errors import UserError, check_whole, unknown_name
+from ppl_vae.errors import UserError, check_choice, check_whole
 from ppl_vae.likelihoods import Normal
 from ppl_vae.likelihoods.location import LEAST
 from ppl_vae.models._rows import RowModel, rows_of
@@ -61,8 +61,7 @@ class GaussianMixture(RowModel):
 
     def __init__(self, data: Data | Schema, *, components: int = 5, covariance: Covariance = "full") -> None:
         super().__init__(data)
-        if covariance not in ("full", "diagonal"):
-            raise unknown_name("covariance", covariance, ("full", "diagonal"))
+        check_choice("covariance", covariance, ("full", "diagonal"))
         components = check_whole("components", components)
         self.field = _field(self.schema, self.kinds, covariance)
         self.components, self.is_full = components, covariance == "full"

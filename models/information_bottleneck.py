@@ -72,8 +72,8 @@ class InformationBottleneck(RowModel):
         activation: str = "gated",
     ) -> None:
         super().__init__(data)
-        self.encodes = tuple(name for name in self.schema.names if name != response)
         field = self.schema[response]
+        self.encodes = tuple(name for name in self.schema.names if name != field.name)
         if not self.encodes:
             raise UserError(f"the data have only field {response!r}: a bottleneck needs others to predict it from")
         self.observes = (response, *self.encodes)

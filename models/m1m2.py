@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import UserError, check_several, check_whole
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models._rows import RowModel, label_of, prior_of, rows_of
 from ppl_vae.nn.encoders import OneHotInput
@@ -70,6 +70,7 @@ class M1M2(RowModel):
         decoder: Any = None,
     ) -> None:
         super().__init__(data)
+        latent_dims = check_several("latent_dims", latent_dims, "numbers, such as (16, 8)")
         latent_dims = tuple(check_whole("latent_dims", size) for size in latent_dims)
         if len(latent_dims) != 2:
             raise UserError(

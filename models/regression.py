@@ -9,6 +9,7 @@ import pyro
 from torch import Tensor
 
 from ppl_vae.data import Data, Schema
+from ppl_vae.errors import check_flag
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models._response import Response
 from ppl_vae.models._rows import RowModel, prior_of, rows_of
@@ -91,7 +92,7 @@ class Regression(RowModel):
         )
         self.response = Response(field, self.train_rows, latent_dim, hidden, activation, response_likelihood)
         self.recorded["response_likelihood"] = self.response.likelihood  # as it was chosen from the rows
-        sees = field.missing if sees_response is None else sees_response
+        sees = field.missing if sees_response is None else check_flag("sees_response", sees_response)
         self.encodes = tuple(name for name in self.observes if sees or name != response)
 
     def forward(self, x: Tensor | None = None, n: int = 1, **fields: Tensor) -> dict[str, Tensor]:

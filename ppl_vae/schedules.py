@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_number, check_whole
 
 if TYPE_CHECKING:
     from ppl_vae.bounds.base import Bound
@@ -40,7 +40,7 @@ class WarmUp:
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.beta, self.epochs, "WarmUp")
+        _check(self, "epochs", "beta")
 
     def __call__(self, epoch: float) -> float:
         """beta at this epoch."""
@@ -63,7 +63,9 @@ class Cyclical:
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.beta, self.epochs, "Cyclical")
+        _check(self, "beta")
+        _check(self, "epochs", positive=True)
+        check_whole("Cyclical: cycles", self.cycles)
 
     def __call__(self, epoch: float) -> float:
         """beta at this epoch."""
@@ -87,8 +89,7 @@ class Cosine:
     epochs: float
 
     def __post_init__(self) -> None:
-        if not (0 < self.lr < math.inf and self.epochs > 0):
-            raise UserError(f"Cosine: lr and epochs must be positive, got {self.lr} and {self.epochs}")
+        _check(self, "lr", "epochs", positive=True)
 
     def __call__(self, epoch: float) -> float:
         """The learning rate at this epoch."""
@@ -111,8 +112,8 @@ class FreeBits:
     beta: float | WarmUp | Cyclical = 1.0
 
     def __post_init__(self) -> None:
-        if not self.nats >= 0:
-            raise UserError(f"FreeBits: nats must not be negative, got {self.nats}")
+        _check(self, "nats")
+        as_schedule(self.beta)
 
     def __call__(self, epoch: float) -> float:
         """beta at this epoch."""
@@ -147,8 +148,8 @@ class Capacity:
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.gamma, self.stop, self.start) < 0 or self.epochs <= 0:
-            raise UserError("Capacity: gamma, start and stop must not be negative, and epochs must be positive")
+        _check(self, "gamma", "stop", "start")
+        _check(self, "epochs", positive=True)
 
     def target(self, epoch: float) -> float:
         """C at this epoch, in nats."""
@@ -186,9 +187,11 @@ def _only_elbo(name: str, bound: Bound, weights: LogWeights) -> None:
         raise UserError(f"{name} weighs the KL of single sites, which only ELBO with reparameterised sites has")
 
 
-def _check(beta: float, epochs: float, name: str) -> None:
-    if beta < 0 or epochs < 0:
-        raise UserError(f"{name}: beta and epochs must not be negative, got {beta} and {epochs}")
+def _check(schedule: Any, *names: str, positive: bool = False) -> None:
+    """Numbers of a schedule: Python's own, finite, not negative (positive)."""
+    for name in names:
+        number = check_number(f"{type(schedule).__name__}: {name}", getattr(schedule, name), positive=positive)
+        object.__setattr__(schedule, name, number)
 
 
 def as_schedule(beta: float | Schedule) -> Schedule:
@@ -203,6 +206,5 @@ def as_schedule(beta: float | Schedule) -> Schedule:
     """
     if callable(beta):
         return beta
-    if not beta >= 0:
-        raise UserError(f"beta must not be negative, got {beta}")
-    return lambda epoch: float(beta)
+    number = float(check_number("beta", beta))
+    return lambda epoch: number

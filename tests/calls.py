@@ -28,7 +28,7 @@ from ppl_vae.models import M2, VAE
 
 
 class Call(NamedTuple):
-    """A public callable under its name, and arguments that are right: those that it must have, and some that are small."""
+    """A public callable under its name, and right arguments: those that it must have, and some that are small."""
 
     name: str
     function: Callable[..., Any]

@@ -16,7 +16,7 @@ from ppl_vae.arviz._layouts import read_layouts
 from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_ids, tree
 from ppl_vae.arviz._posteriors import posterior
 from ppl_vae.data import Data, Split
-from ppl_vae.errors import check_whole
+from ppl_vae.errors import check_flag, check_whole
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.passes import passes
 from ppl_vae.evaluation.rows import rows_of
@@ -107,7 +107,8 @@ def to_arviz(
     """
     draws, chains = check_whole("draws", draws), check_whole("chains", chains)
     rows = None if rows is None else check_whole("rows", rows)
-    particles = check_whole("particles", particles)
+    particles, seed = check_whole("particles", particles), check_whole("seed", seed, 0)
+    resample, predictive = check_flag("resample", resample), check_flag("predictive", predictive)
     pair = Pair(model, guide)
     some = data.train if isinstance(data, Data) else rows_of(model, guide, data)
     if shares_latents(pair, some.to(pair.device)):

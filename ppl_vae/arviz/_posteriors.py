@@ -16,7 +16,7 @@ from ppl_vae.arviz._joint_draws import draw_posterior
 from ppl_vae.arviz._layouts import event_names
 from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_ids, tree
 from ppl_vae.data import Data, Split, as_one_unit
-from ppl_vae.errors import Finding, UserError, check_whole, unknown_name
+from ppl_vae.errors import Finding, UserError, check_choice, check_whole, unknown_name
 from ppl_vae.evaluation.faults import Fault
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.jointly import fitted_rows, verdict_on
@@ -256,10 +256,10 @@ def posterior(
         Posterior(1000 draws; mean ())
     """
     draws = check_whole("draws", draws)
-    if resample not in ("psis", None):
-        raise unknown_name("resample", resample, ("psis", "None"))
-    if rows not in ("auto", None):
-        raise unknown_name("rows", rows, ("auto", "None"))
+    if resample is not None:
+        check_choice("resample", resample, ("psis",))
+    if rows is not None:
+        check_choice("rows", rows, ("auto",))
     count = max(draws, 4000) if particles is None else check_whole("particles", particles, draws)
     pair = Pair(model, guide)
     if rows is None or data is None:

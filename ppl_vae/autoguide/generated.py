@@ -9,7 +9,6 @@ of the same family.
 from __future__ import annotations
 
 import inspect
-import numbers
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -39,7 +38,7 @@ from ppl_vae.autoguide.stepping import (
 from ppl_vae.autoguide.summing import refuse_large_sums, too_many
 from ppl_vae.data import Field, Schema, Split, as_one_unit, as_split
 from ppl_vae.data.example import example, spread_rows
-from ppl_vae.errors import UserError, check_whole, unknown_name
+from ppl_vae.errors import UserError, check_choice, check_number, check_several, check_whole, shown, unknown_name
 from ppl_vae.nn.encoders import FieldEncoder, encoder_of
 from ppl_vae.nn.experts import EXPERTS, ExpertHead, Experts, FieldByField
 from ppl_vae.nn.following import Following
@@ -54,6 +53,9 @@ from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["GeneratedGuide"]
+
+MOST = 2**16
+"""Of an option that counts layers, components or widths: more would fill any memory, one module after the other."""
 
 SHARED_AS_FEATURES = 32
 """Latents shared by all rows are features of the rows' own latents if they have at most this many numbers."""
@@ -136,27 +138,27 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         super().__init__()
         for name, default in self.options.items():
             setattr(self, name, _checked(name, sites.pop(name, default), default))
-        if conditioning not in ("structured", "independent"):
-            raise unknown_name("conditioning", conditioning, ("structured", "independent"))
-        if not init_scale > 0:
-            raise UserError(f"init_scale must be positive, got {init_scale}")
-        if shared_rank < 0:
-            raise UserError(f"shared_rank must not be negative, got {shared_rank}")
+        check_choice("conditioning", conditioning, ("structured", "independent"))
+        init_scale, noise = check_number("init_scale", init_scale, positive=True), check_number("noise", noise)
+        shared_rank = check_whole("shared_rank", shared_rank, 0)
         if shared_rank and shared is not None:
             raise UserError("shared_rank is short for shared=LowRank(rank=...): give one of the two")
         self.hidden, self.activation, self.conditioning = widths(hidden), activation, conditioning
         if encoder is not None and noise and not isinstance(encoder, Mapping):
             raise UserError("noise is of the default encoder, and encoder= was given one: FieldEncoder(..., noise=)")
-        if experts is not None and experts not in EXPERTS:
-            raise unknown_name("experts", experts, EXPERTS)
+        if experts is not None:
+            check_choice("experts", experts, EXPERTS)
         if experts is not None and encoder is not None and not isinstance(encoder, Mapping):
             raise UserError("experts= makes an encoder for each field: give encoder= as a dict of modules by field")
         self.experts = experts
-        self.init_scale, self.shared_rank, self.noise = float(init_scale), shared_rank, float(noise)
+        self.init_scale, self.shared_rank, self.noise = init_scale, shared_rank, noise
+        if not (families is None or (isinstance(families, Mapping) and all(isinstance(n, str) for n in families))):
+            raise UserError(f"families expects families by the names of sites, got {shown(families)}")
         # not submodules: they only make some
         object.__setattr__(self, "families", {**(families or {}), **sites})
         object.__setattr__(self, "shared_family", None if shared is None else family_of("shared", shared))
-        self.collapse = (collapse,) if isinstance(collapse, str) else tuple(collapse)
+        several = [collapse] if isinstance(collapse, str) else collapse
+        self.collapse = check_several("collapse", several, "names of discrete latents, or patterns")
         if isinstance(encoder, nn.Module):
             self.encoder = encoder
         object.__setattr__(self, "asked_encoder", encoder)
@@ -553,13 +555,12 @@ class _Concatenation(nn.Module):
 def _checked(name: str, value: Any, default: Any) -> Any:
     """An option of a family, of the type of its default; counts are at least 1, others positive (or 0)."""
     if type(default) is int:
-        return check_whole(name, value)
-    if isinstance(default, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        value = float(value)
+        number = check_whole(name, value)
+        if number > MOST:
+            raise UserError(f"{name} are layers or widths of networks, {MOST:,} at most, got {number:,}")
+        return number
+    if isinstance(default, float):
+        return float(check_number(name, value, positive=default > 0))
     if type(value) is not type(default):
-        raise UserError(f"{name} must be of type {type(default).__name__}, got {value!r}")
-    if isinstance(value, float) and value == default == 0:
-        return value
-    if isinstance(value, float) and not value > 0:
-        raise UserError(f"{name} must be {'positive' if default else 'at least 0'}, got {value}")
+        raise UserError(f"{name} must be of type {type(default).__name__}, got {shown(value)}")
     return value

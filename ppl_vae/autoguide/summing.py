@@ -48,6 +48,8 @@ def asked_to_be_summed(latent: Sites, collapse: Sequence[str], rows: Collection[
     found = {n for n in finite if not rows or latent[n]["infer"].get("enumerate")}
     found |= {n for n in finite if not isinstance(latent[n]["fn"], CLASSIFIED)}
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise unknown_name("latent site in collapse", pattern, latent)
         named = [n for n in latent if fnmatchcase(n, pattern)]
         if not named:
             raise unknown_name("latent site in collapse", pattern, latent)

@@ -19,7 +19,7 @@ from ppl_vae.bounds.replicas import refuse_replicas
 from ppl_vae.bounds.untrained import FirstSteps
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import WholeBatch
-from ppl_vae.errors import ProgramError, UserError, check_whole
+from ppl_vae.errors import ProgramError, UserError, check_flag, check_whole, shown
 from ppl_vae.programs.gradients import Estimator, PathScale
 from ppl_vae.programs.locking import one_at_a_time
 from ppl_vae.programs.program import Batch, Programs
@@ -48,8 +48,10 @@ class Bound(Recorded, PyroELBO):
     ) -> None:
         name = type(self).__name__
         particles = check_whole(f"{name}: particles", particles)
-        if estimator not in self.estimators:
-            raise UserError(f"{name} has the gradient estimator {' or '.join(self.estimators)}, got {estimator!r}")
+        if not isinstance(estimator, str) or estimator not in self.estimators:
+            known = " or ".join(self.estimators)
+            raise UserError(f"{name} has the gradient estimator {known}, got {shown(estimator)}")
+        check_flag(f"{name}: analytic_kl", analytic_kl)
         super().__init__(num_particles=particles, vectorize_particles=True)
         self.particles = particles
         self.analytic_kl = analytic_kl

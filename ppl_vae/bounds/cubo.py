@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
 from ppl_vae.bounds.iwae import log_mean_exp
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_number
 from ppl_vae.weights.log_weights import LogWeights
 
 __all__ = ["CUBO"]
@@ -40,9 +40,9 @@ class CUBO(Bound):
 
     def __init__(self, n: float = 2.0, particles: int = 64) -> None:
         super().__init__(particles)
-        if not n > 1:
+        self.n = check_number("CUBO: n", n)
+        if not self.n > 1:
             raise UserError(f"CUBO: n must be greater than 1, got {n}")
-        self.n = n
 
     def of(self, log_w: Tensor) -> Tensor:
         """log of the power mean of order n."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
 from ppl_vae.bounds.iwae import log_mean_exp
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import UserError, check_number, check_whole
 from ppl_vae.programs.gradients import Estimator, PathScale
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.log_weights import LogWeights
@@ -137,9 +137,9 @@ class CIWAE(Bound):
 
     def __init__(self, beta: float = 0.5, particles: int = 16) -> None:
         super().__init__(particles)
-        if not 0 <= beta <= 1:
+        self.beta = check_number("CIWAE: beta", beta)
+        if not self.beta <= 1:
             raise UserError(f"CIWAE: beta must be between 0 (IWAE) and 1 (ELBO), got {beta}")
-        self.beta = beta
 
     def of(self, log_w: Tensor) -> Tensor:
         """The combination of the mean and the log-mean-exp."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
 from ppl_vae.bounds.iwae import log_mean_exp
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, shown
 
 __all__ = ["Renyi"]
 
@@ -37,12 +40,12 @@ class Renyi(Bound):
 
     def __init__(self, alpha: float = 0.5, particles: int = 16) -> None:
         super().__init__(particles)
-        if not alpha >= 0 or alpha == 1:
+        if not isinstance(alpha, Real) or isinstance(alpha, bool) or not 0 <= alpha < math.inf or alpha == 1:
             raise UserError(
                 f"Renyi: alpha must be at least 0 (below, the estimate is no lower bound: use CUBO for an upper "
-                f"one) and not 1 (use ELBO), got {alpha}"
+                f"one), finite and not 1 (use ELBO), got {shown(alpha)}"
             )
-        self.alpha = alpha
+        self.alpha: float = float(alpha)
 
     def of(self, log_w: Tensor) -> Tensor:
         """log of the power mean of order 1 - alpha."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import UserError, check_number, check_whole
 
 __all__ = ["TVO"]
 
@@ -38,12 +38,12 @@ class TVO(Bound):
 
     def __init__(self, partition: int | Sequence[float] = 5, particles: int = 16) -> None:
         super().__init__(particles)
-        if not isinstance(partition, Sequence):
+        if isinstance(partition, str | bytes) or not isinstance(partition, Sequence):
             partition = check_whole("TVO: partition", partition)
             rest = torch.logspace(-1.6, 0, partition, dtype=torch.float64)[:-1].tolist()
             partition = [0.0, *rest]
-        points = [float(t) for t in partition]
-        if points[0] != 0.0 or any(b <= a for a, b in zip(points, [*points[1:], 1.0], strict=True)):
+        points = [check_number("TVO: a point of the partition", t) for t in partition]
+        if not points or points[0] != 0.0 or any(b <= a for a, b in zip(points, [*points[1:], 1.0], strict=True)):
             raise UserError(f"TVO: partition must start at 0, grow, and stay below 1, got {points}")
         self.partition = tuple(points)
 

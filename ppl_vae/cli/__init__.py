@@ -30,7 +30,7 @@ from ppl_vae.cli.predict import predict
 from ppl_vae.cli.report import report
 from ppl_vae.cli.sample import sample
 from ppl_vae.cli.signals import as_interrupts, exit_status, what_ended
-from ppl_vae.errors import UserError, on_command_line
+from ppl_vae.errors import UserError, is_memory, on_command_line
 
 __all__ = ["app", "main"]
 
@@ -125,7 +125,7 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, OSError):
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{place}", 2
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+    if is_memory(error):
         return f"not enough memory ({error}): use a smaller batch, fewer particles or smaller networks", 2
     return _in_user_file(error)
 

@@ -9,49 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ppl_vae.errors import UnsavedWarning
+from ppl_vae.errors import UnsavedWarning, escaped, one_line
 from ppl_vae.saving.locks import InUse
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Interrupted", "note", "print_table", "printable", "say", "spared", "terminal_width", "told_warnings"]
+__all__ = ["Interrupted", "note", "print_table", "say", "spared", "terminal_width", "told_warnings"]
 
 
 class Interrupted(Exception):
     """The user stopped a command; says how to go on."""
 
 
-SCREEN = 1200
-"""Letters of a message at most: what fits on a screen beside what else is there."""
-
-
-def printable(text: str) -> str:
-    """Text as a line of a terminal: control characters, which a column of a table may hold, as their numbers; cut.
-
-    Example:
-        >>> print(printable("a" + chr(27) + "[31mred" + chr(10) + " b"))
-        a\\x1b[31mred b
-        >>> len(printable("x" * 10**6))
-        1200
-    """
-    line = _escaped(" ".join(text.split()))
-    head = SCREEN * 3 // 4
-    return line if len(line) <= SCREEN else f"{line[:head]} ... {line[head + 5 - SCREEN :]}"
-
-
-def _escaped(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def note(text: str) -> None:
     """A line on stderr."""
-    typer.echo(f"ppl-vae: {printable(text)}", err=True)
+    typer.echo(f"ppl-vae: {one_line(text)}", err=True)
 
 
 def say(text: str) -> None:
     """Lines on stdout, with the spaces that they have."""
-    typer.echo("\n".join(map(_escaped, text.split("\n"))))
+    typer.echo("\n".join(map(escaped, text.split("\n"))))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import UserError, check_several, check_whole
 from ppl_vae.evaluation import Evaluation
 from ppl_vae.evaluation.means import standard_error
 
@@ -144,7 +144,8 @@ def ladder(particles: int, iwae: Sequence[int] | None = None) -> tuple[int, ...]
     particles = check_whole("particles", particles)
     if iwae is None:
         return tuple(k for k in LADDER if k < particles or k == 1)
-    sizes = sorted({1, *(check_whole("iwae", k) for k in iwae)})
+    several = check_several("iwae", iwae, "numbers of particles, such as (1, 5)")
+    sizes = sorted({1, *(check_whole("iwae", k) for k in several)})
     if sizes[-1] > particles:
         raise UserError(f"iwae expects numbers of particles from 1 to {particles:,}, got {sizes[-1]:,}: draw more")
     return tuple(sizes)

@@ -20,6 +20,7 @@ from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.registry import catalog, user_files
 from ppl_vae.registry.programs import ProgramWords
 from ppl_vae.registry.words import split_options
+from ppl_vae.runs.place import path_of
 from ppl_vae.training.request import Request
 from ppl_vae.training.settings import SETTINGS, SYNONYMS
 
@@ -178,7 +179,7 @@ def compare_grid(
         ppl_vae.errors.UserError: unknown guide 'iaff': did you mean 'iaf'...
     """
     grid = Grid(tuple(models), tuple(priors), tuple(guides), tuple(bounds), seeds, training)
-    found = train_grid(grid, Path(out), particles=particles, iwae=iwae, jobs=jobs, resume=resume)
+    found = train_grid(grid, path_of("out", out), particles=particles, iwae=iwae, jobs=jobs, resume=resume)
     if found.comparison is None:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.failed.items())
         raise UserError(f"every cell failed ({reasons}): mend it, then go on with resume=True")

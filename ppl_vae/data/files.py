@@ -26,7 +26,7 @@ from ppl_vae.data.convert import guess, refuse_missing
 from ppl_vae.data.dataset import SPLITS, Data, assemble, count_rows
 from ppl_vae.data.schema import KINDS, Schema
 from ppl_vae.data.text import TextForm, read_cells, read_text
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, check_choice, check_several, check_whole, shown, unknown_name
 
 __all__ = [
     "BINARISE",
@@ -68,25 +68,27 @@ class Options:
     time: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, numbers.Integral) or self.seed < 0:
-            raise UserError(f"seed expects a whole number from 0, got {self.seed!r}")
-        if self.binarise is not None and self.binarise not in BINARISE:
-            raise unknown_name("binarise", self.binarise, BINARISE)
-        if self.missing not in ("refuse", "allow"):
-            raise unknown_name("missing", self.missing, ("refuse", "allow"))
-        if self.labels is not None and (not isinstance(self.labels, numbers.Integral) or self.labels < 1):
-            raise UserError(f"labels expects the number of training rows that keep theirs, got {self.labels!r}")
+        object.__setattr__(self, "seed", check_whole("seed", self.seed, 0))
+        if self.binarise is not None:
+            check_choice("binarise", self.binarise, BINARISE)
+        check_choice("missing", self.missing, ("refuse", "allow"))
+        if self.labels is not None:
+            check_whole("labels, the number of training rows that keep theirs,", self.labels)
         if isinstance(self.columns, str):
             object.__setattr__(self, "columns", [self.columns])
         if isinstance(self.label, tuple):
             object.__setattr__(self, "label", column_name(self.label))
         if self.columns is not None:
-            object.__setattr__(self, "columns", [column_name(c) for c in self.columns])
+            several = check_several("columns", self.columns, "names of columns")
+            object.__setattr__(self, "columns", [column_name(c) for c in several])
         object.__setattr__(self, "missing_marks", self.form.missing_marks)
         if self.time is not None and self.group is None:
             raise UserError(f"time={self.time!r} orders the rows of groups: say which rows are one, group=")
+        for name in ("kinds", "fields"):
+            if not isinstance(getattr(self, name), Mapping | None):
+                raise UserError(f"{name} expects a dict by name, got {shown(getattr(self, name))}")
         for kind in (self.kinds or {}).values():
-            if kind not in KINDS:
+            if not isinstance(kind, str) or kind not in KINDS:
                 raise unknown_name("kind", kind, KINDS)
 
     @property

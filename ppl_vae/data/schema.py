@@ -170,13 +170,13 @@ class Schema:
         return tuple(field.name for field in self.fields)
 
     def __getitem__(self, name: str) -> Field:
-        for field in self.fields:
+        for field in self.fields if isinstance(name, str) else ():
             if field.name == name:
                 return field
         raise unknown_name("field", name, self.names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names
+        return isinstance(name, str) and name in self.names
 
     def __iter__(self) -> Iterator[Field]:
         return iter(self.fields)

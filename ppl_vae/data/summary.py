@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.schema import Field
+from ppl_vae.errors import escaped
 
 if TYPE_CHECKING:
     from ppl_vae.data.dataset import Split
@@ -96,11 +97,6 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         ['column  kind', 'age     count', 'sex     categorical']
     """
     shown = [i for i in range(len(header)) if any(row[i] for row in rows)]
-    table = [[_printable(str(row[i]))[:60] for i in shown] for row in (header, *rows)]
+    table = [[escaped(str(row[i]))[:60] for i in shown] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(shown))]
     return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
-
-
-def _printable(text: str) -> str:
-    """Control characters, which the name of a column may hold, as their numbers."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

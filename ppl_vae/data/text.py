@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, shown
 
 __all__ = ["USUAL", "Doubtful", "TextForm", "number", "read_cells", "read_text"]
 
@@ -44,10 +44,12 @@ class TextForm:
     missing_marks: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.decimal not in (None, ".", ","):
-            raise UserError(f"decimal expects '.' or ',', got {self.decimal!r}")
-        if self.separator is not None and len(self.separator) != 1:
-            raise UserError(f"separator expects one character, got {self.separator!r}")
+        if self.decimal is not None and not (isinstance(self.decimal, str) and self.decimal in (".", ",")):
+            raise UserError(f"decimal expects '.' or ',', got {shown(self.decimal)}")
+        if self.separator is not None and not (isinstance(self.separator, str) and len(self.separator) == 1):
+            raise UserError(f"separator expects one character, got {shown(self.separator)}")
+        if not isinstance(self.encoding, str | None):
+            raise UserError(f"encoding expects the name of one, such as 'utf-8', got {shown(self.encoding)}")
         if isinstance(self.missing_marks, str):
             object.__setattr__(self, "missing_marks", (self.missing_marks,))
 

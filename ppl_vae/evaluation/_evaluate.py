@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.data import Data, Split, as_one_unit
-from ppl_vae.errors import Finding, UserError, check_whole
+from ppl_vae.errors import Finding, UserError, check_several, check_whole
 from ppl_vae.evaluation.chunks import Chunks
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.jointly import JointEvaluation, evaluate_jointly, fitted_rows
@@ -220,7 +220,8 @@ def _evaluate(
 
 
 def _ladder(iwae: Sequence[int], particles: int) -> list[int]:
-    sizes = sorted({check_whole("iwae", k) for k in iwae})
+    several = check_several("iwae", iwae, "numbers of particles, such as (1, 5)")
+    sizes = sorted({check_whole("iwae", k) for k in several})
     if sizes and sizes[-1] > particles:
         raise UserError(f"iwae expects numbers of particles from 1 to {particles:,}, got {sizes[-1]:,}: draw more")
     return sizes

@@ -18,7 +18,7 @@ from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Batch, Pair, Programs
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure
-from ppl_vae.speed.capture import Graph, capture
+from ppl_vae.speed.capture import Graph, capture, unlisted
 from ppl_vae.speed.compiler import compiled
 from ppl_vae.speed.modes import MODES, Compile, Modes, ShapeRuns
 from ppl_vae.speed.proof import agree, generator_state
@@ -29,6 +29,7 @@ from ppl_vae.weights.reduction import reduced
 __all__ = ["Chunks", "both", "split_at_draws"]
 
 
+@unlisted()
 def split_at_draws(graph: Graph, inputs: int, moving: int = 0) -> tuple[Graph, Graph]:
     """A graph in two: what no random draw enters, and the rest, which takes the results of the first after its inputs.
 

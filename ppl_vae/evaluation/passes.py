@@ -25,7 +25,16 @@ from ppl_vae.programs.structure import Structure
 from ppl_vae.speed.memory import Footprint, footprint
 from ppl_vae.speed.threads import suitable_threads
 
-__all__ = ["FLOATS_AT_ONCE", "Passes", "judging", "passes", "refuse_blind", "refuse_global", "some_rows"]
+__all__ = [
+    "FLOATS_AT_ONCE",
+    "Passes",
+    "judging",
+    "passes",
+    "refuse_blind",
+    "refuse_endless",
+    "refuse_global",
+    "some_rows",
+]
 
 MOST_DRAWS = 2**38
 """Particles times rows at most: weeks of work, though they are never in memory together."""
@@ -79,12 +88,8 @@ def passes(
             likelihood's support, or latents shared by all rows, for which there are no weights per row.
     """
     particles = check_whole("particles", particles)
-    if particles * len(split) > MOST_DRAWS:
-        size = particles * len(split) * 8 / 2**30
-        raise UserError(
-            f"{particles:,} particles of {len(split):,} rows are {size:,.0f} GiB of weights "
-            f"and days of work: take particles={max(1, MOST_DRAWS // len(split)):,} at most"
-        )
+    floats_at_once = None if floats_at_once is None else check_whole("floats_at_once", floats_at_once)
+    refuse_endless("particles", particles, len(split))
     with judging(pair, seed):
         structure = analyse(pair, some_rows(split))
         some = example(split.schema, split, 8)
@@ -97,6 +102,24 @@ def passes(
         # half of the memory at most for what is made once a pass, so that it is made for many particles
         rows = min(most, memory.most_rows(at_once, limit) if at_once else memory.most_rows(1, limit / 2))
         yield Passes(split, structure, particles, rows, at_once or min(particles, memory.most_particles(rows, limit)))
+
+
+def refuse_endless(name: str, number: int, rows: int, each: int = 1) -> None:
+    """Raise for so many draws that nobody sees their end.
+
+    Args:
+        name: of the argument.
+        number: its value.
+        rows: of which each has so many draws.
+        each: how many there are for each of them, such as the steps of a chain.
+    """
+    if number * rows * each > MOST_DRAWS:
+        size = number * rows * each * 8 / 2**30
+        most = max(1, MOST_DRAWS // (rows * each))
+        raise UserError(
+            f"{number:,} {name} of {rows:,} rows are {size:,.0f} GiB of numbers and weeks of work: "
+            f"take {name}={most:,} at most"
+        )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional as F
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_flag, check_number
 from ppl_vae.likelihoods.base import Likelihood, with_gaps
 
 __all__ = ["Laplace", "LogNormal", "Normal", "StudentT"]
@@ -43,8 +43,9 @@ class LocationScale(Likelihood):
     def __init__(self, scale: float | None = None, *, per_row: bool = False) -> None:
         super().__init__()
         name = type(self).__name__
-        if scale is not None and not scale > 0:
-            raise UserError(f"{name}: scale must be positive, got {scale}")
+        if scale is not None:
+            scale = check_number(f"{name}: scale", scale, positive=True)
+        check_flag(f"{name}: per_row", per_row)
         if scale is not None and per_row:
             raise UserError(f"{name}: scale={scale} is for all rows, per_row=True gives each its own: leave one out")
         self.scale, self.per_row = scale, per_row
@@ -150,7 +151,7 @@ class StudentT(LocationScale):
 
     def __init__(self, df: float | None = None, scale: float | None = None, *, per_row: bool = False) -> None:
         super().__init__(scale, per_row=per_row)
-        if df is not None and not df > 1:
+        if df is not None and not check_number("StudentT: df", df) > 1:
             raise UserError(f"StudentT: df must be above 1, or there is no mean, got {df}")
         self.df = df
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppl_vae.errors import UserError, check_whole, unknown_name
+from ppl_vae.errors import check_several, check_whole, unknown_name
 
 __all__ = ["MLP", "GatedLinear", "Mixer", "concatenate", "hidden_layer", "hidden_layers", "widths"]
 
@@ -84,9 +84,8 @@ def widths(hidden: Sequence[int]) -> tuple[int, ...]:
         Traceback (most recent call last):
         ppl_vae.errors.UserError: hidden expects the widths of hidden layers, such as (256,), got 256
     """
-    if isinstance(hidden, str) or not isinstance(hidden, Iterable):
-        raise UserError(f"hidden expects the widths of hidden layers, such as (256,), got {hidden!r}")
-    return tuple(check_whole("the width of a hidden layer", width) for width in hidden)
+    several = check_several("hidden", hidden, "the widths of hidden layers, such as (256,)")
+    return tuple(check_whole("the width of a hidden layer", width) for width in several)
 
 
 def hidden_layers(inputs: int, hidden: Sequence[int], activation: str) -> nn.Sequential:
@@ -97,10 +96,10 @@ def hidden_layers(inputs: int, hidden: Sequence[int], activation: str) -> nn.Seq
 
 def hidden_layer(inputs: int, outputs: int, activation: str) -> list[nn.Module]:
     """One hidden layer with its activation, or with gates."""
+    if not isinstance(activation, str) or activation not in (*_ACTIVATIONS, "gated"):
+        raise unknown_name("activation", activation, [*_ACTIVATIONS, "gated"])
     if activation == "gated":
         return [GatedLinear(inputs, outputs)]
-    if activation not in _ACTIVATIONS:
-        raise unknown_name("activation", activation, [*_ACTIVATIONS, "gated"])
     return [nn.Linear(inputs, outputs), _ACTIVATIONS[activation]()]
 
 

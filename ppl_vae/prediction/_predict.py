@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ppl_vae.autoguide.inversion import ancestors
 from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
-from ppl_vae.errors import ProgramError, UserError, check_whole, unknown_name
+from ppl_vae.errors import ProgramError, UserError, check_whole, shown, unknown_name
 from ppl_vae.evaluation.means import standard_error
+from ppl_vae.evaluation.passes import refuse_endless
 from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, reads_any_subset, with_holes
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.nn.experts import FieldByField
@@ -127,6 +128,8 @@ def predict(
     """
     draws = check_whole("draws", draws)
     pair = Pair(model, guide)
+    if not isinstance(field, str):
+        raise UserError(f"field expects the name of a field or a discrete latent, got {shown(field)}")
     known, hints = fields_of_model(model), fields_of_guide(guide)
     if known is not None and reads_any_subset(guide):
         known = with_holes(known)
@@ -134,6 +137,7 @@ def predict(
     about = [*(known or (split if truth is None else truth).schema), *(hints or ())]
     asked = _Asked(pair, field, next((f for f in about if f.name == field), None), draws, seed)
     split, values = split.to(pair.device), None if truth is None else truth[field].to(pair.device)
+    refuse_endless("draws", draws, len(split))
     was_training = pair.training
     pair.eval()
     try:

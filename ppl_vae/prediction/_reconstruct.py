@@ -19,7 +19,7 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import example
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation.means import standard_error
-from ppl_vae.evaluation.passes import refuse_global, some_rows
+from ppl_vae.evaluation.passes import refuse_endless, refuse_global, some_rows
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.prediction.coding import typical
 from ppl_vae.prediction.latents import draw_pair
@@ -89,9 +89,10 @@ def reconstruct(
         >>> sorted(reconstruct(model, Point(model), model.data.test).summary())
         ['error x', 'error x_se', 'reconstruction_log_likelihood', 'reconstruction_log_likelihood_se', 'rows']
     """
-    draws = check_whole("draws", draws)
+    draws, seed = check_whole("draws", draws), check_whole("seed", seed, 0)
     pair = Pair(model, guide)
     split = rows_of(model, guide, data).to(pair.device)
+    refuse_endless("draws", draws, len(split))
     was_training = pair.training
     pair.eval()
     try:

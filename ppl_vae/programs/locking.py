@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from ppl_vae.errors import within_memory
+
 __all__ = ["exclusive", "one_at_a_time"]
 
 P = ParamSpec("P")
@@ -56,7 +58,7 @@ def exclusive(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _Kept.lock:
+        with _Kept.lock, within_memory(function.__name__):
             return function(*args, **kwargs)
 
     return alone

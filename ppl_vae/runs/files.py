@@ -102,7 +102,9 @@ def read_run(run: Path) -> dict[str, Any]:
         UserError: there is none, or it is damaged.
     """
     file = run / RUN
-    if not file.is_file():
+    with damaged(run, "name another folder"):
+        there = file.is_file()
+    if not there:
         raise UserError(f"{run} is no run folder (it has no {RUN}): make one with `ppl-vae fit`")
     return dict(read_json(file, _Run, "run the fit again"))
 

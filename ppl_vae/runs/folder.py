@@ -28,7 +28,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program, prepare
 from ppl_vae.runs.files import HISTORY, RUN, WEIGHTS, read_history, read_run
-from ppl_vae.runs.place import claimed, found_path, told_path
+from ppl_vae.runs.place import claimed, found_path, path_of, told_path
 from ppl_vae.saving.atomic import write, write_json
 from ppl_vae.saving.reading import damaged
 from ppl_vae.saving.specs import describe, file_hash, rebuild
@@ -177,7 +177,7 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None, guide: C
         >>> type(run.model).__name__, len(run.history)
         ('VAE', 1)
     """
-    path = Path(path)
+    path = path_of("path", path)
     info, history = read_run(path), read_history(path)
     _refuse_mixture(path, info)
     with damaged(path / RUN, "run the fit again"):

@@ -56,8 +56,9 @@ class Result:
     def save(self, path: str | Path) -> Path:
         """Write a run folder (no pickle anywhere); see `ppl_vae.open_run`."""
         from ppl_vae.runs.folder import save_run
+        from ppl_vae.runs.place import path_of
 
-        return save_run(self, Path(path))
+        return save_run(self, path_of("path", path))
 
 
 def unfinished(history: Sequence[Record], best: int | None, epochs: int | None) -> str | None:

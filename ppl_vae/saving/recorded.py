@@ -6,7 +6,21 @@ import functools
 import inspect
 from typing import Any
 
+from ppl_vae.errors import UserError, unknown_name, within_memory
+
 __all__ = ["Recorded"]
+
+
+def _bound(signature: inspect.Signature, made: Any, args: Any, kwargs: dict[str, Any]) -> inspect.BoundArguments:
+    """The arguments by name; one that there is not is told with the name that was meant."""
+    name = type(made).__name__
+    try:
+        return signature.bind(made, *args, **kwargs)
+    except TypeError as error:
+        known = [n for n, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD][1:]
+        for unknown in kwargs.keys() - set(known):
+            raise unknown_name(f"option of {name}", unknown, known) from None
+        raise UserError(f"{name}: {error}") from None
 
 
 class Recorded:
@@ -32,13 +46,14 @@ class Recorded:
         @functools.wraps(init)
         def recording(self: Any, *args: Any, **kwargs: Any) -> None:
             if "recorded" not in self.__dict__:
-                bound = signature.bind(self, *args, **kwargs)
+                bound = _bound(signature, self, args, kwargs)
                 arguments = dict(list(bound.arguments.items())[1:])
                 for parameter in signature.parameters.values():
                     if parameter.kind is parameter.VAR_KEYWORD:
                         arguments |= arguments.pop(parameter.name, {})
                 # torch modules forbid attributes before their own __init__, plain dict access does not
                 self.__dict__["recorded"] = arguments
-            init(self, *args, **kwargs)
+            with within_memory(type(self).__name__):
+                init(self, *args, **kwargs)
 
         cls.__init__ = recording  # type: ignore[method-assign]

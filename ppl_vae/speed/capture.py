@@ -7,6 +7,7 @@ the eager numbers bit for bit, and each call draws afresh.
 
 from __future__ import annotations
 
+import linecache
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from ppl_vae.programs.execution import LastSite
 from ppl_vae.programs.modes import kept_buffers
 from ppl_vae.programs.randomness import preserved_randomness
 
-__all__ = ["Graph", "Uncapturable", "capture", "silenced"]
+__all__ = ["Graph", "Uncapturable", "capture", "silenced", "unlisted"]
 
 Place = tuple[dict[str, Any], str]
 """Where a tensor is looked up: a module's parameters or buffers, and its name."""
@@ -67,6 +68,22 @@ class Graph:
         return Graph(self.module, self.state, run)
 
 
+@contextmanager
+def unlisted() -> Iterator[None]:
+    """Inside, graphs are made without leaving their text behind.
+
+    Torch keeps the text of every version of every graph for the life of the process, for the lines of tracebacks.
+    """
+    before = set(linecache.cache)
+    try:
+        yield
+    finally:
+        for name in [n for n in linecache.cache if n.startswith("<eval_with_key>") and n not in before]:
+            linecache.cache.pop(name, None)
+            fx.graph_module._loader.eval_cache.pop(name, None)
+
+
+@unlisted()
 def capture(modules: nn.Module, function: Callable[..., list[Tensor]], inputs: Sequence[Tensor]) -> Graph:
     """Capture what a function does with inputs of these shapes and with the tensors of some modules.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ppl_vae.errors import UserError
 from ppl_vae.programs.randomness import preserved_randomness
-from ppl_vae.speed.capture import Graph, silenced
+from ppl_vae.speed.capture import Graph, silenced, unlisted
 from ppl_vae.speed.factoring import factored
 
 __all__ = ["CannotCompile", "compiled", "seconds_to_compile"]
@@ -45,6 +45,7 @@ class CannotCompile(UserError):
     """There is no working compiler, or it refused a graph."""
 
 
+@unlisted()
 def compiled(graph: Graph, inputs: Sequence[Tensor]) -> Graph:
     """The same graph, compiled. The code is kept on disk, in TorchInductor's cache, for the next run.
 

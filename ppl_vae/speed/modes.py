@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from ppl_vae.errors import Finding, UserError, unknown_name
+from ppl_vae.errors import Finding, UserError, check_choice
 from ppl_vae.speed.capture import Graph, Uncapturable
 from ppl_vae.speed.compiler import CannotCompile, seconds_to_compile
 
@@ -39,8 +39,7 @@ AGAIN = 64
 
 def check_mode(compile: str) -> None:
     """Raise a UserError for a word that is not one of `Compile`."""
-    if compile not in ("auto", "on", "off"):
-        raise unknown_name("compile", compile, ("auto", "on", "off"))
+    check_choice("compile", compile, ("auto", "on", "off"))
 
 
 @dataclass

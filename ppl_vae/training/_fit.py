@@ -14,11 +14,12 @@ from ppl_vae.bounds import ELBO
 from ppl_vae.checks.reading import read_pair
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Data, Schema, Split, as_one_unit, as_split, load
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, check_flag, shown, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.registry.resolve import resolve
+from ppl_vae.runs.place import path_of
 from ppl_vae.runs.result import Best, Record, Result
 from ppl_vae.saving.atomic import sweep
 from ppl_vae.saving.locks import held
@@ -94,11 +95,13 @@ def fit(
     """
     refuse_unknown(settings, "bound", "rows", "on_epoch", "checkpoint", "resume", "override")
     said = Settings(**settings)
+    check_flag("resume", resume)
+    check_flag("override", override)
     if on_epoch is not None and not callable(on_epoch):
-        raise UserError(f"on_epoch must be a function of the record of an epoch, got {on_epoch!r}")
+        raise UserError(f"on_epoch must be a function of the record of an epoch, got {shown(on_epoch)}")
     data = load(data) if isinstance(data, str) else data
     made: tuple[Any, Any] = _programs(model, guide, data, said.seed)
-    bound = resolve("bound", bound) or ELBO()
+    bound = ELBO() if bound is None else resolve("bound", bound)
     train, validation = _splits(data, rows, getattr(made[0], "schema", None))
     prepare(made[1], train)
     pair = Pair(*made)
@@ -159,7 +162,7 @@ def _checkpointed(folder: str | Path | None, resume: bool) -> Iterator[Path | No
             raise UserError("resume continues from a checkpoint: pass its folder, checkpoint=...")
         yield None
         return
-    place = Path(folder).expanduser()
+    place = path_of("checkpoint", folder)
     if resume and not has_checkpoint(place):
         raise UserError(f"there is no checkpoint in {place}: start the run without resume")
     if not resume and has_checkpoint(place):
@@ -184,7 +187,7 @@ def _programs(model: Any, guide: Any, data: Any, seed: int) -> tuple[Any, Any]:
 
 def _splits(data: Any, rows: str | None, schema: Schema | None) -> tuple[Split, Split | None]:
     """Rows to train and to validate on, as the model has them, where it has a schema: so the run can be rebuilt."""
-    if rows not in ("auto", None):
+    if rows is not None and not (isinstance(rows, str) and rows == "auto"):
         raise unknown_name("rows", rows, ("auto", "None"))
     if rows is None or data is None:
         return as_one_unit(data), None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.autoguide.generated import GeneratedGuide
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_flag, shown
 from ppl_vae.priors import Prior
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program
@@ -64,6 +64,9 @@ def warm_start(
         >>> ppl_vae.warm_start(model, MeanField(model), first, freeze=True)
         ('model.decoder', 'guide.encoder', 'guide.heads.0')
     """
+    if not (hasattr(start, "model") and hasattr(start, "guide")):
+        raise UserError(f"start expects a trained pair, as `fit` returns it or `open_run` opens it, got {shown(start)}")
+    check_flag("freeze", freeze)
     own, theirs = Pair(model, guide), Pair(start.model, start.guide)
     for program in (own.guide.program, theirs.guide.program):
         if isinstance(program, GeneratedGuide) and not program.ready:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
-from ppl_vae.errors import UserError, check_choice, check_number, check_whole, unknown_name
+from ppl_vae.errors import UserError, check_choice, check_number, check_whole, shown, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +59,10 @@ def _scheduled(*, positive: bool) -> Check:
             return check_number(name, value, positive=positive, otherwise=_or(name, "a schedule of the epoch"))
         try:
             check_number(f"{name} at epoch 0", value(0.0))
-        except TypeError as error:
-            raise UserError(f"{name} must be a function of the epoch, but {value!r} fails: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{name} must be a function of the epoch, but {shown(value)} fails: {error}") from error
         return value
 
     return check

@@ -15,7 +15,7 @@ from ppl_vae.data import Data, Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._anomalies.auc import AUC, auc, auc_difference
 from ppl_vae.diagnostics._anomalies.baselines import independent_entries, pca_reconstruction
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, shown
 from ppl_vae.evaluation import Evaluation, evaluate_rows
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
@@ -210,7 +210,10 @@ def _fields(model: Callable[..., Any], split: Split, train: Split) -> list[Field
 
 
 def _marks(outliers: Any, rows: int) -> Tensor:
-    marks = torch.as_tensor(outliers)
+    try:
+        marks = torch.as_tensor(outliers)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"outliers expects one truth value for each of {rows} rows, got {shown(outliers)}") from error
     if marks.shape != (rows,) or not bool(((marks == 0) | (marks == 1)).all()):
         raise UserError(f"outliers expects one truth value for each of {rows} rows, got shape {tuple(marks.shape)}")
     return marks.bool()

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import UserError, check_flag, check_number, check_whole, shown, within_memory
+from ppl_vae.evaluation.passes import refuse_endless
 
 __all__ = ["TwoSampleTest", "classifier_two_sample", "mmd", "sliced_wasserstein"]
 
@@ -35,6 +36,7 @@ class TwoSampleTest(NamedTuple):
     null: Float[Tensor, " draw"]
 
 
+@within_memory("mmd")
 def mmd(
     a: Any, b: Any, *, bandwidth: float | None = None, permutations: int = 500, paired: bool = False, seed: int = 0
 ) -> TwoSampleTest:
@@ -63,6 +65,7 @@ def mmd(
         (True, True)
     """
     both, m, n = _both(a, b, permutations, paired)
+    bandwidth = None if bandwidth is None else check_number("bandwidth", bandwidth, positive=True)
     distance = torch.cdist(both, both)
     upper = distance[tuple(torch.triu_indices(len(both), len(both), 1))]
     h = float(upper.median()) or float(upper.mean()) or 1.0
@@ -80,6 +83,7 @@ def mmd(
     return _permuted(torch.cat(statistics))
 
 
+@within_memory("sliced_wasserstein")
 def sliced_wasserstein(
     a: Any, b: Any, *, directions: int = 100, permutations: int = 500, paired: bool = False, seed: int = 0
 ) -> TwoSampleTest:
@@ -107,7 +111,8 @@ def sliced_wasserstein(
         (True, True)
     """
     both, m, n = _both(a, b, permutations, paired)
-    generator = torch.Generator().manual_seed(seed)
+    directions = check_whole("directions", directions)
+    generator = torch.Generator().manual_seed(check_whole("seed", seed, 0))
     unit = torch.randn(both.shape[1], directions, generator=generator, dtype=both.dtype)
     along, order = (both @ (unit / unit.norm(dim=0))).sort(0)
     gaps = along.diff(dim=0)
@@ -121,6 +126,7 @@ def sliced_wasserstein(
     return _permuted(torch.cat(statistics))
 
 
+@within_memory("classifier_two_sample")
 def classifier_two_sample(
     a: Any, b: Any, *, classifier: Any = None, paired: bool = False, seed: int = 0
 ) -> TwoSampleTest:
@@ -151,6 +157,9 @@ def classifier_two_sample(
     from scipy.stats import binom, hypergeom
 
     both, m, n = _both(a, b, 1, paired)
+    seed = check_whole("seed", seed, 0)
+    if classifier is not None and not all(hasattr(classifier, name) for name in ("fit", "predict_proba")):
+        raise UserError(f"classifier expects one of scikit-learn with predict_proba, got {shown(classifier)}")
     count = min(m, n)
     if count < 4:
         raise UserError(f"a classifier test needs four rows of each sample, got {count}: draw more")
@@ -176,12 +185,12 @@ def classifier_two_sample(
 def _forest(seed: int) -> Any:
     from sklearn.ensemble import RandomForestClassifier
 
-    return RandomForestClassifier(200, min_samples_leaf=3, random_state=seed)
+    return RandomForestClassifier(200, min_samples_leaf=3, random_state=seed % 2**32)
 
 
 def _halves(m: int, n: int, paired: bool, seed: int) -> tuple[Tensor, Tensor]:
     """Places in both samples, as many of each: first those of a, then those of b."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_whole("seed", seed, 0))
     one = torch.randperm(m, generator=generator)
     other = (one if paired else torch.randperm(n, generator=generator)) + m
     count = min(m, n)
@@ -189,9 +198,17 @@ def _halves(m: int, n: int, paired: bool, seed: int) -> tuple[Tensor, Tensor]:
     return torch.cat([one[:half], other[:half]]), torch.cat([one[half:count], other[half:count]])
 
 
+def _matrix(name: str, sample: Any) -> Tensor:
+    try:
+        return torch.as_tensor(np.asarray(sample, dtype=np.float64))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name} expects a matrix of numbers [row, feature], got {shown(sample)}") from error
+
+
 def _both(a: Any, b: Any, permutations: int, paired: bool) -> tuple[Tensor, int, int]:
     """Both samples one below the other, in doubles."""
-    one, other = (torch.as_tensor(np.asarray(v)).double() for v in (a, b))
+    check_flag("paired", paired)
+    one, other = _matrix("a", a), _matrix("b", b)
     if one.dim() != 2 or other.dim() != 2 or one.shape[1] != other.shape[1] or min(len(one), len(other)) < 2:
         raise UserError(
             f"two samples are matrices [row, feature] of one width with two rows or more, got shapes "
@@ -201,6 +218,7 @@ def _both(a: Any, b: Any, permutations: int, paired: bool) -> tuple[Tensor, int,
         raise UserError(f"paired samples have as many rows each, got {len(one)} and {len(other)}: leave paired out")
     permutations = check_whole("permutations", permutations)
     both = torch.cat([one, other])
+    refuse_endless("permutations", permutations, len(both))
     if not bool(torch.isfinite(both).all()):
         raise UserError("two samples are compared by finite numbers, got NaN or infinity: drop rows or fill entries")
     return both, len(one), len(other)
@@ -208,7 +226,7 @@ def _both(a: Any, b: Any, permutations: int, paired: bool) -> tuple[Tensor, int,
 
 def _assignments(m: int, n: int, permutations: int, paired: bool, seed: int) -> Iterator[Bool[Tensor, "draw row"]]:
     """Which rows are of the first sample: as they came, then under the null; some at a time."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_whole("seed", seed, 0))
     yield torch.cat([torch.ones(1, m), torch.zeros(1, n)], 1).bool()
     at_once = max(1, 2**20 // (m + n))
     for start in range(0, permutations, at_once):

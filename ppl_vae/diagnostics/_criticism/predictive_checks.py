@@ -16,8 +16,8 @@ from ppl_vae.diagnostics._common.features import with_gaps
 from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.replicas import FromGuide, FromPrior, Rows
 from ppl_vae.diagnostics._criticism.statistics import defaults, of_pairs
-from ppl_vae.errors import UserError, check_whole, unknown_name
-from ppl_vae.evaluation.passes import judging, passes
+from ppl_vae.errors import UserError, check_whole, shown, unknown_name
+from ppl_vae.evaluation.passes import judging, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
@@ -181,11 +181,12 @@ def predictive_check(
         >>> (found.adjusted < 0.05).tolist()
         [True, False]
     """
-    if kind not in KINDS:
-        raise unknown_name("kind of replicas", str(kind), KINDS)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise unknown_name("kind of replicas", kind, KINDS)
     draws = check_whole("draws", draws, 2)
     pair = Pair(model, guide)
     split = held_out(model, guide, data, rows, seed)[0].to(pair.device)
+    refuse_endless("draws", draws, len(split))
     with _replicas(pair, split, kind, seed) as replicas:
         wanted, seen = _wanted(statistics, replicas.fields), replicas.observed
         if statistics is None:  # of a column without entries, or of a single row, there is no deviation
@@ -216,6 +217,8 @@ def _wanted(statistics: Mapping[str, Any] | None, fields: tuple[Field, ...]) -> 
         for field in fields:
             found |= {name: _of(field, how) for name, how in defaults(field).items()}
         return found | of_pairs(list(fields))
+    if not isinstance(statistics, Mapping):
+        raise UserError(f"statistics expects functions by name, got {shown(statistics)}")
     if not statistics:
         raise UserError("statistics expects functions by name, got none: leave it out for the usual ones")
     if all(callable(how) for how in statistics.values()):

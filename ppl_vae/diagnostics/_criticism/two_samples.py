@@ -12,7 +12,7 @@ from ppl_vae.diagnostics._common.multiple_tests import holm
 from ppl_vae.diagnostics._criticism.distances import TwoSampleTest, classifier_two_sample, mmd, sliced_wasserstein
 from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.replicas import FromPrior
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, check_several, unknown_name
 from ppl_vae.evaluation.passes import judging
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -133,9 +133,9 @@ def two_sample(
         >>> two_sample(model, 2**0.5 * rows).p_value > 0.05, two_sample(model, 3 * rows).p_value < 0.05
         (True, True)
     """
-    names = [tests] if isinstance(tests, str) else list(tests)
+    names = [tests] if isinstance(tests, str) else list(check_several("tests", tests, f"some of {', '.join(TESTS)}"))
     for name in names:
-        if name not in TESTS:
+        if not isinstance(name, str) or name not in TESTS:
             raise unknown_name("test", name, TESTS)
     pair = Pair(model, _no_guide)
     if not names:

@@ -197,7 +197,7 @@ def annealed_evidence(
         >>> bool(((found.log_evidence - exact).abs() < 4 * found.log_evidence_se).all())
         True
     """
-    settings = LadderSettings(chains, temperatures, steps, step_size)
+    settings = LadderSettings(chains, temperatures, steps, step_size).checked()
     with ladder(
         model, guide, data, settings, start, rows=rows, seed=seed, compile=compile, floats_at_once=floats_at_once
     ) as (plan, batches):

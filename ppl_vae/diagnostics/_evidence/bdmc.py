@@ -172,9 +172,9 @@ def bidirectional(
         >>> abs(found.gap_mean) < 0.1
         True
     """
-    rows = check_whole("rows", rows)
-    pair, settings = Pair(model, guide), LadderSettings(chains, temperatures, steps, step_size)
-    settings.check()
+    rows, seed = check_whole("rows", rows), check_whole("seed", seed, 0)
+    pair, settings = Pair(model, guide), LadderSettings(chains, temperatures, steps, step_size).checked()
+    chains, temperatures, steps = settings[:3]
     split = rows_of(model, guide, data, rows_for="bidirectional").to(pair.device)
     made, latents = simulated_rows(pair, split, rows, seed=seed + 1)  # other numbers than those of the chains
     with ladder(

@@ -58,7 +58,7 @@ class Bridge:
     """
 
     def __init__(self, pair: Pair, structure: Structure, batch: Batch, start: Start, compile: Compile = "off") -> None:
-        if start not in get_args(Start):
+        if not isinstance(start, str) or start not in get_args(Start):
             raise unknown_name("start", start, get_args(Start))
         self.pair, self.structure, self.start = pair, structure, start
         self.sites = _read(pair, structure, batch)

@@ -13,12 +13,12 @@ from torch import Tensor
 from ppl_vae.autoguide.refining import moved, offsets_of, refine
 from ppl_vae.diagnostics._common.refitting import refitted
 from ppl_vae.diagnostics._evidence.annealing import annealed_evidence
-from ppl_vae.errors import UserError, check_whole, unknown_name
+from ppl_vae.errors import check_number, check_whole, unknown_name
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.chunks import both
 from ppl_vae.evaluation.jointly import units
 from ppl_vae.evaluation.means import standard_error
-from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes
+from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair, Programs
 from ppl_vae.speed.modes import Compile
@@ -204,13 +204,14 @@ def gap(
         >>> bool((found.approximation.abs() < 0.01).all())  # the posterior is normal
         True
     """
-    if evidence not in get_args(EvidenceMethod):
+    if not isinstance(evidence, str) or evidence not in get_args(EvidenceMethod):
         raise unknown_name("evidence", evidence, get_args(EvidenceMethod))
+    seed = check_whole("seed", seed, 0)
     particles, steps = check_whole("particles", particles), check_whole("steps", steps)
-    if not lr > 0:
-        raise UserError(f"lr must be positive, got {lr!r}")
+    lr = check_number("lr", lr, positive=True)
     pair = Pair(model, guide)
     split = units(pair, data, rows=rows, purpose="gap")
+    refuse_endless("steps", steps, len(split))
     annealed = None
     if evidence == "ais":
         annealed = annealed_evidence(

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ppl_vae.diagnostics._evidence.bridge import Bridge, Start
 from ppl_vae.diagnostics._evidence.transitions import next_step_size, transition
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import check_number, check_whole
 from ppl_vae.evaluation.jointly import units
-from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.evaluation.passes import Passes, passes, refuse_endless
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.speed.modes import Compile, check_mode
 
@@ -50,12 +50,11 @@ class LadderSettings(NamedTuple):
     steps: int
     step_size: float | None
 
-    def check(self) -> None:
-        """Raise a UserError for numbers that mean nothing."""
-        for name in ("chains", "temperatures", "steps"):
-            check_whole(name, getattr(self, name))
-        if self.step_size is not None and not self.step_size > 0:
-            raise UserError(f"step_size must be positive, got {self.step_size!r}")
+    def checked(self) -> LadderSettings:
+        """Python's own numbers, or a UserError for those that mean nothing."""
+        chains, temperatures, steps = (check_whole(n, getattr(self, n)) for n in ("chains", "temperatures", "steps"))
+        size = None if self.step_size is None else float(check_number("step_size", self.step_size, positive=True))
+        return LadderSettings(chains, temperatures, steps, size)
 
 
 class Climb(NamedTuple):
@@ -151,10 +150,11 @@ def ladder(
 
     All data are one unit, and one row here, with rows=None and where all rows share latents.
     """
-    settings.check()
+    settings = settings.checked()
     check_mode(compile)
     pair = Pair(model, guide)
     split = units(pair, data, rows=rows, purpose="annealed_evidence")
+    refuse_endless("steps", settings.steps, len(split), settings.chains * settings.temperatures)
     with passes(pair, split, 3 * settings.chains, seed=seed, floats_at_once=floats_at_once) as plan:
         # a gradient holds about three times what a density does, and all chains of a row climb together
         plan = replace(plan, rows=max(1, plan.rows * plan.at_once // (3 * settings.chains)))
