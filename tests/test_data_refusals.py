@@ -151,9 +151,9 @@ BAD = [
     ("digits", {"test": 0.5}, "fixed fields and splits, got test=: leave it out"),
     ("digits", {"label": "y"}, "got label="),
     ("digits", {"binarise": "dynamic"}, "17-way pixels, got binarise='dynamic'"),
-    (reals(), {"seed": -1}, "seed expects a whole number from 0, got -1"),
-    (reals(), {"binarise": "dynamik"}, "unknown binarise 'dynamik': did you mean 'dynamic'"),
-    (reals(), {"missing": "drop"}, "unknown missing 'drop'"),
+    (reals(), {"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+    (reals(), {"binarise": "dynamik"}, "unknown value of binarise 'dynamik': did you mean 'dynamic'"),
+    (reals(), {"missing": "drop"}, "unknown value of missing 'drop'"),
     (reals(), {"kinds": {"x": "reel"}}, "unknown kind 'reel'"),
     (reals(), {"kinds": {"z": "real"}}, "unknown field 'z'"),
     (

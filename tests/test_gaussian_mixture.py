@@ -131,7 +131,7 @@ def test_clusters_that_are_empty_or_degenerate_stay_finite():
         (torch.randn(9, 2, 2), {}, "full covariances are of vectors"),
         (torch.randn(9, 2), {"components": 0}, "components must be"),
         (torch.randn(9, 2), {"components": 30}, "more than the"),
-        (torch.randn(9, 2), {"covariance": "tied"}, "unknown covariance"),
+        (torch.randn(9, 2), {"covariance": "tied"}, "unknown value of covariance"),
         ({"a": torch.randn(9)}, {}, "models field 'x'"),
     ],
 )

@@ -197,7 +197,7 @@ def test_wrong_options_are_refused_by_name():
         MeanField(model, rows(), hiden=(8,))
     with pytest.raises(UserError, match=r"the family of 'z' must be a guide class.*got int"):
         MeanField(model, rows(), z=3)
-    with pytest.raises(UserError, match="unknown conditioning"):
+    with pytest.raises(UserError, match="unknown value of conditioning"):
         MeanField(model, rows(), conditioning="structurd")
     with pytest.raises(UserError, match="init_scale must be positive"):
         MeanField(model, rows(), init_scale=0.0)
@@ -355,7 +355,7 @@ def test_a_guide_with_noise_gives_weights_that_average_to_the_evidence():
 
 def test_noise_that_cannot_be_is_refused():
     for options, words in (
-        ({"noise": -1.0}, "noise must not be negative"),
+        ({"noise": -1.0}, "noise must be at least 0 and finite"),
         ({"noise": 0.5, "encoder": torch.nn.Linear(3, 5)}, "FieldEncoder"),
     ):
         with pytest.raises(UserError, match=words):

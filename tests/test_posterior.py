@@ -264,7 +264,7 @@ def test_arviz_leaves_rows_out_as_we_do(arviz):
 def test_what_cannot_be_is_refused():
     with pytest.raises(UserError, match="particles must be a whole number of at least 1000"):
         ppl_vae.posterior(regression, wide, DATA, particles=10)
-    with pytest.raises(UserError, match="unknown resample"):
+    with pytest.raises(UserError, match="unknown value of resample"):
         ppl_vae.posterior(regression, wide, DATA, resample="sir")
     with pytest.raises(UserError, match="unknown latent 'c'"):
         ppl_vae.posterior(regression, wide, DATA, draws=10, particles=50)["c"]

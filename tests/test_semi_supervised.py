@@ -47,7 +47,7 @@ def test_hidden_labels_follow_their_rows():
 
 def test_labels_that_cannot_be_kept_are_refused():
     for options, words in (
-        ({"labels": 0}, "labels expects"),
+        ({"labels": 0}, "labels, the number of training rows that keep theirs, must be"),
         ({"labels": 1100}, "asks for 110 training rows of category"),
         ({"source": torch.zeros(9, 2), "labels": 3}, "name the label column"),
         ({"source": ppl_vae.load("digits"), "labels": 3}, "loaded already"),
