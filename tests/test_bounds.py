@@ -25,7 +25,7 @@ def estimates(bound, problem: Problem, replicates: int = REPLICATES, guide=None)
     """Independent estimates of each row's bound, [replicate, row]."""
     batch = problem.tiled(replicates)
     pair = Pair(problem.model, guide or problem.guide)
-    structure = analyse(pair, problem.batch)
+    structure = problem.structure if guide is None else analyse(pair, problem.batch)
     bound.refuse(structure)
     with torch.no_grad():
         rows = bound.reduce(bound.weigh(pair, structure, batch))

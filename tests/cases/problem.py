@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.programs.program import Pair
+from ppl_vae.programs.structure import Structure
 
 F64 = torch.float64
 Program = Callable[..., Any]
@@ -32,6 +37,11 @@ class Problem:
     exact: Program | None = None
     elbo: Tensor | None = None
     tags: frozenset[str] = field(default_factory=frozenset)
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The problem's pair as it was read, once for all tests."""
+        return analyse(Pair(self.model, self.guide), self.batch)
 
     def tiled(self, times: int) -> dict[str, Tensor]:
         return {n: v.repeat((times,) + (1,) * (v.dim() - 1)) for n, v in self.batch.items()}
