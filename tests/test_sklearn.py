@@ -1,6 +1,7 @@
 """The scikit-learn face: the conventions, the numbers behind them, and that it works where scikit-learn is used."""
 
 import copy
+import dataclasses
 import pickle
 import random
 
@@ -25,6 +26,8 @@ from ppl_vae.guides import IAF, FullRank
 from ppl_vae.likelihoods import Columns, Normal, Poisson
 from ppl_vae.priors import Mixture
 from ppl_vae.sklearn import SemiSupervisedVAEClassifier, VAETransformer
+from ppl_vae.sklearn._base import VAEEstimator
+from ppl_vae.training.settings import SETTINGS, Settings
 
 SMALL = {"latent_dim": 2, "hidden": (8,), "device": "cpu", "random_state": 0}
 QUICK = {**SMALL, "epochs": 2}
@@ -58,6 +61,17 @@ EXCEPTIONS = {
 )
 def test_the_conventions_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("estimator", [VAETransformer, SemiSupervisedVAEClassifier])
+def test_every_setting_of_training_is_a_parameter_with_its_default(estimator):
+    for field in dataclasses.fields(Settings):
+        if field.name != "seed" and not SETTINGS[field.name].of_labels:
+            assert estimator().get_params()[field.name] == field.default
+            assert f"{field.name}: {SETTINGS[field.name].help}" in " ".join(VAEEstimator.__doc__.split())
+    assert estimator(lr=0.1, compile="off").get_params()["lr"] == 0.1
+    with pytest.raises(TypeError, match="max_epochs"):
+        estimator(max_epochs=3)
 
 
 @pytest.mark.parametrize("change", [lambda rows: rows[::-1], lambda rows: rows[:7]], ids=["order", "subset"])

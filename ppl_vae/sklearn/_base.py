@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,23 @@ from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.registry import catalog
 from ppl_vae.registry.resolve import resolve
+from ppl_vae.sklearn._parameters import parameters
 from ppl_vae.sklearn._rows import by_column, halves, known_rows, new_rows
 from ppl_vae.training import fit
+from ppl_vae.training.settings import SETTINGS, Settings, described
 
 __all__ = ["VAEEstimator", "plain"]
 
 
+OF_TRAINING: dict[str, Any] = {
+    each.name: each.default
+    for each in fields(Settings)
+    if each.name != "seed" and not SETTINGS[each.name].of_labels  # there is random_state, and labels are a classifier's
+}
+"""The settings of training that every estimator has, with their defaults."""
+
+
+@parameters(**OF_TRAINING)
 class VAEEstimator(BaseEstimator):
     """An estimator that holds a model and its guide.
 
@@ -39,15 +51,9 @@ class VAEEstimator(BaseEstimator):
         likelihood: p(x | z): a name, a class or an object of `ppl_vae.likelihoods`. None is a normal with a learned
             scale for each column, or `Columns()` for a DataFrame with columns that are no numbers.
         bound: a name, a class or an object of `ppl_vae.bounds`; None is the ELBO.
-        beta: weight of the KL part, a number or a schedule of `ppl_vae.schedules`.
-        epochs: passes over the rows, at most.
-        batch_size: rows per step.
-        lr: Adam's learning rate, a number or a schedule.
-        weight_decay: on the matrices of the networks.
         validation_fraction: share of the rows that are held out to stop early and to keep the best weights.
-        patience: epochs without a better bound on these after which training stops; None for never.
-        device: auto (CUDA where there is one), cpu or cuda.
         random_state: None, an int or a RandomState.
+        {settings}
     """
 
     model_: RowModel
@@ -63,14 +69,7 @@ class VAEEstimator(BaseEstimator):
         prior: Any = None,
         likelihood: Any = None,
         bound: Any = None,
-        beta: Any = 1.0,
-        epochs: int = 300,
-        batch_size: int = 64,
-        lr: Any = 1e-3,
-        weight_decay: float = 0.0,
         validation_fraction: float = 0.1,
-        patience: int | None = 40,
-        device: str = "auto",
         random_state: Any = None,
     ) -> None:
         self.latent_dim = latent_dim
@@ -80,14 +79,7 @@ class VAEEstimator(BaseEstimator):
         self.prior = prior
         self.likelihood = likelihood
         self.bound = bound
-        self.beta = beta
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.device = device
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
@@ -147,15 +139,13 @@ class VAEEstimator(BaseEstimator):
         with preserved_randomness():
             torch.manual_seed(self._seed)
             model, guide = self._programs(data, make, prior)
-        settings = {n: plain(getattr(self, n)) for n in ("epochs", "batch_size", "lr", "weight_decay", "patience")}
+        settings = {name: plain(getattr(self, name)) for name in OF_TRAINING}
         result = fit(
             model,
             guide,
             data,
             copy.deepcopy(resolve("bound", self.bound)),  # Pyro's own keep what they saw
-            beta=plain(self.beta),
             seed=self._seed,
-            device=self.device,
             **settings,
             **options,
         )
@@ -179,6 +169,9 @@ class VAEEstimator(BaseEstimator):
         if any(values.dtype == torch.float64 for values in data.train.fields.values()):
             Pair(model, guide).double()
         return model, guide
+
+
+VAEEstimator.__doc__ = (VAEEstimator.__doc__ or "").replace("{settings}", described(OF_TRAINING))
 
 
 def plain(value: Any) -> Any:

@@ -18,10 +18,13 @@ from ppl_vae.prediction import predict
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.registry.resolve import resolve
 from ppl_vae.sklearn._base import VAEEstimator, plain
+from ppl_vae.sklearn._parameters import parameters
+from ppl_vae.training.settings import Settings
 
 __all__ = ["SemiSupervisedVAEClassifier"]
 
 
+@parameters(prior="label_conditional", validation_fraction=0.0, label_weight="auto", label_share=Settings.label_share)
 class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
     """The semi-supervised VAE M2, y ~ p(y), z ~ p(z | y), x ~ p(x | f(y, z)), as a scikit-learn classifier.
 
@@ -51,48 +54,8 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
         (['left', 'right'], (200, 2))
     """
 
-    def __init__(
-        self,
-        latent_dim: int = 16,
-        *,
-        hidden: tuple[int, ...] | int = (256,),
-        activation: str = "gated",
-        guide: Any = "mean_field",
-        prior: Any = "label_conditional",
-        likelihood: Any = None,
-        bound: Any = None,
-        beta: Any = 1.0,
-        label_weight: Any = "auto",
-        label_share: float | None = None,
-        epochs: int = 300,
-        batch_size: int = 64,
-        lr: Any = 1e-3,
-        weight_decay: float = 0.0,
-        validation_fraction: float = 0.0,
-        patience: int | None = 40,
-        device: str = "auto",
-        random_state: Any = None,
-    ) -> None:
-        super().__init__(
-            latent_dim,
-            hidden=hidden,
-            activation=activation,
-            guide=guide,
-            prior=prior,
-            likelihood=likelihood,
-            bound=bound,
-            beta=beta,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            weight_decay=weight_decay,
-            validation_fraction=validation_fraction,
-            patience=patience,
-            device=device,
-            random_state=random_state,
-        )
-        self.label_weight, self.label_share = label_weight, label_share
-
+    label_weight: Any
+    label_share: float | None
     classes_: np.ndarray
 
     @exclusive

@@ -18,6 +18,7 @@ from ppl_vae.prediction.coding import decode, decode_columns, encode, simulate
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.registry.resolve import resolve
 from ppl_vae.sklearn._base import VAEEstimator, plain
+from ppl_vae.sklearn._parameters import parameters
 from ppl_vae.sklearn._rows import to_frame
 
 __all__ = ["VAETransformer"]
@@ -26,6 +27,7 @@ ROWS_AT_ONCE = 5000
 """How many rows are encoded in one pass."""
 
 
+@parameters(score_particles=1000)
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstimator):
     """A VAE, z ~ p(z), x ~ p(x | f(z)), with a generated guide q(z | x), as a scikit-learn transformer and density.
 
@@ -51,46 +53,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
         ((3, 5), ['vaetransformer0', 'vaetransformer1'])
     """
 
-    def __init__(
-        self,
-        latent_dim: int = 16,
-        *,
-        hidden: tuple[int, ...] | int = (256,),
-        activation: str = "gated",
-        guide: Any = "mean_field",
-        prior: Any = None,
-        likelihood: Any = None,
-        bound: Any = None,
-        beta: Any = 1.0,
-        epochs: int = 300,
-        batch_size: int = 64,
-        lr: Any = 1e-3,
-        weight_decay: float = 0.0,
-        validation_fraction: float = 0.1,
-        patience: int | None = 40,
-        score_particles: int = 1000,
-        device: str = "auto",
-        random_state: Any = None,
-    ) -> None:
-        super().__init__(
-            latent_dim,
-            hidden=hidden,
-            activation=activation,
-            guide=guide,
-            prior=prior,
-            likelihood=likelihood,
-            bound=bound,
-            beta=beta,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            weight_decay=weight_decay,
-            validation_fraction=validation_fraction,
-            patience=patience,
-            device=device,
-            random_state=random_state,
-        )
-        self.score_particles = score_particles
+    score_particles: int
 
     def __sklearn_tags__(self) -> Any:
         """float32 and float64 stay what they are."""
