@@ -34,6 +34,7 @@ class Response(nn.Module):
         decoder: instead of these layers, as `decoder=` of other models.
 
     Example:
+        >>> import torch
         >>> answer = Response(Field("y", "categorical", (), 3), None, 2, ())
         >>> answer(torch.zeros(5, 2)).batch_shape
         torch.Size([5])

@@ -28,12 +28,23 @@ if TYPE_CHECKING:
     from ppl_vae.evaluation import JointEvaluation as JointEvaluation
     from ppl_vae.evaluation import evaluate as evaluate
     from ppl_vae.evaluation import log_weights as log_weights
+    from ppl_vae.prediction import Codes as Codes
+    from ppl_vae.prediction import Coherence as Coherence
+    from ppl_vae.prediction import Explanation as Explanation
     from ppl_vae.prediction import Imputation as Imputation
+    from ppl_vae.prediction import Moved as Moved
     from ppl_vae.prediction import Prediction as Prediction
     from ppl_vae.prediction import Reconstruction as Reconstruction
+    from ppl_vae.prediction import coherence as coherence
+    from ppl_vae.prediction import decode as decode
+    from ppl_vae.prediction import encode as encode
+    from ppl_vae.prediction import explain as explain
     from ppl_vae.prediction import impute as impute
+    from ppl_vae.prediction import interpolate as interpolate
     from ppl_vae.prediction import predict as predict
     from ppl_vae.prediction import reconstruct as reconstruct
+    from ppl_vae.prediction import transfer as transfer
+    from ppl_vae.prediction import traverse as traverse
     from ppl_vae.runs import Result as Result
     from ppl_vae.runs import open_run as open_run
     from ppl_vae.training import fit as fit
@@ -68,6 +79,17 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.prediction:Imputation",
         "ppl_vae.prediction:Prediction",
         "ppl_vae.prediction:Reconstruction",
+        "ppl_vae.prediction:Codes",
+        "ppl_vae.prediction:Coherence",
+        "ppl_vae.prediction:Explanation",
+        "ppl_vae.prediction:Moved",
+        "ppl_vae.prediction:coherence",
+        "ppl_vae.prediction:decode",
+        "ppl_vae.prediction:encode",
+        "ppl_vae.prediction:explain",
+        "ppl_vae.prediction:interpolate",
+        "ppl_vae.prediction:transfer",
+        "ppl_vae.prediction:traverse",
         "ppl_vae.prediction:impute",
         "ppl_vae.prediction:predict",
         "ppl_vae.prediction:reconstruct",

@@ -20,6 +20,7 @@ DOCUMENTS = {
     "docs/compare.md": 2,
     "docs/diagnostics.md": 1,
     "docs/networks.md": 3,
+    "docs/verbs.md": 1,
     "docs/posterior.md": 2,
     "docs/programs.md": 3,
 }

@@ -113,7 +113,7 @@ def test_what_depends_on_a_moved_latent_keeps_its_place_in_its_prior():
         same = places.settled({"z2": places.values["z2"]}, range(6))
         torch.testing.assert_close(same["z1"], places.values["z1"])
         moved = places.settled({"z2": places.values["z2"] + 2.0}, range(6))
-        fns = [places._sites(latents, range(6))["z1"]["fn"].base_dist for latents in (places.of(range(6)), moved)]
+        fns = [places.sites(latents, range(6))["z1"]["fn"].base_dist for latents in (places.of(range(6)), moved)]
         before, after = ((z - fn.loc) / fn.scale for z, fn in zip((same["z1"], moved["z1"]), fns, strict=True))
     torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-4)
     assert float((same["z1"] - moved["z1"]).abs().max()) > 1e-3

@@ -1,5 +1,5 @@
-"""The command line, `ppl-vae`: fit, evaluate, diagnose, compare, sample, encode, posterior,
-predict, impute, export, report, list.
+"""The command line, `ppl-vae`: fit, evaluate, diagnose, compare, sample, encode, decode,
+traverse, interpolate, transfer, explain, coherence, posterior, predict, impute, export, report, list.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once. Bad input is one line
 on stderr and exit status 2, whatever part of the package found it.
@@ -15,14 +15,18 @@ from typing import Annotated
 
 import typer
 
+from ppl_vae.cli.coherence import coherence
 from ppl_vae.cli.compare import compare
 from ppl_vae.cli.compare_cell import compare_cell
+from ppl_vae.cli.decode import decode
 from ppl_vae.cli.diagnose import diagnose
 from ppl_vae.cli.encode import encode
 from ppl_vae.cli.evaluate import evaluate
+from ppl_vae.cli.explain import explain
 from ppl_vae.cli.export import export
 from ppl_vae.cli.fit import fit
 from ppl_vae.cli.impute import impute
+from ppl_vae.cli.interpolate import interpolate
 from ppl_vae.cli.listing import list_names
 from ppl_vae.cli.output import Interrupted, note, told_warnings
 from ppl_vae.cli.posterior import posterior
@@ -30,6 +34,8 @@ from ppl_vae.cli.predict import predict
 from ppl_vae.cli.report import report
 from ppl_vae.cli.sample import sample
 from ppl_vae.cli.signals import as_interrupts, exit_status, what_ended
+from ppl_vae.cli.transfer import transfer
+from ppl_vae.cli.traverse import traverse
 from ppl_vae.errors import UserError, is_memory, on_command_line
 
 __all__ = ["app", "main"]
@@ -49,6 +55,12 @@ app.command("compare")(compare)
 app.command("compare-cell", hidden=True)(compare_cell)
 app.command("sample")(sample)
 app.command("encode")(encode)
+app.command("decode")(decode)
+app.command("traverse")(traverse)
+app.command("interpolate")(interpolate)
+app.command("transfer")(transfer)
+app.command("explain")(explain)
+app.command("coherence")(coherence)
 app.command("posterior")(posterior)
 app.command("impute")(impute)
 app.command("predict")(predict)

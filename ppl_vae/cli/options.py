@@ -15,12 +15,14 @@ from ppl_vae.training.settings import SETTINGS, Settings
 __all__ = [
     "ColumnsOption",
     "DeviceOption",
+    "DrawnField",
     "FieldsOption",
     "JsonOption",
     "KindsOption",
     "LabelOption",
     "LabelsOption",
     "MissingOption",
+    "MovedFile",
     "OtherData",
     "OwnGuide",
     "OwnModel",
@@ -32,6 +34,15 @@ __all__ = [
 
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, made by `ppl-vae fit`.", show_default=False)
+]
+DrawnField = Annotated[
+    str | None, typer.Option("--field", help="The field that is drawn.", show_default="the largest picture")
+]
+MovedFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="A .png, a .gif, an .npz of all fields or a .csv.", show_default="a .png in RUN/figures"
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes CUDA where there is one.")]

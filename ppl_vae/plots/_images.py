@@ -91,19 +91,25 @@ def samples(images: Array, *, limits: Limits = None, title: str | None = None) -
     return figure
 
 
-def grid(images: Array, titles: Sequence[str], *, limits: Limits = None, axis: str = "") -> Figure:
-    """Lines of pictures, each with its title; `axis` says what the titles are.
+def grid(
+    images: Array, titles: Sequence[str], *, limits: Limits = None, axis: str = "", columns: Sequence[str] = ()
+) -> Figure:
+    """Lines of pictures, each with its title; `axis` says what the titles are, `columns` what stands over each column.
 
     images: [line, column, H, W] or [line, column, C, H, W]. Raises UserError when the lengths do not fit.
     """
     pixels = as_pixels("images", images, 2, limits or value_range(images))
     expect("titles", len(titles), pixels.shape[0], "one for each line")
+    if columns:
+        expect("columns", len(columns), pixels.shape[1], "one for each column")
     high, count = height_of(pixels[0, 0]), pixels.shape[1]
     figure, ax = board(count, len(pixels) * high, min(0.6, 7.4 / count))
     for i, line in enumerate(pixels):
         say(ax, -0.15, (i + 0.5) * high, shorten(titles[i], 16), ha="right")
         for j, image in enumerate(line):
             place_image(ax, image, j, i * high)
+    for j, word in enumerate(columns):
+        say(ax, j + 0.5, -0.08, shorten(word, 9), va="bottom", fontsize=8)
     say(ax, -0.15, -0.08, axis, ha="right", va="bottom", color=SOFT)
     return figure
 

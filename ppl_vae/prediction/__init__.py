@@ -1,16 +1,33 @@
-"""What a trained pair says about rows: codes, fields from other fields, missing entries, reconstructions."""
+"""What a trained pair says about rows: codes, fields from other fields, missing entries, what moved latents make."""
 
+from ppl_vae.prediction._codes import Codes, decode, encode
+from ppl_vae.prediction._coherence import Coherence, coherence
+from ppl_vae.prediction._explain import Explanation, explain
 from ppl_vae.prediction._impute import Imputation, impute, with_holes
 from ppl_vae.prediction._predict import Prediction, label_scores, predict
 from ppl_vae.prediction._reconstruct import Reconstruction, reconstruct
+from ppl_vae.prediction._transfer import transfer
+from ppl_vae.prediction._traverse import interpolate, traverse
+from ppl_vae.prediction.moved import Moved
 
 __all__ = [
+    "Codes",
+    "Coherence",
+    "Explanation",
     "Imputation",
+    "Moved",
     "Prediction",
     "Reconstruction",
+    "coherence",
+    "decode",
+    "encode",
+    "explain",
     "impute",
+    "interpolate",
     "label_scores",
     "predict",
     "reconstruct",
+    "transfer",
+    "traverse",
     "with_holes",
 ]

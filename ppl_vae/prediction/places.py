@@ -90,14 +90,14 @@ class Places:
         followers = self.followers([*moved])
         if not followers:
             return kept | dict(moved)
-        before = self._sites(kept, rows)
+        before = self.sites(kept, rows)
         places = {n: place for n in followers if (place := _place(before[n]["fn"], kept[n])) is not None}
-        after = self._sites(kept | dict(moved), rows if given is None else given, places)
+        after = self.sites(kept | dict(moved), rows if given is None else given, places)
         return kept | dict(moved) | {n: after[n]["value"] for n in places}
 
     def decode(self, latents: Mapping[str, Tensor], rows: Sequence[int], *, draw: bool = False) -> dict[str, Tensor]:
         """E[field | latents] (or a draw of it) under the conditions of these rows, by field, [row, *S]."""
-        sites = self._sites(latents, rows)
+        sites = self.sites(latents, rows)
         found = {}
         for name in self.observed:
             fn = sites[name]["fn"]
@@ -105,9 +105,10 @@ class Places:
             found[name] = value.expand(len(rows), *value.shape[1:]) if value.dim() else value.expand(len(rows))
         return found
 
-    def _sites(
+    def sites(
         self, latents: Mapping[str, Tensor], rows: Sequence[int], follow: Mapping[str, Tensor] | None = None
     ) -> TraceSites:
+        """The model's sites for these latents, under the conditions of these rows."""
         trace = Trace()
         for name, value in latents.items():
             trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})

@@ -17,6 +17,7 @@ __all__ = [
     "field_columns",
     "kind_words",
     "marks",
+    "row_numbers",
     "split_options",
     "split_words",
     "whole_numbers",
@@ -119,6 +120,22 @@ def marks(text: str | None) -> list[str] | None:
         (['?', 'NA'], [], None)
     """
     return None if text is None else [mark.strip() for mark in text.split(",") if mark.strip()]
+
+
+def row_numbers(option: str, text: str) -> tuple[int, ...]:
+    """The numbers of "3,8", each at least 0.
+
+    Example:
+        >>> row_numbers("--rows", "3,0")
+        (3, 0)
+    """
+    try:
+        numbers = tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise UserError(f"{option} expects whole numbers with commas between them, got {text!r}") from error
+    for number in numbers:
+        check_whole(option, number, 0)
+    return numbers
 
 
 def whole_numbers(name: str, text: str | None) -> tuple[int, ...] | None:

@@ -1,0 +1,60 @@
+"""`ppl-vae explain`: which entries of a row a latent speaks of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppl_vae.cli import options as o
+from ppl_vae.cli.files import check_target
+from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.output import say
+from ppl_vae.registry.words import check_choice, row_numbers
+
+__all__ = ["explain"]
+
+
+def explain(
+    run: o.RunFolder,
+    row: Annotated[str, typer.Option(metavar="5,6", help="Numbers of rows, from 0.")] = "0",
+    site: Annotated[str | None, typer.Option(help="The latent site.", show_default="the first")] = None,
+    field: Annotated[str | None, typer.Option(help="The field.", show_default="the largest")] = None,
+    of: Annotated[
+        str, typer.Option(metavar="mean|log_prob", help="Of what the gradient is: E[x|z], or log p(x|z) of the row.")
+    ] = "mean",
+    data: o.OtherData = None,
+    split: o.SplitName = None,
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A .png, an .npz with gradients and integrated ones, or a .csv.",
+            show_default="RUN/figures/explain.png",
+        ),
+    ] = None,
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.DeviceOption = "auto",
+) -> None:
+    """Say which entries of rows a latent speaks of, by gradients.
+
+    A heat map of |d E[x_j | z] / d z| at the posterior mean, or of log p(x_j | z); files hold the integrated gradients
+    too.
+    """
+    check_choice("--of", of, ("mean", "log_prob"))
+    numbers = row_numbers("--row", row)
+    target = check_target(out, run / "figures" / "explain.png", (".png", ".npz", ".csv"))
+    words = data_words(data, label, columns, missing)
+    opened = open_words(run, model, guide, device)
+    rows, name = rows_of(opened, words, split)
+    import ppl_vae
+
+    found = ppl_vae.explain(opened.model, opened.guide, rows, numbers, site=site, field=field, of=of, seed=seed)  # type: ignore[arg-type]
+    file = found.save(target)
+    say(f"{found.field} of {len(numbers)} {name} rows, by {found.site}, written to {file}")

@@ -1,0 +1,65 @@
+"""`ppl-vae interpolate`: the way of all latents from one row to another."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ppl_vae.cli import options as o
+from ppl_vae.cli.files import check_target
+from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.output import say
+from ppl_vae.registry.words import row_numbers
+
+__all__ = ["interpolate"]
+
+
+def interpolate(
+    run: o.RunFolder,
+    pair: Annotated[
+        list[str],
+        typer.Option("--rows", metavar="3,8", help="The numbers of two rows, from 0. Repeat it for more ways."),
+    ],
+    steps: Annotated[int, typer.Option(help="How many steps, both ends included.")] = 9,
+    spherical: Annotated[bool, typer.Option("--spherical", help="An arc about the prior mean.")] = False,
+    labels: Annotated[str, typer.Option(metavar="mix|held", help="What classes and conditions do on the way.")] = "mix",
+    field: Annotated[
+        str | None, typer.Option(help="The field that is drawn.", show_default="the largest picture")
+    ] = None,
+    data: o.OtherData = None,
+    split: o.SplitName = None,
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
+    out: o.MovedFile = None,
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.DeviceOption = "auto",
+) -> None:
+    """Go from one row to another: what the model makes of the latents between them.
+
+    The ends are the rows' reconstructions.
+    """
+    ways = [row_numbers("--rows", text) for text in pair]
+    target = check_target(out, run / "figures" / "interpolate.png", (".png", ".gif", ".npz", ".csv"))
+    words = data_words(data, label, columns, missing)
+    opened = open_words(run, model, guide, device)
+    rows, name = rows_of(opened, words, split)
+    import ppl_vae
+
+    found = ppl_vae.interpolate(
+        opened.model,
+        opened.guide,
+        rows,
+        ways,
+        steps=steps,
+        spherical=spherical,
+        labels=labels,  # type: ignore[arg-type]
+        seed=seed,
+    )
+    file = found.save(target, field)
+    for note in found.notes:
+        say(note)
+    say(f"{len(found.lines)} ways between {name} rows written to {file}")

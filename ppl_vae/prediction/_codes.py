@@ -1,0 +1,191 @@
+"""Rows to latents and latents to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.data import Data, Schema, as_split
+from ppl_vae.data.example import blank
+from ppl_vae.errors import UserError, check_whole, unknown_name
+from ppl_vae.evaluation.passes import judging, some_rows
+from ppl_vae.evaluation.rows import fields_of_model, rows_of
+from ppl_vae.prediction import coding
+from ppl_vae.prediction.moved import column_names
+from ppl_vae.prediction.places import mean_of
+from ppl_vae.programs.execution import traced
+from ppl_vae.programs.locking import exclusive
+from ppl_vae.programs.missing import Holes
+from ppl_vae.programs.program import Pair, Program
+from ppl_vae.programs.structure import sample_sites
+
+__all__ = ["Codes", "decode", "encode"]
+
+ROWS_AT_ONCE = 2000
+"""How many rows are encoded in one pass: enough to be fast, few enough for a small machine."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Latents of rows, by site: posterior means [row, *event], of classes probabilities [row, level]; or `draws`.
+
+    Draws are [draw, row, *event], of classes their values.
+    """
+
+    values: Mapping[str, Tensor]
+    draws: int = 0
+
+    def __getitem__(self, site: str) -> Tensor:
+        if site not in self.values:
+            raise unknown_name("latent site", site, self.values)
+        return self.values[site]
+
+    def frame(self) -> Any:
+        """A DataFrame with a row for each row (and draw, in a first column), a column for each number."""
+        import pandas
+
+        rows = next(iter(self.values.values())).shape[1 if self.draws else 0]
+        table: dict[str, Any] = {}
+        if self.draws:
+            table = {"draw": [d for d in range(self.draws) for _ in range(rows)], "row": [*range(rows)] * self.draws}
+        for site, value in self.values.items():
+            flat = value.cpu().reshape(rows * max(self.draws, 1), -1)
+            table |= dict(zip(column_names(site, flat.shape[1], None), flat.T.tolist(), strict=True))
+        return pandas.DataFrame(table)
+
+
+@exclusive
+def encode(model: Callable[..., Any], guide: Callable[..., Any], data: Any, *, draws: int = 0, seed: int = 0) -> Codes:
+    """Where the guide puts rows: the posterior mean of every latent of a row, or draws from q(z | x).
+
+    Means that have no closed form (flows, latents that depend on others) are averages of 32 draws. A label that a row
+    has does not enter: what is told is what the guide says.
+
+    Args:
+        model: p(z) p(x | z).
+        guide: q(z | x).
+        data: rows: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
+        draws: of every latent for each row; 0 for means.
+        seed: of the draws; the global generators are left alone.
+
+    Raises:
+        UserError: for a pair without latents of single rows, or one that breaks the contract.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.guides import MeanField
+        >>> from ppl_vae.models import VAE
+        >>> model = VAE(ppl_vae.load("digits"), latent_dim=4)
+        >>> codes = encode(model, MeanField(model), model.data)
+        >>> codes["z"].shape, list(codes.frame().columns)
+        (torch.Size([447, 4]), ['z[0]', 'z[1]', 'z[2]', 'z[3]'])
+    """
+    draws = check_whole("draws", draws, 0)
+    pair = Pair(model, guide)
+    split = rows_of(model, guide, data, rows_for="encode").to(pair.device)
+    parts: list[dict[str, Tensor]] = []
+    with judging(pair, seed):
+        structure = analyse(pair, some_rows(split))
+        own = [n for n in structure.latents if n not in structure.global_latents | structure.auxiliary]
+        if not own:
+            raise UserError("this guide has no latent of single rows: there is nothing to encode")
+        for start in range(0, len(split), ROWS_AT_ONCE):
+            batch = split.batch(slice(start, start + ROWS_AT_ONCE))
+            parts.append(_drawn(pair, batch, draws) if draws else dict(coding.encode(pair.guide, batch, seed=seed)))
+    names = [name for name in own if name in parts[0]]
+    return Codes({name: torch.cat([p[name] for p in parts], 1 if draws else 0) for name in names}, draws)
+
+
+def _drawn(pair: Pair, batch: Mapping[str, Tensor], draws: int) -> dict[str, Tensor]:
+    found: dict[str, list[Tensor]] = {}
+    for _ in range(draws):
+        for name, site in sample_sites(traced(Holes(None, batch=batch)(pair.guide), batch)).items():
+            if not site["is_observed"] and not site["infer"].get("is_auxiliary"):
+                found.setdefault(name, []).append(site["value"])
+    return {name: torch.stack(values) for name, values in found.items()}
+
+
+@exclusive
+def decode(
+    model: Callable[..., Any],
+    latents: Mapping[str, Any] | Codes,
+    data: Any = None,
+    *,
+    draw: bool = False,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """What the model makes of latents: E[field | latents], or a draw of it, by field, [row, *S].
+
+    Sites that are not given are drawn from the model, given those that are.
+
+    Args:
+        model: p(z) p(x | z).
+        latents: by site, [row, *event] each: tensors or arrays, such as means from `encode`.
+        data: as many rows, of a model with conditions for these, and of a user's own model to tell what its fields are;
+            what it observes is not looked at.
+        draw: a draw of the fields instead of their mean.
+        seed: of the draws; the global generators are left alone.
+
+    Raises:
+        UserError: for sites that there are not, unequal numbers of rows, or a model whose fields are not known.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.models import VAE
+        >>> model = VAE(ppl_vae.load("digits"), latent_dim=4)
+        >>> decode(model, {"z": torch.zeros(3, 4)})["x"].shape
+        torch.Size([3, 8, 8])
+    """
+    given = latents.values if isinstance(latents, Codes) else latents
+    if isinstance(latents, Codes) and latents.draws:
+        raise UserError("decode takes one value of each latent a row, got draws: take some, {site: codes[site][0]}")
+    program = model if isinstance(model, Program) else Program(model, "model")
+    device = next((p.device for p in program.parameters()), torch.device("cpu"))
+    values = {name: torch.as_tensor(value, device=device) for name, value in given.items()}
+    counts = {len(value) for value in values.values()}
+    if len(counts) != 1:
+        raise UserError(f"decode expects latents of equally many rows, got {sorted(counts) or 'none'}")
+    (count,) = counts
+    batch = _rows(program, data, count, device)
+    schema = fields_of_model(program)
+    trace = Trace()
+    for name, value in values.items():
+        trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+    batch = {name: value for name, value in batch.items() if name not in values}
+    with judging(program, seed), pyro.validation_enabled(False):
+        sites = sample_sites(traced(poutine.replay(program, trace=trace), batch))
+    if unknown := [name for name in values if name not in sites]:
+        raise unknown_name("latent site", unknown[0], [n for n, s in sites.items() if not s["is_observed"]])
+    known = {f.name: f for f in schema or ()}
+    found = {}
+    for name, site in sites.items():
+        if (site["is_observed"] or site["infer"].get("leaf")) and type(site["fn"]).__name__ not in ("Unit", "Delta"):
+            fn = site["fn"]
+            found[name] = fn.sample() if draw else mean_of(fn, known.get(name), seed)
+    return found
+
+
+def _rows(program: Program, data: Any, count: int, device: torch.device) -> dict[str, Tensor]:
+    """Rows for the model: those that were given, else blank ones of its fields."""
+    schema: Schema | None = fields_of_model(program)
+    if data is not None:
+        split = as_split(data, "test", schema)
+        if len(split) != count:
+            more = "a data set has its own rows: give some" if isinstance(data, Data) else "give as many"
+            raise UserError(f"decode expects as many rows as latents, {count}, got {len(split)}: {more}")
+        return dict(split.to(device).batch())
+    if schema is None:
+        raise UserError("decode needs rows to know the fields of this model: give data=, as many as latents")
+    if needed := [n for n, need in program.arguments.items() if need]:
+        raise UserError(f"the model is given {', '.join(needed)}: give data= with it, as many rows as latents")
+    labels = {f.name for f in schema if f.kind == "categorical" and f.shape == ()}
+    others = [f for f in schema if f.name not in labels] or [*schema]
+    return {f.name: blank(f, count).to(device) for f in others}

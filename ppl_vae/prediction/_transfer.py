@@ -1,0 +1,92 @@
+"""Content of one row, style of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.evaluation.passes import judging
+from ppl_vae.prediction._traverse import conditions_of, look_at
+from ppl_vae.prediction.moved import Moved
+from ppl_vae.programs.locking import exclusive
+
+__all__ = ["transfer"]
+
+
+@exclusive
+def transfer(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    contents: Sequence[int],
+    styles: Sequence[int],
+    *,
+    keep: Sequence[str] | None = None,
+    take: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Moved:
+    """Keep some latents (or conditions) of one row and take the others of another: every content with every style.
+
+    Say what is kept of the content or what is taken of the style; the rest is the other's. Of a model with a label or a
+    condition y (`M2`, `CVAE`), `keep=("y",)` writes the contents' classes in the styles' hands; of `Multimodal`,
+    `take=("w_x",)` gives the shared content of one row the private latents of another.
+
+    Args:
+        model: p(z) p(x | z).
+        guide: q(z | x).
+        data: rows, as for `traverse`.
+        contents: numbers of rows, the lines of the grid.
+        styles: numbers of rows, its columns.
+        keep: sites and conditions of the content.
+        take: sites and conditions of the style.
+        seed: of the draws; the global generators are left alone.
+
+    Raises:
+        UserError: for names that there are not, both or neither of keep and take, nothing to keep, or nothing to take.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.guides import MeanField
+        >>> from ppl_vae.models import CVAE
+        >>> model = CVAE(ppl_vae.load("digits"), latent_dim=4)
+        >>> transfer(model, MeanField(model), model.data, [0, 1, 2], [7, 9], keep=("y",)).values["x"].shape
+        torch.Size([3, 2, 8, 8])
+    """
+    if (keep is None) == (take is None):
+        raise UserError("transfer expects keep= (of the content) or take= (of the style): give one of the two")
+    if not len(contents) or not len(styles):
+        raise UserError(f"transfer expects rows for contents and styles, got {len(contents)} and {len(styles)}")
+    pair, looked = look_at(model, guide, data, [*contents, *styles], seed)
+    places = looked.places
+    conditions = conditions_of(pair, places)
+    names = [*(n for n in places.values if places.rows_at[n] is not None), *conditions]
+    asked = [keep] if isinstance(keep, str) else [take] if isinstance(take, str) else list(keep or take or ())
+    for name in asked:
+        if name not in names:
+            raise unknown_name("latent site or condition", name, names)
+    kept = {*asked} if keep is not None else {*names} - {*asked}
+    if not kept or kept == {*names}:
+        what = "keep" if not kept else "take"
+        raise UserError(f"transfer has nothing to {what} of {', '.join(names)}: name some of them, and not all")
+    lines = [i for i in range(len(contents)) for _ in styles]
+    columns = [len(contents) + j for _ in contents for j in range(len(styles))]
+    with judging(pair, seed):
+        here, there = places.of(lines), places.of(columns)
+        latents = {n: (here if n in kept else there)[n] for n in places.values}
+        of_style = {n for n in conditions if n not in kept}
+        mixed = {n: v[columns if n in of_style else lines] for n, v in places.batch.items()}
+        both = replace(places, batch=mixed)
+        made = both.decode(latents, range(len(lines)))
+    values = {n: v.unflatten(0, (len(contents), len(styles))).detach() for n, v in made.items()}
+    other = [n for n in names if n not in kept]
+    note = f"{', '.join(sorted(kept))} of the content, {', '.join(other)} of the style"
+    return Moved(
+        values,
+        tuple(f"row {row}" for row in contents),
+        tuple(f"row {row}" for row in styles),
+        "content, style",
+        places.fields,
+        (note,),
+    )
