@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.nn.following import LinearFollowing
-from ppl_vae.nn.heads import DiagonalNormal, LinearHeads, positive
+from ppl_vae.nn.heads import DiagonalNormal, LinearHeads, NormalHead, positive
 
 __all__ = ["FullRank"]
 
@@ -46,7 +46,7 @@ class FullRank(GeneratedGuide):
         return LinearFollowing(normal, features, lags, size)
 
 
-class _FullNormal(nn.Module):
+class _FullNormal(NormalHead):
     def __init__(self, features: int, size: int, scale: float) -> None:
         super().__init__()
         self.parts = LinearHeads(features, [(size,), (size,), (size * (size - 1) // 2,)], small=True)
@@ -57,8 +57,14 @@ class _FullNormal(nn.Module):
 
     below: Tensor
 
+    @property
+    def outputs(self) -> nn.Linear:
+        """Means, raw diagonals, then what is below them."""
+        return self.parts.linear
+
     def forward(self, features: Tensor) -> Any:
         loc, raw, below = self.parts(features)
+        loc, raw = self.joined(loc, raw, features)
         diagonal = positive(raw, self.scale)
         lower = torch.diag_embed(diagonal)
         # rows in units of their scale, so that a correlation does not depend on the unit of a latent

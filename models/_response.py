@@ -32,6 +32,7 @@ class Response(nn.Module):
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
         likelihood: instead of the one that fits.
         decoder: instead of these layers, as `decoder=` of other models.
+        beside: add a linear map beside the network.
 
     Example:
         >>> import torch
@@ -49,6 +50,8 @@ class Response(nn.Module):
         activation: str = "gated",
         likelihood: Likelihood | str | type[Likelihood] | None = None,
         decoder: Any = None,
+        *,
+        beside: bool = False,
     ) -> None:
         super().__init__()
         rows = None if train is None else train[field.name]
@@ -56,7 +59,7 @@ class Response(nn.Module):
         self.likelihood = (resolve("likelihood", likelihood, of=Likelihood) or column_likelihood(field, rows)).build(
             field, rows
         )
-        self.network = network_of(decoder, inputs, self.likelihood, hidden, activation)
+        self.network = network_of(decoder, inputs, self.likelihood, hidden, activation, beside=beside)
         if rows is not None and isinstance(self.network, MLP | Decoder):
             self.network.start_at(self.likelihood.initial_bias(rows))
 

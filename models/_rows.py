@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyro
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Field, Schema
@@ -14,6 +15,7 @@ from ppl_vae.decoders import Decoder
 from ppl_vae.decoders.own import network_of
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
+from ppl_vae.nn.factors import ROWS, factor_analysis
 from ppl_vae.nn.networks import MLP
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.programs.local_module import LocalModule
@@ -21,6 +23,10 @@ from ppl_vae.registry.resolve import resolve
 from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["RowModel", "label_of", "prior_of", "rows_of"]
+
+
+LARGEST = 300
+"""A linear map beside the network is for tables of at most so many features."""
 
 
 class RowModel(Recorded, LocalModule):
@@ -51,6 +57,9 @@ class RowModel(Recorded, LocalModule):
     decoder: nn.Module
     observes: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    linear: bool = False
+    begun: Mapping[str, tuple[Tensor, Tensor]]
+    """Of the first training rows, by site: the means and deviations [n, d] of the latents where the model begins."""
 
     def __init__(self, data: Data | Schema) -> None:
         super().__init__()
@@ -59,6 +68,7 @@ class RowModel(Recorded, LocalModule):
                 f"{type(self).__name__} expects data of ppl_vae.load(...) or their schema, got {type(data).__name__}: "
                 "load it first, and give the whole of it (the model reads its training rows)"
             )
+        self.begun = {}
         self.data = data
         self.schema: Schema = data if isinstance(data, Schema) else data.schema
 
@@ -75,6 +85,7 @@ class RowModel(Recorded, LocalModule):
         activation: str,
         *,
         taken: Collection[str],
+        starts: str | None = None,
         also: Sequence[str] = (),
         without: Collection[str] = (),
         decoder: Any = None,
@@ -83,8 +94,9 @@ class RowModel(Recorded, LocalModule):
 
         By default the likelihood fits field `x`, or every column if there is no x, and the network is an `MLP` of
         `hidden` layers; a `decoder` is taken in its place (`ppl_vae.decoders.own.decoder_of` says what it may be). All
-        but a user's own module start at the marginals of the training rows. `taken` are the names of the model's own
-        sites; `also` the further fields it asks for;
+        but a user's own module start at the marginals of the training rows. Where `starts` names the normal latents
+        that are decoded and the rows are those of a table, the layers have a linear map beside them, and start at the
+        factor analysis. `taken` are the names of the model's own sites; `also` the further fields it asks for;
         `without` fields that are no part of the row that is decoded.
 
         Raises:
@@ -100,9 +112,36 @@ class RowModel(Recorded, LocalModule):
         self.observes = (*(field.name for field in self.likelihood.fields), *also)
         if isinstance(self.likelihood, Columns):
             self.recorded["likelihood"] = self.likelihood  # as it was chosen from the rows
-        self.decoder = network_of(decoder, inputs, self.likelihood, hidden, activation)
+        tabular = all(len(field.shape) < 2 for field in self.likelihood.fields)
+        plain = starts is not None and decoder is None
+        self.linear = plain and self.likelihood.linear and tabular and self.likelihood.size <= LARGEST
+        self.decoder = network_of(decoder, inputs, self.likelihood, hidden, activation, beside=self.linear)
         if self.train_rows is not None and isinstance(self.decoder, MLP | Decoder):
             self.decoder.start_at(self.likelihood.bias(self.train_rows))
+        if self.linear and starts is not None and isinstance(self.decoder, MLP):
+            self.begin(starts, (self.decoder, self.likelihood))
+
+    def begin(self, site: str, *parts: tuple[MLP, Likelihood | Columns]) -> None:
+        """Begin at the factor analysis of the features that are nearly linear in a row, of all networks from a latent.
+
+        The guide is told the codes of the first training rows, in `begun`.
+        """
+        if self.train_rows is None:
+            return
+        each = [likelihood.targets(self.train_rows)[:ROWS].cpu() for _, likelihood in parts]
+        targets = torch.cat(each, 1)
+        varies = (targets - targets.nanmean(0)).square().nanmean(0) > 0
+        if not bool(varies.any()) or len(targets) < 3:
+            return
+        found = factor_analysis(targets[:, varies], parts[0][0].inputs)
+        noise, mean = torch.ones_like(targets[0]), torch.full_like(targets[0], torch.nan)
+        loadings = targets.new_zeros(len(noise), parts[0][0].inputs)
+        noise[varies], mean[varies], loadings[varies] = found.noise, found.mean, found.loadings
+        sizes = [part.shape[1] for part in each]
+        split = (found.split(sizes) for found in (noise, mean, loadings))
+        for (network, likelihood), spread, bias, weight in zip(parts, *split, strict=True):
+            network.begin_at(torch.where(bias.isnan(), likelihood.start_noise(spread), bias), weight)
+        self.begun = {site: (found.codes, found.spread)}
 
     def rows(self, given: Mapping[str, Tensor], n: int) -> Any:
         """The data plate: as wide as the rows that are given, else `n`."""

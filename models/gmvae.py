@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +66,28 @@ class GMVAE(RowModel):
         with torch.no_grad():  # equal clusters would stay equal
             self.prior.loc.normal_()
         self.logits = nn.Parameter(torch.zeros(clusters))
-        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z", "cluster"), decoder=decoder)
+        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z", "cluster"), starts="z", decoder=decoder)
+        if "z" in self.begun:
+            self._start(*self.begun["z"], clusters)
+
+    @torch.no_grad()
+    def _start(self, codes: Tensor, spread: Tensor, clusters: int) -> None:
+        """Begin at the clusters that k-means finds in the codes of the linear model that the rows begin at."""
+        from scipy.cluster.vq import kmeans2
+
+        if len(codes) < 2 * clusters:
+            return
+        centres, which = kmeans2(codes.double().numpy(), clusters, minit="++", seed=0, missing="warn")
+        labels = torch.from_numpy(which)
+        for c in range(clusters):
+            if int((labels == c).sum()) > 1:
+                own = codes[labels == c]
+                self.prior.loc[c] = torch.from_numpy(centres[c]).to(self.prior.loc)
+                variance = own.var(0) + spread[labels == c].square().mean(0)
+                self.prior.log_scale[c] = variance.clamp(min=1e-2).log() / 2
+                self.logits[c] = math.log(len(own) / len(codes))
+            else:
+                self.logits[c] = -math.log(len(codes))
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
         """Observe rows x (or columns by name), or simulate n rows."""

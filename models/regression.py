@@ -13,6 +13,7 @@ from ppl_vae.errors import check_flag
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models._response import Response
 from ppl_vae.models._rows import RowModel, prior_of, rows_of
+from ppl_vae.nn.networks import MLP
 from ppl_vae.priors import Prior
 
 __all__ = ["Regression"]
@@ -86,11 +87,16 @@ class Regression(RowModel):
             hidden,
             activation,
             taken=taken,
+            starts="z",
             also=(response,),
             without=(response,),
             decoder=decoder,
         )
-        self.response = Response(field, self.train_rows, latent_dim, hidden, activation, response_likelihood)
+        self.response = Response(
+            field, self.train_rows, latent_dim, hidden, activation, response_likelihood, beside=self.linear
+        )
+        if self.linear and isinstance(self.decoder, MLP) and isinstance(self.response.network, MLP):
+            self.begin("z", (self.decoder, self.likelihood), (self.response.network, self.response.likelihood))
         self.recorded["response_likelihood"] = self.response.likelihood  # as it was chosen from the rows
         sees = field.missing if sees_response is None else check_flag("sees_response", sees_response)
         self.encodes = tuple(name for name in self.observes if sees or name != response)

@@ -61,7 +61,7 @@ class VAE(RowModel):
     ) -> None:
         super().__init__(data)
         self.prior = prior_of(prior).build(latent_dim)
-        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z",), decoder=decoder)
+        self.decodes(latent_dim, likelihood, hidden, activation, taken=("z",), starts="z", decoder=decoder)
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:
         """Observe rows x (or columns by name), or simulate n rows."""

@@ -79,3 +79,66 @@ def test_a_model_that_tells_nothing_is_told():
 def test_other_fields_have_no_baseline():
     assert baselines(None, ["z"], split("real", rows(9)), split("real", rows(9))) == []
     assert len(baselines(None, ["x"], split("real", rows(5)), split("real", rows(9)))) == 1  # too few for a covariance
+
+
+def test_the_normal_of_counts_is_a_mass():
+    """E log N(k + u), u uniform in the cell, as quadrature has it; over all whole numbers it sums to less than 1."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(500, 1, generator=generator)
+    counts = (8 + 2 * common + torch.randn(500, 2, generator=generator)).round().clamp(min=0)
+    grid = torch.cartesian_prod(torch.arange(-5.0, 25), torch.arange(-5.0, 25)).clamp(min=0)
+    normal = baselines(None, ["x"], split("count", counts, cardinality=20), split("count", grid, cardinality=26))[1]
+    cells = counts.double()
+    covariance = torch.cov(cells.T, correction=0) + torch.eye(2) / 12
+    exact = torch.distributions.MultivariateNormal(cells.mean(0), covariance.double())
+    u = (torch.arange(200).double() + 0.5) / 200 - 0.5
+    square = torch.cartesian_prod(u, u)
+    for row in (0, 400, 777):
+        assert float(normal.log_density[row]) == pytest.approx(
+            float(exact.log_prob(grid[row] + square).mean()), abs=1e-3
+        )
+    inner = (grid > 0).all(1)
+    assert 0.9 < float(normal.log_density[inner].exp().sum()) < 1
+
+
+R = torch.tensor([[1.0, 0.7, -0.5], [0.7, 1.0, -0.3], [-0.5, -0.3, 1.0]]).double()
+
+
+def mixed(count, seed):
+    """A normal, a binary column and a count of known dependence, as a data set's split."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(count, 3, generator=generator, dtype=torch.double) @ torch.linalg.cholesky(R).T
+    u = torch.special.ndtr(z)
+    cumulative = torch.distributions.Poisson(2.0).log_prob(torch.arange(40.0)).exp().cumsum(0).double()
+    values = {
+        "a": z[:, 0].float(),
+        "b": (u[:, 1] > 0.6).float(),
+        "c": torch.searchsorted(cumulative, u[:, 2].contiguous()).float(),
+    }
+    fields = (Field("a", "real"), Field("b", "binary"), Field("c", "count", cardinality=40))
+    return Split(Schema(fields), "train", values)
+
+
+def test_a_mixed_table_has_a_copula_with_its_dependence():
+    from ppl_vae.evaluation._copula import fit_copula, margin
+
+    train, new = mixed(3000, 0), mixed(1000, 1)
+    fns = (torch.distributions.Normal(0.0, 1.0), torch.distributions.Bernoulli(0.4), torch.distributions.Poisson(2.0))
+    margins = [margin(fn, train[name]) for fn, name in zip(fns, "abc", strict=True)]
+    torch.testing.assert_close(fit_copula(margins), R, atol=0.08, rtol=0)
+    alone, joined = baselines(None, ["a", "b", "c"], train, new)
+    assert joined.name == "copula"
+    summary = against(joined.log_density, [alone])
+    assert summary["minus_independent"] > 10 * summary["minus_independent_se"]
+
+
+def test_the_copula_of_binary_columns_is_the_orthant_probability():
+    """P(both 1) of halves with correlation r is 1/4 + arcsin(r) / 2 pi; the four cells sum to 1."""
+    from ppl_vae.evaluation._copula import copula_log_density, margin
+
+    half = torch.distributions.Bernoulli(0.5)
+    cells = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    columns = [margin(half, cells[:, i]) for i in (0, 1)]
+    found = copula_log_density(columns, R[:2, :2]).exp()
+    same = 0.25 + math.asin(0.7) / (2 * math.pi)
+    torch.testing.assert_close(found, torch.tensor([same, 0.5 - same, 0.5 - same, same]).double(), atol=0.02, rtol=0)

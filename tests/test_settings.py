@@ -17,7 +17,7 @@ from ppl_vae.training import Settings
 from ppl_vae.training.settings import SETTINGS, SettingsKeywords
 
 REFUSED = {
-    "epochs": (0, -1, 2.0, "3", True, None, 2**63, np.float64(3)),
+    "epochs": (0, -1, 2.0, "3", "Auto", True, None, 2**63, np.float64(3)),
     "batch_size": (0, "64", False, None, [64]),
     "lr": (0, -1.0, float("nan"), float("inf"), "0.1", True, None, Cosine, lambda: 0.1, lambda epoch: "a"),
     "weight_decay": (-1.0, float("inf"), "0", None, True),
@@ -188,3 +188,26 @@ def test_a_grid_on_the_command_line_has_an_option_for_every_setting_that_has_a_w
     assert {name for name, setting in SETTINGS.items() if setting.word is not None} <= set(options)
     unsaid = set(SETTINGS) & set(options) - {"seed", "device"}
     assert {options[name].default for name in unsaid} == {None}  # so that it is known which were given
+
+
+@pytest.mark.parametrize(("rows", "epochs", "patience"), [(20, 2400, 320), (400, 600, 80), (1000, 300, 40)])
+def test_few_rows_get_more_passes_and_what_was_said_stays(rows, epochs, patience):
+    found = Settings().settled(rows)
+    assert (found.epochs, found.patience) == (epochs, patience)
+    assert Settings(epochs=7).settled(rows).patience == 40
+    assert Settings(patience=None).settled(rows).patience is None
+    assert Settings(patience=5).settled(rows).epochs == epochs
+
+
+def test_fit_settles_its_budget_and_records_it():
+    data = ppl_vae.load(torch.randn(60, 3, generator=torch.manual_seed(0)))
+    result = ppl_vae.fit(*small_pair(data), data, patience=1, lr=0.3)
+    assert (result.stopped, result.settings["epochs"]) == ("patience", 2400)
+
+
+def test_a_best_epoch_that_is_the_last_is_a_finding_of_every_fit():
+    data = ppl_vae.load("digits")
+    result = ppl_vae.fit(*small_pair(data), data, epochs=2, lr=1e-3)
+    assert result.best.epoch == 2
+    (finding,) = [f for f in result.findings if f.problem.startswith("not finished")]
+    assert (finding.severity, finding.remedy) == ("warning", "train longer (epochs=4; command line --epochs 4)")

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import pyro
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ from ppl_vae.errors import UserError, check_choice, check_number, check_several,
 from ppl_vae.nn.encoders import FieldEncoder, encoder_of
 from ppl_vae.nn.experts import EXPERTS, ExpertHead, Experts, FieldByField
 from ppl_vae.nn.following import Following
-from ppl_vae.nn.heads import DiagonalNormal
+from ppl_vae.nn.heads import DiagonalNormal, NormalHead
 from ppl_vae.nn.networks import Mixer, concatenate, hidden_layer, widths
 from ppl_vae.nn.recurrent import RecurrentEncoder
 from ppl_vae.nn.sets import SetEncoder
@@ -171,6 +172,9 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             self.setup(known)
 
     _instead: Callable[[int], Any] | None = None
+    begun: bool = False
+    """Whether it begins at the posterior of the model that the model begins at, so that no warm-up is needed."""
+
     program: Program
     asked_encoder: Any
     known: Schema
@@ -225,6 +229,8 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         heads = enumerate(self.drawn)
         self.heads = nn.ModuleList([self._expert(i, b) if self._sees_fields(b) else self._head(b) for i, b in heads])
         self._share(model, batch)
+        if split is not None:
+            self._start(split)
         for part in self.program.modules():
             attach = getattr(part, "attach", None)  # of a prior that is made of the guide's encoder
             if callable(attach):
@@ -260,7 +266,8 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             of_members = any(block.each for block in self.drawn)
             return SetEncoder(fields, split, model.members.timing, of_members=of_members, **options)
         if model.timing is None:
-            return FieldEncoder(fields, split, repeated=model.repeated, **options)
+            beside = bool(getattr(self.program.public, "linear", False))
+            return FieldEncoder(fields, split, repeated=model.repeated, beside=beside, **options)
         of_rows = any(block.row and not block.steps for block in self.drawn)
         return RecurrentEncoder(fields, split, model.timing, of_rows=of_rows, **options)
 
@@ -289,6 +296,17 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             ):
                 return head if self.sites[name].is_real and not self.sites[name].plates else None
         return None
+
+    def _start(self, split: Split) -> None:
+        """Begin where the model does, if it says where its latents are on the first rows and the family is normal."""
+        for name, (codes, spread) in getattr(self.program.public, "begun", {}).items():
+            head = next((h for b, h in zip(self.drawn, self.heads, strict=True) if b.sites == (name,)), None)
+            if isinstance(head, NormalHead) and type(self.encoder) is FieldEncoder and len(codes) <= len(split):
+                self.encoder.eval()
+                with torch.no_grad(), preserved_randomness():
+                    inputs = self.encoder.read(split.batch(slice(0, len(codes))))
+                self.encoder.train()
+                self.begun = head.start_at(inputs, codes, spread)
 
     def _leaving_out(self, model: Reading) -> tuple[tuple[Block, ...], Reading]:
         """The blocks of the rows, and the model without the latents that it has to sum out alone."""
@@ -396,7 +414,11 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         features = self._width(block) if not self._mixes(block) else self.hidden[-1]
         if block.steps:
             return self.following(features, block.lags, sum(self.sites[n].width for n in block.steps[0]))
-        return self._of_features(block, features)
+        head = self._of_features(block, features)
+        beside = getattr(self.encoder, "beside", 0) if block.row and not self._mixes(block) and not block.given else 0
+        if isinstance(head, NormalHead) and beside:
+            head.set_beside(beside)
+        return head
 
     def _of_features(self, block: Block, features: int) -> nn.Module:
         size = sum(self.sites[n].width for n in block.sites)

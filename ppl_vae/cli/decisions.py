@@ -20,17 +20,19 @@ class Decided(NamedTuple):
     weight_decay: float
     label_weight: float
     points: bool
+    begun: bool = False
 
 
 def decide(ask: Command, model: NamedProgram, guide: NamedProgram, data: Data) -> Decided:
-    """Weight decay, label weight, and whether the guide draws points."""
+    """Weight decay, label weight, whether the guide draws points, and whether the pair begins at a linear model."""
     decay = ask.settings["weight_decay"]
     if decay is None:
         decay = 0.0 if ask.is_own else min(1.0, 1000 / len(data.train))
     weight = (
         _label_weight(ask, guide.value, data) if ask.settings["label_weight"] is None else ask.settings["label_weight"]
     )
-    return Decided(decay, weight, _has_points(model, guide, data))
+    begun = bool(getattr(guide.value, "begun", False))
+    return Decided(decay, weight, _has_points(model, guide, data), begun)
 
 
 def _label_weight(ask: Command, guide: Any, data: Data) -> float:
@@ -70,7 +72,7 @@ def headline_of(
     """What is trained on which rows and how, in one line."""
     rows = [f"{len(s):,} {n}" for n in ("train", "validation", "test") if (s := getattr(data, n)) is not None]
     particles = getattr(bound, "particles", getattr(bound, "num_particles", 1))
-    schedule = ask.schedule(points=decided.points)
+    schedule = ask.schedule(points=decided.points, begun=decided.begun)
     if ask.is_pyro:
         weight = "KL weight 1 (Pyro's own bounds have no warm-up)"
     elif callable(schedule):

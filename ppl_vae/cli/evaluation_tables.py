@@ -61,7 +61,7 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
         table.add_row(
             f"rows with k-hat above {limit} (their Monte Carlo error is not known)", f"{summary['unreliable_rows']:,}"
         )
-    for name, words in (("independent", "independent columns, no latents"), ("normal", "one full normal")):
+    for name, words in _DENSITIES.items():
         if f"minus_{name}" in summary:
             worse = summary[f"minus_{name}"] <= 2 * summary[f"minus_{name}_se"]
             table.add_row(f"NLL of {words}", _number(summary[f"{name}_nll"]))
@@ -83,6 +83,12 @@ def _outlier_rows(table: Table, summary: Mapping[str, Any]) -> None:
         if key.startswith("auc_") and f"{key}_se" in summary and not key.startswith("auc_minus_"):
             table.add_row(f"  AUC of {_BASELINES.get(key, key)}", _with_error(summary, key, 3))
 
+
+_DENSITIES = {
+    "independent": "independent columns, no latents",
+    "normal": "one full normal",
+    "copula": "these columns with a Gaussian copula",
+}
 
 _BASELINES = {
     "auc_reconstruction": "-E log p(x | z), the reconstruction",

@@ -63,10 +63,6 @@ def train(ask: Command) -> None:
         early = ", stopped early" if len(result.history) < epochs else ""
         seconds = time.monotonic() - started
         note(f"{len(result.history)} epochs in {seconds:.0f} s{early}; kept epoch {result.best.epoch}")
-        from ppl_vae.runs.result import unfinished
-
-        if more := unfinished(result.history, result.best.epoch, epochs):
-            note(f"warning: not finished: {more}")
         _judge(ask, result, data, decided, out, None if unsaved else started)
     if unsaved is not None:
         raise unsaved
@@ -161,6 +157,7 @@ def _fit(
                 bound,
                 **ask.chosen(
                     points=decided.points,
+                    begun=decided.begun,
                     weight_decay=decided.weight_decay,
                     label_weight=decided.label_weight,
                     device=device,

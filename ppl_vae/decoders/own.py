@@ -52,11 +52,17 @@ def decoder_of(decoder: Any, inputs: int, likelihood: Likelihood | Columns) -> n
 
 
 def network_of(
-    decoder: Any, inputs: int, likelihood: Likelihood | Columns, hidden: Sequence[int], activation: str
+    decoder: Any,
+    inputs: int,
+    likelihood: Likelihood | Columns,
+    hidden: Sequence[int],
+    activation: str,
+    *,
+    beside: bool = False,
 ) -> nn.Module:
-    """`decoder_of` what a user gave, or fully connected layers of these widths where nothing was given."""
+    """`decoder_of` what a user gave, or fully connected layers of these widths, with a linear map `beside` them."""
     if decoder is None:
-        return MLP(inputs, hidden, likelihood.size, activation)
+        return MLP(inputs, hidden, likelihood.size, activation, beside=beside)
     return decoder_of(decoder, inputs, likelihood)
 
 

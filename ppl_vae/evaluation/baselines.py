@@ -1,4 +1,4 @@
-"""Simple densities of the same rows, to see what the latents are worth: independent columns, one full normal."""
+"""Simple densities of the same rows, to see what the latents are worth: independent columns, normals, a copula."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
+from ppl_vae.evaluation._copula import Margin, copula_log_density, fit_copula, margin
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.likelihoods import Bernoulli, Categorical, Columns, Likelihood, Ordinal, column_likelihood
 
@@ -21,8 +22,8 @@ TRAINING_ROWS = 10_000
 """A baseline needs no more of them."""
 FEATURES = 5000
 """So many numbers of one field are fitted by steps; more stay at their moments."""
-WIDEST = 300
-"""A full normal has at most so many columns."""
+WIDEST, JOINED = 300, 60
+"""A full normal has at most so many columns; a copula fewer, as each is simulated."""
 
 
 BEATEN = 2.0
@@ -41,7 +42,10 @@ def baselines(model: Any, observed: Sequence[str], train: Split, rows: Split) ->
     """What simple densities, fitted to the training rows, say of held-out rows; missing entries are skipped.
 
     *Independent columns*: each column's likelihood of the model at its best fit without latents. *Full normal*: mean
-    and covariance, where all entries are continuous numbers and there are twice as many training rows as columns.
+    and covariance, where all entries are numbers and there are twice as many training rows as columns; a count stands
+    for itself plus a uniform in [-1/2, 1/2], so that its density is a mass, as the model's. *Gaussian copula*, where
+    some columns are no numbers: the independent columns, joined by a correlation of their normal scores.
+    All are of the same entries, in the same units, as the evidence of the model.
 
     Args:
         model: whose likelihoods are taken; of a program without any, the usual ones of the columns.
@@ -66,10 +70,15 @@ def baselines(model: Any, observed: Sequence[str], train: Split, rows: Split) ->
     seeds = [torch.Generator(train.device).manual_seed(0), torch.Generator(rows.device).manual_seed(0)]
     seen, new = train.batch(slice(0, TRAINING_ROWS), seeds[0]), rows.batch(None, seeds[1])
     own = _likelihoods(model)
-    alone = [_log_density(f, own.get(f.name), seen[f.name], new[f.name]) for f in fields]
-    found = [Baseline("independent", "independent columns, no latents", torch.stack(alone).sum(0))]
-    normal = _full_normal(fields, seen, new)
-    return found if normal is None else [*found, Baseline("normal", "one full normal", normal)]
+    margins = [_fitted(f, own.get(f.name), seen[f.name]) for f in fields]
+    with torch.no_grad():
+        alone = [_score(*fitted, new[f.name]) for f, fitted in zip(fields, margins, strict=True)]
+        found = [Baseline("independent", "independent columns, no latents", torch.stack(alone).sum(0))]
+        if (normal := _full_normal(fields, seen, new)) is not None:
+            return [*found, Baseline("normal", "one full normal", normal)]
+        if (joined := _copula(fields, margins, seen, new)) is not None:
+            return [*found, Baseline("copula", "these columns with a Gaussian copula", joined)]
+    return found
 
 
 def against(log_evidence: Float[Tensor, " row"], found: Sequence[Baseline]) -> dict[str, float]:
@@ -111,15 +120,14 @@ def _likelihoods(model: Any) -> dict[str, Likelihood]:
     return {part.field.name: part for part in each if isinstance(part, Likelihood)}
 
 
-def _log_density(field: Field, own: Likelihood | None, seen: Tensor, new: Tensor) -> Tensor:
-    """log p of each new row of a field if nothing depends on anything, [row] nats."""
+def _fitted(field: Field, own: Likelihood | None, seen: Tensor) -> tuple[Likelihood, Tensor]:
+    """The likelihood of a field and its features at their best if nothing depends on anything."""
     named = column_likelihood(field, seen) if own is None else type(own)(**getattr(own, "recorded", {}))
     fitted = named.build(field, seen).to(seen.device)
     features = fitted.initial_bias(seen).detach().to(seen.device)
     if not isinstance(fitted, Bernoulli | Categorical | Ordinal) and fitted.size <= FEATURES:
         features = _fit(fitted, features, seen)
-    with torch.no_grad():
-        return _score(fitted, features, new)
+    return fitted, features
 
 
 def _score(fitted: Likelihood, features: Tensor, values: Tensor) -> Tensor:
@@ -157,17 +165,44 @@ def _fit(fitted: Likelihood, start: Tensor, seen: Tensor) -> Tensor:
 
 
 def _full_normal(fields: Sequence[Field], seen: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> Tensor | None:
-    """log N(x; mean, covariance) of each new row, or None where that is no density of such rows."""
-    if any(field.kind not in ("real", "positive", "unit") for field in fields):
+    """log N(x; mean, covariance) of each new row, or None where that is no density of such rows.
+
+    Of a count k it is the normal of k + u, u uniform in [-1/2, 1/2], whose variance is 1/12: E log N(k + u) is
+    log N(k) - tr(precision of counts) / 24, which is below the log mass of the cell by Jensen's inequality.
+    """
+    if any(field.kind not in ("real", "positive", "unit", "count") for field in fields):
         return None
     train, rows = (torch.cat([b[f.name].reshape(len(b[f.name]), -1).double() for f in fields], 1) for b in (seen, new))
     width = train.shape[1]
     if width < 2 or width > WIDEST or len(train) < 2 * width or bool(train.isnan().any() | rows.isnan().any()):
         return None
-    mean, scale = train.mean(0), train.std(0, correction=0)
+    cells = torch.cat([torch.full((f.size,), float(f.kind == "count")) for f in fields]).to(train) / 12
+    mean, scale = train.mean(0), (train.var(0, correction=0) + cells).sqrt()
     if bool((scale == 0).any()):
         return None
-    standard = (train - mean) / scale
-    covariance = standard.T @ standard / len(train) + 1e-6 * torch.eye(width, dtype=torch.double, device=train.device)
+    standard, cells = (train - mean) / scale, cells / scale.square()
+    covariance = standard.T @ standard / len(train) + torch.diag(cells + 1e-6)
     normal = torch.distributions.MultivariateNormal(torch.zeros_like(mean), covariance)
-    return normal.log_prob((rows - mean) / scale) - scale.log().sum()
+    spread = (normal.precision_matrix.diagonal() * cells).sum() / 2
+    return normal.log_prob((rows - mean) / scale) - scale.log().sum() - spread
+
+
+def _copula(
+    fields: Sequence[Field],
+    margins: Sequence[tuple[Likelihood, Tensor]],
+    seen: Mapping[str, Tensor],
+    new: Mapping[str, Tensor],
+) -> Tensor | None:
+    """log p of each new row under the margins and a Gaussian copula, or None where they have no cumulative one."""
+    gaps = any(bool(missing_in(f.kind, b[f.name]).any()) for f in fields for b in (seen, new))
+    apart = all(field.shape == () for field in fields) and 2 <= len(fields) <= JOINED
+    if gaps or not apart or len(next(iter(seen.values()))) < 2 * len(fields):
+        return None
+    columns: list[tuple[Margin, Margin]] = []
+    for field, (fitted, features) in zip(fields, margins, strict=True):
+        alone = fitted.entries(features.reshape(fitted.width))
+        first, second = (margin(alone, rows[field.name]) for rows in (seen, new))
+        if first is None or second is None:
+            return None
+        columns.append((first, second))
+    return copula_log_density([m for _, m in columns], fit_copula([m for m, _ in columns]))

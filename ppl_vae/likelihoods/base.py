@@ -34,6 +34,8 @@ class Likelihood(Recorded, nn.Module, ABC):
     kinds: ClassVar[tuple[str, ...]]
     support: ClassVar[Any]
     width: int = 1
+    linear: ClassVar[bool] = False
+    """Whether features are close to linear in a row, so that a linear model can begin it: see `linear_targets`."""
     field: Field
 
     def build(self, field: Field, train: Tensor | None = None) -> Self:
@@ -77,6 +79,17 @@ class Likelihood(Recorded, nn.Module, ABC):
         """The decoder's output bias [|S| * width] at which p(x) fits the train rows' marginals; zeros if unknown."""
         return torch.zeros(self.size)
 
+    def linear_targets(self, train: Tensor) -> Tensor:
+        """What the features would be [row, |S| * width] if the row were known; NaN where they have no such value."""
+        return torch.full((len(train), self.size), torch.nan)
+
+    def start_noise(self, noise: Tensor) -> Tensor:
+        """Begin at a linear model that leaves so much of each feature's target unexplained (deviations, [|S| * width]).
+
+        Returns the output bias of features that say the spread; NaN for the others.
+        """
+        return torch.full((self.size,), torch.nan)
+
     # -- what a model asks, of one field here and of several in `Columns` ------------------------------------
 
     def of(self, schema: Schema, train: Split | None) -> Self:
@@ -102,6 +115,10 @@ class Likelihood(Recorded, nn.Module, ABC):
     def bias(self, train: Split) -> Tensor:
         """`initial_bias` for the rows of a split."""
         return self.initial_bias(train[self.field.name])
+
+    def targets(self, train: Split) -> Tensor:
+        """`linear_targets` for the rows of a split."""
+        return self.linear_targets(train[self.field.name])
 
     def sites(self, features: Tensor) -> dict[str, dist.Distribution]:
         """Distributions by the name of the field."""

@@ -94,6 +94,20 @@ class Columns(Recorded, nn.Module):
         """The decoder's output bias [F] at which every column fits its marginal."""
         return torch.cat([each.bias(train) for each in self._built()])
 
+    @property
+    def linear(self) -> bool:
+        """Whether a linear model can begin some column."""
+        return any(each.linear for each in self._built())
+
+    def targets(self, train: Split) -> Tensor:
+        """What the features would be [row, F] if the row were known; NaN where they have no such value."""
+        return torch.cat([each.targets(train) for each in self._built()], 1)
+
+    def start_noise(self, noise: Tensor) -> Tensor:
+        """As for a `Likelihood`, of all columns."""
+        parts = noise.split([each.size for each in self._built()])
+        return torch.cat([each.start_noise(part) for each, part in zip(self._built(), parts, strict=True)])
+
     def sites(self, features: Tensor) -> dict[str, dist.Distribution]:
         """Distributions by the name of the column."""
         parts = features.split([each.size for each in self._built()], dim=-1)

@@ -17,19 +17,48 @@ from ppl_vae.likelihoods.base import Likelihood, with_gaps
 __all__ = ["Binomial", "NegativeBinomial", "Poisson"]
 
 
-def mean_count(features: Tensor) -> Tensor:
-    """A mean from one feature an entry, never 0, where the log of a rate is infinite."""
-    return F.softplus(features.squeeze(-1)) + 1e-6
+LINEAR = 5.0
+"""From this mean on softplus is nearly the identity."""
 
 
-def mean_bias(train: Tensor) -> Tensor:
-    """The inverse softplus of the mean count."""
-    mean = train.reshape(len(train), -1).nanmean(0).nan_to_num(1.0).clamp(min=1e-2)
-    return mean + torch.log(-torch.expm1(-mean))
+class Counts(Likelihood):
+    """Independent counts whose mean is softplus(u * feature), u the deviation of the training counts, at least 1.
+
+    So a feature moves a count of hundreds as far as it moves one of a few.
+    """
+
+    kinds = ("count",)
+    support = constraints.nonnegative_integer
+    linear = True
+    unit: Tensor
+
+    def setup(self, train: Tensor | None) -> None:
+        """u, from the training rows."""
+        unit = torch.ones(self.field.shape)
+        if train is not None:
+            unit = (train - train.nanmean(0)).square().nanmean(0).nan_to_num().sqrt().clamp(min=1.0)
+        self.register_buffer("unit", unit.to(torch.get_default_dtype()))
+
+    def mean_count(self, features: Tensor) -> Tensor:
+        """A mean from one feature an entry, never 0, where the log of a rate is infinite."""
+        return F.softplus(self.unit * features.squeeze(-1)) + 1e-6
+
+    def initial_bias(self, train: Tensor) -> Tensor:
+        """The inverse softplus of the mean count, in units of u."""
+        mean = train.reshape(len(train), -1).nanmean(0).nan_to_num(1.0).clamp(min=1e-2)
+        return (mean + torch.log(-torch.expm1(-mean))) / self.unit.reshape(-1)
+
+    def linear_targets(self, train: Tensor) -> Tensor:
+        """The counts in units of u, of entries that are large enough for softplus to be linear."""
+        rows = train.reshape(len(train), -1)
+        large = rows.nanmean(0).nan_to_num() >= LINEAR
+        return torch.where(large, rows / self.unit.reshape(-1), torch.nan)
 
 
-class Poisson(Likelihood):
-    """Independent counts: log p(x | r) = x log r - r - log x! nats each, with r = softplus(feature).
+class Poisson(Counts):
+    """Independent counts: log p(x | r) = x log r - r - log x! nats each, with r = softplus(u * feature).
+
+    u is the deviation of the training counts, at least 1.
 
     Shapes: features [..., |S|], x [..., *S].
 
@@ -38,20 +67,15 @@ class Poisson(Likelihood):
         torch.Size([3])
     """
 
-    kinds = ("count",)
-    support = constraints.nonnegative_integer
-
     def entries(self, features: Tensor) -> dist.Distribution:
         """One rate an entry."""
-        return dist.Poisson(mean_count(features))
-
-    def initial_bias(self, train: Tensor) -> Tensor:
-        """The inverse softplus of the mean count."""
-        return mean_bias(train)
+        return dist.Poisson(self.mean_count(features))
 
 
-class NegativeBinomial(Likelihood):
-    """Independent counts with more spread than Poisson's: mean m = softplus(feature), variance m + m^2 / r.
+class NegativeBinomial(Counts):
+    """Independent counts with more spread than Poisson's: mean m = softplus(u * feature), variance m + m^2 / r.
+
+    u is the deviation of the training counts, at least 1.
 
     log p(x | m) = log G(x + r) - log G(r) - log x! + r log(r / (r + m)) + x log(m / (r + m)) nats each, G the gamma
     function. r is learned, one an entry, below 1000, where the distribution is Poisson's to a relative m / 1000.
@@ -64,15 +88,14 @@ class NegativeBinomial(Likelihood):
         torch.Size([3])
     """
 
-    kinds = ("count",)
-    support = constraints.nonnegative_integer
     largest = 1e3  # beyond, log G(x + r) - log G(r) loses its digits in float32
 
     def setup(self, train: Tensor | None) -> None:
         """r starts where mean and variance are those of the data."""
+        super().setup(train)
         size = torch.ones(self.field.shape)
         if train is not None:
-            mean = train.nanmean(0).nan_to_num(1.0)
+            mean = self.mean = train.nanmean(0).nan_to_num(1.0)
             extra = (train - mean).square().nanmean(0).nan_to_num() - mean
             size = torch.where(extra > 0, mean.square() / extra.clamp(min=1e-6), self.largest).clamp(0.05, 0.5e3)
         self.raw_size = nn.Parameter(torch.logit(size / self.largest))
@@ -84,11 +107,17 @@ class NegativeBinomial(Likelihood):
 
     def entries(self, features: Tensor) -> dist.Distribution:
         """One mean an entry."""
-        return dist.NegativeBinomial(self.dispersion, logits=mean_count(features).log() - self.dispersion.log())
+        return dist.NegativeBinomial(self.dispersion, logits=self.mean_count(features).log() - self.dispersion.log())
 
-    def initial_bias(self, train: Tensor) -> Tensor:
-        """The inverse softplus of the mean count."""
-        return mean_bias(train)
+    @torch.no_grad()
+    def start_noise(self, noise: Tensor) -> Tensor:
+        """r where the variance that is left is m + m^2 / r, at the mean at which r starts."""
+        before = (self.mean.square() / self.dispersion + self.mean).clamp(min=1e-6)
+        left = torch.minimum((noise.reshape(self.field.shape).to(before) * self.unit).square(), before)
+        size = self.mean.square() / (left - self.mean).clamp(min=1e-6)
+        size = torch.where(self.mean >= LINEAR, size, self.dispersion).clamp(0.05, 0.5e3)
+        self.raw_size.copy_(torch.logit(size / self.largest))
+        return super().start_noise(noise)
 
 
 class Binomial(Likelihood):

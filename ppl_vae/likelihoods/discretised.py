@@ -46,6 +46,7 @@ class DiscretisedLogistic(Likelihood):
 
     kinds = ("count", "categorical")
     support = constraints.nonnegative_integer
+    linear = True
 
     def __init__(self, components: int = 1, levels: int | None = None) -> None:
         super().__init__()
@@ -60,6 +61,23 @@ class DiscretisedLogistic(Likelihood):
     def support_of(self, field: Field) -> Any:
         """0 to L - 1."""
         return constraints.integer_interval(0, self.levels_of(field) - 1)
+
+    def linear_targets(self, train: Tensor) -> Tensor:
+        """Of a single logistic, the location."""
+        rows = with_gaps(self.field, train).reshape(len(train), -1) * (2 / (self.levels_of(self.field) - 1)) - 1
+        each = torch.full((*rows.shape, self.width), torch.nan, dtype=rows.dtype, device=rows.device)
+        if self.components == 1:
+            each[..., 0] = rows
+        return each.reshape(len(rows), -1)
+
+    def start_noise(self, noise: Tensor) -> Tensor:
+        """Of a single logistic, the raw scale of this deviation, or of a third of a level if that is more."""
+        bias = torch.full((self.field.size, self.width), torch.nan, dtype=noise.dtype, device=noise.device)
+        if self.components == 1:
+            least = 2 / 3 / (self.levels_of(self.field) - 1)
+            scale = noise.reshape(-1, 2)[:, 0].clamp(min=least) * math.sqrt(3) / math.pi
+            bias[:, 1] = scale + torch.log(-torch.expm1(-scale))
+        return bias.reshape(-1)
 
     def entries(self, features: Tensor) -> dist.Distribution:
         """Locations, raw scales and, for a mixture, logits of the weights."""

@@ -19,13 +19,20 @@ __all__ = ["Laplace", "LogNormal", "Normal", "StudentT"]
 LEAST = 1e-3
 """The smallest scale, in deviations of the training rows: an entry that the latents explain exactly would drive
 its scale to 0 and the density to infinity."""
+RESOLVED = 10_000
+"""So many training rows tell how finely an entry was written down."""
+
+
+ONE = 0.5413
+"""softplus is 1 here."""
 
 
 class LocationScale(Likelihood):
     """Independent entries from a location-scale family; a subclass gives `family`.
 
     The decoder's location is in units of the train split's deviation around its mean, so that unscaled columns need
-    no care.
+    no care. A learned scale stays above a floor that follows the resolution of the entry, r / sqrt(12) where r is the
+    smallest step between two training values: what was rounded to tenths has no density narrower than a tenth.
 
     Args:
         scale: one fixed scale for all entries, in the units of the data; by default it is learned, one an entry.
@@ -37,8 +44,10 @@ class LocationScale(Likelihood):
 
     kinds: ClassVar[tuple[str, ...]] = ("real", "positive", "unit", "count")
     support: ClassVar[Any] = constraints.real
+    linear = True
     shift: Tensor
     unit: Tensor
+    least: Tensor
 
     def __init__(self, scale: float | None = None, *, per_row: bool = False) -> None:
         super().__init__()
@@ -69,8 +78,28 @@ class LocationScale(Likelihood):
             unit = torch.where(unit > 0, unit, torch.ones_like(unit))
         self.register_buffer("shift", shift)
         self.register_buffer("unit", unit)
+        self.register_buffer("least", torch.full_like(unit, LEAST) if train is None else _resolution(train) / unit)
+        self.least.clamp_(LEAST, 1.0)
         if self.scale is None and not self.per_row:
             self.log_scale = nn.Parameter(torch.zeros(self.field.shape, dtype=unit.dtype))
+
+    def linear_targets(self, train: Tensor) -> Tensor:
+        """The standardised entries."""
+        rows = (self.standardised_by(with_gaps(self.field, train)) - self.shift) / self.unit
+        each = torch.full((*rows.shape, self.width), torch.nan, dtype=rows.dtype, device=rows.device)
+        each[..., 0] = rows
+        return each.reshape(len(rows), -1)
+
+    @torch.no_grad()
+    def start_noise(self, noise: Tensor) -> Tensor:
+        """The learned scale of each entry, or with `per_row` the feature that says it."""
+        found = (noise.reshape(*self.field.shape, self.width)[..., 0] - self.least).clamp(min=LEAST)
+        bias = torch.full((*self.field.shape, self.width), torch.nan, dtype=found.dtype, device=found.device)
+        if self.per_row:
+            bias[..., 1] = found + torch.log(-torch.expm1(-found)) - ONE
+        elif self.scale is None:
+            self.log_scale.copy_(found.log())
+        return bias.reshape(-1)
 
     def entries(self, features: Tensor) -> dist.Distribution:
         """The decoder gives the standardised location, and with `per_row` the scale."""
@@ -79,10 +108,18 @@ class LocationScale(Likelihood):
     def _scale(self, features: Tensor) -> Tensor:
         if self.per_row:
             # Shifted so that feature 0 is the deviation of the data.
-            return self.unit * (LEAST + F.softplus(features[..., 1] + 0.5413))
+            return self.unit * (self.least + F.softplus(features[..., 1] + ONE))
         if self.scale is not None:
             return torch.full_like(self.unit, self.scale)
-        return self.unit * (LEAST + self.log_scale.exp())
+        return self.unit * (self.least + self.log_scale.exp())
+
+
+def _resolution(train: Tensor) -> Tensor:
+    """The deviation of a uniform over the smallest step between two values of an entry, [*S]; 0 if all are alike."""
+    steps = train[:RESOLVED].sort(0).values.diff(dim=0)  # NaN come last
+    steps = torch.where(steps > 0, steps, torch.inf)
+    least = steps.amin(0) if len(steps) else torch.full_like(train[0], torch.inf)
+    return torch.where(least.isfinite(), least / 12**0.5, 0.0)
 
 
 class Normal(LocationScale):

@@ -182,6 +182,7 @@ class FieldEncoder(nn.Module):
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
         repeated: names of fields whose first dimension counts exchangeable measurements.
         convolutions: False reads images as vectors.
+        beside: give the inputs of the hidden layers as features too, behind the hidden ones.
         noise: deviation of the normal noise that is added in training mode to standardised entries (labels have none):
             features that are not led astray by it. Each noisy row is read by a guide of its own, so that a bound stays
             a bound (Im et al. 2017, arXiv 1511.06406); evaluation is without noise.
@@ -209,6 +210,7 @@ class FieldEncoder(nn.Module):
         convolutions: bool = True,
         noise: float = 0.0,
         own: Mapping[str, nn.Module] | None = None,
+        beside: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= noise < math.inf:
@@ -228,12 +230,19 @@ class FieldEncoder(nn.Module):
         self.inputs = nn.ModuleList(layers)
         width = sum(int(layer.size) for layer in self.inputs)  # type: ignore[arg-type, misc]
         hidden = widths(hidden)
-        self.size = hidden[-1] if hidden else width
+        self.beside = width if beside and hidden else 0
+        self.size = (hidden[-1] if hidden else width) + self.beside
         self.layers = hidden_layers(width, hidden, activation)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Encode the fields that this encoder was built for."""
-        return self.layers(concatenate([self._input(name, batch) for name in self.names]))
+        inputs = self.read(batch)
+        hidden = self.layers(inputs)
+        return torch.cat([hidden, inputs], dim=-1) if self.beside else hidden
+
+    def read(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the hidden layers are given of the fields, [B, width]."""
+        return concatenate([self._input(name, batch) for name in self.names])
 
     def input_of(self, name: str) -> nn.Module:
         """The input layer of a field."""

@@ -13,6 +13,7 @@ from torch.distributions.transforms import AffineTransform
 from torch.nn import functional as F
 
 from ppl_vae.nn.flows import Flow
+from ppl_vae.nn.networks import Beside
 
 __all__ = [
     "Affine",
@@ -21,6 +22,7 @@ __all__ = [
     "Inverse",
     "LinearHeads",
     "LowRankNormal",
+    "NormalHead",
     "StandardBase",
     "alternating",
     "is_normal",
@@ -66,7 +68,57 @@ class LinearHeads(nn.Module):
         return tuple(p.reshape(p.shape[:-1] + s) for p, s in zip(parts, self.shapes, strict=True))
 
 
-class DiagonalNormal(nn.Module):
+class NormalHead(nn.Module):
+    """A normal whose means and raw scales are the first 2 d outputs of one linear map of the features.
+
+    With `set_beside` the last so many features have a further map to both, which weight decay leaves alone.
+    """
+
+    size: int
+    scale: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beside: Beside | None = None
+
+    @property
+    def outputs(self) -> nn.Linear:
+        """The linear map."""
+        raise NotImplementedError
+
+    def set_beside(self, features: int) -> None:
+        """Add a linear map from the last so many features to means and raw scales."""
+        self.beside = Beside(features, 2 * self.size)
+
+    @torch.no_grad()
+    def start_at(self, inputs: Tensor, codes: Tensor, spread: Tensor) -> bool:
+        """Start at these means and deviations [n, d] of rows with inputs [n, F], as far as they are linear in them."""
+        linear = self.outputs
+        if self.beside is None and linear.in_features != inputs.shape[1]:
+            return False
+        x = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=-1).double()
+        ridge = 1e-4 * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        means = torch.linalg.solve(x.T @ x + ridge, x.T @ codes.double())
+        left = (codes.double() - x @ means).square().mean(0)
+        scale = (spread.double().square() + left).sqrt()
+        raw = scale + torch.log(-torch.expm1(-scale)) - math.log(math.expm1(self.scale))
+        found = torch.cat([means, torch.linalg.solve(x.T @ x + ridge, x.T @ raw)], 1)
+        linear.weight.zero_()
+        linear.bias.zero_()
+        place = linear.weight[: 2 * self.size] if self.beside is None else self.beside.weight
+        place.copy_(found[:-1].T)
+        linear.bias[: 2 * self.size] = found[-1].to(linear.bias)
+        return True
+
+    def joined(self, loc: Tensor, raw: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and raw scales, with what the map beside adds."""
+        if self.beside is None:
+            return loc, raw
+        more = self.beside(features[..., -self.beside.in_features :])
+        return loc + more[..., : self.size], raw + more[..., self.size :]
+
+
+class DiagonalNormal(NormalHead):
     """Independent normals whose means and scales are linear in the features; scales start near `scale`.
 
     Shapes: features [..., F] -> batch shape [...], event shape [d].
@@ -79,15 +131,21 @@ class DiagonalNormal(nn.Module):
     def __init__(self, features: int, size: int, scale: float = 1.0) -> None:
         super().__init__()
         self.linear = nn.Linear(features, 2 * size)
-        self.scale = scale
+        self.scale, self.size = scale, size
+
+    @property
+    def outputs(self) -> nn.Linear:
+        """Means, then raw scales."""
+        return self.linear
 
     def forward(self, features: Tensor) -> Any:
         """N(m(h), diag s(h)^2)."""
         loc, raw = self.linear(features).chunk(2, dim=-1)
+        loc, raw = self.joined(loc, raw, features)
         return dist.Normal(loc, positive(raw, self.scale)).to_event(1)
 
 
-class LowRankNormal(nn.Module):
+class LowRankNormal(NormalHead):
     """N(m, V V' + diag s^2) with mean, directions and scales linear in the features; scales start near `scale`.
 
     Shapes: features [..., F] -> batch shape [...], event shape [d]. V [..., d, rank].
@@ -100,11 +158,17 @@ class LowRankNormal(nn.Module):
     def __init__(self, features: int, size: int, rank: int, scale: float = 1.0) -> None:
         super().__init__()
         self.parts = LinearHeads(features, [(size,), (size,), (size, rank)], small=True)
-        self.scale = scale
+        self.scale, self.size = scale, size
+
+    @property
+    def outputs(self) -> nn.Linear:
+        """Means, raw scales, then directions."""
+        return self.parts.linear
 
     def forward(self, features: Tensor) -> Any:
         """The normal of some rows."""
         loc, raw, directions = self.parts(features)
+        loc, raw = self.joined(loc, raw, features)
         return dist.LowRankMultivariateNormal(loc, directions, positive(raw, self.scale).square())
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ppl_vae.errors import check_several, check_whole, unknown_name
 
-__all__ = ["MLP", "GatedLinear", "Mixer", "concatenate", "hidden_layer", "hidden_layers", "widths"]
+__all__ = ["MLP", "Beside", "GatedLinear", "Mixer", "concatenate", "hidden_layer", "hidden_layers", "widths"]
 
 
 class GatedLinear(nn.Module):
@@ -35,11 +35,25 @@ class GatedLinear(nn.Module):
         return F.glu(self.both(x), dim=-1)
 
 
+class Beside(nn.Linear):
+    """A linear map beside a network, which starts at 0; weight decay leaves it, and so pulls to a linear model.
+
+    Example:
+        >>> Beside(3, 2)(torch.ones(1, 3)).tolist()
+        [[0.0, 0.0]]
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+        nn.init.zeros_(self.weight)
+
+
 class MLP(nn.Module):
     """A multilayer perceptron: hidden layers with an activation (or gates), then a linear map.
 
     Shapes: x [..., F] -> [..., outputs]; any number of leading dims, so that particles and enumerated
-    values broadcast. `activation` is "gelu", "relu", "softplus", "tanh" or "gated".
+    values broadcast. `activation` is "gelu", "relu", "softplus", "tanh" or "gated". With `beside` a linear map of the
+    inputs is added to what comes out.
 
     Raises:
         UserError: if the activation is unknown or a width is no whole number of at least 1.
@@ -49,15 +63,29 @@ class MLP(nn.Module):
         torch.Size([7, 2, 3])
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: str = "gelu") -> None:
+    def __init__(
+        self, inputs: int, hidden: Sequence[int], outputs: int, activation: str = "gelu", *, beside: bool = False
+    ) -> None:
         super().__init__()
         hidden = widths(hidden)
         self.layers = hidden_layers(inputs, hidden, activation)
         self.last = nn.Linear(hidden[-1] if hidden else inputs, check_whole("outputs", outputs))
+        self.beside = Beside(inputs, outputs) if beside and hidden else None
+        self.inputs = inputs
+
+    @torch.no_grad()
+    def begin_at(self, bias: Tensor, weight: Tensor) -> None:
+        """Begin at bias + W x, with the network at 0 beside it; where a bias is NaN the network's own stays."""
+        if self.beside is None and self.last.in_features != self.inputs:
+            return
+        self.last.weight.zero_()
+        self.last.bias.copy_(torch.where(bias.isnan(), self.last.bias, bias.to(self.last.bias)))
+        (self.last if self.beside is None else self.beside).weight.copy_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply every layer."""
-        return self.last(self.layers(x))
+        found = self.last(self.layers(x))
+        return found if self.beside is None else found + self.beside(x)
 
     def start_at(self, bias: Tensor) -> None:
         """Let the last layer start at these outputs."""

@@ -136,8 +136,9 @@ def _baselines(evaluation: Mapping[str, float | int]) -> list[Card]:
     )
     if (worse := worthless(evaluation)) is not None:
         words += f" Here {worse}."
-    if "minus_normal" in evaluation:
-        words += f" Minus that of one full normal: {_with_error(evaluation, 'minus_normal')}."
+    for name, what in (("normal", "one full normal"), ("copula", "these columns with a Gaussian copula")):
+        if f"minus_{name}" in evaluation:
+            words += f" Minus that of {what}: {_with_error(evaluation, f'minus_{name}')}."
     return [("Above independent columns, nats", _with_error(evaluation, "minus_independent"), words)]
 
 
@@ -199,6 +200,7 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
     pair = view.pair
     sizes = [sum(p.numel() for p in part.parameters()) for part in (pair.model, pair.guide)]
     best = info.get("best", {}).get("epoch")
+    more = unfinished(run.history, best, settings.get("epochs"))
     epochs = f"{len(run.history)}" + (f" of at most {settings['epochs']}" if "epochs" in settings else "")
     rows: list[tuple[str, object]] = [
         ("model", model),
@@ -210,7 +212,7 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
         ("rows", _rows(data)),
         ("begun with", _start(info.get("start"))),
         ("best epoch", f"epoch {best}; {epochs} epochs were run"),
-        ("not finished", unfinished(run.history, best, settings.get("epochs"))),
+        ("not finished", more and f"{more.problem.removeprefix('not finished: ')}: {more.remedy}"),
         ("parameters", f"{sizes[0]:,} in the model, {sizes[1]:,} in the guide"),
         ("optimisation", _optimisation(settings, "penalty" if view.points else "KL")),
         ("seed", f"{settings['seed']}" if "seed" in settings else None),

@@ -61,16 +61,18 @@ class Result:
         return save_run(self, path_of("path", path))
 
 
-def unfinished(history: Sequence[Record], best: int | None, epochs: int | None) -> str | None:
-    """What to say of a run whose best epoch on validation rows is the last one that it was allowed, else None.
+def unfinished(history: Sequence[Record], best: int | None, epochs: int | None) -> Finding | None:
+    """The finding on a run whose best epoch on validation rows is the last one that it was allowed, else None.
 
     Example:
         >>> print(unfinished([{"epoch": 1, "validation": -3.0}, {"epoch": 2, "validation": -2.0}], 2, 2))
-        the best epoch is the last of 2, so the bound may still rise: train longer (epochs=4; command line --epochs 4)
+        warning: not finished: the best epoch is the last of 2, so the bound may still rise: \
+train longer (epochs=4; command line --epochs 4)
     """
     if not history or epochs is None or len(history) < epochs or history[-1].get("validation") is None:
         return None
     if best != history[-1].get("epoch"):
         return None
-    longer = f"(epochs={2 * epochs}; command line --epochs {2 * epochs})"
-    return f"the best epoch is the last of {epochs}, so the bound may still rise: train longer {longer}"
+    problem = f"not finished: the best epoch is the last of {epochs}, so the bound may still rise"
+    longer = f"train longer (epochs={2 * epochs}; command line --epochs {2 * epochs})"
+    return Finding(None, problem, longer, "warning")

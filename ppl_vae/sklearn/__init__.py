@@ -1,4 +1,4 @@
-"""A face for people who live in scikit-learn: a transformer that is a density, and a classifier of few labels.
+"""A face for people who live in scikit-learn: density, codes, imputation, regression, outliers, clusters, few labels.
 
 Importing this module imports models and guides, as the command line does; `import ppl_vae` does not import it.
 """
@@ -6,6 +6,17 @@ Importing this module imports models and guides, as the command line does; `impo
 from __future__ import annotations
 
 from ppl_vae.sklearn._classifier import SemiSupervisedVAEClassifier
+from ppl_vae.sklearn._clusterer import GMVAEClusterer
+from ppl_vae.sklearn._imputer import VAEImputer
+from ppl_vae.sklearn._outliers import VAEOutlierDetector
+from ppl_vae.sklearn._regressor import VAERegressor
 from ppl_vae.sklearn._transformer import VAETransformer
 
-__all__ = ["SemiSupervisedVAEClassifier", "VAETransformer"]
+__all__ = [
+    "GMVAEClusterer",
+    "SemiSupervisedVAEClassifier",
+    "VAEImputer",
+    "VAEOutlierDetector",
+    "VAERegressor",
+    "VAETransformer",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
@@ -151,7 +153,11 @@ class VAEEstimator(BaseEstimator):
         )
         if result.stopped == "interrupted":  # whoever searches over many fits means to end the search
             raise KeyboardInterrupt
+        for finding in result.findings:
+            if finding.problem.startswith("not finished"):
+                warnings.warn(f"{finding.problem}: {finding.remedy}", ConvergenceWarning, stacklevel=3)
         model.data = model.recorded["data"] = model.schema  # an estimator does not keep its training rows
+        model.begun = {}
         self.model_, self.guide_, self.history_ = model, result.guide, result.history
 
     def _programs(self, data: Data, make: Callable[..., RowModel], prior: Any) -> tuple[RowModel, Any]:

@@ -103,6 +103,7 @@ def fit(
     made: tuple[Any, Any] = _programs(model, guide, data, said.seed)
     bound = ELBO() if bound is None else resolve("bound", bound)
     train, validation = _splits(data, rows, getattr(made[0], "schema", None))
+    said = said.settled(len(train))
     prepare(made[1], train)
     pair = Pair(*made)
     where = pick_device(said.device)

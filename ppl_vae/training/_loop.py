@@ -17,7 +17,7 @@ from ppl_vae.data import Split, units_in
 from ppl_vae.errors import Finding, UnsavedWarning, UserError, spelled
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
-from ppl_vae.runs.result import Best, Record
+from ppl_vae.runs.result import Best, Record, unfinished
 from ppl_vae.schedules import Capacity, FreeBits
 from ppl_vae.speed.threads import Threads
 from ppl_vae.training._acceleration import GraphStep
@@ -69,7 +69,7 @@ class Loop:
         self.identity: dict[str, Any] = {}
         self.overridden: tuple[str, ...] = ()
         self.findings: tuple[Finding, ...] = ()
-        self.drift = Drift(pair, step.structure, settings.epochs)
+        self.drift = Drift(pair, step.structure, settings.passes)
         # the posterior of what all rows share is that of the training rows: no held-out row is a reason to stop short
         learns = any(p.requires_grad for p in pair.model.parameters())
         self.chooses = validation is not None and (learns or not step.structure.global_latents)
@@ -98,6 +98,8 @@ class Loop:
             self.pair.eval()
         steps = max(1, math.ceil(len(self.train) / self.settings.batch_size))
         self.findings = (*self.findings, *self.drift.findings(self.history, len(self.train), steps))
+        if stopped == "epochs" and (more := unfinished(self.history, self.best.epoch, self.settings.passes)):
+            self.findings = (*self.findings, more)
         if self.folder is not None:
             self.save(self.folder, "the result is whole all the same, but cannot be continued from there")
         self.pair.load_state_dict(self.kept)
@@ -106,7 +108,7 @@ class Loop:
     def _train(self) -> Stopped:
         saved, took = time.monotonic(), 0.0
         self.pair.train()
-        for epoch in range(len(self.history) + 1, self.settings.epochs + 1):
+        for epoch in range(len(self.history) + 1, self.settings.passes + 1):
             if self._out_of_patience(epoch - 1):
                 return "patience"
             record = self._epoch(epoch)
@@ -166,10 +168,10 @@ class Loop:
 
     def _refuse_another(self, found: Checkpoint, folder: Path, override: bool) -> None:
         before, epochs = tuple(found.progress.get("overridden", ())), len(found.progress["history"])
-        if epochs > self.settings.epochs:
+        if epochs > self.settings.passes:
             raise UserError(
                 f"{folder} is a run of {epochs} epochs already: continue it with epochs of at least {epochs}, "
-                f"got {self.settings.epochs}"
+                f"got {self.settings.passes}"
             )
         others = differences(found.identity, self.identity)
         if others and not override:
@@ -251,7 +253,7 @@ class Loop:
             module.training = True
         seen = _mean(outcomes, sizes, "validation")
         found = {"validation": seen["validation"]}
-        weight = 1.0 if isinstance(self.beta, FreeBits | Capacity) else self.beta(self.settings.epochs)
+        weight = 1.0 if isinstance(self.beta, FreeBits | Capacity) else self.beta(self.settings.passes)
         if weight != 1 and seen["rate"] is not None:
             found["validation_objective"] = -seen["distortion"] - weight * seen["rate"]
         return found
@@ -266,17 +268,17 @@ class Loop:
             self.kept = _copy(self.pair)
 
     def _is_settled(self, epoch: int) -> bool:
-        return self.beta(epoch) == self.beta(self.settings.epochs)
+        return self.beta(epoch) == self.beta(self.settings.passes)
 
     def _epochs_left(self, epoch: int) -> int:
         """How many epochs may be counted on, this one included: all, or with patience as many as there were already."""
-        left = self.settings.epochs - epoch + 1
-        if not self.chooses or self.settings.patience is None:
+        left = self.settings.passes - epoch + 1
+        if not self.chooses or self.settings.waits is None:
             return left
-        return min(left, max(epoch - 1, self.settings.patience - (epoch - 1 - self.best.epoch)))
+        return min(left, max(epoch - 1, self.settings.waits - (epoch - 1 - self.best.epoch)))
 
     def _out_of_patience(self, epoch: int) -> bool:
-        patience = self.settings.patience
+        patience = self.settings.waits
         return self.chooses and patience is not None and epoch - self.best.epoch >= patience
 
 

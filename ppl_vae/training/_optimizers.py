@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ppl_vae.errors import UserError
+from ppl_vae.nn.networks import Beside
 from ppl_vae.programs.program import Pair
 from ppl_vae.training.settings import Settings
 
@@ -44,13 +45,15 @@ def optimizer_of(pair: Pair, settings: Settings) -> Any:
 def _adam(pair: Pair, settings: Settings) -> torch.optim.Optimizer:
     """Adam; with weight decay on the matrices of networks, which torch names `weight`.
 
-    Biases, scales, the means of a mixture and pseudo-inputs have no reason to be near 0.
+    Biases, scales, the means of a mixture, pseudo-inputs and linear maps beside a network have no reason to be near 0.
     """
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
+    linear = {id(p) for part in pair.modules() if isinstance(part, Beside) for p in part.parameters()}
     for name, parameter in pair.named_parameters():
         if parameter.requires_grad:
             decays = settings.weight_decay > 0 and name.endswith("weight") and parameter.dim() > 1
+            decays = decays and id(parameter) not in linear
             (decayed if decays else others).append(parameter)
     groups = [(decayed, settings.weight_decay), (others, 0.0)]
     lr = settings.lr(0.0) if callable(settings.lr) else settings.lr

@@ -24,16 +24,12 @@ from ppl_vae.registry.words import (
     split_words,
     whole_numbers,
 )
-from ppl_vae.training.settings import SETTINGS, Settings
+from ppl_vae.training.settings import EPOCHS, PATIENCE, SETTINGS, Settings, pace
 
 if TYPE_CHECKING:
     from ppl_vae.data import Data
 
 __all__ = ["Request"]
-
-EPOCHS, PATIENCE = 300, 40
-STEPS = 4800
-"""Optimiser steps that the default epochs come to where there are 1,000 training rows."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +132,7 @@ class Request:
     def settled(self, rows: int) -> Self:
         """The same with the epochs, patience and warm-up that so many training rows need, where nobody said them.
 
-        A network learns by steps, and an epoch of few rows has few: 300 epochs, or up to 8 times as many for 4,800
-        steps, with patience and warm-up in proportion.
+        As `Settings.settled`, with the warm-up in proportion.
 
         Example:
             >>> Request().settled(1000).passes, Request().settled(105).passes
@@ -146,10 +141,9 @@ class Request:
             40
         """
         said = self.settings
-        steps = EPOCHS * -(-rows // said["batch_size"])
-        pace = 1 if said["epochs"] is not None else min(8, max(1, round(STEPS / steps)))
-        found = {"epochs": EPOCHS * pace, "patience": PATIENCE * pace}
-        return replace(self, settings=found | {k: v for k, v in said.items() if v is not None}, pace=pace)
+        times = 1 if said["epochs"] is not None else pace(rows, said["batch_size"])
+        found = {"epochs": EPOCHS * times, "patience": PATIENCE * times}
+        return replace(self, settings=found | {k: v for k, v in said.items() if v is not None}, pace=times)
 
     @property
     def passes(self) -> int:
@@ -219,19 +213,22 @@ class Request:
         found |= {"given": split_words(option("given"), self.given)}
         return {name: value for name, value in found.items() if value is not None}
 
-    def chosen(self, *, points: bool = False, **decided: Any) -> dict[str, Any]:
+    def chosen(self, *, points: bool = False, begun: bool = False, **decided: Any) -> dict[str, Any]:
         """The settings as keywords of `fit`: what was said, or `decided` where nobody said it."""
         from ppl_vae.schedules import Cosine
 
         found = {name: SETTINGS[name].read(value) for name, value in self.settings.items() if value is not None}
         if self.lr_schedule == "cosine":
             found["lr"] = Cosine(found["lr"], self.passes)
-        return found | {"beta": self.schedule(points=points)} | decided
+        return found | {"beta": self.schedule(points=points, begun=begun)} | decided
 
-    def schedule(self, *, points: bool = False) -> Any:
-        """The KL weight; where the guide draws points there is no KL, and only a warm-up that was asked for."""
+    def schedule(self, *, points: bool = False, begun: bool = False) -> Any:
+        """The KL weight, with a warm-up, or only one that was asked for where it has no use.
+
+        There is no KL where the guide draws points, and a pair that begins at a linear model has latents in use.
+        """
         from ppl_vae.schedules import WarmUp
 
-        usual = 0.0 if points else min(10.0 * self.pace, self.passes / 5)
+        usual = 0.0 if points or begun else min(10.0 * self.pace, self.passes / 5)
         epochs = usual if self.warm_up is None else self.warm_up
         return self.beta if self.is_pyro or epochs == 0 else WarmUp(epochs, self.beta)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar
 
 from ppl_vae.errors import UserError, check_choice, check_number, check_whole, shown, unknown_name
 
@@ -27,6 +27,7 @@ __all__ = [
     "Settings",
     "SettingsKeywords",
     "described",
+    "pace",
     "refuse_unknown",
     "with_settings",
 ]
@@ -68,8 +69,18 @@ def _scheduled(*, positive: bool) -> Check:
     return check
 
 
-def _patience(name: str, value: Any) -> int | None:
-    return None if value is None else check_whole(name, value, otherwise=_or(name, "None to never stop early"))
+def _epochs(name: str, value: Any) -> int | Literal["auto"]:
+    if isinstance(value, str) and value == "auto":
+        return "auto"
+    return check_whole(name, value, otherwise=_or(name, "'auto' for as many as the rows need"))
+
+
+def _patience(name: str, value: Any) -> int | Literal["auto"] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "auto":
+        return "auto"
+    return check_whole(name, value, otherwise=_or(name, "None to never stop early, or 'auto'"))
 
 
 def _share(name: str, value: Any) -> float | None:
@@ -96,6 +107,23 @@ def _optimizer(name: str, value: Any) -> Any:
         f"{name} must be a function from parameters to a torch optimizer, such as lambda parameters: "
         f"torch.optim.SGD(parameters, 0.1), got {' '.join(repr(value).split())[:60]}"
     )
+
+
+# -- the budget --------------------------------------------------------------------------------------------
+
+EPOCHS, PATIENCE = 300, 40
+STEPS, LONGEST = 4800, 8
+"""Optimiser steps that the default epochs come to where there are 1,000 training rows; at most so many times more."""
+
+
+def pace(rows: int, batch_size: int) -> int:
+    """How many times the usual epochs so many training rows need: an epoch of few rows has few steps.
+
+    Example:
+        >>> pace(100_000, 64), pace(400, 64), pace(105, 64)
+        (1, 2, 8)
+    """
+    return min(LONGEST, max(1, round(STEPS / (EPOCHS * -(-rows // batch_size)))))
 
 
 # -- the settings ------------------------------------------------------------------------------------------
@@ -152,10 +180,12 @@ class Settings:
         ppl_vae.errors.UserError: patience must be a whole number of at least 1, or None to never stop early, got '3'
     """
 
-    epochs: int = _setting(
-        300,
+    epochs: int | Literal["auto"] = _setting(
+        "auto",
         "Passes over the training rows, at most.",
-        _whole(1),
+        _epochs,
+        more='A network learns by steps, and an epoch of few rows has few: "auto" is 300, or up to 8 times as many for '
+        "4,800 steps.",
         decided="300; up to 2400 of few rows, for 4,800 steps",
         free=True,
         word=int,
@@ -212,12 +242,12 @@ class Settings:
         decided="as it happens",
         of_labels=True,
     )
-    patience: int | None = _setting(
-        40,
+    patience: int | Literal["auto"] | None = _setting(
+        "auto",
         "Epochs without a better validation bound before stopping.",
         _patience,
-        more="None for never. With a KL weight other than 1 it is the weighted bound. Without a validation "
-        "split there is no early stopping.",
+        more='"auto" is 40, in proportion to the epochs of few rows; None for never. With a KL weight other than 1 it '
+        "is the weighted bound. Without a validation split there is no early stopping.",
         decided="40, in proportion to the epochs of few rows",
         free=True,
         word=int,
@@ -290,6 +320,28 @@ class Settings:
                 if not callable(value) and value != getattr(Settings, name):
                     raise UserError(f"{name}={value:g} is Adam's, and optimizer= makes another: give it {name} there")
 
+    def settled(self, rows: int) -> Self:
+        """The same with the epochs and the patience that so many training rows need, where they are "auto".
+
+        Example:
+            >>> few = Settings().settled(105)
+            >>> few.epochs, few.patience, Settings().settled(10_000).epochs
+            (2400, 320, 300)
+        """
+        times = pace(rows, self.batch_size) if self.epochs == "auto" else 1
+        epochs = EPOCHS * times if self.epochs == "auto" else self.epochs
+        return replace(self, epochs=epochs, patience=PATIENCE * times if self.patience == "auto" else self.patience)
+
+    @property
+    def passes(self) -> int:
+        """The epochs, at most; as of many rows where they are not settled."""
+        return EPOCHS if self.epochs == "auto" else self.epochs
+
+    @property
+    def waits(self) -> int | None:
+        """The epochs without a better bound before stopping; None for never."""
+        return PATIENCE if self.patience == "auto" else self.patience
+
     @property
     def kl_weight(self) -> Schedule:
         """Beta as a function of the epoch."""
@@ -327,14 +379,14 @@ SYNONYMS = {word: ours for ours, setting in SETTINGS.items() for word in setting
 class SettingsKeywords(TypedDict, total=False):
     """The fields of `Settings` as keywords, for editors and type checkers; a test compares them."""
 
-    epochs: int
+    epochs: int | Literal["auto"]
     batch_size: int
     lr: float | Schedule
     weight_decay: float
     beta: float | Schedule
     label_weight: float
     label_share: float | None
-    patience: int | None
+    patience: int | Literal["auto"] | None
     restarts: int
     seed: int
     device: str | torch.device
@@ -378,8 +430,8 @@ def with_settings(function: F) -> F:
     Example:
         >>> @with_settings
         ... def train(model, **settings): ...
-        >>> inspect.signature(train).parameters["epochs"].default
-        300
+        >>> inspect.signature(train).parameters["batch_size"].default
+        64
     """
     signature = inspect.signature(function)
     parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
