@@ -64,6 +64,38 @@ def empirical(y):
         pyro.sample("y", dist.Normal(a, 0.5), obs=y)
 
 
+def lagged_far(y):
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(y)):
+        before = nn.functional.pad(y, (20, 0))[: len(y)]
+        pyro.sample("y", dist.Normal(a * before, 1.0), obs=y)
+
+
+def summed_from_the_end(y):
+    with pyro.plate("data", len(y)):
+        e = pyro.sample("e", dist.Normal(0.0, 0.3))
+        pyro.sample("y", dist.Normal(e.flip(-1).cumsum(-1).flip(-1), 0.5), obs=y)
+
+
+def ranked(y):
+    with pyro.plate("data", len(y)):
+        rank = y.argsort().argsort() / len(y)
+        z = pyro.sample("z", dist.Normal(rank, 1.0))
+        pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+def largest(y):
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z - z.max(-1, keepdim=True).values, 0.5), obs=y)
+
+
+def largest_field(y):
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z * y.max() - y.min(), 0.5), obs=y)
+
+
 def mixed(y):
     with pyro.plate("data", len(y)):
         k = pyro.sample("k", dist.Categorical(torch.ones(2) / 2))
@@ -80,6 +112,11 @@ COUPLED = {
     standardised: "y",
     empirical: "a",
     mixed: "y",
+    lagged_far: "y",
+    summed_from_the_end: "y",
+    ranked: "z",
+    largest: "y",
+    largest_field: "y",
 }
 
 

@@ -28,6 +28,9 @@ __all__ = ["PairReading", "read_pair"]
 ROWS = 8
 """So many rows tell what a pair is made of."""
 
+MORE_ROWS = 64
+"""So many rows, one after the other, tell whether they look at each other."""
+
 
 @dataclass(frozen=True)
 class PairReading:
@@ -72,7 +75,7 @@ def read_pair(pair: Pair, split: Split) -> PairReading:
         except UserError as error:
             return PairReading(batch, None, seen, (_finding(error),))
         findings = [
-            *coupled_rows(pair, batch, drawn),
+            *coupled_rows(pair, batch, drawn, None if split.is_one_unit else split.batch(slice(0, MORE_ROWS))),
             *_other_rows(pair, batch, structure),
             *unowned(pair, batch, drawn),
             *warnings_of(pair, batch, structure, drawn),
