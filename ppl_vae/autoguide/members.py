@@ -8,7 +8,7 @@ member and another one draw the latents of each, and neither looks at their orde
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,7 @@ def find_members(
     local: Mapping[str, Site],
     parents: Parents,
     fields: Sequence[str],
+    rows: Collection[str],
     dim: int,
 ) -> Members | None:
     """The members that a program's rows have, or None.
@@ -60,18 +61,19 @@ def find_members(
         local: the latents of the rows.
         parents: the latents that each site depends on.
         fields: what the guide reads.
-        dim: of the plate of the rows.
+        rows: the plates of the rows, by name: others may be at their dim, beside them.
+        dim: of these plates.
     """
-    for plate in _inner(trace, dim):
+    for plate in _inner(trace, rows):
         inside = tuple(n for n, s in local.items() if plate in s.plates)
         if any(s.plates for n, s in local.items() if n not in inside):
             continue
         if any({*inside} & ancestors(n, parents) for n in local if n not in inside):
             continue  # something of the row is drawn after its members
-        observed = _observed(seen, trace, batch, plate, fields, dim)
+        observed = _observed(seen, trace, batch, plate, fields, rows, dim)
         inputs = [n for n in fields if n not in observed and batch[n].dim() > 1 and batch[n].shape[1] == plate.size]
         for entries in dict.fromkeys((tuple(sorted({*observed, *inputs})), tuple(sorted(observed)))):
-            if observed and _alike(program, batch, trace, plate, entries, dim):
+            if observed and _alike(program, batch, trace, plate, entries, rows, dim):
                 timing = Timing(dict.fromkeys(entries, 0), frozenset(observed), plate.size)
                 return Members(plate, inside, timing) if inside or len(entries) > 1 else None
     return None
@@ -87,13 +89,13 @@ def member_sites(members: Members, local: Mapping[str, Site]) -> dict[str, Site]
     }
 
 
-def _inner(trace: Trace, dim: int) -> list[Plate]:
+def _inner(trace: Trace, rows: Collection[str]) -> list[Plate]:
     """Plates inside of the rows that have more than one element."""
     found = {}
     for site in sample_sites(trace).values():
         around = frames(site)
-        if any(f.dim == dim for f in around):
-            found.update({f.name: Plate(f.name, f.size, int(f.dim or -1)) for f in around if f.dim != dim})
+        if any(f.name in rows for f in around):
+            found.update({f.name: Plate(f.name, f.size, int(f.dim or -1)) for f in around if f.name not in rows})
     return [plate for plate in found.values() if plate.size > 1]
 
 
@@ -103,13 +105,15 @@ def _observed(
     batch: Mapping[str, Tensor],
     plate: Plate,
     fields: Sequence[str],
+    rows: Collection[str],
     dim: int,
 ) -> list[str]:
     """The fields whose entries sites in the plate observe: these have their values."""
     sites = sample_sites(trace)
     values = []
     for name, (fn, value) in seen.items():
-        if name in sites and {plate.dim, dim} <= {f.dim for f in frames(sites[name])}:
+        around = {f.name for f in frames(sites[name])} if name in sites else set()
+        if plate.name in around and not around.isdisjoint(rows):
             axes = (dim - fn.event_dim, plate.dim - fn.event_dim)
             values += [value.movedim(axes, (0, 1)).flatten()] if value.dim() >= -min(axes) else []
     there = [n for n in fields if batch[n].shape[1:2] == (plate.size,)]
@@ -117,7 +121,13 @@ def _observed(
 
 
 def _alike(
-    program: Program, batch: Mapping[str, Tensor], trace: Trace, plate: Plate, entries: Sequence[str], dim: int
+    program: Program,
+    batch: Mapping[str, Tensor],
+    trace: Trace,
+    plate: Plate,
+    entries: Sequence[str],
+    rows: Collection[str],
+    dim: int,
 ) -> bool:
     turned = {n: v.flip(1) if n in entries else v for n, v in batch.items()}
     other = Trace()
@@ -127,16 +137,16 @@ def _alike(
             inside = plate.name in {f.name for f in frames(site)}
             other.add_node(name, **{**site, "value": value.flip(axis) if inside else value})
     with scattered(program):
-        before, after = (_log_p(program, b, t, dim) for b, t in ((batch, trace), (turned, other)))
+        before, after = (_log_p(program, b, t, rows, dim) for b, t in ((batch, trace), (turned, other)))
     return torch.allclose(before, after, rtol=1e-4, atol=1e-4)
 
 
-def _log_p(program: Program, batch: Mapping[str, Tensor], trace: Trace, dim: int) -> Tensor:
+def _log_p(program: Program, batch: Mapping[str, Tensor], trace: Trace, rows: Collection[str], dim: int) -> Tensor:
     """log p of all sites of the rows, [row], masked entries included."""
     holes = Holes(None, batch=batch)
     total = torch.zeros(())
     for site in sample_sites(traced(poutine.replay(holes(program), trace=trace), batch)).values():
-        if any(f.dim == dim for f in frames(site)):
+        if any(f.name in rows for f in frames(site)):
             log_p = site["fn"].log_prob(site["value"]).movedim(dim, -1)
             total = total + log_p.reshape(-1, log_p.shape[-1]).sum(0)
     return total

@@ -132,7 +132,8 @@ def check_sizes(program: Program, other: Mapping[str, Tensor] | None, shared: Ma
                 name,
                 f"latent site {name!r} is shared by all rows, but has {_sizes(*sizes)} on some rows and "
                 f"{_sizes(*found)} on others",
-                "give its size as a number, not one computed from the rows at hand",
+                "give its size as a number, not one computed from the rows at hand, or take all data as one unit, "
+                "fit(..., rows=None)",
             )
 
 

@@ -112,7 +112,9 @@ def read_model(
         chain = None if order else find_chain({n: s for n, s in read.items() if s.rows is not None}, parents, [*shared])
         timing = None if chain is None else read_timing(chain, parents, watch.seen, sites, batch, observed, dim)
         alone = order or timing or not plates
-        members = None if alone else find_members(program, batch, trace, watch.seen, local, parents, observed, dim)
+        members = (
+            None if alone else find_members(program, batch, trace, watch.seen, local, parents, observed, rows, dim)
+        )
         return Reading(
             plates=tuple(rows),
             dim=dim,

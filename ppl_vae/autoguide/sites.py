@@ -20,6 +20,7 @@ from ppl_vae.autoguide.unpacked import Unpacked
 from ppl_vae.distributions import is_real, support_of
 from ppl_vae.errors import ProgramError
 from ppl_vae.nn.heads import is_normal
+from ppl_vae.programs.density import is_point_mass
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.structure import frames
 
@@ -235,6 +236,12 @@ def read_site(
         plates += tuple(Plate("", shape[d], d) for d in loose)
     while isinstance(fn, dist.MaskedDistribution):
         fn = fn.base_dist
+    if is_point_mass(fn):
+        raise ProgramError(
+            name,
+            f"latent site {name!r} is a point in the model (Delta): no draw of a guide could have a density there",
+            f"note the value, pyro.deterministic({name!r}, ...)",
+        )
     if not getattr(fn.support, "is_discrete", False):
         support = support_of(fn)
         try:
@@ -251,7 +258,8 @@ def read_site(
         raise ProgramError(
             name,
             f"latent site {name!r} is {type(fn).__name__} shared by all rows: no gradient chooses between its values",
-            "fit the model once for each of its values, or write this guide by hand",
+            "take all data as one unit, fit(..., rows=None), which sums it out, fit the model once for each of its "
+            "values, or write this guide by hand",
         )
     kind = next((k for k in CLASSIFIED if isinstance(fn, k)), dist.Categorical)
     size = 1 if kind is dist.Bernoulli else _count(name, fn)

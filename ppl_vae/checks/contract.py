@@ -16,6 +16,7 @@ from torch.distributions import transforms
 
 from ppl_vae.distributions import support_of
 from ppl_vae.errors import ProgramError
+from ppl_vae.programs.density import is_point_mass
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.structure import Structure, TraceSites, frames
 
@@ -81,6 +82,12 @@ def check_supports(latents: list[str], guide: TraceSites, model: TraceSites) -> 
     for name in latents:
         if name not in model:
             continue
+        if is_point_mass(model[name]["fn"]) and not is_point_mass(guide[name]["fn"]):
+            raise ProgramError(
+                name,
+                f"site {name!r} is a point in the model (Delta) and none in the guide: its density is 0 at every draw",
+                f"note the value in the model, pyro.deterministic({name!r}, ...), and leave it out of the guide",
+            )
         q, p = _support(guide[name]["fn"]), _support(model[name]["fn"])
         if q is not None and p is not None and q != p:
             raise ProgramError(

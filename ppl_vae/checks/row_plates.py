@@ -8,6 +8,7 @@ from typing import Any
 import pyro.distributions as dist
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 
+from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError
 from ppl_vae.programs.structure import TraceSites, frames
 
@@ -67,13 +68,21 @@ def row_plates(model: TraceSites, rows: int | None, fewer: TraceSites | None = N
 
 
 def informative(model: TraceSites) -> dict[str, Mapping[str, Any]]:
-    """The observed sites of a model: what is only noted (`pyro.deterministic`) says nothing about it.
+    """The observed sites of a model: what is only noted says nothing about it.
+
+    That is `pyro.deterministic`, and a site that `poutine.reparam` replaced by its value.
 
     A `pyro.factor` counts where nothing else is observed.
     """
     observed = {n: s for n, s in model.items() if s["is_observed"] or s["infer"].get("held")}
-    observed = {n: s for n, s in observed.items() if not s["infer"].get("_deterministic")}
+    observed = {n: s for n, s in observed.items() if not s["infer"].get("_deterministic") and not _is_noted(s)}
     return {n: s for n, s in observed.items() if not isinstance(s["fn"], dist.Unit)} or observed
+
+
+def _is_noted(site: Mapping[str, Any]) -> bool:
+    """Whether an observed site is a point, at its own value: its density is 1 whatever that is."""
+    fn = unwrapped(site["fn"])
+    return isinstance(fn, dist.Delta) and not bool((fn.log_density != 0).any())
 
 
 def _one_dim(plates: list[CondIndepStackFrame]) -> list[CondIndepStackFrame]:

@@ -27,6 +27,10 @@ REMEDIES = (
         "batch normalisation has no variance of a single row: choose another batch_size=, or a LayerNorm",
     ),
     (r"mask to be a BoolTensor", "a field of True and False comes as the numbers 1 and 0: mask with field.bool()"),
+    (
+        r"Multiple sample sites named|Multiple .* sites named",
+        "give every statement a name of its own; a plate that is entered twice is made once, p = pyro.plate(...)",
+    ),
     (r"out of memory|can't allocate", "take fewer rows or particles at once: a smaller batch_size="),
     (r"used as indices|indices .*\bint|IntTensor", "an index is a whole number: index with field.long()"),
     (r"index.* out of (bounds|range)", "size what is indexed by all values of the field, not by those of a batch"),
