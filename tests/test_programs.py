@@ -137,10 +137,18 @@ PROGRAMS = {
 }
 
 
+@pytest.fixture
+def doubles():
+    torch.set_default_dtype(F64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("doubles")
 @pytest.mark.parametrize("family", [MeanField, FullRank])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_generated_guide_weighs_a_program_as_pyros_elbo_does(name, family, doubles):
+def test_a_generated_guide_weighs_a_program_as_pyros_elbo_does(name, family):
     model, data, is_one_unit = PROGRAMS[name]
     split = as_one_unit(data) if is_one_unit else as_split(data)
     batch = split.batch()
