@@ -21,6 +21,7 @@ from torch import Tensor
 
 import ppl_vae
 from ppl_vae import guides
+from ppl_vae.bounds import ELBO
 from ppl_vae.schedules import Cosine
 
 GROUP, WITHIN, VISIT = 1.0, 0.8, 0.6
@@ -74,6 +75,7 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=50)
     options.add_argument("--epochs", type=int, default=200)
     options.add_argument("--lr", type=float, default=3e-3)
+    options.add_argument("--particles", type=int, default=4)
     options.add_argument("--hidden", type=int, default=64)
     options.add_argument("--seed", type=int, default=0)
     o = options.parse_args()
@@ -83,8 +85,10 @@ def main() -> None:
     new = ppl_vae.load(simulated(300, o.seed + 1), group="patient", validation=0, test=0)
     guide = getattr(guides, o.guide)(program, data, hidden=(o.hidden,))
     begin = time.time()
-    lr = Cosine(o.lr, o.epochs)
-    ppl_vae.fit(program, guide, data, epochs=o.epochs, batch_size=o.batch_size, lr=lr, seed=o.seed, compile="off")
+    lr, bound = Cosine(o.lr, o.epochs), ELBO(o.particles, estimator="stl")
+    ppl_vae.fit(
+        program, guide, data, epochs=o.epochs, batch_size=o.batch_size, lr=lr, seed=o.seed, compile="off", bound=bound
+    )
     said = []
     for name, rows in (("trained on", data.train), ("new", new.train)):
         found = ppl_vae.evaluate(program, guide, rows, particles=400, compile="off").elbo.double()

@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from torch import nn
 
 import ppl_vae
 from ppl_vae.guides import IAF, FullRank, MeanField
@@ -189,3 +190,38 @@ def test_the_posterior_of_a_linear_chain_is_of_the_form_of_full_rank():
     log_q = [following(t, [values[t - 1] if t else torch.zeros(1)]).log_prob(values[t]) for t in range(steps)]
     posterior = dist.MultivariateNormal(mean, precision_matrix=precision)
     torch.testing.assert_close(torch.stack(log_q).sum(), posterior.log_prob(values.flatten()))
+
+
+class DeepMarkov(nn.Module):
+    """Pyro's example of a deep Markov model (Krishnan et al. 2017), smaller: its own names, masks within events."""
+
+    def __init__(self, entries=3, size=2):
+        super().__init__()
+        self.emitter = nn.Sequential(nn.Linear(size, entries), nn.Sigmoid())
+        self.transition = nn.Linear(size, size)
+        self.z_0 = nn.Parameter(torch.zeros(size))
+
+    def model(self, mini_batch, mini_batch_mask, annealing_factor=1.0):
+        pyro.module("dmm", self)
+        z_prev = self.z_0.expand(len(mini_batch), len(self.z_0))
+        with pyro.plate("z_minibatch", len(mini_batch)):
+            for t in pyro.markov(range(1, mini_batch.size(1) + 1)):
+                seen = mini_batch_mask[:, t - 1 : t]
+                with poutine.scale(None, annealing_factor):
+                    fn = dist.Normal(torch.tanh(self.transition(z_prev)), 0.5)
+                    z_prev = pyro.sample(f"z_{t}", fn.mask(seen).to_event(1))
+                emission = dist.Bernoulli(self.emitter(z_prev)).mask(seen).to_event(1)
+                pyro.sample(f"obs_x_{t}", emission, obs=mini_batch[:, t - 1, :])
+
+
+def test_a_deep_markov_model_as_its_authors_write_it():
+    length = torch.tensor([6, 2, 3, 5])
+    mask = (torch.arange(6) < length.unsqueeze(1)).float()
+    batch = {"mini_batch": torch.bernoulli(torch.full((4, 6, 3), 0.4)), "mini_batch_mask": mask}
+    dmm = DeepMarkov()
+    guide = FullRank(dmm.model, batch, hidden=(8,))
+    assert len(chains_of(guide)[0].steps) == 6
+    assert guide.encoder.timing.mask == "mini_batch_mask"
+    assert ppl_vae.check(dmm.model, guide, batch) == []
+    other = {**batch, "mini_batch": torch.where(mask.unsqueeze(-1) > 0, batch["mini_batch"], 1 - batch["mini_batch"])}
+    torch.testing.assert_close(guide.encoder(batch), guide.encoder(other))

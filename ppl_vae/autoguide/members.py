@@ -75,7 +75,7 @@ def find_members(
         for entries in dict.fromkeys((tuple(sorted({*observed, *inputs})), tuple(sorted(observed)))):
             if observed and _alike(program, batch, trace, plate, entries, rows, dim):
                 timing = Timing(dict.fromkeys(entries, 0), frozenset(observed), plate.size)
-                return Members(plate, inside, timing) if inside or len(entries) > 1 else None
+                return Members(plate, inside, timing)
     return None
 
 

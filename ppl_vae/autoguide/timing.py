@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -100,11 +101,22 @@ def _counting(times: Mapping[str, int], sites: TraceSites, dim: int, rows: int) 
     """In which rows a step's observations count by the model's masks, [row] by step; nothing where none is masked."""
     found: dict[int, Tensor] = {}
     for name, t in times.items():
-        mask = batch_mask(sites[name]) if t >= 0 and name in sites else None
-        by_row = None if mask is None else _by_row(mask, dim, rows) if mask.dim() else mask.expand(rows, 1)
+        by_row = _mask(sites[name], dim, rows) if t >= 0 and name in sites else None
         if by_row is not None:
             found[t] = by_row.any(1) | found.get(t, torch.zeros(rows, dtype=torch.bool))
     return found
+
+
+def _mask(site: Mapping[str, Any], dim: int, rows: int) -> Tensor | None:
+    """Which entries of a site count, by `poutine.mask` or `.mask()`, be it within its event, [row, entries]."""
+    mask, fn, axis = batch_mask(site), site["fn"], dim
+    while mask is None and isinstance(fn, dist.Independent):
+        axis, fn = axis - fn.reinterpreted_batch_ndims, fn.base_dist
+        inner = fn._mask if isinstance(fn, dist.MaskedDistribution) else None
+        mask = inner if isinstance(inner, Tensor) else None
+    if mask is None:
+        return None
+    return _by_row(mask > 0, axis, rows) if mask.dim() else (mask > 0).expand(rows, 1)
 
 
 def _length(name: str, value: Tensor, counts: Mapping[int, Tensor]) -> tuple[str, int] | None:

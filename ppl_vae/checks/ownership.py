@@ -107,7 +107,8 @@ def _place(model: Any, guide: Any, leaf: Tensor) -> tuple[str, str, str]:
 def _other_model(pair: Pair) -> Iterator[Finding]:
     """A generated guide remembers the model that it was made from."""
     made_from = getattr(pair.guide.program, "program", None)
-    if isinstance(made_from, Program) and made_from.program is not pair.model.program:
+    # a method is another object at every look (`dmm.model`), and equal to itself
+    if isinstance(made_from, Program) and made_from.program != pair.model.program:
         guide, model = type(pair.guide.program).__name__, name_of(pair.model.program)
         yield Finding(
             None,

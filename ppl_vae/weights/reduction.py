@@ -107,8 +107,11 @@ def _rows(structure: Structure, sites: dict[str, dict[str, Any]]) -> int:
     """How many units this run has: the size of the rows' plate, or, for a plate without a size, of what is in it."""
     if structure.is_one_unit:
         return 1
-    around = [(site, frame) for site in sites.values() if (frame := structure.row_frame(site)) is not None]
-    if sized := next((frame.size for _, frame in around if frame.size >= 0), None):
-        return sized
-    shapes = [s["fn"].batch_shape for s, _ in around]
+    inside = ((site, frame) for site in sites.values() if (frame := structure.row_frame(site)) is not None)
+    around = []
+    for site, frame in inside:  # the first that has a size tells: a long series has thousands of sites
+        if frame.size > 0:
+            return int(frame.size)
+        around.append(site)
+    shapes = [site["fn"].batch_shape for site in around]
     return max((shape[structure.dim] for shape in shapes if len(shape) >= -structure.dim), default=1)
