@@ -44,8 +44,24 @@ def test_digits_is_tomczaks_split():
     assert all("\n" not in repr(s) for s in parts(data))
 
 
+def test_pairs_are_of_one_class_and_of_one_split_and_never_twice_the_same():
+    data, digits = load("digit-pairs"), load("digits")
+    for name in ("train", "validation", "test"):
+        pairs, rows = getattr(data, name), getattr(digits, name)
+        assert torch.equal(pairs["a"], rows["x"])
+        assert torch.equal(pairs["y"], rows["y"])
+        binary = (rows["x"] >= 8).float().flatten(1)
+        equal = (pairs["b"].flatten(1)[:, None] == binary[None]).all(-1)  # [pair, row of the split]
+        assert bool((equal & (pairs["y"][:, None] == rows["y"][None])).any(1).all())
+        alone = equal.sum(1) == 1
+        assert not bool(equal.diagonal()[alone].any())
+    assert torch.equal(rebuild(data.source).test["b"], data.test["b"])
+    with pytest.raises(UserError, match="fixed fields and splits"):
+        load("digit-pairs", label="a")
+
+
 def test_names_describe_the_named_sets():
-    assert set(names) == {"digits", "mnist", "fashion-mnist"}
+    assert set(names) == {"digits", "digit-pairs", "mnist", "fashion-mnist"}
     assert all(len(line) > 10 for line in names.values())
 
 

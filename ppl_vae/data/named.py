@@ -24,6 +24,7 @@ __all__ = ["NAMES", "no_downloads", "read"]
 
 NAMES = {
     "digits": "1,797 labelled handwritten digits, 8 x 8 pixels of 17 grey levels; comes with scikit-learn",
+    "digit-pairs": "1,797 pairs of different digits of one class, labelled: a in grey levels, b in black and white",
     "mnist": "70,000 labelled handwritten digits, 28 x 28 pixels, dynamically binarised; downloaded once",
     "fashion-mnist": "70,000 labelled garments, 28 x 28 pixels, dynamically binarised; downloaded once",
 }
@@ -68,13 +69,35 @@ def read(name: str, options: Options, root: str | Path | None = None) -> Data:
     source: dict[str, Any] = {"name": name, **options.to_json()}
     if root is not None:
         source["root"] = str(root)
-    return _digits(options, source) if name == "digits" else _idx(name, options, root, source)
+    if name in ("digits", "digit-pairs"):
+        digits = _digits(name, options, source)
+        return digits if name == "digits" else _pairs(digits, source)
+    return _idx(name, options, root, source)
 
 
-def _digits(options: Options, source: dict[str, Any]) -> Data:
+def _pairs(digits: Data, source: dict[str, Any]) -> Data:
+    """Every digit with another one of its class from the same split, in black and white: two views of one label."""
+    parts = {}
+    for split in SPLITS:
+        rows = getattr(digits, split)
+        x, y = rows["x"], rows["y"]
+        generator = torch.Generator().manual_seed(0)
+        other = torch.arange(len(y))
+        for label in y.unique().tolist():
+            mine = (y == label).nonzero()[:, 0]
+            mine = mine[torch.randperm(len(mine), generator=generator)]
+            other[mine] = mine.roll(1)  # a cycle: nobody is paired with itself
+        parts[split] = {"a": x, "b": (x[other] >= 8).float(), "y": y}
+    schema = Schema(
+        (Field("a", "categorical", (8, 8), cardinality=17), Field("b", "binary", (8, 8)), digits.schema["y"])
+    )
+    return assemble("digit-pairs", schema, parts, frozenset(), source)
+
+
+def _digits(name: str, options: Options, source: dict[str, Any]) -> Data:
     """Tomczak's split 1000/350/447, in the original order of the rows."""
     if options.binarise not in (None, "none"):
-        raise UserError(f"data set 'digits' has 17-way pixels, got binarise={options.binarise!r}: leave it out")
+        raise UserError(f"data set {name!r} has 17-way pixels, got binarise={options.binarise!r}: leave it out")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
