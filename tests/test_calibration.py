@@ -32,8 +32,6 @@ from cases import (
     fields_of,
     gamma_poisson,
     gamma_poisson_exact,
-    hierarchy,
-    hierarchy_guide,
     linear_gaussian,
     linear_gaussian_exact,
     mixture,
@@ -424,7 +422,6 @@ def computed_guide(x=None):
     [
         (computed, computed_guide, X, "site 'x' observes values that are no field"),
         (mixture, nothing, XM, "nothing to calibrate"),
-        (hierarchy, hierarchy_guide, XM, "mean is shared by all rows"),
     ],
     ids=["computed", "no latents", "global"],
 )

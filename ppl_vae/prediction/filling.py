@@ -112,8 +112,11 @@ def find_targets(pair: Pair, structure: Structure, schema: Schema, batch: Batch)
     return [t for t in observing(pair.model, holes, structure.dim, schema, batch) if t.site in structure.holes]
 
 
-def observing(model: Program, holes: Holes, dim: int, schema: Schema, batch: Batch) -> list[Target]:
-    """The sites of a model, whose data plate has this dim, that observe the fields of a batch, missing or not."""
+def observing(model: Program, holes: Holes, dim: int | None, schema: Schema, batch: Batch) -> list[Target]:
+    """The sites of a model, whose data plate has this dim, that observe the fields of a batch, missing or not.
+
+    Where all data are one unit there is no such dim.
+    """
     watch = Watch()
     sites = sample_sites(traced(holes(watch(model)), batch))
     found = []
@@ -122,7 +125,7 @@ def observing(model: Program, holes: Holes, dim: int, schema: Schema, batch: Bat
         field = next((f for f in namesake_first if observes(values, batch[f.name], f)), None)
         if field is not None:
             fn = sites[site]["fn"]
-            row, base = values.dim() - fn.event_dim + dim, unwrapped(fn)
+            row, base = 0 if dim is None else values.dim() - fn.event_dim + dim, unwrapped(fn)
             single = field.kind == "categorical" and field.shape == () and isinstance(base, dist.Categorical)
             levels = base.probs.shape[-1] if single else 0
             found.append(Target(field, site, values, batch[field.name], row, levels))

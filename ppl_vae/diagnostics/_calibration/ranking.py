@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,21 @@ from torch.nn.functional import one_hot
 from ppl_vae.data import Schema
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._common.classes import class_probabilities, class_value, levels_of
-from ppl_vae.diagnostics._common.simulation import drawings, entries, entry_names, log_joint, simulated, specific
+from ppl_vae.diagnostics._common.simulation import (
+    Simulated,
+    drawings,
+    entries,
+    entry_names,
+    log_joint,
+    simulated,
+    specific,
+)
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import Passes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
 
-__all__ = ["JOINT", "ClassRanks", "Tally", "joined", "ranked"]
+__all__ = ["JOINT", "ClassRanks", "Tally", "joined", "ranked", "tallied"]
 
 JOINT = "log p(x, z)"
 """The quantity of all latents together whose rank shows a wrong dependence between them."""
@@ -60,9 +68,13 @@ class Tally:
 
 def ranked(pair: Pair, plan: Passes, batch: Mapping[str, Tensor]) -> dict[str, Tally]:
     """The tallies of some rows, by site; that of all latents together is `JOINT`."""
-    structure, names = plan.structure, specific(plan.structure)
-    batch, sites = simulated(pair, structure, plan.split.schema, batch)
-    true = log_joint(pair, structure, batch, {name: sites[name]["value"] for name in names})
+    return tallied(pair, plan, simulated(pair, plan.structure, plan.split.schema, batch), specific(plan.structure))
+
+
+def tallied(pair: Pair, plan: Passes, made: Simulated, names: Sequence[str]) -> dict[str, Tally]:
+    """The tallies of simulated rows, of these latents and of all together."""
+    structure, (batch, sites) = plan.structure, made
+    true = log_joint(pair, structure, batch, {name: sites[name]["value"] for name in specific(structure)})
     tallies = {name: _tally(structure, name, sites[name], plan.split.schema, batch) for name in names}
     joint = (true.log_likelihood + true.log_prior)[0].unsqueeze(-1)
     tallies[JOINT] = Tally([JOINT], joint, torch.ones_like(joint[:, 0], dtype=torch.bool))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,13 +11,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ppl_vae.data import OneUnit, Split
 from ppl_vae.diagnostics._calibration.ranking import JOINT, ClassRanks, joined, ranked
 from ppl_vae.diagnostics._calibration.ranks import holm, rank_tests
 from ppl_vae.diagnostics._calibration.reliability import Reliability, reliability
+from ppl_vae.diagnostics._calibration.units import refits, told
 from ppl_vae.diagnostics._common.simulation import resampled, specific
 from ppl_vae.errors import UserError, check_whole
+from ppl_vae.evaluation.jointly import fitted_rows, units
 from ppl_vae.evaluation.passes import Passes, passes
-from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
@@ -51,6 +53,7 @@ class Calibration:
         coverage_se: its binomial standard error if the guide is exact, [latent, level].
         classes: discrete latents with categories: how reliable their probabilities are.
         notes: what could not be tested, a line each.
+        of: what was simulated, rows or data sets.
 
     Example:
         >>> from ppl_vae.programs.toy import model, posterior as guide
@@ -69,6 +72,7 @@ class Calibration:
     coverage_se: Float[Tensor, "latent level"]
     classes: Mapping[str, Reliability]
     notes: tuple[str, ...] = ()
+    of: str = "rows"
     levels: tuple[float, ...] = field(default=LEVELS)
 
     @property
@@ -124,11 +128,14 @@ def calibration(
     guide: Callable[..., Any],
     data: Any,
     *,
-    simulations: int = 1000,
+    rows: str | None = "auto",
+    simulations: int | None = None,
     draws: int = 99,
+    steps: int = 300,
+    lr: float = 0.05,
     seed: int = 0,
 ) -> Calibration:
-    """Whether the guide's posteriors can be believed: simulation-based calibration, without refitting.
+    """Whether the guide's posteriors can be believed: simulation-based calibration.
 
     Draw z_i ~ p(z), x_i ~ p(x | z_i) from the model and `draws` values from q(z | x_i). If q is the posterior, the rank
     of z_i among them is uniform, in every entry of z and for any function of z and x. Tested are, for every entry and
@@ -140,18 +147,25 @@ def calibration(
     whether the model fits the data. Labels that may be exchanged, and other modes that the guide leaves out, count as
     errors of the guide, since the posterior has them all.
 
+    Where all rows share latents, whole data sets are simulated, each as large as the data, and the guide's parameters
+    are trained for each by `steps` steps of Adam: what is judged is the family together with such a fit. A guide that
+    has no parameters is taken as it is. Ranked are the shared latents and log p of everything.
+
     Args:
         model: p(z) p(x | z).
-        guide: q(z | x).
+        guide: q(z | x); afterwards it is what it was.
         data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`). Of the
             rows only conditions and which entries are missing are used.
-        simulations: rows to simulate.
+        rows: None takes all data as one unit, as for `fit`.
+        simulations: rows to simulate, by default 1,000; or data sets, by default 100.
         draws: from the guide for each of them.
+        steps: of a refit: the budget is simulations x steps.
+        lr: of a refit, at its start.
         seed: of all draws; the global generators are left alone.
 
     Raises:
-        UserError: for programs that break the contract, latents shared by all rows, no latents that the guide draws,
-            too few simulations or draws, or draws that are not finite.
+        UserError: for programs that break the contract, no latents that the guide draws, too few simulations or
+            draws, or draws that are not finite.
         NoDensity: for points and improper priors.
 
     Source: Talts et al. 2018, arXiv 1804.06788; Yao et al. 2018, arXiv 1802.02538; Säilynoja et al. 2022, arXiv
@@ -168,10 +182,14 @@ def calibration(
         >>> found.calibrated, round(found.width["z"], 1)
         (False, 0.8)
     """
-    simulations, draws = check_whole("simulations", simulations, 20), check_whole("draws", draws, 9)
+    draws, steps = check_whole("draws", draws, 9), check_whole("steps", steps, 0)
     pair = Pair(model, guide)
-    split = rows_of(model, guide, data, rows_for="calibration").to(pair.device)
-    with passes(pair, resampled(split, simulations, seed), draws, seed=seed) as plan:
+    split = units(pair, data, rows=rows, purpose="calibration")
+    count = (100 if split.is_one_unit else 1000) if simulations is None else simulations
+    count = check_whole("simulations", count, 20)
+    if split.is_one_unit:
+        return _of_units(pair, data if rows is not None else None, split, count, draws, steps, lr, seed)
+    with passes(pair, resampled(split, count, seed), draws, seed=seed) as plan:
         if not specific(plan.structure):
             raise UserError("the guide draws no latent of the model, so that there is nothing to calibrate")
         parts = [ranked(pair, plan, batch) for batch in plan.batches()]
@@ -179,6 +197,18 @@ def calibration(
     if not {*ranks, *classes} - {JOINT}:
         raise UserError(f"there is nothing to calibrate: {'; '.join(notes) or 'the latents are constants'}")
     return _judged(ranks, classes, draws, seed, (*notes, *_untested(plan)))
+
+
+def _of_units(
+    pair: Pair, data: Any, split: Split, simulations: int, draws: int, steps: int, lr: float, seed: int
+) -> Calibration:
+    whole = data is None or isinstance(data, OneUnit)
+    some = None if whole else fitted_rows(pair.model, pair.guide, data)[0].to(pair.device)
+    with passes(pair, split, draws, seed=seed) as plan:
+        names = told(pair, plan, some)
+        parts, poor = refits(pair, plan, names, simulations, steps, lr)
+        ranks, classes, notes = joined(parts, draws)
+    return replace(_judged(ranks, classes, draws, seed, (*notes, *poor)), of="data sets")
 
 
 # -- judging -------------------------------------------------------------------------------------------------------

@@ -15,14 +15,15 @@ __all__ = ["Fault", "calibration_verdict"]
 
 def calibration_verdict(found: Calibration) -> str:
     """What a calibration means."""
-    about = f"{len(found.ranks):,} simulated rows, {len(found.tests)} tests at 5 % together"
+    about = f"{len(found.ranks):,} simulated {found.of}, {len(found.tests)} tests at 5 % together"
     if found.calibrated:
         return f"Calibrated: no test speaks against the guide's posterior ({about})."
     faults = [fault for fault in (_shifted(found), *_spread(found), *_classes(found)) if fault]
     faults = faults or [fault for fault in (_shape(found), _together(found)) if fault]
     said = "; ".join(words for words, _ in faults)
     tried = list(dict.fromkeys(remedy for _, remedy in faults))
-    return f"Not calibrated: {said} ({about}). Try {', '.join(tried)}."
+    noted = "".join(f" {note[0].upper()}{note[1:]}." for note in found.notes) if found.of != "rows" else ""
+    return f"Not calibrated: {said} ({about}). Try {', '.join(tried)}.{noted}"
 
 
 Fault = tuple[str, str]
@@ -58,7 +59,8 @@ def _spread(found: Calibration) -> list[Fault]:
         if names:
             width = _range([found.width[name] for name in names])
             words = f"{listed(names)} too {'narrow' if narrow else 'wide'}, about {width} times the right deviation"
-            remedy = "a richer guide (FullRank, IAF) or bound=IWAE(16)" if narrow else LONGER
+            richer = "a richer guide (FullRank, IAF)" + (" or bound=IWAE(16)" if found.of == "rows" else "")
+            remedy = richer if narrow else LONGER
             faults.append((words, remedy))
     return faults
 

@@ -84,7 +84,9 @@ def simulated(pair: Pair, structure: Structure, schema: Schema, batch: Batch) ->
     batch = contiguous(batch)
     sites = sample_sites(traced(poutine.uncondition(pair.model), batch))
     holes = Holes(structure.holes, structure.latents, batch)
-    targets = {t.site: t for t in observing(pair.model, holes, structure.dim, schema, batch)}
+    targets = {
+        t.site: t for t in observing(pair.model, holes, None if structure.is_one_unit else structure.dim, schema, batch)
+    }
     made = dict(batch)
     for at, site in sites.items():
         if not site["infer"].get("was_observed") or isinstance(site["fn"], dist.Delta | dist.Unit):
@@ -104,13 +106,17 @@ def simulated(pair: Pair, structure: Structure, schema: Schema, batch: Batch) ->
 def entries(structure: Structure, site: Mapping[str, Any], value: Tensor, particles: int) -> Tensor:
     """A site's value (or what has its dims) as numbers for each row, [particle, row, entry]."""
     whole = expanded(structure, site, value, particles)
+    if structure.is_one_unit:
+        return whole.reshape(particles, 1, -1)
     return whole.movedim(structure.dim - site["fn"].event_dim, 1).flatten(2) if whole.dim() > 2 else whole.unsqueeze(-1)
 
 
 def entry_names(structure: Structure, site: Mapping[str, Any], value: Tensor, name: str, particles: int) -> list[str]:
     """What the entries of a site's value are called: z, or z[0], or z[0, 2]."""
-    whole = expanded(structure, site, value, particles).movedim(structure.dim - site["fn"].event_dim, 1)
-    shape = [n for n in whole.shape[2:] if n > 1]
+    whole = expanded(structure, site, value, particles)
+    if not structure.is_one_unit:
+        whole = whole.movedim(structure.dim - site["fn"].event_dim, 1)
+    shape = [n for n in whole.shape[1 if structure.is_one_unit else 2 :] if n > 1]
     return [f"{name}[{', '.join(map(str, at))}]" if shape else name for at in np.ndindex(*shape)]
 
 
