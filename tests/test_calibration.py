@@ -423,7 +423,7 @@ def computed_guide(x=None):
         (computed, computed_guide, X, "site 'x' observes values that are no field"),
         (mixture, nothing, XM, "nothing to calibrate"),
     ],
-    ids=["computed", "no latents", "global"],
+    ids=["computed", "no latents"],
 )
 def test_what_cannot_be_calibrated_is_refused(model, guide, data, words):
     with pytest.raises(UserError, match=words):

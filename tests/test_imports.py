@@ -25,7 +25,7 @@ FLOORS = [
     "guides runs schedules prediction arviz",
     "training diagnostics._common",
     "diagnostics._anomalies diagnostics._calibration diagnostics._collapse diagnostics._criticism "
-    "diagnostics._evidence",
+    "diagnostics._evidence diagnostics._joint",
     "diagnostics",
     "comparison report sklearn",
     "__init__",

@@ -45,6 +45,7 @@ def _of(name: str, *, guide: bool = True) -> Diagnosis:
 
 
 _KINDS = {
+    "joint-posterior": _Kind("can what all rows share be believed", _of("joint_posterior")),
     "collapse": _Kind("do the latents tell anything", _of("collapse")),
     "calibration": _Kind("is the guide as sure as it may be", _of("calibration")),
     "predictive-check": _Kind("have data of the model the statistics of the data", _of("predictive_check")),
@@ -88,6 +89,11 @@ def diagnose(
 
     opened = open_words(run, model, guide, device)
     read_diagnostics(run)  # a damaged one is refused before the work
+    from ppl_vae.evaluation.joint import shares_latents
+
+    train = opened.data().train if data is None and split is None else None
+    if train is not None and shares_latents(opened.pair, train.to(opened.pair.device)):
+        split = "train"  # whose posterior is judged: that of the rows it was fitted to
     chosen, name = rows_of(opened, DataWords(data, label, split_words("--columns", columns), missing), split)
     chosen = chosen.inliers().rows(slice(0, rows))
     found = {kind: _answer(kind, opened, chosen, seed) for kind in wanted}

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ppl_vae.diagnostics._evidence.gaps import Gap as Gap
     from ppl_vae.diagnostics._evidence.gaps import gap as gap
     from ppl_vae.diagnostics._evidence.plot_khat import khat_scatter as khat_scatter
+    from ppl_vae.diagnostics._joint.weights import JointWeightsVerdict as JointWeightsVerdict
+    from ppl_vae.diagnostics._joint.weights import joint_posterior as joint_posterior
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
@@ -63,5 +65,7 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.diagnostics._evidence.gaps:Gap",
         "ppl_vae.diagnostics._evidence.gaps:gap",
         "ppl_vae.diagnostics._evidence.plot_khat:khat_scatter",
+        "ppl_vae.diagnostics._joint.weights:JointWeightsVerdict",
+        "ppl_vae.diagnostics._joint.weights:joint_posterior",
     ],
 )

@@ -34,7 +34,8 @@ class Fault:
     """A part of the variance of log w under the guide.
 
     `what` is a site, "dependence" or "rows"; `share` of the variance, from 0 to 1. Of a site, the weights move the
-    number that they move most by `shift` of the guide's deviations, and its deviation is `width` times the guide's.
+    number that they move most by `shift` of the guide's deviations, and its deviation is `width` times the guide's,
+    both too little where few draws have all the weight.
     """
 
     what: str
@@ -73,7 +74,7 @@ def parts(
     if not free or len(log_weight) < 3 or not 0 < variance < float("inf"):
         return ()
     scaled = {name: (u - u.mean(0)) / u.std(0).clamp(min=1e-30) for name, u in free.items()}
-    chances = smooth(log_weight[:, None]).softmax(0)[:, 0]
+    chances = _tempered(log_weight)
     found = []
     for name, u in scaled.items():
         shift = (chances[:, None] * u).sum(0)
@@ -117,6 +118,15 @@ def _said(fault: Fault) -> str:
     else:
         why = f"the guide is {'low' if fault.shift > 0 else 'high'} there, by {abs(fault.shift):.2g} deviations"
     return f"{fault.what} has {share}: {why}"
+
+
+def _tempered(log_weight: Tensor) -> Tensor:
+    """Weights of the draws, flattened until enough of them count: where few have all, they show no width."""
+    logs = smooth(log_weight[:, None])[:, 0]
+    enough = min(100.0, len(logs) / 4)
+    while float(1 / (chances := logs.softmax(0)).square().sum()) < enough:
+        logs = logs / 2
+    return chances
 
 
 def _explained(features: Tensor, values: Tensor) -> float:
