@@ -128,3 +128,36 @@ def test_sums_that_are_too_large_are_refused_by_site():
     all_at_once = {**chain, "x": frozenset(sites)}
     with pytest.raises(UserError, match="have 16777216 joint values to sum over"):
         refuse_large_sums(sites, all_at_once)
+
+
+def test_hidden_markov_of_pyro_with_shared_tables_and_rows_of_unequal_length():
+    """Pyro's `examples/hmm.py`, model 1: given the tables, the weight of a row is the forward algorithm's."""
+    f64 = {"dtype": torch.float64}
+
+    def model(sequences, lengths):
+        probs_x = pyro.sample("probs_x", dist.Dirichlet(0.9 * torch.eye(3, **f64) + 0.1).to_event(1))
+        probs_y = pyro.sample("probs_y", dist.Beta(torch.full((3, 2), 0.5, **f64), 0.9).to_event(2))
+        tones = pyro.plate("tones", 2, dim=-1)
+        with pyro.plate("sequences", len(sequences), dim=-2):
+            x = 0
+            for t in pyro.markov(range(sequences.shape[1])):
+                with pyro.poutine.mask(mask=(t < lengths).unsqueeze(-1)):
+                    x = pyro.sample(f"x_{t}", dist.Categorical(probs_x[x]), infer={"enumerate": "parallel"})
+                    with tones:
+                        pyro.sample(f"y_{t}", dist.Bernoulli(probs_y[x.squeeze(-1)]), obs=sequences[:, t])
+
+    lengths = torch.tensor([6, 1, 4])
+    batch = {"sequences": torch.bernoulli(torch.full((3, 6, 2), 0.4, **f64)), "lengths": lengths}
+    guide = MeanField(model, batch).double()
+    torch.manual_seed(0)
+    found = ppl_vae.log_weights(model, guide, batch, particles=1).log_weight[0]
+    torch.manual_seed(0)
+    tables = guide(**batch)
+    exact = []
+    for row, length in zip(batch["sequences"], lengths.tolist(), strict=True):
+        emitted = dist.Bernoulli(tables["probs_y"]).log_prob(row.unsqueeze(1)).sum(-1)
+        log = tables["probs_x"][0].log() + emitted[0]
+        for t in range(1, length):
+            log = (log.unsqueeze(-1) + tables["probs_x"].log()).logsumexp(0) + emitted[t]
+        exact.append(log.logsumexp(0))
+    torch.testing.assert_close(found, torch.stack(exact))
