@@ -93,13 +93,13 @@ def _middle(fn: Any) -> Tensor | None:
     if isinstance(fn, dist.Independent | dist.MaskedDistribution):
         return _middle(fn.base_dist)
     try:
+        if type(fn).icdf not in (Distribution.icdf, TransformedDistribution.icdf):
+            return fn.icdf(torch.full(fn.batch_shape, 0.5))
         if isinstance(fn, TransformedDistribution):
             value = _middle(fn.base_dist)
             for transform in fn.transforms if value is not None else ():
                 value = transform(value)
             return value
-        if type(fn).icdf is not Distribution.icdf:
-            return fn.icdf(torch.full(fn.batch_shape, 0.5))
         return fn.mean.expand(fn.batch_shape + fn.event_shape)
     except (NotImplementedError, AttributeError, RuntimeError, ValueError):
         return None
