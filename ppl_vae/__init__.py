@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ppl_vae.evaluation import log_weights as log_weights
     from ppl_vae.prediction import Codes as Codes
     from ppl_vae.prediction import Coherence as Coherence
+    from ppl_vae.prediction import Drawn as Drawn
     from ppl_vae.prediction import Explanation as Explanation
     from ppl_vae.prediction import Imputation as Imputation
     from ppl_vae.prediction import Moved as Moved
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ppl_vae.prediction import interpolate as interpolate
     from ppl_vae.prediction import predict as predict
     from ppl_vae.prediction import reconstruct as reconstruct
+    from ppl_vae.prediction import sample as sample
     from ppl_vae.prediction import transfer as transfer
     from ppl_vae.prediction import traverse as traverse
     from ppl_vae.runs import Result as Result
@@ -81,6 +83,7 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.prediction:Reconstruction",
         "ppl_vae.prediction:Codes",
         "ppl_vae.prediction:Coherence",
+        "ppl_vae.prediction:Drawn",
         "ppl_vae.prediction:Explanation",
         "ppl_vae.prediction:Moved",
         "ppl_vae.prediction:coherence",
@@ -93,6 +96,7 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.prediction:impute",
         "ppl_vae.prediction:predict",
         "ppl_vae.prediction:reconstruct",
+        "ppl_vae.prediction:sample",
         "ppl_vae.runs:Result",
         "ppl_vae.runs:open_run",
         "ppl_vae.training:fit",

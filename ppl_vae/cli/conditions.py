@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,14 @@ __all__ = ["conditions_of", "given_words"]
 
 
 def given_words(texts: list[str] | None) -> dict[str, list[str]]:
-    """The values of each condition of "NAME=A,B".
+    """The values of each condition of "NAME=A,B"; after a comma there may be the next NAME=VALUE.
 
     Example:
-        >>> given_words(["y=3", "age=20,40.5"])
-        {'y': ['3'], 'age': ['20', '40.5']}
+        >>> given_words(["y=3", "age=20,40.5"]), given_words(["age=40,sex=F"])
+        ({'y': ['3'], 'age': ['20', '40.5']}, {'age': ['40'], 'sex': ['F']})
     """
     found: dict[str, list[str]] = {}
-    for text in texts or ():
+    for text in (part for whole in texts or () for part in re.split(r",(?=[^,=]*=)", whole)):
         name, equals, values = (part.strip() for part in text.partition("="))
         if not name or not equals or name in found:
             raise UserError(f"--given expects NAME=VALUE or NAME=A,B,... with a different NAME each time, got {text!r}")

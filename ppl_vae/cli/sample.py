@@ -12,7 +12,8 @@ from ppl_vae.cli import options as o
 from ppl_vae.cli.conditions import conditions_of, given_words
 from ppl_vae.cli.files import check_target, column_names, write_rows
 from ppl_vae.cli.inputs import open_words
-from ppl_vae.cli.output import say
+from ppl_vae.cli.output import note, say
+from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_whole
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def sample(
         list[str] | None,
         typer.Option(
             metavar="NAME=A,B",
-            help="Conditions of a conditional model, in turn over the rows. Repeat it.",
+            help="Conditions of a conditional model, in turn over the rows; or columns of a table, age=40,sex=F: rows "
+            "given these values, by importance resampling.",
             show_default="those of training rows",
         ),
     ] = None,
@@ -58,6 +60,9 @@ def sample(
     from ppl_vae.prediction.coding import simulate
 
     fields, wanted = _observed(opened)
+    if values and not {*values} & {*wanted}:
+        _write_given(opened, values, n, seed, target if out is not None else run / "samples.csv")
+        return
     under = conditions_of(opened, wanted, values, n)
     drawn = simulate(opened.pair, opened.schema, n, seed=seed, draw=not mean, given=under)
     if target.suffix.lower() == ".png":
@@ -70,6 +75,30 @@ def sample(
         if out is None and any(field.is_image for field in fields.values()):
             written.append(_picture(opened, fields, drawn, run / "figures" / "samples.png"))
     say(f"{n} rows written to {' and '.join(map(str, written))}")
+
+
+def _write_given(run: Run, values: Mapping[str, list[str]], n: int, seed: int, target: Path) -> None:
+    """Rows in which some columns have the values that were given, as a table."""
+    import io
+
+    import ppl_vae
+    from ppl_vae.saving.atomic import write_new
+
+    several = next((name for name, words in values.items() if len(words) != 1), None)
+    if several is not None:
+        raise UserError(f"--given {several} expects one value, which every row has: sample once for each")
+    if target.suffix.lower() != ".csv":
+        raise UserError(f"--given of columns writes a table, got {target.name}: name a .csv")
+    drawn = ppl_vae.sample(run.model, run.guide, n, given={k: words[0] for k, words in values.items()}, seed=seed)
+    content = io.BytesIO()
+    drawn.frame().to_csv(content, index=False)
+    write_new(target, content.getvalue())
+    if drawn.doubt is not None:
+        note(f"warning: {drawn.doubt}")
+    say(
+        f"{n} rows written to {target} (log p of what was given {drawn.log_evidence:.2f} ± {drawn.log_evidence_se:.2f} "
+        f"nats, {drawn.ess:,.0f} effective particles of {drawn.particles:,})"
+    )
 
 
 def _observed(run: Run) -> tuple[dict[str, Field], tuple[str, ...]]:

@@ -6,6 +6,7 @@ from ppl_vae.prediction._explain import Explanation, explain
 from ppl_vae.prediction._impute import Imputation, impute, with_holes
 from ppl_vae.prediction._predict import Prediction, label_scores, predict
 from ppl_vae.prediction._reconstruct import Reconstruction, reconstruct
+from ppl_vae.prediction._sample import Drawn, sample
 from ppl_vae.prediction._transfer import transfer
 from ppl_vae.prediction._traverse import interpolate, traverse
 from ppl_vae.prediction.moved import Moved
@@ -13,6 +14,7 @@ from ppl_vae.prediction.moved import Moved
 __all__ = [
     "Codes",
     "Coherence",
+    "Drawn",
     "Explanation",
     "Imputation",
     "Moved",
@@ -27,6 +29,7 @@ __all__ = [
     "label_scores",
     "predict",
     "reconstruct",
+    "sample",
     "transfer",
     "traverse",
     "with_holes",

@@ -177,7 +177,7 @@ class Settings:
         64
         >>> Settings(patience="3")
         Traceback (most recent call last):
-        ppl_vae.errors.UserError: patience must be a whole number of at least 1, or None to never stop early, got '3'
+        ppl_vae.errors.UserError: patience must be a whole number of at least 1, or None to never stop early, ...
     """
 
     epochs: int | Literal["auto"] = _setting(
