@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import pickle
 import random
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -68,19 +69,29 @@ EXCEPTIONS = {
 }
 
 
-@parametrize_with_checks(
+conventions = partial(
+    parametrize_with_checks,
+    expected_failed_checks=lambda estimator: EXCEPTIONS[type(estimator).__name__],
+    xfail_strict=True,
+)
+
+
+@conventions([VAETransformer(epochs=2, score_particles=10, **SMALL)])
+def test_the_conventions_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow  # what they share with the transformer is tested above, what is their own below
+@conventions(
     [
-        VAETransformer(epochs=2, score_particles=10, **SMALL),
         SemiSupervisedVAEClassifier(epochs=15, lr=0.03, **SMALL),
         VAEImputer(epochs=2, particles=20, **SMALL),
         VAERegressor(epochs=40, lr=0.03, particles=50, **SMALL),
         VAEOutlierDetector(epochs=2, score_particles=10, **SMALL),
         GMVAEClusterer(epochs=30, lr=0.02, **SMALL),
-    ],
-    expected_failed_checks=lambda estimator: EXCEPTIONS[type(estimator).__name__],
-    xfail_strict=True,
+    ]
 )
-def test_the_conventions_of_scikit_learn(estimator, check):
+def test_the_conventions_of_scikit_learn_for_every_estimator(estimator, check):
     check(estimator)
 
 

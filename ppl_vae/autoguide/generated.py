@@ -11,8 +11,7 @@ from __future__ import annotations
 import inspect
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import pyro
@@ -20,25 +19,20 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.autoguide.chains import TOGETHER, contracted
+from ppl_vae.autoguide.blocks import Plan, shared_features
 from ppl_vae.autoguide.drawing import Run, draw
 from ppl_vae.autoguide.families import LARGE, START, Family, family_of, low_rank, made_at
-from ppl_vae.autoguide.inversion import Block, faithful_blocks, fields_of
-from ppl_vae.autoguide.reading import Reading, check_order, read_model
+from ppl_vae.autoguide.inversion import Block, fields_of
+from ppl_vae.autoguide.reading import Reading, check_order, read_rows
 from ppl_vae.autoguide.shared import SharedPosterior
 from ppl_vae.autoguide.sites import Site
 from ppl_vae.autoguide.stepping import (
-    chain_block,
     draw_steps,
     laid_out,
     placed,
     steps_density,
-    with_members,
-    without_states,
 )
-from ppl_vae.autoguide.summing import refuse_large_sums, too_many
-from ppl_vae.data import Field, Schema, Split, as_one_unit, as_split
-from ppl_vae.data.example import example, spread_rows
+from ppl_vae.data import Field, Schema, Split
 from ppl_vae.errors import UserError, check_choice, check_number, check_several, check_whole, shown, unknown_name
 from ppl_vae.nn.encoders import FieldEncoder, encoder_of
 from ppl_vae.nn.experts import EXPERTS, ExpertHead, Experts, FieldByField
@@ -47,7 +41,6 @@ from ppl_vae.nn.heads import DiagonalNormal, NormalHead
 from ppl_vae.nn.networks import Mixer, concatenate, hidden_layer, widths
 from ppl_vae.nn.recurrent import RecurrentEncoder
 from ppl_vae.nn.sets import SetEncoder
-from ppl_vae.programs.dependencies import Guessed, Parents
 from ppl_vae.programs.local_module import LocalModule
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.randomness import preserved_randomness
@@ -57,9 +50,6 @@ __all__ = ["GeneratedGuide"]
 
 MOST = 2**16
 """Of an option that counts layers, components or widths: more would fill any memory, one module after the other."""
-
-SHARED_AS_FEATURES = 32
-"""Latents shared by all rows are features of the rows' own latents if they have at most this many numbers."""
 
 
 class _AbstractPyroModule(type(PyroModule), ABCMeta):  # type: ignore[misc]
@@ -205,18 +195,22 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
 
     def setup(self, data: Any) -> None:
         """Read the model on a few rows and create the networks, standardised by the training rows."""
-        schema, split, batch, model = self._read(data)
+        schema, split, batch, model = read_rows(self.program, data, self.collapse)
         object.__setattr__(self, "known", schema)
         for name in self.families:
             if name not in model.local and name not in model.shared:
                 options = [*inspect.signature(type(self)).parameters, *model.local, *model.shared]
                 raise unknown_name("latent site or option", name, options)
         object.__setattr__(self, "families", {n: family_of(n, f) for n, f in self.families.items()})
-        self.drawn, model = self._leaving_out(model)
+        plan = self._plan()
+        self.drawn, model = plan.for_rows(model)
+        together = sum(model.shared[n].width for n in model.shared if n not in self.families)
+        self.for_shared = self._family_for_shared(together)
+        shared = plan.for_shared(model, self.for_shared.joint)
+        check_order([*(b.sites for b in shared), *(step for b in self.drawn for step in b.steps or (b.sites,))], model)
         self.plates, self.dim, self.subsample_size = model.plates, model.dim, model.subsample_size
         self.sites, self.summed = model.local, tuple(model.summed)
-        few = sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
-        self.given_sites = {**model.local, **(model.shared if few else {})}
+        self.given_sites = {**model.local, **{n: model.shared[n] for n in shared_features(model)}}
         fields = [schema[name] for name in model.observed]
         if self.experts is not None:
             self.encoder = self._field_by_field(schema, split, model)
@@ -228,37 +222,13 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
         self.mixers = nn.ModuleList([self._mixer(block) for block in self.drawn])
         heads = enumerate(self.drawn)
         self.heads = nn.ModuleList([self._expert(i, b) if self._sees_fields(b) else self._head(b) for i, b in heads])
-        self._share(model, batch)
+        self._share(model, shared, batch)
         if split is not None:
             self._start(split)
         for part in self.program.modules():
             attach = getattr(part, "attach", None)  # of a prior that is made of the guide's encoder
             if callable(attach):
                 attach(self, fields, split)
-
-    def _read(self, data: Any) -> tuple[Schema, Split | None, dict[str, Tensor], Reading]:
-        """Data with a few of its rows, and what the model does with them.
-
-        All rows are taken for a model that draws some itself, and all data as one unit for a model without rows.
-        """
-        if isinstance(data, Schema):
-            batch = example(data, None)
-            return data, None, batch, read_model(self.program, batch, None, self.collapse)
-        try:
-            split = as_split(data, "train")
-            batch = example(split.schema, split)
-            with preserved_randomness():
-                other = None if split.is_one_unit else spread_rows(split)
-            return split.schema, split, batch, read_model(self.program, batch, other, self.collapse)
-        except UserError:
-            for wider in (as_split, as_one_unit):
-                with suppress(UserError):
-                    split = wider(data)
-                    batch = split.batch()
-                    model = read_model(self.program, batch, None, self.collapse)
-                    if model.subsample_size is not None or not model.has_rows:
-                        return split.schema, split, batch, model
-            raise
 
     def _encoder(self, fields: Sequence[Field], split: Split | None, model: Reading) -> FieldEncoder:
         options: dict[str, Any] = {"hidden": self.hidden, "activation": self.activation, "noise": self.noise}
@@ -308,79 +278,26 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
                 self.encoder.train()
                 self.begun = head.start_at(inputs, codes, spread)
 
-    def _leaving_out(self, model: Reading) -> tuple[tuple[Block, ...], Reading]:
-        """The blocks of the rows, and the model without the latents that it has to sum out alone."""
-        by_hand = self.asked_encoder is not None or self.experts is not None
-        model = without_states(model, model.local if by_hand else self.families)
-        if model.members is not None:
-            model = replace(model, members=None) if by_hand else with_members(model)
-        while too_large := too_many(blocks := self._blocks(model), model.local):
-            model = replace(
-                model,
-                local={n: s for n, s in model.local.items() if n not in too_large},
-                summed=model.summed | {n: s for n, s in model.local.items() if n in too_large},
-            )
-        if not isinstance(model.parents, Guessed):
-            refuse_large_sums(model.summed, model.parents)
-        groups = [step for b in blocks for step in b.steps or (b.sites,)]
-        check_order([*(b.sites for b in self._shared_blocks(model)), *groups], model)
-        return blocks, model
-
-    def _blocks(self, model: Reading) -> tuple[Block, ...]:
-        few = sum(s.width for s in model.shared.values()) <= SHARED_AS_FEATURES
-        known = [n for n in model.shared if few]
-        together = [model.chain.sites] if model.chain else [model.members.latents] if model.members else []
-        apart = {n for names in together for n in names}
-        before = [n for n in model.local if n not in apart]
-        blocks = self._faithful(model, before, known, contracted(model.parents, together))
-        structured = self.conditioning == "structured"
-        if model.chain is not None:
-            return (*blocks, chain_block(model.chain, {*known, *before}, structured))
-        if model.members is not None:
-            each = self._faithful(model, [*model.members.latents], [*known, *before], model.parents)
-            blocks += tuple(replace(b, each=True) for b in each)
-        return blocks
-
-    def _faithful(
-        self, model: Reading, names: Sequence[str], known: Sequence[str], parents: Parents
-    ) -> tuple[Block, ...]:
-        """The blocks of some of the rows' latents, where `known` ones have been drawn before."""
-        labels = [n for n in names if n in model.local and model.local[n].classified]
-        late = [n for n in labels if model.local[n].plates]
-        blocks = faithful_blocks(
-            [n for n in names if n in model.local and n not in labels],
-            [n for n in labels if n not in late],
-            late,
-            parents,
-            joint=lambda name: self.joint and name not in self.families and self.experts is None,
-            known=known,
-            summed={*model.summed, TOGETHER},
-            order=[n for n in model.order if n not in model.summed],
-            touching=model.touching,
-        )
-        return blocks if self.conditioning == "structured" else tuple(Block(b.sites) for b in blocks)
-
     # -- latents shared by all rows ---------------------------------------------------------------------------
 
-    def _share(self, model: Reading, batch: Mapping[str, Tensor]) -> None:
+    def _plan(self) -> Plan:
+        return Plan(
+            frozenset(self.families),
+            joint=self.joint and self.experts is None,
+            structured=self.conditioning == "structured",
+            own_encoder=self.asked_encoder is not None or self.experts is not None,
+        )
+
+    def _share(self, model: Reading, blocks: tuple[Block, ...], batch: Mapping[str, Tensor]) -> None:
         sites = model.shared
         self.shared = SharedPosterior(
             [*sites.values()],
-            self._shared_blocks(model),
+            blocks,
             lambda block: self._shared_head(block, sum(sites[n].width for n in block.sites)),
             model.start,
             self.program,
             batch,
         )
-
-    def _shared_blocks(self, model: Reading) -> tuple[Block, ...]:
-        """One block of all that have no family of their own, if the family is a joint one."""
-        together = [n for n in model.shared if n not in self.families]
-        self.for_shared = self._family_for_shared(sum(model.shared[n].width for n in together))
-        blocks = [tuple(together)] if together and self.for_shared.joint else [(n,) for n in together]
-        blocks += [(n,) for n in model.shared if n in self.families]
-        names = [*model.shared]
-        return tuple(Block(b, row=False) for b in sorted(blocks, key=lambda b: names.index(b[0])))
 
     def _family_for_shared(self, width: int) -> Family:
         if self.shared_family is not None:

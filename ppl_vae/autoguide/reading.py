@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -20,7 +22,8 @@ from ppl_vae.autoguide.starting import starts
 from ppl_vae.autoguide.summing import asked_to_be_summed
 from ppl_vae.autoguide.timing import read_timing
 from ppl_vae.checks.row_plates import informative, row_plates
-from ppl_vae.data import WholeBatch
+from ppl_vae.data import Schema, Split, WholeBatch, as_one_unit, as_split
+from ppl_vae.data.example import example, spread_rows
 from ppl_vae.errors import ProgramError, UserError, unknown_name
 from ppl_vae.nn.entries import Timing
 from ppl_vae.programs.dependencies import Parents, dependencies
@@ -30,7 +33,7 @@ from ppl_vae.programs.program import Program
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import TraceSites, frames, sample_sites, shapes_only
 
-__all__ = ["Reading", "check_order", "read_model"]
+__all__ = ["Reading", "check_order", "read_model", "read_rows"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,33 @@ class Reading:
     chain: Chain | None = None
     timing: Timing | None = None
     members: Members | None = None
+
+
+def read_rows(
+    program: Program, data: Any, collapse: Sequence[str]
+) -> tuple[Schema, Split | None, dict[str, Tensor], Reading]:
+    """Data with a few of its rows, and what the model does with them.
+
+    All rows are taken for a model that draws some itself, and all data as one unit for a model without rows.
+    """
+    if isinstance(data, Schema):
+        batch = example(data, None)
+        return data, None, batch, read_model(program, batch, None, collapse)
+    try:
+        split = as_split(data, "train")
+        batch = example(split.schema, split)
+        with preserved_randomness():
+            other = None if split.is_one_unit else spread_rows(split)
+        return split.schema, split, batch, read_model(program, batch, other, collapse)
+    except UserError:
+        for wider in (as_split, as_one_unit):
+            with suppress(UserError):
+                split = wider(data)
+                batch = split.batch()
+                model = read_model(program, batch, None, collapse)
+                if model.subsample_size is not None or not model.has_rows:
+                    return split.schema, split, batch, model
+        raise
 
 
 def read_model(
