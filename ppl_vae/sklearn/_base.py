@@ -26,7 +26,8 @@ from ppl_vae.registry.resolve import resolve
 from ppl_vae.sklearn._parameters import parameters
 from ppl_vae.sklearn._rows import by_column, halves, known_rows, new_rows
 from ppl_vae.training import fit
-from ppl_vae.training.settings import SETTINGS, Settings, described
+from ppl_vae.training.keywords import described
+from ppl_vae.training.settings import SETTINGS, Settings
 
 __all__ = ["VAEEstimator", "plain"]
 

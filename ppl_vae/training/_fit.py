@@ -34,7 +34,8 @@ from ppl_vae.training._starting import begin_shared
 from ppl_vae.training._steps import make_step
 from ppl_vae.training._stratified import stratified
 from ppl_vae.training.checkpoint import has_checkpoint, refuse_full_disk
-from ppl_vae.training.settings import Settings, SettingsKeywords, refuse_unknown, with_settings
+from ppl_vae.training.keywords import refuse_unknown, with_settings
+from ppl_vae.training.settings import Settings, SettingsKeywords
 
 __all__ = ["Best", "fit"]
 

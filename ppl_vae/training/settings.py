@@ -1,4 +1,3 @@
-# ruff: noqa: RUF009 - `_setting` makes the fields of a dataclass
 """The settings of a training run, one field each: `fit`, the command line and scikit-learn make their options of them.
 
 A further option is a field here (and its type for editors below) and the place that uses it.
@@ -6,112 +5,36 @@ A further option is a field here (and its type for editors below) and the place 
 
 from __future__ import annotations
 
-import inspect
-import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
-from ppl_vae.errors import UserError, check_choice, check_number, check_whole, shown, unknown_name
+from ppl_vae.errors import UserError
+from ppl_vae.training._setting_checks import (
+    Check,
+    device_or_name,
+    epochs_or_auto,
+    finite_number,
+    number_or_schedule,
+    one_of,
+    optimizer_maker,
+    patience_or_none,
+    share_of_rows,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from ppl_vae.schedules import Schedule
 
-__all__ = [
-    "SETTINGS",
-    "SYNONYMS",
-    "Setting",
-    "Settings",
-    "SettingsKeywords",
-    "described",
-    "pace",
-    "refuse_unknown",
-    "with_settings",
-]
-
-Check = Callable[[str, Any], Any]
-"""From an option's name and its value to the value as plain Python; a UserError for what it may not be."""
-
-
-# -- checks ------------------------------------------------------------------------------------------------
-
-
-def _whole(least: int) -> Check:
-    return lambda name, value: check_whole(name, value, least)
-
-
-def _number(name: str, value: Any) -> float:
-    return check_number(name, value)
-
-
-def _or(name: str, words: str) -> str:
-    """What else Python may give, for a message; an option of the command line may not."""
-    return "" if name.startswith("--") else f", or {words}"
-
-
-def _scheduled(*, positive: bool) -> Check:
-    """A number, or a function of the epoch that gives one."""
-
-    def check(name: str, value: Any) -> Any:
-        if not callable(value) or isinstance(value, type):
-            return check_number(name, value, positive=positive, otherwise=_or(name, "a schedule of the epoch"))
-        try:
-            check_number(f"{name} at epoch 0", value(0.0))
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"{name} must be a function of the epoch, but {shown(value)} fails: {error}") from error
-        return value
-
-    return check
-
-
-def _epochs(name: str, value: Any) -> int | Literal["auto"]:
-    if isinstance(value, str) and value == "auto":
-        return "auto"
-    return check_whole(name, value, otherwise=_or(name, "'auto' for as many as the rows need"))
-
-
-def _patience(name: str, value: Any) -> int | Literal["auto"] | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and value == "auto":
-        return "auto"
-    return check_whole(name, value, otherwise=_or(name, "None to never stop early, or 'auto'"))
-
-
-def _share(name: str, value: Any) -> float | None:
-    if value is None or (isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1):
-        return None if value is None else float(value)
-    raise UserError(f"{name} must be between 0 and 1{_or(name, 'None')}, got {value!r}")
-
-
-def _one_of(*choices: str) -> Check:
-    return lambda name, value: check_choice(name, value, choices)
-
-
-def _device(name: str, value: Any) -> Any:
-    if isinstance(value, str) or type(value).__name__ == "device":  # torch.device, without an import of torch
-        return value
-    raise UserError(f"{name} must be auto, cpu, cuda or a torch.device, got {value!r}")
-
-
-def _optimizer(name: str, value: Any) -> Any:
-    """Something to be called with parameters; what comes of it is checked when it was called."""
-    if value is None or (callable(value) and not type(value).__module__.startswith("pyro.")):
-        return value
-    raise UserError(
-        f"{name} must be a function from parameters to a torch optimizer, such as lambda parameters: "
-        f"torch.optim.SGD(parameters, 0.1), got {' '.join(repr(value).split())[:60]}"
-    )
+__all__ = ["SETTINGS", "SYNONYMS", "Setting", "Settings", "SettingsKeywords", "pace"]
 
 
 # -- the budget --------------------------------------------------------------------------------------------
 
 EPOCHS, PATIENCE = 300, 40
+
 STEPS, LONGEST = 4800, 8
 """Optimiser steps that the default epochs come to where there are 1,000 training rows; at most so many times more."""
 
@@ -183,7 +106,7 @@ class Settings:
     epochs: int | Literal["auto"] = _setting(
         "auto",
         "Passes over the training rows, at most.",
-        _epochs,
+        epochs_or_auto,
         more='A network learns by steps, and an epoch of few rows has few: "auto" is 300, or up to 8 times as many for '
         "4,800 steps.",
         decided="300; up to 2400 of few rows, for 4,800 steps",
@@ -192,12 +115,12 @@ class Settings:
         synonyms=("max_epochs", "n_epochs", "num_epochs", "nb_epochs", "max_iter", "n_iter", "iterations"),
     )
     batch_size: int = _setting(
-        64, "Rows per step.", _whole(1), word=int, synonyms=("batchsize", "minibatch_size", "batch", "bs")
+        64, "Rows per step.", whole_number(1), word=int, synonyms=("batchsize", "minibatch_size", "batch", "bs")
     )
     lr: float | Schedule = _setting(
         1e-3,
         "Adam's learning rate.",
-        _scheduled(positive=True),
+        number_or_schedule(positive=True),
         more="A number, or a schedule such as `ppl_vae.schedules.Cosine`.",
         word=float,
         synonyms=("learning_rate", "learning_rate_init", "step_size", "eta"),
@@ -205,7 +128,7 @@ class Settings:
     weight_decay: float = _setting(
         0.0,
         "AdamW's decoupled weight decay on matrices: a pull to 0 that fades as rows grow.",
-        _number,
+        finite_number,
         more="Of networks, not of biases or scales; 0 is plain Adam (Loshchilov & Hutter 2019, arXiv 1711.05101).",
         word=float,
         decided="1000 / training rows, at most 1; 0 for your own file",
@@ -214,7 +137,7 @@ class Settings:
     beta: float | Schedule = _setting(
         1.0,
         "The KL weight, after a warm-up.",
-        _scheduled(positive=False),
+        number_or_schedule(positive=False),
         more="A number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits, Capacity). It shapes what is "
         "maximised, never what is reported.",
         word=float,
@@ -224,7 +147,7 @@ class Settings:
     label_weight: float = _setting(
         0.0,
         "Weight of the classifier's log q(y | x), of models with a label that may be missing.",
-        _number,
+        finite_number,
         more="The bound alone gives the classifier no gradient for rows whose label was observed (Kingma et al. 2014, "
         "arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It shapes what is "
         "maximised, never what is reported.",
@@ -235,7 +158,7 @@ class Settings:
     label_share: float | None = _setting(
         None,
         "Of the rows of a batch, how many have a label, where some have none: 0.5 where hardly any has.",
-        _share,
+        share_of_rows,
         more="None leaves it to chance. Rows with a label so count for more in what is maximised; what is reported is "
         "the bound of all rows (`ppl_vae.training._stratified`).",
         word=float,
@@ -245,7 +168,7 @@ class Settings:
     patience: int | Literal["auto"] | None = _setting(
         "auto",
         "Epochs without a better validation bound before stopping.",
-        _patience,
+        patience_or_none,
         more='"auto" is 40, in proportion to the epochs of few rows; None for never. With a KL weight other than 1 it '
         "is the weighted bound. Without a validation split there is no early stopping.",
         decided="40, in proportion to the epochs of few rows",
@@ -258,7 +181,7 @@ class Settings:
     restarts: int = _setting(
         1,
         "Starts of the posterior of what all rows share, of which the best bound is kept; 0 for none.",
-        _whole(0),
+        whole_number(0),
         more="The first from the middle of the prior, others from draws of it, each led to its best normal before the "
         "first epoch, where the model has no parameters of its own. With 0 training starts at the middle itself.",
         word=int,
@@ -267,7 +190,7 @@ class Settings:
     seed: int = _setting(
         0,
         "Of all random numbers; the split of a file is fixed.",
-        _whole(0),
+        whole_number(0),
         more="The state of the global generators is left alone.",
         word=int,
         synonyms=("random_state", "random_seed", "rng", "rng_seed"),
@@ -275,7 +198,7 @@ class Settings:
     device: str | torch.device = _setting(
         "auto",
         "auto takes CUDA where there is one.",
-        _device,
+        device_or_name,
         free=True,
         word=str,
         metavar="auto|cpu|cuda",
@@ -284,7 +207,7 @@ class Settings:
     compile: Literal["auto", "on", "off"] = _setting(
         "auto",
         "Capture and compile the training step: when that pays, at once, never.",
-        _one_of("auto", "on", "off"),
+        one_of("auto", "on", "off"),
         more='"auto" starts at once and changes to a captured, then a compiled step where the epochs that are left pay '
         'for it (docs/design/007-capture.md); "on" raises where it cannot; "off" runs the programs at every step. '
         "Capturing changes no bit of any number; compiling changes rounding alone.",
@@ -296,7 +219,7 @@ class Settings:
     precision: Literal["float32", "tf32", "bfloat16"] = _setting(
         "float32",
         "Of the matrix products of a training step.",
-        _one_of("float32", "tf32", "bfloat16"),
+        one_of("float32", "tf32", "bfloat16"),
         more='"bfloat16": the layers of networks round their factors to 8 bits (sums, densities, parameters and Adam '
         'stay float32); "tf32": a GPU rounds float32 factors to 11 bits. Validation with bfloat16 is in float32.',
         word=str,
@@ -306,7 +229,7 @@ class Settings:
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = _setting(
         None,
         "From parameters to an optimizer, instead of Adam.",
-        _optimizer,
+        optimizer_maker,
         more="Its learning rate is its own, unless `lr` is a schedule.",
         synonyms=("optim", "optimiser", "solver"),
     )
@@ -393,60 +316,3 @@ class SettingsKeywords(TypedDict, total=False):
     compile: Literal["auto", "on", "off"]
     precision: Literal["float32", "tf32", "bfloat16"]
     optimizer: Callable[[Any], torch.optim.Optimizer] | None
-
-
-# -- options of the settings -------------------------------------------------------------------------------
-
-_PARTICLES = ("particles", "num_particles", "n_particles", "num_samples", "n_samples", "k")
-_ELSEWHERE = dict.fromkeys(_PARTICLES, "particles are the bound's, as in bound=IWAE(16) or bound='iwae:particles=16'")
-"""What fit has no option for, and where it is."""
-
-
-def refuse_unknown(given: Mapping[str, Any], *others: str, what: str = "option of fit") -> None:
-    """Raise for names that are no setting and none of the `others`, with the name that was meant.
-
-    Raises:
-        UserError: for the first such name.
-
-    Example:
-        >>> refuse_unknown({"max_epochs": 3})
-        Traceback (most recent call last):
-        ppl_vae.errors.UserError: unknown option of fit 'max_epochs': did you mean 'epochs'? (known: batch_size, ...
-    """
-    for name in given:
-        if name in SETTINGS or name in others:
-            continue
-        if name in _ELSEWHERE:
-            raise UserError(f"unknown {what} {name!r}: {_ELSEWHERE[name]}")
-        raise unknown_name(what, name, [*SETTINGS, *others], SYNONYMS | {"loss": "bound", "objective": "bound"})
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def with_settings(function: F) -> F:
-    """Let a function that takes settings by **keywords show them: in its signature, and in its docstring at {settings}.
-
-    Example:
-        >>> @with_settings
-        ... def train(model, **settings): ...
-        >>> inspect.signature(train).parameters["batch_size"].default
-        64
-    """
-    signature = inspect.signature(function)
-    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    parameters += [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-        for f in fields(Settings)
-    ]
-    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    function.__doc__ = (function.__doc__ or "").replace("{settings}", described(SETTINGS))
-    return function
-
-
-def described(names: Iterable[str], indent: int = 8) -> str:
-    """Settings as lines of a docstring's Args, which begin at the indentation given."""
-    hanging = " " * (indent + 4)
-    lines = [f"{name}: {SETTINGS[name].help} {SETTINGS[name].more}".rstrip() for name in names]
-    wrapped = ["\n".join(textwrap.wrap(line, 120 - indent, subsequent_indent=hanging)) for line in lines]
-    return f"\n{' ' * indent}".join(wrapped)
