@@ -231,7 +231,8 @@ def test_the_guide_follows_the_dependencies_of_the_model():
     assert blocks(label_then_two, FullRank) == [(("y",), ()), (("scale", "shift"), ("y",))]
     assert blocks(latent_then_label, FullRank) == [(("z", "w"), ()), (("y",), ("z", "w"))]
     assert blocks(label_then_two, conditioning="independent") == [(("y",), ()), (("scale",), ()), (("shift",), ())]
-    assert blocks(within_rows) == [(("z",), ()), (("u",), ("z",)), (("flag",), ("z", "u"))]
+    # within a measurement the label comes first, as it does within a row
+    assert blocks(within_rows) == [(("z",), ()), (("flag",), ("z",)), (("u",), ("z", "flag"))]
     assert blocks(with_globals) == [(("z",), ("scale", "loading"))]
 
 

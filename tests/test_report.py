@@ -16,8 +16,7 @@ from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 from ppl_vae.prediction.latents import continuous_latents, information
 from ppl_vae.programs.program import Pair
-from ppl_vae.report import _descriptions as report_words
-from ppl_vae.report import write_report
+from ppl_vae.report import _cards, write_report
 from ppl_vae.report.view import look
 from ppl_vae.runs.folder import Run
 from ppl_vae.saving.atomic import write
@@ -329,11 +328,11 @@ def test_information_is_the_kl_where_there_is_one_and_else_the_activity():
 
 
 def test_what_is_not_finite_is_not_a_number():
-    cards = report_words.headline(
+    cards = _cards.headline(
         SimpleNamespace(path="r", info={}, history=[]), SUMMARY | {"nll": float("nan"), "nll_se": None}
     )
     assert [value for _, value, _ in cards][1] == "not finite"
-    assert report_words.number(float("inf")) is None
+    assert _cards.number(float("inf")) is None
 
 
 def test_a_figure_is_not_left_half_written(tmp_path):

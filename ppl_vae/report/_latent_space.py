@@ -13,7 +13,7 @@ from ppl_vae import plots
 from ppl_vae.plots.drawing import PANELS, signed
 from ppl_vae.prediction.latents import ACTIVE, Latents
 from ppl_vae.report._album import LINES, Album, Picture, flat, is_picture, limits_of, names_of, spread_of
-from ppl_vae.report._descriptions import number
+from ppl_vae.report._cards import number
 from ppl_vae.report._html import Section
 from ppl_vae.report.view import View
 

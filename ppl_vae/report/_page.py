@@ -11,15 +11,8 @@ from ppl_vae.arviz import Posterior
 from ppl_vae.data import Data, Split
 from ppl_vae.evaluation import Evaluation, JointEvaluation
 from ppl_vae.report._album import Album
-from ppl_vae.report._descriptions import (
-    columns,
-    data_name,
-    headline,
-    name_of,
-    number,
-    what_was_trained,
-    without_evidence,
-)
+from ppl_vae.report._cards import headline, number, without_evidence
+from ppl_vae.report._descriptions import columns, data_name, name_of, what_was_trained
 from ppl_vae.report._diagnosed import diagnosed
 from ppl_vae.report._html import Section, render
 from ppl_vae.report._imputation import imputed

@@ -9,7 +9,7 @@ from ppl_vae.data import Data, Split
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.programs.program import Pair
 from ppl_vae.report._album import Album
-from ppl_vae.report._descriptions import number
+from ppl_vae.report._cards import number
 from ppl_vae.report._html import Section
 
 __all__ = ["shared_latents"]

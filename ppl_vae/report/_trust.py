@@ -6,7 +6,7 @@ from ppl_vae import plots
 from ppl_vae.diagnostics import khat_scatter
 from ppl_vae.evaluation import Evaluation, JointEvaluation
 from ppl_vae.report._album import Album, Picture, is_picture, limits_of
-from ppl_vae.report._descriptions import number
+from ppl_vae.report._cards import number
 from ppl_vae.report._html import Section
 from ppl_vae.report.view import View
 from ppl_vae.weights.psis import khat_limit
