@@ -16,7 +16,10 @@ __all__ = ["shared_latents"]
 
 SHOWN = 30
 
-CONTRACTION = "Contraction is 1 \N{MINUS SIGN} var / prior var: near 1 the rows decided, near 0 the prior. "
+CONTRACTION = (
+    "Contraction is 1 \N{MINUS SIGN} (width of the central 90 % / that of the prior)\N{SUPERSCRIPT TWO}: near 1 the "
+    "rows decided, near 0 the prior. "
+)
 
 
 def shared_latents(pair: Pair, data: Data | Split, found: Posterior | None, album: Album, seed: int) -> list[Section]:

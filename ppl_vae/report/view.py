@@ -213,7 +213,7 @@ def look(pair: Pair, data: Data | Split, schema: Schema, *, seed: int = 0) -> Vi
     guide, model = draw_pair(pair, batch, seed)
     latents = continuous_latents(pair, batch, seed=seed)
     known = {s.site for s in latents}
-    held = {n: s["value"] for n, s in guide.items() if not s["is_observed"] and n not in known}
+    held = {n: s["value"] for n, s in guide.items() if not s["is_observed"] and n not in known | structure.auxiliary}
     held = {n: v for n, v in held.items() if n in structure.global_latents or len(v) == len(numbers)}
     shared = frozenset(structure.global_latents & held.keys())
     if shared:
