@@ -121,3 +121,24 @@ def test_what_holds_no_rows_is_refused_in_one_line(container, message):
     with pytest.raises(UserError, match=message) as caught:
         load(container())
     assert "\n" not in str(caught.value)
+
+
+def test_anndata_brings_its_matrix_layers_and_the_columns_of_its_cells():
+    anndata = pytest.importorskip("anndata")
+    from scipy.sparse import csr_matrix
+
+    counts = np.random.RandomState(0).poisson(2.0, (30, 4)).astype("float32")
+    index = [str(i) for i in range(30)]
+    cells = pd.DataFrame({"batch": ["a", "b"] * 15, "age": np.linspace(1.5, 60.5, 30)}, index=index)
+    data = anndata.AnnData(csr_matrix(counts), obs=cells)
+    data.layers["raw"] = counts + 1
+    found = load(data, test=0, validation=0)
+    assert {f.name: (f.kind, f.shape) for f in found.schema} == {
+        "x": ("count", (4,)),
+        "raw": ("count", (4,)),
+        "batch": ("categorical", ()),
+        "age": ("real", ()),
+    }
+    order = found.train["age"].argsort()
+    assert np.array_equal(found.train["x"][order].numpy(), counts)
+    assert np.array_equal(found.train["raw"][order].numpy(), counts + 1)
