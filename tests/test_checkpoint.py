@@ -19,6 +19,8 @@ from ppl_vae.schedules import WarmUp
 from ppl_vae.training import _loop as loop
 from ppl_vae.training import checkpoint as files
 
+pytestmark = pytest.mark.faults
+
 
 def table(shift=0.0, columns=3):
     values = np.random.default_rng(0).normal(size=(60, columns)).astype("float32") + shift

@@ -25,6 +25,8 @@ from ppl_vae.errors import UnsavedWarning
 from ppl_vae.training import _loop as loop
 from ppl_vae.training.checkpoint import has_checkpoint
 
+pytestmark = pytest.mark.faults
+
 ROWS = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
 
 

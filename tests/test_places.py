@@ -16,6 +16,8 @@ from ppl_vae.saving.atomic import sweep, write, write_new
 from ppl_vae.saving.locks import LOCK, InUse, held
 from ppl_vae.saving.specs import file_hash
 
+pytestmark = pytest.mark.faults
+
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 DRAFT = ".run.json.0123abcd.tmp"
 

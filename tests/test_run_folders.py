@@ -23,6 +23,8 @@ from ppl_vae.priors import Mixture
 from ppl_vae.runs.files import read_diagnostics, read_evaluation, read_history
 from ppl_vae.saving.specs import file_hash
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

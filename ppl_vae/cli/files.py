@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_vae.cli.judging import Judged
 from ppl_vae.errors import UserError, unknown_name
-from ppl_vae.saving.atomic import write, write_new
+from ppl_vae.saving.atomic import sweep, write, write_new
 from ppl_vae.saving.locks import held
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 
+DRAFT_SECONDS = 600.0
+"""A file that was begun so long ago and has no name yet was left by a command that was killed."""
+
+
 @contextmanager
 def writing(run: Path, doing: str, *, wait: float = 60.0) -> Iterator[None]:
     """Hold a run folder while a command writes there; one that cannot be written needs no holder."""
@@ -43,6 +47,7 @@ def writing(run: Path, doing: str, *, wait: float = 60.0) -> Iterator[None]:
         yield
         return
     with held(run, doing, wait=wait):
+        sweep(run, age=DRAFT_SECONDS)  # samples and the like are written without holding the folder
         yield
 
 
@@ -122,6 +127,8 @@ def check_target(out: Path | None, usual: Path, endings: Sequence[str]) -> Path:
         if out.exists():
             raise UserError(f"{out} exists already: choose another file with --out")
     folder = (usual if out is None else out).parent
+    if folder == usual.parent:
+        sweep(folder, age=DRAFT_SECONDS)
     if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise UserError(f"{folder} is no folder that can be written: choose another file with --out")
     return usual if out is None else out

@@ -45,7 +45,10 @@ def decoder_of(decoder: Any, inputs: int, likelihood: Likelihood | Columns) -> n
                 "decoder must be a name, a decoder of ppl_vae.decoders, a module from latents [n, d] to features, or a "
                 f"function of (inputs, likelihood) that makes one, got {type(decoder).__name__}"
             )
-        decoder = decoder(inputs, likelihood)
+        try:
+            decoder = decoder(inputs, likelihood)
+        except TypeError as error:
+            raise UserError(f"decoder= must be a function of (inputs, likelihood), and fails: {error}") from error
         if not isinstance(decoder, nn.Module):
             raise UserError(f"the function of decoder= must make a module, and made {type(decoder).__name__}")
     return decoder if isinstance(decoder, Decoder) and decoder.inputs else _Own(decoder, inputs, likelihood)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.data import Data, OneUnit, Split, as_one_unit
-from ppl_vae.errors import Finding, UserError, unknown_name
+from ppl_vae.errors import Finding, UserError, check_choice
 from ppl_vae.evaluation.faults import Fault, faults_of, in_words
 from ppl_vae.evaluation.joint import JointWeights, draw_particles, joint_passes, joint_weights, shares_latents
 from ppl_vae.evaluation.means import standard_error
@@ -149,8 +149,8 @@ def units(pair: Pair, data: Any, *, rows: str | None = "auto", purpose: str) -> 
     Raises:
         UserError: for another value of rows, or held-out rows alone of a pair that shares latents.
     """
-    if rows not in ("auto", None):
-        raise unknown_name("rows", rows, ("auto", "None"))
+    if rows is not None:
+        check_choice("rows", rows, ("auto",))
     if rows is None or data is None or isinstance(data, OneUnit):
         return as_one_unit(data).to(pair.device)
     some = data.train if isinstance(data, Data) else rows_of(pair.model, pair.guide, data)

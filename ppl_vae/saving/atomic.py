@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,11 +115,15 @@ def is_draft(path: Path) -> bool:
     return _DRAFT.fullmatch(path.name) is not None
 
 
-def sweep(folder: Path) -> None:
-    """Delete the drafts of writers that were killed; for whoever holds the folder."""
+def sweep(folder: Path, age: float | None = None) -> None:
+    """Delete the drafts of writers that were killed; for whoever holds the folder.
+
+    With `age` it is done by somebody who does not: drafts that are so many seconds old have no writer any more.
+    """
+    now = time.time()
     for draft in folder.rglob(".*.tmp"):
-        if is_draft(draft) and draft.is_file():
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if is_draft(draft) and draft.is_file() and (age is None or abs(now - draft.stat().st_mtime) >= age):
                 draft.unlink()
 
 
