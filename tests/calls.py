@@ -125,7 +125,11 @@ def classes() -> Iterator[tuple[Any, dict[str, Any]]]:
     for name in models.__all__:
         cls = getattr(models, name)
         if inspect.isclass(cls) and not inspect.isabstract(cls) and "data" in inspect.signature(cls).parameters:
-            some = made.labelled if name in ("M2", "CVAE", "M1M2", "Regression", "InformationBottleneck") else made.data
+            some = (
+                made.labelled
+                if name in ("M2", "CVAE", "M1", "M1M2", "Multimodal", "Regression", "InformationBottleneck")
+                else made.data
+            )
             yield cls, {"data": some} | _small(cls)
     for name in guides_.__all__:
         cls = getattr(guides_, name)

@@ -19,7 +19,7 @@ from ppl_vae.diagnostics._calibration.units import refits, told
 from ppl_vae.diagnostics._common.simulation import resampled, specific
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.jointly import fitted_rows, units
-from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.evaluation.passes import Passes, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
@@ -187,6 +187,7 @@ def calibration(
     split = units(pair, data, rows=rows, purpose="calibration")
     count = (100 if split.is_one_unit else 1000) if simulations is None else simulations
     count = check_whole("simulations", count, 20)
+    refuse_endless("draws", draws, count)
     if split.is_one_unit:
         return _of_units(pair, data if rows is not None else None, split, count, draws, steps, lr, seed)
     with passes(pair, resampled(split, count, seed), draws, seed=seed) as plan:
