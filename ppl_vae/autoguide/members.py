@@ -134,7 +134,9 @@ def _alike(
     for name, site in sample_sites(trace).items():
         if not site["is_observed"]:
             value, axis = site["value"], plate.dim - site["fn"].event_dim
-            inside = plate.name in {f.name for f in frames(site)}
+            around = {f.name for f in frames(site)}
+            # what all rows share of an element (its difficulty) tells the elements apart, and stays where it is
+            inside = plate.name in around and not around.isdisjoint(rows)
             other.add_node(name, **{**site, "value": value.flip(axis) if inside else value})
     with scattered(program):
         before, after = (_log_p(program, b, t, rows, dim) for b, t in ((batch, trace), (turned, other)))
