@@ -8,11 +8,13 @@ import pytest
 import torch
 from cases import F64
 from pyro import poutine
+from pyro.distributions.testing.rejection_gamma import ShapeAugmentedGamma
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from pyro.infer.reparam import LocScaleReparam
 from pyro.ops.indexing import Vindex
 
 import ppl_vae
+from ppl_vae.bounds import ELBO
 from ppl_vae.data import as_one_unit, as_split
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.guides import FullRank, MeanField
@@ -204,3 +206,58 @@ def test_a_plate_that_is_made_twice_and_a_mask_that_is_no_mask_have_their_remedi
         MeanField(twice, {"y": Y})
     with pytest.raises(UserError, match=r"field\.bool\(\)"):
         MeanField(masked, {"y": Y, "m": Y > 0})
+
+
+def test_a_sampler_by_rejection_has_a_score_of_its_own():
+    """Its gradient through the draw alone is biased: `fit` refuses it, and Pyro's SVI gets Pyro's gradient."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Gamma(0.5 * one(), one()))
+            pyro.sample("x", normal(z), obs=x)
+
+    def guide(x):
+        shape = pyro.param("shape of z", 1.5 * one())
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", ShapeAugmentedGamma(shape.expand(len(x)), one(len(x))))
+
+    with pytest.raises(ProgramError, match="reparameterised in part"):
+        ppl_vae.fit(model, guide, {"x": Y.abs()}, epochs=1)
+
+    def prior():
+        with pyro.plate("draws", 20000):
+            pyro.sample("z", dist.Gamma(0.5 * one(20000), one()))
+
+    def draws():
+        shape = pyro.param("shape of draws", 1.5 * one())
+        with pyro.plate("draws", 20000):
+            pyro.sample("z", ShapeAugmentedGamma(shape.expand(20000), one(20000)))
+
+    torch.manual_seed(0)
+    ELBO().loss_and_grads(prior, draws)
+    q = torch.tensor(1.5, dtype=F64, requires_grad=True)
+    exact = torch.autograd.grad(
+        torch.distributions.kl_divergence(dist.Gamma(q, one()), dist.Gamma(0.5 * one(), 1.0)), q
+    )
+    found = pyro.get_param_store()._params["shape of draws"].grad / 20000
+    assert float(found) == pytest.approx(float(exact[0]), abs=0.03)
+
+
+@pytest.mark.parametrize("family", [MeanField, FullRank])
+def test_two_angles_have_their_evidence(family):
+    angles = dist.SineBivariateVonMises(0 * one(), 0 * one(), one(), one(), 0.1 * one())
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            d = pyro.sample("d", angles)
+            pyro.sample("x", normal(d.cos()).to_event(1), obs=x)
+
+    x = torch.rand(3, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
+    side = torch.linspace(-torch.pi, torch.pi, 201, dtype=F64)[:-1]
+    grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1)
+    on_grid = angles.log_prob(grid) + normal(grid.cos()).to_event(1).log_prob(x[:, None, None])
+    exact = on_grid.logsumexp((1, 2)) + 2 * (side[1] - side[0]).log()
+    torch.manual_seed(0)
+    guide = family(model, {"x": x}, hidden=(4,)).double()
+    found = ppl_vae.evaluate(model, guide, {"x": x}, particles=5000, compile="off")
+    assert bool(((found.log_evidence - exact).abs() < 4 * found.log_evidence_se + 1e-3).all())

@@ -106,6 +106,7 @@ def contract_checks(
         lambda: contract.check_factors(seen.guide),
         lambda: contract.check_matching(seen.latents, seen.guide, seen.model, more),
         lambda: contract.check_supports(seen.latents, seen.guide, seen.model),
+        lambda: contract.check_draws(seen.latents, seen.guide),
         lambda: contract.check_plates(seen.latents, seen.guide, seen.model, rows),
         lambda: contract.check_shapes("guide", seen.guide, loose),
         lambda: contract.check_shapes("model", seen.model, loose),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import transforms
 
@@ -97,6 +98,28 @@ def check_supports(latents: list[str], guide: TraceSites, model: TraceSites) -> 
             )
 
 
+def check_draws(latents: list[str], guide: TraceSites) -> None:
+    """What the guide draws has its gradient through the draw, or by its score, but not half of each.
+
+    A sampler by rejection (Naesseth et al. 2017, arXiv 1610.05683) has both: without its score the gradient is biased.
+    """
+    for name in latents:
+        fn = guide[name]["fn"]
+        if not getattr(fn, "has_rsample", False) or type(fn).score_parts is TorchDistributionMixin.score_parts:
+            continue
+        try:
+            score = fn.score_parts(guide[name]["value"]).score_function
+        except (NotImplementedError, KeyError):  # no density of this value, which others say in their words
+            continue
+        if isinstance(score, Tensor) and bool((score != 0).any()):
+            raise ProgramError(
+                name,
+                f"site {name!r} of the guide is {type(fn).__name__}, whose draws are reparameterised in part: the rest "
+                "of its gradient is that of its score",
+                "use a distribution that is reparameterised altogether (Gamma, Beta and Dirichlet are)",
+            )
+
+
 def _support(fn: Any) -> str | None:
     """A coarse name of a support; None where it is not known, or what is equal to it is a matter of taste."""
     support = support_of(fn)
@@ -126,6 +149,8 @@ def _near(bound: Any, number: float) -> bool:
 
 
 def _ends_affine(transform: Any) -> bool:
+    while isinstance(transform, transforms.IndependentTransform):
+        transform = transform.base_transform
     parts = getattr(transform, "parts", None)
     return _ends_affine(parts[-1]) if parts else isinstance(transform, transforms.AffineTransform)
 
