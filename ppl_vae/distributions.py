@@ -16,6 +16,7 @@ __all__ = [
     "Image",
     "elementwise",
     "expected_value",
+    "is_cut",
     "is_discrete",
     "is_masked",
     "is_real",
@@ -158,6 +159,19 @@ class Image(constraints.Constraint):
 @biject_to.register(Image)
 def _to_image(support: Image) -> Transform:
     return ComposeTransform([biject_to(support.base), *support.transforms])
+
+
+def is_cut(support: Any) -> bool:
+    """Whether a support is that of angles, a circle that is cut at pi.
+
+    Example:
+        >>> is_cut(support_of(dist.VonMises(0.0, 1.0))), is_cut(dist.Normal(0.0, 1.0).support)
+        (True, False)
+    """
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    ends = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    return all(isinstance(end, float) for end in ends) and ends == (-math.pi, math.pi)
 
 
 def support_of(fn: Any) -> Any:

@@ -297,3 +297,12 @@ def test_svi_looks_once_and_lets_fixed_and_blocked_networks_be():
     with mock.patch("ppl_vae.bounds.untrained.strangers", side_effect=AssertionError):
         assert svi.step(ROWS) > 0
     assert torch.equal(before, decoder.weight)
+
+
+def test_a_constant_that_is_made_in_the_program_is_no_parameter():
+    def model(x=None):
+        scale = torch.ones((), requires_grad=True)
+        with pyro.plate("data", len(x)):
+            observe(latent(x).sum(-1, keepdim=True) * scale + torch.zeros(3), x)
+
+    assert svi_step(model, mean_field_guide, ROWS) > 0

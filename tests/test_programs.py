@@ -259,5 +259,6 @@ def test_two_angles_have_their_evidence(family):
     exact = on_grid.logsumexp((1, 2)) + 2 * (side[1] - side[0]).log()
     torch.manual_seed(0)
     guide = family(model, {"x": x}, hidden=(4,)).double()
+    assert "angles, cut at pi: d" in repr(guide)
     found = ppl_vae.evaluate(model, guide, {"x": x}, particles=5000, compile="off")
     assert bool(((found.log_evidence - exact).abs() < 4 * found.log_evidence_se + 1e-3).all())

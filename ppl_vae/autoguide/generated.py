@@ -476,6 +476,8 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
             return ""
         said = [f"shared: {', '.join(self.shared.sites)} by {self.for_shared.name}"] if self.shared.sites else []
         said += [f"summed out in the model: {', '.join(self.summed)}"] if self.summed else []
+        cut = [n for n, s in {**self.shared.sites, **self.sites}.items() if is_cut(s.support)]
+        said += [f"angles, cut at pi: {', '.join(cut)}"] if cut else []
         return "; ".join(said)
 
 

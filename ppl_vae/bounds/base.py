@@ -242,7 +242,9 @@ class Bound(Recorded, PyroELBO):
         with self._first_steps.watching(model, guide):
             value, gradient = self._of_data(model, guide, args, kwargs)
         if gradient.requires_grad:
-            self._first_steps.refuse_untrained(model, guide, gradient, (args, kwargs))
+            self._first_steps.refuse_untrained(
+                model, guide, gradient, (args, kwargs), lambda: self._of_data(model, guide, args, kwargs)[1]
+            )
             (-gradient).backward(retain_graph=self.retain_graph)
         return -float(value)
 

@@ -7,7 +7,7 @@ a closure, or a plain `nn.Module` that is the model, gets gradients there and no
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,9 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from ppl_vae.bounds.bare import LastPair
-from ppl_vae.checks.ownership import strangers
+from ppl_vae.checks.ownership import NAMELESS, leaves, strangers
 from ppl_vae.errors import ProgramError
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.variables import variables_of
 
 __all__ = ["FirstSteps"]
@@ -43,8 +44,11 @@ class FirstSteps:
             yield
         self._named = named.trace
 
-    def refuse_untrained(self, model: Any, guide: Any, loss: Tensor, given: Any) -> None:
+    def refuse_untrained(self, model: Any, guide: Any, loss: Tensor, given: Any, again: Callable[[], Tensor]) -> None:
         """Raise for a tensor that has a gradient in this loss and no optimizer.
+
+        One that no variable has may have been made in the program, anew at every run, and is then a constant: whether
+        it is met `again` tells.
 
         Raises:
             ProgramError: naming the variable that has it.
@@ -57,7 +61,14 @@ class FirstSteps:
         for program in (model, guide):
             modules = [thing for _, thing in variables_of(program) if isinstance(thing, PyroModule)]
             known += [p for module in modules for p in module.parameters()]
-        for found in strangers(model, guide, [loss], known):
+        found = next(strangers(model, guide, [loss], known), None)
+        if found is not None and found.site == NAMELESS:
+            with preserved_randomness():
+                kept = {id(leaf) for leaf in leaves([loss])}  # alive, so that nothing else has their numbers
+                second = again()
+                fresh = [leaf for leaf in leaves([second]) if id(leaf) not in kept]
+                found = next(strangers(model, guide, [second], [*known, *fresh]), None)
+        if found is not None:
             raise ProgramError(found.site, found.problem, found.remedy)
         self._last.see(model, guide)
 

@@ -18,7 +18,10 @@ from ppl_vae.programs.program import Batch, Pair, Program
 from ppl_vae.programs.structure import sample_sites
 from ppl_vae.programs.variables import name_of, variables_of
 
-__all__ = ["leaves", "strangers", "unowned"]
+__all__ = ["NAMELESS", "leaves", "strangers", "unowned"]
+
+NAMELESS = "a tensor"
+"""What is said of one that no variable of the programs has."""
 
 
 def unowned(pair: Pair, batch: Batch, drawn: PairTrace) -> Iterator[Finding]:
@@ -101,7 +104,7 @@ def _place(model: Any, guide: Any, leaf: Tensor) -> tuple[str, str, str]:
                 for name, parameter in thing.named_parameters():
                     if parameter is leaf:
                         return role, path, name
-    return "model or guide", "a tensor", "a tensor"
+    return "model or guide", NAMELESS, NAMELESS
 
 
 def _other_model(pair: Pair) -> Iterator[Finding]:
