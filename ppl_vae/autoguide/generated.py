@@ -33,6 +33,7 @@ from ppl_vae.autoguide.stepping import (
     steps_density,
 )
 from ppl_vae.data import Field, Schema, Split
+from ppl_vae.distributions import is_cut
 from ppl_vae.errors import UserError, check_choice, check_number, check_several, check_whole, shown, unknown_name
 from ppl_vae.nn.encoders import FieldEncoder, encoder_of
 from ppl_vae.nn.experts import EXPERTS, ExpertHead, Experts, FieldByField
