@@ -66,7 +66,7 @@ def test_the_evidence_is_computed_under_the_prior_that_was_learned():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"particles": 10**12}, "GiB of weights and days of work: take particles="),
+        ({"particles": 10**12}, "GiB of numbers and weeks of work: take particles="),
         ({"seed": "x"}, "seed must be a whole number of at least 0, got 'x'"),
         ({"seed": -1}, "seed must be"),
         ({"seed": 2**64}, "seed must be"),
