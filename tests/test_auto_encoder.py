@@ -356,7 +356,7 @@ def test_bounds_that_need_several_particles_or_a_kl_are_refused(digits):
 def test_options_out_of_range_are_refused(digits):
     model, _ = small(digits)
     for name in ("corruption", "sparsity", "contraction"):
-        with pytest.raises(UserError, match=f"{name} must be at least 0, got -0.1"):
+        with pytest.raises(UserError, match=f"{name} must be at least 0 and finite, got -0.1"):
             Point(model, **{name: -0.1})
     with pytest.raises(UserError, match="corruption must be below 1"):
         Point(model, corruption=1.0)

@@ -180,6 +180,7 @@ def test_the_normaliser_of_a_normal_counts_in_training_and_in_evaluation():
     vae = VAE(data, likelihood=Normal(scale=0.3), latent_dim=2).double()
     with torch.no_grad():  # cut the decoder off from z: log p(x | z) is one known density
         vae.decoder.last.weight.zero_()
+        vae.decoder.beside.weight.zero_()
     centre = (vae.likelihood.shift + vae.likelihood.unit * vae.decoder.last.bias).detach()
 
     def density(rows):

@@ -87,5 +87,5 @@ def test_a_unit_without_rows_is_simulated_as_a_whole():
 def test_numbers_that_mean_nothing_are_refused():
     with pytest.raises(UserError, match="steps must be a whole number of at least 0"):
         calibration(regression, posterior_of(1.0), DATA, steps=-1)
-    with pytest.raises(UserError, match="unknown rows 'all'"):
+    with pytest.raises(UserError, match="unknown value of rows 'all'"):
         calibration(regression, posterior_of(1.0), DATA, rows="all")

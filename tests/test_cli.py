@@ -423,7 +423,7 @@ def test_a_changed_file_is_warned_of(folder, capsys):
         ("fit --out t.csv", "exists already"),
         ("fit --out t.csv/run", "t.csv"),
         ("fit --out .", "exists already"),
-        ("fit --latent-dim 1000000000000", "not enough memory"),
+        ("fit --latent-dim 1000000000000", "more memory than there is"),
         ("evaluate nowhere", "is no run folder"),
         ("evaluate . --model own.py:Net", "is no run folder"),
         ("evaluate", "RUN"),

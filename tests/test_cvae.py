@@ -147,7 +147,7 @@ def test_the_command_line_gives_conditions(tmp_path, monkeypatch, capsys):
     assert [line.split(",")[0] for line in lines] == ["y", "0", "1", "2", "3"]  # of the first training rows
     for words, said in (
         (["y=12"], "unknown value of y '12'"),
-        (["z=1"], "unknown condition 'z'"),
+        (["z=1"], "unknown column 'z'"),
         (["y"], "NAME=VALUE"),
     ):
         capsys.readouterr()

@@ -81,7 +81,15 @@ def test_a_damaged_file_is_one_line(run, tmp_path, capsys):
 
 
 def test_every_name_is_a_function_of_the_package():
-    assert set(NAMES) == {"collapse", "calibration", "predictive-check", "two-sample", "loo-pit", "bdmc"}
+    assert set(NAMES) == {
+        "collapse",
+        "calibration",
+        "predictive-check",
+        "two-sample",
+        "loo-pit",
+        "bdmc",
+        "joint-posterior",
+    }
 
 
 @pytest.mark.parametrize("bad", [0, 3])

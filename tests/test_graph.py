@@ -63,6 +63,11 @@ ALIKE = (
 BY_NAME = {p.name: p for p in PROBLEMS}
 
 
+def spoken(result):
+    """What a run of a few epochs says beside that it is not finished."""
+    return [finding for finding in result.findings if not finding.problem.startswith("not finished")]
+
+
 WARM_UP = WarmUp(10)
 
 
@@ -438,7 +443,7 @@ def test_a_way_that_is_slower_is_left(digits, eagerly_captured, monkeypatch):
     monkeypatch.setattr(acceleration.GraphStep, "__init__", lambda self, *a: made.append(self) or init(self, *a))
     result = small(digits, epochs=3)
     assert {runs.mode for runs in made[0].by_shape.values()} == {"eager"}
-    assert not result.findings
+    assert not spoken(result)
 
 
 # -- the compiler ------------------------------------------------------------------------------------------------
@@ -452,7 +457,7 @@ def test_without_a_compiler_training_goes_on_captured_and_says_so_once(digits, e
     missing = {"cpp.cxx": "no-such-compiler"}
     with inductor.patch(missing):
         result = small(digits, epochs=2)
-    (finding,) = result.findings
+    (finding,) = spoken(result)
     assert "there is no C++ compiler on this machine" in str(finding)
     with (
         inductor.patch({"cpp.cxx": "no-such-compiler"}),

@@ -265,7 +265,7 @@ def test_a_mixture_is_of_any_family_with_a_density(data, family):
         (lambda data: Multimodal(data, likelihoods={"c": "normal"}), "unknown field 'c'"),
         (lambda data: Multimodal(data, decoders={"c": "conv"}), "unknown field 'c'"),
         (lambda data: Multimodal(ppl_vae.load(torch.randn(9, 2))), "Multimodal is of several fields"),
-        (lambda data: MeanField(Multimodal(data), experts="moe"), "unknown experts 'moe'"),
+        (lambda data: MeanField(Multimodal(data), experts="moe"), "unknown value of experts 'moe'"),
         (lambda data: FullRank(Multimodal(data), experts="product"), "multiplies normals"),
         (lambda data: IAF(Multimodal(data), experts="mopoe"), "multiplies normals"),
         (lambda data: Point(Multimodal(data), experts="mixture"), "drawn from a point"),

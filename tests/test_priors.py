@@ -167,7 +167,8 @@ def test_a_pair_is_clean(make):
 @pytest.mark.parametrize("bound", [ELBO(2), IWAE(4), IWAE(4, estimator="dreg"), ELBO(2, estimator="stl")], ids=repr)
 def test_every_parameter_gets_a_gradient(make, bound):
     model, guide = pair_of(make)
-    shaken(model.prior, 0.1)
+    for part in (model.prior, model.decoder, guide):  # networks beside linear maps are 0 at first
+        shaken(part, 0.1)
     bound.differentiable_loss(model, guide, x=rows(20)).backward()
     for part in (model, guide):
         for name, parameter in part.named_parameters():

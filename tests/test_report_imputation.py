@@ -84,6 +84,7 @@ def test_the_check_counts_what_it_says():
     with torch.no_grad():  # the true model, in the decoder's units
         model.decoder.last.weight.copy_(1 / model.likelihood.unit.unsqueeze(-1))
         model.decoder.last.bias.copy_(-model.likelihood.shift / model.likelihood.unit)
+    model.begun = {}  # of the model that this one was, whose latent may have the other sign
     run = untrained(model, MeanField(model, hidden=(8,)), data, Path("unused"))
     view = look(run.pair, data, data.schema, seed=0)
     hidden, truth = _hide(view, _split(view, list(range(200))))

@@ -100,7 +100,7 @@ def test_a_closed_form_marginal_is_that_of_the_joint_draws(doubles):
         flow.log_prob(torch.zeros(3))
 
 
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", [name for name in GUIDES if "experts" not in name])  # these are of the rows' fields
 def test_every_family_draws_shared_latents_together_and_has_no_dead_parameter(name):
     g, y = torch.arange(12) % GROUPS, torch.randn(12)
     data = {"g": g.float(), "y": y}

@@ -105,7 +105,7 @@ def test_what_has_no_strata_is_refused(few):
         ((model, guide), few, None, 1.5, "label_share must be between 0 and 1, or None, got 1.5"),
         ((model, guide), few, Trace_ELBO(), 0.5, "Trace_ELBO is Pyro's own"),
         ((model, guide), all_labelled.train, None, 0.5, "leave it out"),
-        ((plain, MeanField(plain, hidden=(4,))), few, None, 0.5, "give the data labels"),
+        ((plain, MeanField(plain, hidden=(4,))), few, None, 0.5, "expects complete rows, got a missing entry"),
     ):
         with pytest.raises(UserError, match=problem) as error:
             ppl_vae.fit(*pair, data, bound, epochs=1, label_share=share)

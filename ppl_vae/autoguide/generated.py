@@ -380,8 +380,11 @@ class GeneratedGuide(Recorded, LocalModule, metaclass=_AbstractPyroModule):
                 if block.steps:
                     draw_steps(block, head, features, run)
                 else:
-                    draw(block.name, block.sites, head(features), run)
+                    self._draw(block, head(features), run)
         return run.values
+
+    def _draw(self, block: Block, head: Any, run: Run) -> None:
+        draw(block.name, block.sites, head, run)
 
     @contextmanager
     def instead(self, shared: Callable[[int], Any], rows: Callable[[int], Any] | None = None) -> Iterator[None]:

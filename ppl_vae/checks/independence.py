@@ -161,7 +161,10 @@ def _draws(drawn: PairTrace, index: Tensor) -> Trace:
 
 def _changes(structure: Structure, before: Mapping[str, Any], after: Mapping[str, Any], kept: Tensor) -> bool:
     """Whether a site's log-density is another one in the rows that were kept."""
-    a, b = (scale_and_mask(s["fn"].log_prob(s["value"]), 1.0, s["mask"]) for s in (before, after))
+    try:
+        a, b = (scale_and_mask(s["fn"].log_prob(s["value"]), 1.0, s["mask"]) for s in (before, after))
+    except RuntimeError:  # shapes that do not belong together: the contract says so, by site
+        return False
     if a.shape != b.shape:
         return False
     frame = structure.row_frame(before)

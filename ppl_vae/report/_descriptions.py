@@ -91,8 +91,8 @@ def name_of(spec: Any, program: Any) -> str:
     Example:
         >>> name_of({"models": "VAE", "arguments": {"data": {"the": "data"}, "latent_dim": 4}}, None)
         'VAE(latent_dim=4)'
-        >>> name_of({"foreign": "builtins.function"}, headline)
-        'headline (your own program)'
+        >>> name_of({"foreign": "builtins.function"}, name_of)
+        'name_of (your own program)'
     """
     if isinstance(spec, Mapping):
         home = next((h for h in HOMES if h in spec), None)

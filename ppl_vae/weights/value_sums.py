@@ -6,6 +6,7 @@ as in an einsum, because two programs may have one value on different dims.
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -225,11 +226,21 @@ class ValueSums:
                 needed |= set(q._pyro_dims)  # type: ignore[attr-defined]
         if len(operands) == 1:
             return self.unpack(log)
+        kind = functools.reduce(torch.promote_types, (o.dtype for o in operands))  # a guide in float32, rows in float64
+        operands = [_as(o, kind) for o in operands]
         output = "".join(sorted(needed - classifiers.keys()))
         equation = ",".join(o._pyro_dims for o in operands) + "->" + output  # type: ignore[attr-defined]
         expected = contract(equation, *operands, backend="torch")
         expected._pyro_dims = output
         return self.unpack(expected)
+
+
+def _as(packed_tensor: Tensor, kind: torch.dtype) -> Tensor:
+    if packed_tensor.dtype == kind:
+        return packed_tensor
+    cast = packed_tensor.to(kind)
+    cast._pyro_dims = packed_tensor._pyro_dims  # type: ignore[attr-defined]
+    return cast
 
 
 def _matches(site: dict[str, Any], value: Tensor) -> Tensor:
