@@ -52,14 +52,19 @@ class GMVAEClusterer(ClusterMixin, VAEEstimator):
             return GMVAE(data, clusters=clusters, **options)
 
         self._train(rows, make, None)
-        self.labels_ = self._probabilities(rows.to(self._pair.device)).argmax(1)
+        rows = rows.to(self._pair.device)
+        self._order = np.arange(clusters)
+        likeliest = self._probabilities(rows).argmax(1)
+        # clusters that have rows come first, so that labels are 0, 1, ... also where some are left empty
+        self._order = np.argsort(~np.isin(self._order, likeliest), kind="stable")
+        self.labels_ = self._probabilities(rows).argmax(1)
         return self
 
     def _probabilities(self, rows: Any) -> np.ndarray:
         found = predict(self.model_, self.guide_, rows, "cluster", draws=1, seed=self._seed)
         if found.probs is None:
             raise RuntimeError("the cluster of a row has probabilities")
-        return found.probs.cpu().numpy()
+        return found.probs.cpu().numpy()[:, self._order]
 
     @exclusive
     def predict_proba(self, X: Any) -> np.ndarray:
