@@ -24,9 +24,7 @@ def interpolate(
     steps: Annotated[int, typer.Option(help="How many steps, both ends included.")] = 9,
     spherical: Annotated[bool, typer.Option("--spherical", help="An arc about the prior mean.")] = False,
     labels: Annotated[str, typer.Option(metavar="mix|held", help="What classes and conditions do on the way.")] = "mix",
-    field: Annotated[
-        str | None, typer.Option(help="The field that is drawn.", show_default="the largest picture")
-    ] = None,
+    field: o.DrawnField = None,
     data: o.OtherData = None,
     split: o.SplitName = None,
     label: o.LabelOption = None,

@@ -21,9 +21,7 @@ def transfer(
     style: Annotated[str, typer.Option(metavar="5,6", help="Numbers of rows, its columns.")],
     keep: Annotated[str | None, typer.Option(metavar="y", help="Latents and conditions of the content.")] = None,
     take: Annotated[str | None, typer.Option(metavar="w_x", help="Latents and conditions of the style.")] = None,
-    field: Annotated[
-        str | None, typer.Option(help="The field that is drawn.", show_default="the largest picture")
-    ] = None,
+    field: o.DrawnField = None,
     data: o.OtherData = None,
     split: o.SplitName = None,
     label: o.LabelOption = None,

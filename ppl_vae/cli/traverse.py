@@ -26,9 +26,7 @@ def traverse(
     ] = None,
     span: Annotated[float, typer.Option(help="How far, in prior deviations.")] = 2.5,
     steps: Annotated[int, typer.Option(help="How many steps.")] = 11,
-    field: Annotated[
-        str | None, typer.Option(help="The field that is drawn.", show_default="the largest picture")
-    ] = None,
+    field: o.DrawnField = None,
     data: o.OtherData = None,
     split: o.SplitName = None,
     label: o.LabelOption = None,
