@@ -384,3 +384,14 @@ def test_a_pair_that_was_trained_on_an_array_is_rebuilt_with_the_fields_that_it_
     assert torch.equal(opened.model.state_dict()["decoder.last.weight"], model.state_dict()["decoder.last.weight"])
     with pytest.raises(UserError, match="field 'x'"):
         ppl_vae.fit(model, result.guide, data.train["x"][:40] + 0.5, epochs=1)
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate", "diagnose", "encode", "compare"])
+@pytest.mark.parametrize("option", ["--label y", "--columns a,b", "--missing allow"])
+def test_words_about_a_file_are_refused_without_one(tmp_path, capsys, command, option):
+    """They would be read by nobody, and the run's own rows be taken in silence."""
+    status = main([command, str(tmp_path), *option.split()])
+    said = capsys.readouterr().err
+    assert status == 2
+    assert f"{option.split()[0]} is for --data" in said
+    assert said.count("\n") == 1

@@ -11,8 +11,8 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.comparing import compare_grid, compare_runs
+from ppl_vae.cli.inputs import data_words
 from ppl_vae.errors import UserError
-from ppl_vae.registry.rows import DataWords
 from ppl_vae.registry.words import check_choice, check_whole, split_words, whole_numbers
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def compare(
         )
         if resume:
             raise UserError("--resume is for a grid: leave it out, runs are there already")
-        words = DataWords(data, label, split_words("--columns", columns), missing)
+        words = data_words(data, label, columns, missing)
         compare_runs(runs, words, split, judged, device, (model, guide), out, json_)
         return
     for option, value in (("--split", split), ("--model", model), ("--guide", guide)):

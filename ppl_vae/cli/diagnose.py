@@ -12,11 +12,10 @@ import typer
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import refuse_busy, writing
-from ppl_vae.cli.inputs import open_words, rows_of
+from ppl_vae.cli.inputs import data_words, open_words, rows_of
 from ppl_vae.cli.output import note, say, spared
 from ppl_vae.errors import UserError, unknown_name
-from ppl_vae.registry.rows import DataWords
-from ppl_vae.registry.words import check_choice, check_whole, split_words
+from ppl_vae.registry.words import check_whole, split_words
 
 if TYPE_CHECKING:
     from ppl_vae.data import Split
@@ -82,7 +81,7 @@ def diagnose(
     """
     check_whole("--rows", rows, 2)
     check_whole("--seed", seed, 0)
-    check_choice("--missing", missing, ("refuse", "allow"))
+    words = data_words(data, label, columns, missing)
     wanted = _wanted(only)
     refuse_busy(run, "ppl-vae diagnose")
     from ppl_vae.runs.files import read_diagnostics
@@ -94,7 +93,7 @@ def diagnose(
     train = opened.data().train if data is None and split is None else None
     if train is not None and shares_latents(opened.pair, train.to(opened.pair.device)):
         split = "train"  # whose posterior is judged: that of the rows it was fitted to
-    chosen, name = rows_of(opened, DataWords(data, label, split_words("--columns", columns), missing), split)
+    chosen, name = rows_of(opened, words, split)
     chosen = chosen.inliers().rows(slice(0, rows))
     found = {kind: _answer(kind, opened, chosen, seed) for kind in wanted}
     if as_json:

@@ -117,8 +117,16 @@ def _again(
 
 
 def data_words(data: str | None, label: str | None, columns: str | None, missing: str) -> DataWords:
-    """The words for other rows than the run's own, as the options of a command say them."""
+    """The words for other rows than the run's own, as the options of a command say them.
+
+    Raises:
+        UserError: for words about a file where there is none.
+    """
     check_choice("--missing", missing, ("refuse", "allow"))
+    said = {"--label": label, "--columns": columns, "--missing": None if missing == "refuse" else missing}
+    for option, value in said.items():
+        if data is None and value is not None:
+            raise UserError(f"{option} is for --data: the run's own data are read as for training")
     return DataWords(data, label, split_words("--columns", columns), missing)
 
 
@@ -132,9 +140,6 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
     if split is not None and split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     if words.data is None:
-        for option, value in (("--label", words.label), ("--columns", words.columns)):
-            if value is not None:
-                raise UserError(f"{option} is for --data: the run's own data are read as for training")
         data = run.data()
         chosen = split or next(s for s in ("test", "validation", "train") if getattr(data, s) is not None)
         return as_split(data, chosen, run.schema), chosen
