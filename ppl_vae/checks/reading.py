@@ -9,9 +9,10 @@ import pyro
 import torch
 
 from ppl_vae.checks import row_plates
-from ppl_vae.checks.analysis import Observation, contract_checks, is_generated, observe, read, try_particles
+from ppl_vae.checks.analysis import Observation, contract_checks, is_generated, observe, read
 from ppl_vae.checks.independence import coupled_rows
 from ppl_vae.checks.ownership import unowned
+from ppl_vae.checks.particles import try_particles
 from ppl_vae.checks.support import check_support
 from ppl_vae.checks.warnings import warnings_of
 from ppl_vae.data import OneUnit, Split
