@@ -15,7 +15,7 @@ from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.autoguide.inversion import Block
 from ppl_vae.data import Schema, as_split
 from ppl_vae.errors import NoDensity, UserError
-from ppl_vae.nn.encoders import StandardisedInput
+from ppl_vae.nn.inputs import StandardisedInput
 
 __all__ = ["Point"]
 

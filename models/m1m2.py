@@ -14,8 +14,8 @@ from ppl_vae.data import Data, Schema
 from ppl_vae.errors import UserError, check_several, check_whole
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models._rows import RowModel, label_of, prior_of, rows_of
-from ppl_vae.nn.encoders import OneHotInput
 from ppl_vae.nn.heads import positive
+from ppl_vae.nn.inputs import OneHotInput
 from ppl_vae.nn.networks import MLP, concatenate
 from ppl_vae.priors import Prior
 

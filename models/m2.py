@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ppl_vae.data import Data, Schema
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models._rows import RowModel, label_of, prior_of, rows_of
-from ppl_vae.nn.encoders import OneHotInput
+from ppl_vae.nn.inputs import OneHotInput
 from ppl_vae.nn.networks import concatenate
 from ppl_vae.priors import Prior
 

@@ -39,7 +39,7 @@ from ppl_vae.bounds import ELBO, IWAE
 from ppl_vae.checks.reading import read_pair
 from ppl_vae.data import Field, as_split
 from ppl_vae.guides import IAF, FullRank, MeanField, Refined, Sylvester
-from ppl_vae.nn.encoders import ConvolutionalInput, SetInput, StandardisedInput
+from ppl_vae.nn.inputs import ConvolutionalInput, SetInput, StandardisedInput
 from ppl_vae.nn.sets import SetEncoder
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.structure import sample_sites

@@ -18,7 +18,7 @@ from ppl_vae.decoders.own import decoder_of
 from ppl_vae.guides import IAF, MeanField
 from ppl_vae.likelihoods import Bernoulli, DiscretisedLogistic, Normal
 from ppl_vae.models import CVAE, M2, VAE
-from ppl_vae.nn.encoders import channels_of
+from ppl_vae.nn.inputs import channels_of
 
 SHAPES = [(28, 28), (8, 8), (5, 9), (3, 32, 32), (32, 32, 3), (1, 64, 64), (4, 17, 30)]
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ppl_vae.decoders.base import Decoder
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.nn.encoders import channels_of
+from ppl_vae.nn.inputs import channels_of
 
 __all__ = ["Conv"]
 

@@ -12,7 +12,7 @@ from ppl_vae.decoders.base import Decoder
 from ppl_vae.decoders.conv import laid_out
 from ppl_vae.errors import UserError
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.nn.encoders import channels_of
+from ppl_vae.nn.inputs import channels_of
 from ppl_vae.nn.networks import MLP
 from ppl_vae.registry.resolve import resolve
 

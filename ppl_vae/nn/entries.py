@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.errors import absent_field
-from ppl_vae.nn.encoders import FieldEncoder, input_layer
+from ppl_vae.nn.encoders import FieldEncoder
+from ppl_vae.nn.inputs import input_layer
 
 if TYPE_CHECKING:
     from ppl_vae.data import Field, Split
