@@ -33,7 +33,7 @@ FLOORS = [
     "__main__",
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms.split()}
-LOOSE = {"__init__", "__main__", "distributions", "errors", "schedules"}
+LOOSE = {"__init__", "__main__", "distributions", "schedules"}
 
 
 def room_of(module: str) -> str:

@@ -1,0 +1,40 @@
+"""What goes wrong for a user, in one sentence: what was expected, where, what came, and the remedy."""
+
+from ppl_vae.errors._checks import check_choice, check_flag, check_number, check_several, check_whole
+from ppl_vae.errors._classes import (
+    Finding,
+    NoDensity,
+    ProgramError,
+    UnsavedWarning,
+    UserError,
+    absent_field,
+    unknown_name,
+)
+from ppl_vae.errors._memory import is_memory, within_memory
+from ppl_vae.errors._wording import escaped, on_command_line, one_line, option, shown, spelled
+
+__all__ = [
+    "Finding",
+    "NoDensity",
+    "ProgramError",
+    "UnsavedWarning",
+    "UserError",
+    "absent_field",
+    "check_choice",
+    "check_flag",
+    "check_number",
+    "check_several",
+    "check_whole",
+    "escaped",
+    "is_memory",
+    "on_command_line",
+    "one_line",
+    "option",
+    "shown",
+    "spelled",
+    "unknown_name",
+    "within_memory",
+]
+
+for _class in (Finding, NoDensity, ProgramError, UnsavedWarning, UserError):
+    _class.__module__ = __name__  # where they are imported from, and what a traceback says
