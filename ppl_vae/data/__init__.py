@@ -7,12 +7,14 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.data._arrays import from_arrays
 from ppl_vae.data._labels import hide_labels
 from ppl_vae.data._one_unit import OneUnit, WholeBatch, as_one_unit, device_of, units_in
+from ppl_vae.data._options import Options
 from ppl_vae.data._outliers import hold_out, listed
 from ppl_vae.data.conform import as_split
 from ppl_vae.data.dataset import Data, Split
-from ppl_vae.data.files import EXTENSIONS, Options, from_arrays, from_path
+from ppl_vae.data.files import EXTENSIONS, from_path
 from ppl_vae.data.named import NAMES, no_downloads, read
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data._grey import binarised
+from ppl_vae.data._options import Options
 from ppl_vae.data.dataset import SPLITS, Data, assemble
-from ppl_vae.data.files import Options, binarised
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError
 
