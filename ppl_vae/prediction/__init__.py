@@ -4,7 +4,8 @@ from ppl_vae.prediction._codes import Codes, decode, encode
 from ppl_vae.prediction._coherence import Coherence, coherence
 from ppl_vae.prediction._explain import Explanation, explain
 from ppl_vae.prediction._impute import Imputation, impute, with_holes
-from ppl_vae.prediction._predict import Prediction, label_scores, predict
+from ppl_vae.prediction._predict import label_scores, predict
+from ppl_vae.prediction._prediction import Prediction
 from ppl_vae.prediction._reconstruct import Reconstruction, reconstruct
 from ppl_vae.prediction._sample import Drawn, sample
 from ppl_vae.prediction._transfer import transfer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -13,7 +13,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ppl_vae.autoguide.inversion import ancestors
-from ppl_vae.data import Data, Field, Schema, Split, as_split
+from ppl_vae.data import Field, Split
 from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
 from ppl_vae.errors import ProgramError, UserError, check_whole, shown, unknown_name
 from ppl_vae.evaluation.means import standard_error
@@ -21,6 +21,8 @@ from ppl_vae.evaluation.passes import refuse_endless
 from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, reads_any_subset, with_holes
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.nn.experts import FieldByField
+from ppl_vae.prediction._other_fields import without_and_with
+from ppl_vae.prediction._prediction import Prediction, joined
 from ppl_vae.prediction.sharing import HasShared, held_guide, shared_names, shared_traces
 from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.execution import traced
@@ -30,53 +32,10 @@ from ppl_vae.programs.program import Batch, Pair, Program
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import frames, sample_sites
 
-__all__ = ["Prediction", "label_scores", "predict"]
+__all__ = ["label_scores", "predict"]
 
 ROWS_AT_ONCE = 2000
 """How many rows are predicted in one pass: enough to be fast, few enough for a small machine."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The predictive distribution of one field of each row, a mixture over the draws z of the guide.
-
-    Of categories `probs` [row, *S, C] is known, of numbers `mean` and `sd` [row, *S]; the others are None. `draws`
-    [draw, row, *S] has one value for each draw of z; `log_prob` [row] is the log predictive density (or mass, nats) of
-    the true values, NaN in rows that have none, and None where the data do not have the field. Missing entries of the
-    true value count as 0. `names` are the names of the categories, where they have any.
-
-    Example:
-        >>> some = Prediction("y", torch.zeros(2, 3), probs=torch.tensor([[0.2, 0.8], [0.7, 0.3], [0.5, 0.5]]))
-        >>> some.labels
-        tensor([1, 0, 0])
-    """
-
-    field: str
-    draws: Tensor
-    probs: Tensor | None = None
-    mean: Tensor | None = None
-    sd: Tensor | None = None
-    log_prob: Tensor | None = None
-    names: tuple[str, ...] = ()
-
-    @property
-    def labels(self) -> Tensor:
-        """The likeliest category, [row, *S].
-
-        Raises:
-            UserError: for a field of numbers.
-        """
-        if self.probs is None:
-            raise UserError(f"field {self.field!r} holds numbers, which have no labels: ask for .mean")
-        return self.probs.argmax(-1)
-
-    def interval(self, mass: float = 0.9) -> tuple[Tensor, Tensor]:
-        """The ends of the central interval that has this share of the draws, each [row, *S]."""
-        if not 0 < mass < 1:
-            raise UserError(f"mass must be between 0 and 1, got {mass}")
-        values = self.draws if self.draws.is_floating_point() else self.draws.to(torch.get_default_dtype())
-        low, high = values.quantile(values.new_tensor([(1 - mass) / 2, (1 + mass) / 2]), dim=0)
-        return low, high
 
 
 @exclusive
@@ -133,7 +92,7 @@ def predict(
     known, hints = fields_of_model(model), fields_of_guide(guide)
     if known is not None and reads_any_subset(guide):
         known = with_holes(known)
-    split, truth = _rows(data, field, known, hints)
+    split, truth = without_and_with(data, field, known, hints)
     about = [*(known or (split if truth is None else truth).schema), *(hints or ())]
     asked = _Asked(pair, field, next((f for f in about if f.name == field), None), draws, seed)
     split, values = split.to(pair.device), None if truth is None else truth[field].to(pair.device)
@@ -152,7 +111,7 @@ def predict(
             ]
     finally:
         pair.train(was_training)
-    return _joined(parts)
+    return joined(parts)
 
 
 def label_scores(
@@ -174,45 +133,6 @@ def label_scores(
         return {}
     error = float(standard_error(right))
     return {"accuracy": float(right.mean()), "accuracy_se": error, "labelled_rows": len(right)}
-
-
-def _rows(data: Any, field: str, schema: Schema | None, hints: Schema | None) -> tuple[Split, Split | None]:
-    """The rows without the field, and with it where the data have it."""
-    there = _fields_of(data)
-    if schema is None:
-        if hints is not None and field not in there:
-            hints = _but(hints, field)
-        full = as_split(data, "test", hints=hints)
-        others = [name for name in full.schema.names if name != field]
-        truth = full if field in full.schema else None
-    else:
-        others = [name for name in schema.names if name != field]
-        truth = None
-    if not others:
-        raise UserError(f"field {field!r} is predicted from the others, but the data have none: pass some")
-    if schema is None:
-        return full.select(others), truth
-    rest = _but(schema, field)
-    if field not in schema or field not in there:
-        return as_split(_without(data, field), "test", rest), None
-    loose = Schema(tuple(replace(f, missing=True) if f.name == field else f for f in schema))
-    truth = as_split(data, "test", loose)
-    return truth.select(n for n in others if n in truth.schema), truth
-
-
-def _but(schema: Schema, field: str) -> Schema:
-    return Schema(tuple(f for f in schema if f.name != field))
-
-
-def _fields_of(data: Any) -> set[str]:
-    """The names of the fields that the rows have, as far as they have names."""
-    if isinstance(data, Data | Split):
-        return set(data.schema.names)
-    return {str(name) for name in getattr(data, "columns", data if isinstance(data, Mapping) else ())}
-
-
-def _without(data: Any, field: str) -> Any:
-    return {n: v for n, v in data.items() if n != field} if isinstance(data, Mapping) else data
 
 
 @dataclass(frozen=True)
@@ -324,16 +244,6 @@ class _Asked:
     def _is_category(self, fn: Any) -> bool:
         nominal = self.field is None or self.field.kind in ("categorical", "binary")
         return nominal and can_enumerate(unwrapped(fn))
-
-
-def _joined(parts: list[Prediction]) -> Prediction:
-    def join(name: str, dim: int = 0) -> Tensor | None:
-        pieces = [getattr(part, name) for part in parts]
-        return None if pieces[0] is None else torch.cat(pieces, dim)
-
-    draws = torch.cat([part.draws for part in parts], 1)
-    columns = {name: join(name) for name in ("probs", "mean", "sd", "log_prob")}
-    return Prediction(parts[0].field, draws, **columns, names=parts[0].names)
 
 
 def _encoder_of(guide: Program) -> FieldEncoder | FieldByField | None:
