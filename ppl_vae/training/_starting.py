@@ -14,11 +14,8 @@ Source: Roeder et al. 2017, arXiv 1703.09194; Zhang et al. 2022, arXiv 2108.0378
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -27,10 +24,8 @@ from torch import Tensor, nn
 from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.autoguide.shared import SharedPosterior
 from ppl_vae.autoguide.starting import drawn_start
-from ppl_vae.autoguide.whitening import moved
-from ppl_vae.bounds import ELBO
 from ppl_vae.data import Split
-from ppl_vae.errors import Finding, UserError
+from ppl_vae.errors import Finding
 from ppl_vae.nn.flows import Flow
 from ppl_vae.nn.heads import is_normal
 from ppl_vae.programs.dependencies import dependencies
@@ -38,15 +33,10 @@ from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure
 from ppl_vae.training._laplace import Density, Laplace, in_doubles, laplace
-from ppl_vae.weights.psis import khat
+from ppl_vae.training._start_bound import StartBound
+from ppl_vae.training._start_normals import Normals
 
 __all__ = ["begin_shared"]
-
-DRAWS, ALONE = 12, 4
-"""Draws of a step, and of one whose programs run them one by one."""
-
-JUDGED = 600
-"""Draws by which starts are compared."""
 
 NEAR, FAR = ((100, 0.05),), ((200, 0.1), (150, 0.1), (150, 0.03))
 """Rounds of (steps, step size) from a Laplace approximation, and from elsewhere; each in the units of the last one."""
@@ -57,17 +47,11 @@ NARROW_START = 0.1
 FLOW = (300, 5e-3)
 """The round of a family that is no normal, on top of the best one."""
 
-NETWORKS = 5e-3
-"""Step size of networks for the rows' own latents, which are trained along."""
-
 GOOD = 0.5
 """k-hat at which a normal is so near the posterior that no other start is tried."""
 
 LARGEST = 500
 """Numbers of which a Hessian is made, those of the rows' own latents included, at most."""
-
-ROWS = 4000
-"""Rows of a step, at most."""
 
 NARROW = 0.7
 """Independent normals narrower than this share of the posterior's deviations are warned of."""
@@ -113,14 +97,12 @@ class _Search:
     """All starts of one pair, and the best of them."""
 
     def __init__(self, pair: Pair, shared: SharedPosterior, structure: Structure, train: Split) -> None:
-        self.pair, self.shared, self.structure, self.train = pair, shared, structure, train
+        self.pair, self.shared, self.structure = pair, shared, structure
         self.initial = _copied(pair.guide)
-        self.rows = len(train) if train.is_one_unit else min(len(train), ROWS)
-        self.scale = len(train) / self.rows
-        whole = Density(pair, structure, self._batch())
-        one_by_one = bool(whole.own) and self.rows < len(train)
+        self.bound = StartBound(pair, shared, structure, train)
+        whole = Density(pair, structure, self.bound.batch())
+        one_by_one = bool(whole.own) and self.bound.rows < len(train)
         self.has_density = whole.size <= LARGEST and not whole.is_mixed and not one_by_one
-        self.networks = [p for p in pair.parameters() if all(p is not q for q in shared.parameters())]
 
     def best(self, restarts: int) -> tuple[Finding, ...]:
         """Find the best start and put the guide there."""
@@ -145,14 +127,14 @@ class _Search:
     def _laplace(self, start: Tensor, held: Tensor | None = None) -> Laplace | None:
         if not self.has_density:
             return None
-        batch = self._batch()
+        batch = self.bound.batch()
         with in_doubles(batch) as doubled:
             found = self._highest(doubled, start.double(), held)
         return found or self._highest(batch, start, held)  # programs with single-precision numbers of their own
 
     def _highest(self, batch: Batch, start: Tensor, held: Tensor | None) -> Laplace | None:
         """The Laplace approximation of the shared latents, those of the rows integrated out."""
-        density, count = Density(self.pair, self.structure, batch, self.scale), len(start)
+        density, count = Density(self.pair, self.structure, batch, self.bound.scale), len(start)
         more = start.new_zeros(density.size - count)
         held = None if held is None else torch.cat([held, more > 0])
         found = laplace(density, torch.cat([start, more]), held)
@@ -164,7 +146,7 @@ class _Search:
         At their highest point they may be 0, with the latents that they spread all alike.
         """
         latents = [n for n in self.structure.latents if n not in self.structure.auxiliary]
-        parents = dependencies(self.pair.model, self._batch(), latents)
+        parents = dependencies(self.pair.model, self.bound.batch(), latents)
         above = {name for latent in latents for name in parents[latent]}
         sites = [self.shared.sites[n] for block in self.shared.blocks for n in block.sites]
         return torch.cat([torch.full((s.width,), s.name in above and not s.is_real) for s in sites])
@@ -193,7 +175,7 @@ class _Search:
 
     def _again(self, number: int) -> list[Start]:
         """A start from another draw of the prior."""
-        drawn = drawn_start(self.pair.model, self._batch(), self.shared.sites, number)
+        drawn = drawn_start(self.pair.model, self.bound.batch(), self.shared.sites, number)
         if drawn is None:
             return []
         near = self._laplace(drawn)
@@ -212,79 +194,13 @@ class _Search:
     def _led(self, centre: Tensor, units: list[Tensor], rounds: list[tuple[int, float]], scale: float) -> Start | None:
         self.pair.guide.load_state_dict(self.initial)
         for i, (steps, lr) in enumerate(rounds):
-            normals = _Normals(self.shared, centre, units, 1.0 if i else scale)
-            if not self._optimise(normals.base, [*normals.parameters()], steps, lr, normals.mean_of_last):
+            normals = Normals(self.shared, centre, units, 1.0 if i else scale)
+            if not self.bound.optimise(normals.base, [*normals.parameters()], steps, lr, normals.mean_of_last):
                 return None
             centre, units = normals.absorbed()
-        fixed = _Normals(self.shared, centre, units)
-        bound, tail = self._judged(fixed.base)
+        fixed = Normals(self.shared, centre, units)
+        bound, tail = self.bound.judged(fixed.base)
         return Start(centre, units, _copied(self.pair.guide), bound, tail) if math.isfinite(bound) else None
-
-    # -- steps -----------------------------------------------------------------------------------------------
-
-    def _optimise(
-        self,
-        base: Callable[[int], Any] | None,
-        parameters: list[nn.Parameter],
-        steps: int,
-        lr: float,
-        each: Callable[[], None] | None = None,
-        estimator: Any = "stl",
-    ) -> bool:
-        """Steps of Adam on the bound of all rows; whether the bound stayed finite. The rate falls like a cosine."""
-        groups = [{"params": parameters, "lr": lr, "most": lr}]
-        if self.networks:
-            groups.append({"params": self.networks, "lr": NETWORKS, "most": min(NETWORKS, lr)})
-        optimizer: Any = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        together = self.structure.broadcasts
-        bound = ELBO(DRAWS if together else ALONE, estimator=estimator if together else "reparameterised")
-        failed = 0
-        for i in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = group["most"] * (0.02 + 0.98 * (1 + math.cos(math.pi * i / steps)) / 2)
-            optimizer.zero_grad(set_to_none=True)
-            try:
-                with self._drawn_from(base):
-                    weights = bound.weigh(self.pair, self.structure, self._batch(), scaled=True)
-                    loss = -bound.total(bound.surrogate(weights), weights, self.scale)
-            except (UserError, ValueError):
-                return False
-            if not bool(loss.isfinite()):
-                failed += 1
-                if failed > steps // 10 or not all(bool(p.isfinite().all()) for p in self.pair.guide.parameters()):
-                    return False
-                continue
-            loss.backward()
-            held = [p for p in parameters if p.grad is not None]
-            nn.utils.clip_grad_norm_(held, 1e3 * len(held) ** 0.5)
-            optimizer.step()
-            if each is not None and i >= steps - steps // 3:
-                each()
-        return True
-
-    def _drawn_from(self, base: Callable[[int], Any] | None) -> Any:
-        return nullcontext() if base is None else self.shared.instead(base)
-
-    @torch.no_grad()
-    def _judged(self, base: Callable[[int], Any] | None) -> tuple[float, float]:
-        """The bound of all rows in nats and k-hat of its weights, with the same draws for all starts."""
-        torch.manual_seed(0)
-        bound, size = ELBO(1), 50 if self.structure.broadcasts else 1
-        count = JUDGED if self.structure.broadcasts else JUDGED // 4
-        found, batch = [], self._batch()
-        for _ in range(0, count, size):
-            bound.particles = size
-            with self._drawn_from(base):
-                weights = bound.weigh(self.pair, self.structure, batch)
-            total = self.scale * weights.log_weight.sum(1)
-            found.append(total if weights.log_global is None else total + weights.log_global)
-        logs = torch.cat(found).double()
-        return float(logs.mean()), float(khat(logs[:, None]))
-
-    def _batch(self) -> Batch:
-        if self.rows == len(self.train) or self.train.is_one_unit:
-            return self.train.batch(slice(0, len(self.train)))
-        return self.train.batch(torch.randperm(len(self.train))[: self.rows].to(self.train.device))
 
     # -- the guide's own family ------------------------------------------------------------------------------
 
@@ -293,11 +209,11 @@ class _Search:
         fns = [head(self.shared.centre.new_zeros(0)) for head in self.shared.heads]
         if all(is_normal(fn) or isinstance(fn, dist.MultivariateNormal) for fn in fns):
             return
-        before, (bound, _) = _copied(self.pair.guide), self._judged(None)
+        before, (bound, _) = _copied(self.pair.guide), self.bound.judged(None)
         flows = any(isinstance(fn, Flow) for fn in fns)
         estimator = "reparameterised" if flows else "stl"
-        fine = self._optimise(None, [*self.shared.parameters()], *FLOW, estimator=estimator)
-        if not fine or not self._judged(None)[0] > bound:
+        fine = self.bound.optimise(None, [*self.shared.parameters()], *FLOW, estimator=estimator)
+        if not fine or not self.bound.judged(None)[0] > bound:
             self.pair.guide.load_state_dict(before)
 
     def _too_narrow(self, near: Laplace) -> tuple[Finding, ...]:
@@ -321,59 +237,6 @@ class _Search:
                 "warning",
             ),
         )
-
-
-class _Normals(nn.Module):
-    """One normal for each block, in units of where it starts: N(0, scale^2 I) at first."""
-
-    def __init__(self, shared: SharedPosterior, centre: Tensor, units: list[Tensor], scale: float = 1.0) -> None:
-        super().__init__()
-        self.centres, self.units = centre.split(shared.widths), units
-        self.loc = nn.ParameterList([torch.zeros_like(c) for c in self.centres])
-        self.log_scale = nn.ParameterList([torch.full_like(c, math.log(scale)) for c in self.centres])
-        full = [shared.unit(i).dim() > 1 for i in range(len(units))]
-        self.below = nn.ParameterList(
-            [c.new_zeros((len(c) * (len(c) - 1) // 2) if f else 0) for c, f in zip(self.centres, full, strict=True)]
-        )
-        self.full = full
-        self.sums, self.count = [torch.zeros_like(p) for p in self.parameters()], 0
-
-    def base(self, place: int) -> Any:
-        """The distribution of a block's vector."""
-        return moved(self._normal(place), self.centres[place], self.units[place])
-
-    def _normal(self, place: int) -> Any:
-        loc, scale = self.loc[place], self.log_scale[place].exp()
-        if not self.full[place]:
-            return dist.Normal(loc, scale).to_event(1)
-        lower, size = torch.diag_embed(scale), len(loc)
-        at = torch.tril_indices(size, size, -1, device=loc.device)
-        lower = lower.index_put((at[0], at[1]), self.below[place] * scale[at[0]] * size**-0.5)
-        return dist.MultivariateNormal(loc, scale_tril=lower)
-
-    @torch.no_grad()
-    def mean_of_last(self) -> None:
-        """Take the parameters as they are now into the mean that `absorbed` goes by (Polyak averaging)."""
-        self.count += 1
-        for total, parameter in zip(self.sums, self.parameters(), strict=True):
-            total += parameter
-
-    @torch.no_grad()
-    def absorbed(self) -> tuple[Tensor, list[Tensor]]:
-        """Centre and units of the normals as they are now."""
-        if self.count:
-            for total, parameter in zip(self.sums, self.parameters(), strict=True):
-                parameter.copy_(total / self.count)
-        centres, units = [], []
-        for place in range(len(self.units)):
-            fn = self.base(place)
-            if self.full[place]:
-                centres.append(fn.loc)
-                units.append(fn.scale_tril)
-            else:
-                centres.append(fn.base_dist.loc)
-                units.append(fn.base_dist.scale)
-        return torch.cat(centres), units
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,68 @@
+"""Normals over the blocks of shared latents, each in the units of where it starts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.autoguide.shared import SharedPosterior
+from ppl_vae.autoguide.whitening import moved
+
+__all__ = ["Normals"]
+
+
+class Normals(nn.Module):
+    """One normal for each block, in units of where it starts: N(0, scale^2 I) at first."""
+
+    def __init__(self, shared: SharedPosterior, centre: Tensor, units: list[Tensor], scale: float = 1.0) -> None:
+        super().__init__()
+        self.centres, self.units = centre.split(shared.widths), units
+        self.loc = nn.ParameterList([torch.zeros_like(c) for c in self.centres])
+        self.log_scale = nn.ParameterList([torch.full_like(c, math.log(scale)) for c in self.centres])
+        full = [shared.unit(i).dim() > 1 for i in range(len(units))]
+        self.below = nn.ParameterList(
+            [c.new_zeros((len(c) * (len(c) - 1) // 2) if f else 0) for c, f in zip(self.centres, full, strict=True)]
+        )
+        self.full = full
+        self.sums, self.count = [torch.zeros_like(p) for p in self.parameters()], 0
+
+    def base(self, place: int) -> Any:
+        """The distribution of a block's vector."""
+        return moved(self._normal(place), self.centres[place], self.units[place])
+
+    def _normal(self, place: int) -> Any:
+        loc, scale = self.loc[place], self.log_scale[place].exp()
+        if not self.full[place]:
+            return dist.Normal(loc, scale).to_event(1)
+        lower, size = torch.diag_embed(scale), len(loc)
+        at = torch.tril_indices(size, size, -1, device=loc.device)
+        lower = lower.index_put((at[0], at[1]), self.below[place] * scale[at[0]] * size**-0.5)
+        return dist.MultivariateNormal(loc, scale_tril=lower)
+
+    @torch.no_grad()
+    def mean_of_last(self) -> None:
+        """Take the parameters as they are now into the mean that `absorbed` goes by (Polyak averaging)."""
+        self.count += 1
+        for total, parameter in zip(self.sums, self.parameters(), strict=True):
+            total += parameter
+
+    @torch.no_grad()
+    def absorbed(self) -> tuple[Tensor, list[Tensor]]:
+        """Centre and units of the normals as they are now."""
+        if self.count:
+            for total, parameter in zip(self.sums, self.parameters(), strict=True):
+                parameter.copy_(total / self.count)
+        centres, units = [], []
+        for place in range(len(self.units)):
+            fn = self.base(place)
+            if self.full[place]:
+                centres.append(fn.loc)
+                units.append(fn.scale_tril)
+            else:
+                centres.append(fn.base_dist.loc)
+                units.append(fn.base_dist.scale)
+        return torch.cat(centres), units
