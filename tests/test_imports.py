@@ -21,7 +21,8 @@ FLOORS = [
     "nn weights plots likelihoods",
     "priors checks decoders",
     "speed",
-    "autoguide bounds evaluation models",
+    "autoguide bounds models",
+    "evaluation",
     "guides runs schedules prediction arviz",
     "training diagnostics._common",
     "diagnostics._anomalies diagnostics._calibration diagnostics._collapse diagnostics._criticism "

@@ -142,6 +142,32 @@ def test_more_draws_within_a_row_tell_the_same_with_less_error():
     assert errors[1] < errors[0] / 3
 
 
+def funnel(x=None):
+    scale = pyro.sample("scale", dist.HalfCauchy(t(1.0)))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros_like(x), scale))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def at_one_scale(x=None):
+    pyro.sample("scale", dist.LogNormal(t(-4.0), 1.0))  # a draw is anything from 0.001 to 0.2
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(0.5 * x, 0.7))  # p(z | x) where the scale is 1
+
+
+def test_rows_are_weighed_right_where_the_guide_of_their_own_latents_does_not_go():
+    x = t([0.5, -0.3, 1.2, 0.8])
+    pair = Pair(funnel, at_one_scale)
+    with joint_passes(pair, as_split({"x": x}), 1000, 32) as (plan, inner):
+        shared = draw_particles(pair, plan)
+        found = joint_weights(pair, plan, shared, inner).log_likelihood.sum(1)
+    scale = shared.values["scale"].flatten()
+    exact = dist.Normal(0.0, (1 + scale[:, None] ** 2).sqrt()).log_prob(x).sum(1)
+    ratio = (found - exact).exp()  # unbiased; of the guide's draws alone half are below 1e-4
+    assert abs(float(ratio.mean()) - 1) < 4 * float(ratio.std()) / len(ratio) ** 0.5 < 0.2
+    assert (ratio > 0.5).double().mean() > 0.98
+
+
 def mixture(x=None):
     loc = pyro.sample("loc", dist.Normal(t([-1.0, 1.0]), 0.5).to_event(1))
     with pyro.plate("data", len(x)):

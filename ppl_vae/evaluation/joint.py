@@ -2,10 +2,10 @@
 
     log w_k = log p(g_k) - log q(g_k) + sum_n log p(x_n | g_k),      g_k ~ q(g)
 
-where p(x_n | g) is the mean of p(x_n, z | g) / q(z | x_n, g) over `inner` draws of the row's own latents: unbiased, so
-that the mean of w over particles is unbiased for p(all data), whatever `inner` is. All particles of the shared latents
-are drawn first; then the rows are gone through in batches that fit into memory, with the same shared draws, on which
-the guide is replayed.
+where p(x_n | g) is the mean of p(x_n, z | g) / m(z) over `inner` draws of the row's own latents (`own_draws`):
+unbiased, so that the mean of w over particles is unbiased for p(all data), whatever `inner` is. All particles of the
+shared latents are drawn first; then the rows are gone through in batches that fit into memory, with the same shared
+draws, on which the guide is replayed.
 
 Source: Beaumont 2003; Andrieu and Roberts 2009, Ann. Statist. 37(2) (an unbiased likelihood within the weight).
 """
@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,11 +25,11 @@ from torch import Tensor
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Split
 from ppl_vae.errors import UserError, check_whole
+from ppl_vae.evaluation.own_draws import OwnDraws
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
 from ppl_vae.evaluation.shared_draws import AT_ONCE, SharedDraws, draw_shared
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.weights.completion import Particles, completed, concatenate
-from ppl_vae.weights.log_weights import weigh
 
 __all__ = [
     "INNER",
@@ -52,10 +52,12 @@ LARGEST = 2**27
 class JointWeights(NamedTuple):
     """What particles of the shared latents weigh with all rows, in nats, float64.
 
-    `log_likelihood` [particle, row] is log p(x_n | g), the row's own latents integrated out by importance sampling;
-    `row_bounds` [particle] the mean log weight over the row's own draws, summed over the rows; `noise` [particle] the
-    variance that these draws add to log w, by the delta method. `seeds` are those of the
-    rows' own draws, for every batch and pass over particles: see `again`.
+    `log_global` [particle] is log p(g) less the log density of what they were drawn from, `log_likelihood`
+    [particle, row] log p(x_n | g), the row's own latents integrated out by importance sampling; `row_bounds` [particle]
+    the mean log weight over the guide's draws of the row's own, summed over the rows; `noise` [particle] the variance
+    that these draws add to log w, by the delta method. `seeds` are those of the rows' own draws, for every batch and
+    pass over particles: see `again`. `of_guide` is log p(g) - log q(g) of those that the guide drew, the first ones,
+    where not all of them are.
     """
 
     log_global: Float[Tensor, " particle"]
@@ -63,16 +65,26 @@ class JointWeights(NamedTuple):
     row_bounds: Float[Tensor, " particle"]
     noise: Float[Tensor, " particle"]
     seeds: tuple[tuple[int, ...], ...] = ()
+    of_guide: Float[Tensor, " own"] | None = None
 
     @property
     def log_weight(self) -> Float[Tensor, " particle"]:
-        """log p(g, all data) - log q(g)."""
+        """log p(g, all data) - log of the density of g."""
         return self.log_global + self.log_likelihood.sum(1)
 
     @property
-    def bound(self) -> Float[Tensor, " particle"]:
-        """One draw of the ELBO of all data for each particle."""
-        return self.log_global + self.row_bounds
+    def guide_alone(self) -> JointWeights:
+        """The guide's own draws with the weights that they have for themselves."""
+        if self.of_guide is None:
+            return self
+        own = len(self.of_guide)
+        return JointWeights(self.of_guide, self.log_likelihood[:own], self.row_bounds[:own], self.noise[:own])
+
+    @property
+    def bound(self) -> Float[Tensor, " own"]:
+        """One draw of the ELBO of all data for each of the guide's particles."""
+        found = self.guide_alone
+        return found.log_global + found.row_bounds
 
 
 def shares_latents(pair: Pair, split: Split) -> bool:
@@ -114,11 +126,15 @@ def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, row
     Raises:
         UserError: for a row whose weights are no numbers.
     """
+    own = _own_draws(pair, plan, shared, inner)
     plan = plan if rows is None else replace(plan, split=rows)
-    found = [_rows(pair, plan, shared, inner, batch, i * plan.rows) for i, batch in enumerate(plan.batches())]
+    found = [_rows(own, plan, shared, batch, i * plan.rows) for i, batch in enumerate(plan.batches())]
     likelihood, bounds, noise, seeds = zip(*found, strict=True)
     total, spread = (torch.stack(column).sum(0) for column in (bounds, noise))
-    return JointWeights(shared.log_global.cpu(), torch.cat(likelihood, 1), total, spread, seeds)
+    drawn_by = shared.log_guide if shared.log_proposal is None else shared.log_proposal
+    log_global = (shared.log_prior - drawn_by.to(shared.log_prior)).cpu()
+    of_guide = None if shared.own is None else shared.log_global[: shared.own].cpu()
+    return JointWeights(log_global, torch.cat(likelihood, 1), total, spread, seeds, of_guide)
 
 
 def parts_of(shared: SharedDraws, plan: Passes) -> tuple[Tensor, ...]:
@@ -134,35 +150,39 @@ def again(
     A particle chosen by its weight, and for every row one of its own draws chosen by theirs, are together a draw from
     the posterior as particles grow, whatever `inner` is: fresh draws would not be (Andrieu and Roberts 2009).
     """
+    own = _own_draws(pair, plan, shared, inner)
     torch.manual_seed(seed)
     if shared.mapped is None:
-        return completed(_held(pair, plan, shared, inner, some), plan.structure, batch, len(some) * inner)
+        return own.again(batch, shared.at(some))
     return concatenate([completed(shared.at(k).held(pair), plan.structure, batch, 1) for k in some.split(1)])
 
 
-def _held(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, some: Tensor) -> Any:
-    # without particles in one pass runs follow one another, all on the one draw that is held
-    return shared.at(some.repeat_interleave(inner) if plan.structure.broadcasts else some).held(pair)
+def _own_draws(pair: Pair, plan: Passes, shared: SharedDraws, inner: int) -> OwnDraws:
+    return OwnDraws.of(pair, plan.structure, some_rows(plan.split, 2), shared, inner)
 
 
 def _rows(
-    pair: Pair, plan: Passes, shared: SharedDraws, inner: int, batch: Batch, start: int
+    own: OwnDraws, plan: Passes, shared: SharedDraws, batch: Batch, start: int
 ) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
     """log p(x_n | g) [particle, row] of some rows, sums of mean log weights and of noise [particle], and the seeds."""
     likelihood, bounds, noise = [], [], []
-    parts = parts_of(shared, plan)
+    parts, inner = parts_of(shared, plan), own.inner
     seeds = torch.randint(2**31, (len(parts),)).tolist()
     for some, seed in zip(parts, seeds, strict=True):
         torch.manual_seed(seed)
         if shared.mapped is not None:
-            found = shared.mapped(shared.at(some), batch)[1]
+            each = by_guide = shared.mapped(shared.at(some), batch)[2].double().cpu().unsqueeze(1)
         else:
-            held = _held(pair, plan, shared, inner, some)
-            found = weigh(held, plan.structure, batch, len(some) * inner, discrete="marginal").log_weight
-        each = found.double().cpu().unflatten(0, (len(some), inner))
-        likelihood.append(each.logsumexp(1) - math.log(inner))
-        bounds.append(each.mean(1).sum(1))
+            each, by_guide = own.log_weights(batch, shared.at(some))
+        likelihood.append(_known(each.logsumexp(1) - math.log(inner), some, shared))
+        bounds.append(by_guide.mean(1).sum(1))
         shares = each.softmax(1).square().sum(1)  # 1 / inner if all draws weigh the same
-        noise.append(((inner * shares - 1) / max(inner - 1, 1)).clamp(min=0).sum(1))
+        noise.append(((inner * shares - 1) / max(inner - 1, 1)).clamp(min=0).nan_to_num(0.0).sum(1))
         refuse_blind(likelihood[-1].sum(0), start)
     return torch.cat(likelihood), torch.cat(bounds), torch.cat(noise), tuple(seeds)
+
+
+def _known(log_likelihood: Tensor, some: Tensor, shared: SharedDraws) -> Tensor:
+    """Where the guide never draws, a model that cannot be computed has no density (as NUTS has it)."""
+    beyond = torch.zeros_like(some, dtype=torch.bool) if shared.own is None else some >= shared.own
+    return log_likelihood.masked_fill(beyond[:, None] & log_likelihood.isnan(), -math.inf)

@@ -23,7 +23,7 @@ from ppl_vae.weights.factors import Factor, Factors
 from ppl_vae.weights.reduction import reduced
 from ppl_vae.weights.value_sums import ValueSums
 
-__all__ = ["Particles", "Sites", "completed", "concatenate", "expanded", "fixed", "replayed"]
+__all__ = ["Particles", "Parts", "Sites", "completed", "concatenate", "expanded", "fixed", "replayed"]
 
 Sites = dict[str, dict[str, Any]]
 
@@ -33,12 +33,22 @@ class Particles(NamedTuple):
 
     With discrete latents summed out, the weight is that of the other draws, and the discrete values are drawn from
     p(discrete | other draws, x): choose particles by weight, and both together are a draw from the posterior. `sites`
-    is one run of the model for all particles, or one for each if the pair does not let them run together.
+    is one run of the model for all particles, or one for each if the pair does not let them run together. `parts` are
+    what the weight is made of.
     """
 
     log_weight: Tensor
     latents: dict[str, Tensor]
     sites: list[Sites]
+    parts: Parts
+
+
+class Parts(NamedTuple):
+    """log p(x | z), log p(z) and log q(z | x), [particle, row] in nats."""
+
+    log_likelihood: Tensor
+    log_prior: Tensor
+    log_guide: Tensor
 
 
 def completed(pair: Pair, structure: Structure, batch: Batch, particles: int) -> Particles:
@@ -53,6 +63,7 @@ def concatenate(parts: Sequence[Particles]) -> Particles:
         torch.cat([p.log_weight for p in parts]),
         {name: torch.cat([p.latents[name] for p in parts]) for name in parts[0].latents},
         [sites for p in parts for sites in p.sites],
+        Parts(*(torch.cat(column) for column in zip(*(p.parts for p in parts), strict=True))),
     )
 
 
@@ -66,9 +77,10 @@ def _complete(pair: Pair, batch: Batch, drawn: PairTrace) -> Particles:
             continue
         site = factors.guide_sites.get(name) or factors.model_sites[name]
         latents[name] = expanded(structure, site, _picked(structure, site, values), drawn.particles)
+    kept = Parts(parts.log_likelihood, parts.log_prior, parts.log_guide)
     log_weight = parts.log_likelihood + parts.log_prior - parts.log_guide
     sites = _replay(pair, structure, batch, latents, drawn.particles) if structure.enumerates else factors.model_sites
-    return Particles(log_weight, latents, [sites])
+    return Particles(log_weight, latents, [sites], kept)
 
 
 def expanded(structure: Structure, site: Mapping[str, Any], value: Tensor, particles: int) -> Tensor:

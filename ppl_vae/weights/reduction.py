@@ -13,7 +13,7 @@ from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.factors import Factors
 from ppl_vae.weights.value_sums import Term, ValueSums
 
-__all__ = ["Discrete", "WeightParts", "by_row", "for_each_row", "reduced"]
+__all__ = ["Discrete", "WeightParts", "by_row", "for_each_row", "reduced", "shared_density"]
 
 Discrete = Literal["expectation", "marginal"]
 
@@ -82,6 +82,13 @@ def _over_plates(factors: Factors, name: str, log: Tensor) -> Tensor:
     """A shared site's log-probability, summed over all of its plates, [particle]."""
     depth = factors.structure.nesting + 1
     return _padded(name, log, depth).sum(tuple(range(1, depth))).expand(factors.particles)
+
+
+def shared_density(factors: Factors) -> Tensor:
+    """log q of what all rows share, as the guide says it, summed over all plates, [particle]."""
+    own = (f for f in factors.all if f.part == "global" and f.site is factors.guide_sites.get(f.name))
+    logs = [-_over_plates(factors, f.name, f.log) for f in own]
+    return torch.stack(logs).sum(0) if logs else torch.zeros(factors.particles)
 
 
 def by_row(structure: Structure, name: str, log: Tensor) -> Tensor:
