@@ -75,7 +75,9 @@ def _complete(pair: Pair, batch: Batch, drawn: PairTrace) -> Particles:
     for name in [*structure.latents, *sorted(structure.summed_model)]:
         if name in structure.auxiliary:
             continue
-        site = factors.guide_sites.get(name) or factors.model_sites[name]
+        site = factors.guide_sites.get(name) or factors.model_sites.get(name)
+        if site is None:
+            continue  # a shorter series has fewer steps than the program that was read
         latents[name] = expanded(structure, site, _picked(structure, site, values), drawn.particles)
     kept = Parts(parts.log_likelihood, parts.log_prior, parts.log_guide)
     log_weight = parts.log_likelihood + parts.log_prior - parts.log_guide
@@ -155,13 +157,15 @@ def _draw_from(sums: ValueSums, group: Sequence[Factor], dims: set[str]) -> dict
     """One joint draw of the values on these dims, by dim: Pyro's forward sums, then backward draws."""
     tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
     sizes: dict[str, int] = {}
+    own = sums.symbols(group)
+    logs_of: list[tuple[str | None, Tensor]] = []
     for factor in group:
         ordinal = frozenset(sums.run.model.plate_to_symbol[f.name] for f in frames(factor.site) if f.size > 1)
         log = sums.pack(factor)
         require_backward(log)
+        logs_of.append((own.get(factor.name), log))
         sizes |= zip(log._pyro_dims, log.shape, strict=True)  # type: ignore[attr-defined]
         tree.setdefault(ordinal, []).append(log)
-    factors = [log for logs in tree.values() for log in logs]
     cache: dict[Any, Any] = {}
     with shared_intermediates(cache):
         contracted = contract_tensor_tree(tree, set(dims), ring=SampleRing(cache=cache, dim_to_size=sizes))
@@ -169,9 +173,11 @@ def _draw_from(sums: ValueSums, group: Sequence[Factor], dims: set[str]) -> dict
         for log in logs:
             log._pyro_backward()
     found = {}
-    for log in factors:
+    for symbol, log in logs_of:
         drawn: Any = log._pyro_backward_result  # type: ignore[attr-defined]
         for index, dim in zip(drawn, drawn._pyro_sample_dims, strict=True):
-            index._pyro_dims = drawn._pyro_dims[1:]
-            found[dim] = sums.unpack(index)
+            # what depends on a latent may be in plates of its own, and has its draw again for each of their elements
+            if dim == symbol:
+                index._pyro_dims = drawn._pyro_dims[1:]
+                found[dim] = sums.unpack(index)
     return found

@@ -49,7 +49,8 @@ class ValueSums:
 
     def expectation(self) -> Iterator[Term]:
         """E over the guide's classifiers of every factor; latents of the model alone are summed out first."""
-        alone = {self._symbol(self.of.model_sites[n]) for n in self.structure.summed_model}
+        # a shorter series has fewer steps than the program that was read
+        alone = {self._symbol(self.of.model_sites[n]) for n in self.structure.summed_model & self.of.model_sites.keys()}
         terms = []
         for group, dims in self.components(self.of.all, alone):
             part = "likelihood" if any(f.part == "likelihood" for f in group) else "prior"
