@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ppl_vae.models.m1m2 import M1M2 as M1M2
     from ppl_vae.models.m2 import M2 as M2
     from ppl_vae.models.multimodal import Multimodal as Multimodal
+    from ppl_vae.models.not_miwae import NotMIWAE as NotMIWAE
     from ppl_vae.models.regression import Regression as Regression
     from ppl_vae.models.vae import VAE as VAE
 
@@ -30,6 +31,7 @@ NAMES = {
     "m1m2": "ppl_vae.models.m1m2:M1M2",
     "m2": "ppl_vae.models.m2:M2",
     "multimodal": "ppl_vae.models.multimodal:Multimodal",
+    "not_miwae": "ppl_vae.models.not_miwae:NotMIWAE",
     "regression": "ppl_vae.models.regression:Regression",
     "vae": "ppl_vae.models.vae:VAE",
 }

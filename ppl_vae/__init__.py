@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from ppl_vae.prediction import Drawn as Drawn
     from ppl_vae.prediction import Explanation as Explanation
     from ppl_vae.prediction import Imputation as Imputation
+    from ppl_vae.prediction import ImputationCheck as ImputationCheck
     from ppl_vae.prediction import Moved as Moved
     from ppl_vae.prediction import Prediction as Prediction
     from ppl_vae.prediction import Reconstruction as Reconstruction
+    from ppl_vae.prediction import check_imputation as check_imputation
     from ppl_vae.prediction import coherence as coherence
     from ppl_vae.prediction import decode as decode
     from ppl_vae.prediction import encode as encode
@@ -85,7 +87,9 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.prediction:Coherence",
         "ppl_vae.prediction:Drawn",
         "ppl_vae.prediction:Explanation",
+        "ppl_vae.prediction:ImputationCheck",
         "ppl_vae.prediction:Moved",
+        "ppl_vae.prediction:check_imputation",
         "ppl_vae.prediction:coherence",
         "ppl_vae.prediction:decode",
         "ppl_vae.prediction:encode",

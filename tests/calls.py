@@ -49,6 +49,7 @@ class Things:
     labelled: Any
     half: Any
     half_guide: Any
+    holey: Any
 
 
 @functools.cache
@@ -64,7 +65,8 @@ def things() -> Things:
     half = M2(labelled, latent_dim=2, hidden=(4,))
     half_guide = MeanField(half, hidden=(4,))
     ppl_vae.fit(half, half_guide, labelled, epochs=1, compile="off")
-    return Things(data, model, guide, result, labelled, half, half_guide)
+    holey = ppl_vae.load(np.where(values > 1, np.nan, values), missing="allow")
+    return Things(data, model, guide, result, labelled, half, half_guide, holey)
 
 
 def pair_and_rows(**more: Any) -> dict[str, Any]:
@@ -83,6 +85,7 @@ def functions() -> Iterator[tuple[Any, dict[str, Any]]]:
     yield ppl_vae.check, pair_and_rows()
     yield ppl_vae.compare, {"pairs": {"a": (made.model, made.guide)}, "data": made.data.test, "particles": 30}
     yield ppl_vae.impute, pair_and_rows(draws=3, **few)
+    yield ppl_vae.check_imputation, pair_and_rows(draws=3, **few)
     yield (
         ppl_vae.predict,
         {"model": made.half, "guide": made.half_guide, "data": made.labelled.test, "draws": 3},
@@ -125,11 +128,8 @@ def classes() -> Iterator[tuple[Any, dict[str, Any]]]:
     for name in models.__all__:
         cls = getattr(models, name)
         if inspect.isclass(cls) and not inspect.isabstract(cls) and "data" in inspect.signature(cls).parameters:
-            some = (
-                made.labelled
-                if name in ("M2", "CVAE", "M1", "M1M2", "Multimodal", "Regression", "InformationBottleneck")
-                else made.data
-            )
+            labelled = ("M2", "CVAE", "M1", "M1M2", "Multimodal", "Regression", "InformationBottleneck")
+            some = made.labelled if name in labelled else made.holey if name == "NotMIWAE" else made.data
             yield cls, {"data": some} | _small(cls)
     for name in guides_.__all__:
         cls = getattr(guides_, name)

@@ -185,13 +185,24 @@ def test_the_estimators_recover_what_was_simulated(capsys):
     assert both > alone
 
 
+@pytest.mark.slow
+def test_incomes_that_hide_themselves_are_imputed_higher(capsys):
+    script = runpy.run_path(str(EXAMPLES / "missing_not_at_random.py"))
+    script["main"]()
+    first, *others = capsys.readouterr().out.splitlines()
+    truth = float(first.rpartition(" ")[2])
+    (ignoring, worse), (masked, better) = (map(float, re.findall(r"-?\d+\.\d+", line)) for line in others)
+    assert abs(masked - truth) < 0.3 < truth - ignoring
+    assert better < 0.75 * worse
+
+
 def commands() -> list[str]:
     return re.findall(r"^ppl-vae fit .*$", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_every_example_has_a_command():
     assert {Path(shlex.split(c)[2].rpartition(":")[0]).stem for c in commands()} >= {*RECOVERED}
-    others = {"my_guide", "autoencoder_or_vae", "scikit_learn"}
+    others = {"my_guide", "autoencoder_or_vae", "missing_not_at_random", "scikit_learn"}
     assert {f.stem for f in EXAMPLES.glob("*.py")} == {*RECOVERED, *others}
 
 

@@ -349,6 +349,35 @@ def test_a_table_comes_back_with_its_columns_types_and_words(make):
         found.frame(3)
 
 
+def test_cells_are_filled_in_the_types_of_their_columns():
+    size = torch.rand(30, generator=torch.Generator().manual_seed(0)).numpy()
+    frame = pandas.DataFrame(
+        {
+            "grade": pandas.Categorical((3 * size).round(), ordered=True),
+            "code": pandas.Categorical(10 + (2 * size).round().astype(int)),
+            "age": pandas.cut(size, 3),
+            "count": pandas.array((9 * size).round(), dtype="Int64"),
+            "whole": pandas.array((1000 * size).round(), dtype="Int64"),
+            "day": pandas.to_datetime("2024-01-01") + pandas.to_timedelta((100 * size).round(), unit="D"),
+        }
+    )
+    for row, name in enumerate(frame.columns):
+        frame.loc[row, name] = None
+    spans = pandas.arrays.IntervalArray.from_breaks([0.0, 1.0, 2.0])
+    frame["span"] = pandas.Series(spans.take([0, 1, 0, 1, 0, 1, -1] + [1] * 23, allow_fill=True))
+    data = ppl_vae.load(frame, missing="allow", kinds={"whole": "real"}, test=0, validation=0)
+    model = VAE(data, latent_dim=2, hidden=(8,))
+    filled = impute(model, MeanField(model, hidden=(8,)), frame, particles=10, draws=1).frame()
+    assert not filled.isna().any().any()
+    for row, name in enumerate(frame.columns):
+        if name != "whole":  # means of real numbers are no whole ones
+            assert filled[name].dtype == frame[name].dtype
+        assert filled[name].drop(row).equals(frame[name].drop(row).astype(filled[name].dtype))
+    fewer = frame.assign(code=frame["code"].cat.set_categories([99]))
+    with pytest.raises(UserError, match="column 'code' cannot hold the level '1"):
+        impute(model, MeanField(model, hidden=(8,)), fewer, particles=10, draws=1).frame()
+
+
 def test_rows_with_holes_for_a_pair_that_was_trained_without():
     data = ppl_vae.load(torch.randn(50, 3), test=0, validation=0)
     model = VAE(data, latent_dim=2, hidden=(8,))

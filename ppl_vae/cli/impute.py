@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import array_bytes, check_target
-from ppl_vae.cli.inputs import file_rows, open_words, read_source, text_form
+from ppl_vae.cli.inputs import data_words, file_rows, open_words, read_source, rows_of, text_form
 from ppl_vae.cli.output import say
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_whole
@@ -20,6 +21,7 @@ from ppl_vae.registry.words import check_whole
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ppl_vae.data import Split
     from ppl_vae.prediction import Imputation
     from ppl_vae.runs.folder import Run
 
@@ -46,16 +48,32 @@ def impute(
         int, typer.Option(help="Write so many completed tables too, one below the other, to OUT-draws.")
     ] = 0,
     particles: Annotated[int, typer.Option(help="Proposals per row.")] = 1000,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Write nothing: hide observed cells of the run's test rows (or of FILE), compare."
+        ),
+    ] = False,
+    share: Annotated[float, typer.Option(help="Of the observed cells, for --check.")] = 0.2,
     label: o.LabelOption = None,
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
     device: o.DeviceOption = "auto",
+    as_json: o.JsonOption = False,
 ) -> None:
-    """Fill the holes of a table.
+    """Fill the holes of a table, or say how well that is done.
 
-    Every missing entry gets its mean given what was observed in its row (the likeliest category); all else stays.
+    Every missing entry gets its mean given what was observed in its row (the likeliest category); all else stays. With
+    --check observed cells are hidden, imputed and compared: errors by column, and the coverage of the intervals.
     """
+    if check:
+        if out is not None or draws:
+            raise UserError("--check writes nothing: leave --out and --draws away")
+        _check(open_words(run, model, guide, device), data, label, share, particles, seed, as_json)
+        return
+    if as_json:
+        raise UserError("--json tells what --check finds: add --check")
     for option, number, least in (("--draws", draws, 0), ("--particles", particles, 1), ("--seed", seed, 0)):
         check_whole(option, number, least)
     check_target(out, run / "imputed", (*TABLES, ".npz"))
@@ -82,6 +100,27 @@ def impute(
     say(f"{_said(found)} in {path.name}; written to {' and '.join(map(str, written))}")
 
 
+def _check(
+    run: Run, data: str | None, label: str | None, share: float, particles: int, seed: int, as_json: bool
+) -> None:
+    """Tell how well hidden cells of held-out rows are imputed."""
+    from ppl_vae.cli.files import as_json as plain
+    from ppl_vae.prediction import check_imputation
+
+    check_whole("--particles", particles, 1)
+    check_whole("--seed", seed, 0)
+    if data is None:
+        rows, name = rows_of(run, data_words(None, None, None, "refuse"), None)
+    else:
+        path = _path(run, data)
+        rows, name = _split(run, file_rows(run, read_source(path, text_form(run)), str(path), label)), path.name
+    found = check_imputation(run.model, run.guide, rows, share=share, particles=particles, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(plain({"rows": name, "check": found.summary()}), indent=2))
+        return
+    say(f"rows: {name}\n{found!r}")
+
+
 def _path(run: Run, data: str | None) -> Path:
     if data is not None:
         return Path(data).expanduser()
@@ -92,6 +131,13 @@ def _path(run: Run, data: str | None) -> Path:
 
 def _imputed(run: Run, rows: Any, draws: int, particles: int, seed: int) -> Imputation:
     import ppl_vae
+
+    split = _split(run, rows)
+    return ppl_vae.impute(run.model, run.guide, split, draws=max(draws, 1), particles=particles, seed=seed)
+
+
+def _split(run: Run, rows: Any) -> Split:
+    """Rows of a file as the run has them, with holes anywhere."""
     from ppl_vae.data import as_split
     from ppl_vae.data.containers import is_table
     from ppl_vae.prediction import with_holes
@@ -102,8 +148,7 @@ def _imputed(run: Run, rows: Any, draws: int, particles: int, seed: int) -> Impu
             rows = rows.drop(columns="y", errors="ignore")
         elif isinstance(rows, Mapping):
             rows = {name: values for name, values in rows.items() if name != "y"}
-    split = as_split(rows, schema=with_holes(run.schema))
-    return ppl_vae.impute(run.model, run.guide, split, draws=max(draws, 1), particles=particles, seed=seed)
+    return as_split(rows, schema=with_holes(run.schema))
 
 
 def _said(found: Imputation) -> str:

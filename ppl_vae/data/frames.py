@@ -106,10 +106,31 @@ def filled_frame(schema: Schema, rows: Mapping[str, Tensor], mask: Mapping[str, 
             frame[name] = in_words(field, values)
         elif gaps.any():
             column = frame.iloc[:, place[name]].copy()
-            words = in_words(field, values[holes[name][1]])
-            truths = column.dtype.kind == "O" and any(isinstance(v, bool | np.bool_) for v in column)
-            if column.dtype.kind in "Mm":
-                words = pandas.Series(words).astype(column.dtype).tolist()
-            column.iloc[gaps] = [bool(w) for w in words] if truths else words
+            cells = _cells(column, in_words(field, values[holes[name][1]]))
+            if column.dtype.kind in "iu" and not all(float(cell).is_integer() for cell in cells):
+                column = column.astype("Float64")  # whole numbers that were read as real ones
+            column.iloc[gaps] = cells
             frame.isetitem(place[name], column)
     return frame
+
+
+def _cells(column: Any, words: list[Any]) -> list[Any]:
+    """Words as the cells of a column of pandas hold them: its own categories, intervals, dates, truths, numbers."""
+    import pandas
+
+    levels = getattr(column.dtype, "categories", None)
+    if levels is None and isinstance(column.dtype, pandas.IntervalDtype):
+        levels = column.dropna().unique()
+    if levels is not None:
+        known = {str(level): level for level in levels}
+        if unknown := next((w for w in words if str(w) not in known), None):
+            raise UserError(
+                f"column {str(column.name)!r} cannot hold the level {str(unknown)!r}, which training rows had: give it "
+                "their categories, or make it strings"
+            )
+        return [known[str(word)] for word in words]
+    if column.dtype.kind in "Mm":
+        return pandas.Series(words).astype(column.dtype).tolist()
+    if column.dtype.kind == "O" and any(isinstance(v, bool | np.bool_) for v in column):
+        return [bool(word) for word in words]
+    return [float(w) for w in words] if column.dtype.kind in "iuf" else words

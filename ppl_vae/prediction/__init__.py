@@ -1,5 +1,6 @@
 """What a trained pair says about rows: codes, fields from other fields, missing entries, what moved latents make."""
 
+from ppl_vae.prediction._checked import ImputationCheck, check_imputation
 from ppl_vae.prediction._codes import Codes, decode, encode
 from ppl_vae.prediction._coherence import Coherence, coherence
 from ppl_vae.prediction._explain import Explanation, explain
@@ -18,9 +19,11 @@ __all__ = [
     "Drawn",
     "Explanation",
     "Imputation",
+    "ImputationCheck",
     "Moved",
     "Prediction",
     "Reconstruction",
+    "check_imputation",
     "coherence",
     "decode",
     "encode",

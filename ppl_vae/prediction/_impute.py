@@ -27,7 +27,7 @@ from ppl_vae.programs.program import Pair
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.completion import Particles, completed, replayed
 
-__all__ = ["Imputation", "impute", "with_holes"]
+__all__ = ["Imputation", "impute", "rows_with_holes", "with_holes"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def impute(
     """
     draws = check_whole("draws", draws)
     pair = Pair(model, guide)
-    split = _rows(model, guide, data).to(pair.device)
+    split = rows_with_holes(model, guide, data).to(pair.device)
     if shares_latents(pair, split):
         parts = _jointly(pair, split, draws, check_whole("particles", particles), posterior, seed, floats_at_once)
     else:
@@ -160,7 +160,7 @@ def impute(
     )
 
 
-def _rows(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> Split:
+def rows_with_holes(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> Split:
     """The rows, which may have holes in any field: also where the training rows had none."""
     schema = fields_of_model(model)
     if schema is None:
