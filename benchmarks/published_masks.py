@@ -7,7 +7,7 @@
 Ours is `VAEImputer` with its defaults (`NotMIWAE` where values hide themselves). Nothing looks at a removed entry but
 the errors that are printed. Errors of HI-VAE's tables are its authors': a number's root mean squared error over the
 range of its column, a category's share of wrong levels, an ordinal's mean absolute error over its number of levels;
-each is the mean over such columns. HyperImpute lives in an environment of its own: `--write DIR` writes the holey tables
+each is the mean over such columns. HyperImpute lives in an environment of its own: `--write DIR` writes the tables
 for it, and `--read DIR` judges what it made of them (`benchmarks/hyperimpute_peer.py`).
 
 Sources: Mattei & Frellsen 2019, arXiv 1812.02633; Nazabal et al. 2020, arXiv 1807.03653; Ipsen, Mattei & Frellsen 2021,

@@ -121,13 +121,14 @@ class NotMIWAE(RowModel):
         """Observe rows x and which of their entries are there, or simulate n complete rows."""
         with self.rows(rows_of(x=x), n):
             z = pyro.sample("z", self.prior())
-            complete: Any = self.likelihood(self.decoder(z)).base_dist
+            own: Any = self.likelihood
+            complete = own(self.decoder(z)).base_dist
             unit = torch.ones_like(complete.loc)
             noise = pyro.sample("noise", dist.Normal(torch.zeros_like(unit), unit).to_event(1))
             value = complete.loc + complete.scale * noise
             gone = torch.ones_like(value, dtype=torch.bool) if x is None else torch.isnan(x)
             whole = value if x is None else torch.where(gone, value, x.nan_to_num())
-            seen = dist.Bernoulli(logits=self.mask((whole - self.likelihood.shift) / self.likelihood.unit))
+            seen = dist.Bernoulli(logits=self.mask((whole - own.shift) / own.unit))
             pyro.sample(
                 "seen",
                 seen.mask(self.columns).to_event(1),

@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 
+import ppl_vae
 from ppl_vae.data import Field, Schema, Split
 from ppl_vae.evaluation.baselines import against, baselines, worthless
+from ppl_vae.guides import MeanField
+from ppl_vae.models import VAE
 
 
 def split(kind, values, **options):
@@ -142,3 +145,23 @@ def test_the_copula_of_binary_columns_is_the_orthant_probability():
     found = copula_log_density(columns, R[:2, :2]).exp()
     same = 0.25 + math.asin(0.7) / (2 * math.pi)
     torch.testing.assert_close(found, torch.tensor([same, 0.5 - same, 0.5 - same, same]).double(), atol=0.02, rtol=0)
+
+
+def test_an_evaluation_in_python_stands_beside_them_and_says_so():
+    x = torch.randn(300, 1, generator=torch.Generator().manual_seed(0)) @ torch.ones(1, 3)
+    data = ppl_vae.load(x + 0.1 * torch.randn(300, 3, generator=torch.Generator().manual_seed(1)))
+    model = VAE(data, latent_dim=1, hidden=(8,))
+    guide = MeanField(model, hidden=(8,))
+    found = ppl_vae.evaluate(model, guide, data, particles=100)
+    assert [each.name for each in found.baselines] == ["independent", "normal"]
+    summary = found.summary()
+    difference = found.log_evidence - found.baselines[0].log_density
+    assert summary["minus_independent"] == pytest.approx(float(difference.mean()))
+    assert summary["minus_independent_se"] == pytest.approx(float(difference.std() / len(difference) ** 0.5))
+    assert "log evidence minus that: " in repr(found)
+    assert len(repr(found)) < 1000
+    # the model knows its training rows, so a split alone will do; with other programs there is nothing to compare with
+    assert torch.equal(ppl_vae.evaluate(model, guide, data.test, 100).baselines[1].log_density, found.baselines[1][2])
+    again = ppl_vae.evaluate(lambda x=None, n=1: model(x=x, n=n), guide, data.test, 100)
+    assert again.baselines == ()
+    assert torch.equal(again.log_evidence, found.log_evidence)

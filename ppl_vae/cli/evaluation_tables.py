@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from ppl_vae.evaluation.words import evidence_lines, number, with_error
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +35,7 @@ def gap_table(summary: Mapping[str, Any]) -> Table:
         "amortization": "amortization gap (the encoder's)",
     }
     for key, words in names.items():
-        table.add_row(words, _with_error(summary, key), f"± {_number(summary[f'{key}_mc_se'], 3)}")
+        table.add_row(words, with_error(summary, key), f"± {number(summary[f'{key}_mc_se'], 3)}")
     return table
 
 
@@ -46,29 +47,14 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
         return _joint_table(title, summary)
     if "particles" not in summary:
         return _reconstruction_table(title, summary)
-    particles = f"{summary['particles']:,}"
     table = Table(title=title, caption="± standard error over rows", title_justify="left", caption_justify="left")
     table.add_column("nats per row")
     table.add_column("", justify="right")
-    table.add_row("negative ELBO", _with_error(summary, "negative_elbo"))
-    table.add_row(f"NLL, importance sampled with {particles} particles", _with_error(summary, "nll"))
-    table.add_row("  Monte Carlo standard error of the NLL", _number(summary["nll_mc_se"], 3))
-    table.add_row("rate (KL)", _number(summary["rate"]))
-    table.add_row("distortion", _number(summary["distortion"]))
-    table.add_row(f"effective particles of {particles}", _number(summary["ess"], 1))
-    if "khat_limit" in summary:
-        limit = _number(summary["khat_limit"])
-        table.add_row(
-            f"rows with k-hat above {limit} (their Monte Carlo error is not known)", f"{summary['unreliable_rows']:,}"
-        )
-    for name, words in _DENSITIES.items():
-        if f"minus_{name}" in summary:
-            worse = summary[f"minus_{name}"] <= 2 * summary[f"minus_{name}_se"]
-            table.add_row(f"NLL of {words}", _number(summary[f"{name}_nll"]))
-            table.add_row("  log evidence minus that", _with_error(summary, f"minus_{name}"), style="red" * worse)
+    for line in evidence_lines(summary):
+        table.add_row(line.words, line.value, style="red" * line.bad)
     if "accuracy" in summary:
         share, error = (100 * summary[key] for key in ("accuracy", "accuracy_se"))
-        table.add_row(f"label right, of {summary['labelled_rows']:,} rows, %", f"{_number(share)} ± {_number(error)}")
+        table.add_row(f"label right, of {summary['labelled_rows']:,} rows, %", f"{number(share)} ± {number(error)}")
     if "auc" in summary:
         _outlier_rows(table, summary)
     return table
@@ -78,17 +64,11 @@ def _outlier_rows(table: Table, summary: Mapping[str, Any]) -> None:
     """How well the evidence, and simpler scores, tell the rows of a class that was held out."""
     table.caption = f"of inliers alone, but for AUCs; {table.caption}"
     table.add_section()
-    table.add_row(f"{summary['outliers']:,} outliers: AUC of -log evidence", _with_error(summary, "auc", 3))
+    table.add_row(f"{summary['outliers']:,} outliers: AUC of -log evidence", with_error(summary, "auc", 3))
     for key in summary:
         if key.startswith("auc_") and f"{key}_se" in summary and not key.startswith("auc_minus_"):
-            table.add_row(f"  AUC of {_BASELINES.get(key, key)}", _with_error(summary, key, 3))
+            table.add_row(f"  AUC of {_BASELINES.get(key, key)}", with_error(summary, key, 3))
 
-
-_DENSITIES = {
-    "independent": "independent columns, no latents",
-    "normal": "one full normal",
-    "copula": "these columns with a Gaussian copula",
-}
 
 _BASELINES = {
     "auc_reconstruction": "-E log p(x | z), the reconstruction",
@@ -105,10 +85,10 @@ def _reconstruction_table(title: str, summary: Mapping[str, Any]) -> Table:
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("reconstruction")
     table.add_column("", justify="right")
-    table.add_row("log p(x | f(x)), nats per row, no bound", _with_error(summary, "reconstruction_log_likelihood"))
+    table.add_row("log p(x | f(x)), nats per row, no bound", with_error(summary, "reconstruction_log_likelihood"))
     for key in summary:
         if key.startswith("error ") and not key.endswith("_se"):
-            table.add_row(f"squared {key}, per entry", _with_error(summary, key))
+            table.add_row(f"squared {key}, per entry", with_error(summary, key))
     return table
 
 
@@ -121,26 +101,18 @@ def _joint_table(title: str, summary: Mapping[str, Any]) -> Table:
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("nats")
     table.add_column("", justify="right")
-    table.add_row("ELBO of all rows", _with_error(summary, "joint_elbo"))
+    table.add_row("ELBO of all rows", with_error(summary, "joint_elbo"))
     table.add_row(
-        f"log evidence, importance sampled with {particles} particles", _with_error(summary, "joint_log_evidence")
+        f"log evidence, importance sampled with {particles} particles", with_error(summary, "joint_log_evidence")
     )
-    table.add_row(f"effective particles of {particles}", _number(summary["ess"], 1))
+    table.add_row(f"effective particles of {particles}", number(summary["ess"], 1))
     table.add_row(
-        f"k-hat of the joint weights (believed below {_number(summary['khat_limit'])})", _number(summary["khat"])
+        f"k-hat of the joint weights (believed below {number(summary['khat_limit'])})", number(summary["khat"])
     )
-    table.add_row("expected log predictive density, leave one out (PSIS)", _with_error(summary, "elpd_loo"))
-    table.add_row("  effective number of parameters", _number(summary["p_loo"], 1))
+    table.add_row("expected log predictive density, leave one out (PSIS)", with_error(summary, "elpd_loo"))
+    table.add_row("  effective number of parameters", number(summary["p_loo"], 1))
     table.add_row("  rows whose k-hat is above the limit", f"{summary['unreliable_rows']:,}")
     if "held_out" in summary:
         words = f"log predictive density of {summary['held_out_rows']:,} held-out rows, per row"
-        table.add_row(words, _with_error(summary, "held_out"))
+        table.add_row(words, with_error(summary, "held_out"))
     return table
-
-
-def _with_error(summary: Mapping[str, Any], key: str, digits: int = 2) -> str:
-    return f"{_number(summary[key], digits)} ± {_number(summary[f'{key}_se'], digits)}"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:,.{digits}f}"

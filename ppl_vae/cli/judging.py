@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ppl_vae.cli.output import note
-from ppl_vae.errors import NoDensity, UserError
+from ppl_vae.errors import NoDensity
 
 if TYPE_CHECKING:
     from ppl_vae.data import Split
@@ -33,6 +33,7 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
     """
     import ppl_vae
     from ppl_vae.evaluation import evaluate_rows
+    from ppl_vae.evaluation.baselines import against, beside, worthless
     from ppl_vae.evaluation.joint import shares_latents
     from ppl_vae.evaluation.jointly import evaluate_jointly
     from ppl_vae.prediction import label_scores
@@ -60,34 +61,11 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
         apart = anomalies_of(found, model, rows, train).summary()
         apart = {key: value for key, value in apart.items() if key == "outliers" or key.startswith("auc")}
         usual = of_rows(found, (~rows.outliers).nonzero()[:, 0])
-    apart |= {} if train is None else _against(model, guide, usual, inliers, train)
+    if train is not None and len(usual.log_evidence) == len(inliers):
+        apart |= against(usual.log_evidence, beside(pair, inliers, train))
+        if (words := worthless(apart)) is not None:
+            note(f"warning: {words}")
     return Judged(usual.summary() | label_scores(model, guide, inliers) | apart | {"seed": seed}, found)
-
-
-def _against(model: Any, guide: Any, found: Evaluation, rows: Split, train: Split) -> dict[str, float]:
-    """The evidence beside densities without latents, where the fields that the model observes have some."""
-    import torch
-
-    from ppl_vae.checks.analysis import analyse
-    from ppl_vae.data.example import example
-    from ppl_vae.evaluation.baselines import against, baselines, worthless
-    from ppl_vae.programs.program import Pair
-    from ppl_vae.programs.randomness import preserved_randomness
-
-    pair = Pair(model, guide)
-    if len(found.log_evidence) != len(rows) or getattr(rows, "is_one_unit", False):
-        return {}
-    rows, train = rows.to(pair.device), train.to(pair.device)
-    with preserved_randomness(), torch.no_grad():
-        observed = analyse(pair, example(train.schema, train)).observed
-    try:
-        simple = baselines(model, observed, train, rows)
-    except UserError:  # a field that no likelihood of this package fits
-        return {}
-    summary = against(found.log_evidence, simple)
-    if (words := worthless(summary)) is not None:
-        note(f"warning: {words}")
-    return summary
 
 
 def judge_gap(

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import Data, Split, as_one_unit
+from ppl_vae.data import Data, Split, as_one_unit, as_split
 from ppl_vae.errors import Finding, UserError, check_several, check_whole
+from ppl_vae.evaluation.baselines import Baseline, against, beside, worthless
 from ppl_vae.evaluation.chunks import Chunks
 from ppl_vae.evaluation.joint import shares_latents
 from ppl_vae.evaluation.jointly import JointEvaluation, evaluate_jointly, fitted_rows
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.evaluation.rows import rows_of
+from ppl_vae.evaluation.words import evidence_lines
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed.modes import Compile, check_mode
@@ -31,7 +33,7 @@ COLUMNS = ("elbo", "log_evidence", "log_evidence_se", "ess", "khat", "rate", "di
 """What is told of every row, whatever was asked for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What `evaluate` found, one value a row, in nats.
 
@@ -41,7 +43,9 @@ class Evaluation:
     weights, by which rows are known whose standard error cannot be believed (`unreliable`). `rate` is the KL part
     and `distortion` minus the likelihood part: rate + distortion = -elbo. `iwae` holds the bounds IWAE_k that
     were asked for, by k, and `iwae_se` their Monte Carlo standard errors. `findings` say why
-    particles were not drawn as fast as asked for, if they were not.
+    particles were not drawn as fast as asked for, if they were not. `baselines` are densities of the same rows without
+    latents, fitted to the training rows: independent columns, and one full normal or a Gaussian copula where they are
+    densities of such rows.
     """
 
     elbo: Float[Tensor, " row"]
@@ -55,6 +59,7 @@ class Evaluation:
     iwae: Mapping[int, Float[Tensor, " row"]] = field(default_factory=dict)
     iwae_se: Mapping[int, Float[Tensor, " row"]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
 
     @property
     def unreliable(self) -> list[int]:
@@ -94,11 +99,14 @@ class Evaluation:
             found |= {"khat_limit": khat_limit(self.particles), "unreliable_rows": len(self.unreliable)}
         for k, values in self.iwae.items():
             found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": float(standard_error(values))}
-        return found
+        return found | against(self.log_evidence, self.baselines)
 
-
-def _standard_error(values: Tensor) -> float:
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    def __repr__(self) -> str:
+        summary = self.summary()
+        lines = [f"{line.words}: {line.value}" for line in evidence_lines(summary)]
+        warning = worthless(summary)
+        first = f"{len(self.elbo):,} rows, nats per row, ± standard error over rows"
+        return "\n".join([first, *lines, *([] if warning is None else [warning])])
 
 
 @exclusive
@@ -127,7 +135,9 @@ def evaluate(
     Args:
         model: p(z) p(x | z).
         guide: q(z | x), the proposal.
-        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
+        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`). Densities
+            without latents stand beside the evidence where the training rows are known: those of the data set, or
+            those that a model of this package was made from.
         particles: draws per row, K; of shared latents, draws in all.
         rows: None takes all data as one unit, as for `fit`: there is one log weight, that of the whole data.
         iwae: numbers of particles k <= K whose bounds IWAE_k are told too, each the mean over K // k groups.
@@ -166,7 +176,11 @@ def evaluate(
             )
     whole = rows is None or data is None
     split = as_one_unit(data) if whole else rows_of(model, guide, data)
-    return _evaluate(pair, split, particles, iwae, seed, compile, floats_at_once)
+    found = _evaluate(pair, split, particles, iwae, seed, compile, floats_at_once)
+    train = data.train if isinstance(data, Data) else getattr(model, "train_rows", None)
+    if whole or train is None:
+        return found
+    return replace(found, baselines=tuple(beside(pair, split, as_split(train, schema=getattr(model, "schema", None)))))
 
 
 @exclusive

@@ -10,13 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
+from ppl_vae.data.example import example
+from ppl_vae.errors import UserError
 from ppl_vae.evaluation._copula import Margin, copula_log_density, fit_copula, margin
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.likelihoods import Bernoulli, Categorical, Columns, Likelihood, Ordinal, column_likelihood
+from ppl_vae.programs.program import Pair
+from ppl_vae.programs.randomness import preserved_randomness
 
-__all__ = ["Baseline", "against", "baselines", "worthless"]
+__all__ = ["Baseline", "against", "baselines", "beside", "worthless"]
 
 TRAINING_ROWS = 10_000
 """A baseline needs no more of them."""
@@ -79,6 +84,29 @@ def baselines(model: Any, observed: Sequence[str], train: Split, rows: Split) ->
         if (joined := _copula(fields, margins, seen, new)) is not None:
             return [*found, Baseline("copula", "these columns with a Gaussian copula", joined)]
     return found
+
+
+def beside(pair: Pair, rows: Split, train: Split) -> list[Baseline]:
+    """`baselines` of the fields that a model observes, on the device of its parameters.
+
+    None where all data are one unit, and where no likelihood of this package fits a field.
+
+    Example:
+        >>> import ppl_vae
+        >>> from ppl_vae.programs.toy import model, posterior
+        >>> data = ppl_vae.load(torch.randn(60))
+        >>> [found.name for found in beside(Pair(model, posterior), data.test, data.train)]
+        ['independent']
+    """
+    if rows.is_one_unit or train.is_one_unit:
+        return []
+    rows, train = rows.to(pair.device), train.to(pair.device)
+    try:
+        with preserved_randomness(), torch.no_grad():
+            observed = analyse(pair, example(train.schema, train)).observed
+        return baselines(pair.model.public, observed, train, rows)
+    except UserError:
+        return []
 
 
 def against(log_evidence: Float[Tensor, " row"], found: Sequence[Baseline]) -> dict[str, float]:

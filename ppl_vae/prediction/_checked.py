@@ -44,7 +44,7 @@ class ColumnCheck:
     row: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImputationCheck:
     """What `check_imputation` found, by column. Printed, it is a table.
 
