@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.evaluation.words import evidence_lines, number, with_error
-
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,6 +14,8 @@ __all__ = ["evaluation_table", "gap_table"]
 def gap_table(summary: Mapping[str, Any]) -> Table:
     """ELBO, refined ELBO, log evidence and the two gaps between them, in nats per row."""
     from rich.table import Table
+
+    from ppl_vae.evaluation.words import number, with_error
 
     table = Table(
         title=f"The gap taken apart, rows: {summary['which_rows']}",
@@ -43,6 +43,8 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
     """The held-out numbers of a run, in nats per row."""
     from rich.table import Table
 
+    from ppl_vae.evaluation.words import evidence_lines, number
+
     if "joint_elbo" in summary:
         return _joint_table(title, summary)
     if "particles" not in summary:
@@ -62,6 +64,8 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
 
 def _outlier_rows(table: Table, summary: Mapping[str, Any]) -> None:
     """How well the evidence, and simpler scores, tell the rows of a class that was held out."""
+    from ppl_vae.evaluation.words import with_error
+
     table.caption = f"of inliers alone, but for AUCs; {table.caption}"
     table.add_section()
     table.add_row(f"{summary['outliers']:,} outliers: AUC of -log evidence", with_error(summary, "auc", 3))
@@ -81,6 +85,8 @@ def _reconstruction_table(title: str, summary: Mapping[str, Any]) -> Table:
     """The numbers of a pair that has no evidence."""
     from rich.table import Table
 
+    from ppl_vae.evaluation.words import with_error
+
     caption = "no evidence: a guide of points is not a density; ± standard error over rows"
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("reconstruction")
@@ -95,6 +101,8 @@ def _reconstruction_table(title: str, summary: Mapping[str, Any]) -> Table:
 def _joint_table(title: str, summary: Mapping[str, Any]) -> Table:
     """The numbers of a pair whose rows share latents: of all rows together, and of each given the others."""
     from rich.table import Table
+
+    from ppl_vae.evaluation.words import number, with_error
 
     particles, rows = f"{summary['particles']:,}", f"{summary['rows']:,}"
     caption = f"of all {rows} training rows together, ± Monte Carlo standard error; elpd ± standard error over rows"

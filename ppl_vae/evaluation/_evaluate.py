@@ -224,8 +224,9 @@ def _evaluate(
         parts = [_rows(chunks, plan, i, batch, sizes) for i, batch in enumerate(plan.batches())]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     bounds = columns[len(COLUMNS) :]
+    told: dict[str, Any] = dict(zip(COLUMNS, columns, strict=False))
     return Evaluation(
-        **dict(zip(COLUMNS, columns, strict=False)),
+        **told,
         particles=particles,
         iwae=dict(zip(sizes, bounds[::2], strict=True)),
         iwae_se=dict(zip(sizes, bounds[1::2], strict=True)),
