@@ -168,6 +168,34 @@ def test_rows_are_weighed_right_where_the_guide_of_their_own_latents_does_not_go
     assert (ratio > 0.5).double().mean() > 0.98
 
 
+def tails(x=None):
+    scale = pyro.sample("scale", dist.HalfCauchy(t(1.0)))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(torch.zeros_like(x), (1 + scale**2).sqrt()), obs=x)
+
+
+def away_from_zero(x=None):
+    pyro.sample("scale", dist.LogNormal(t(0.5), 0.25))  # nothing below 0.6, where two thirds of the posterior are
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_the_guide_never_draws_is_weighed_and_said(seed):
+    x = t([0.5, -0.3, 1.2, 0.8, 1.4, -1.1])
+    scale = torch.tan((torch.arange(100_000, dtype=F64) + 0.5) / 100_000 * math.pi / 2)  # equal prior mass
+    each = dist.Normal(0.0, (1 + scale[:, None] ** 2).sqrt()).log_prob(x).sum(1)
+    truth, share = float(each.logsumexp(0)) - math.log(len(scale)), float(each.softmax(0)[scale < 0.6].sum())
+    assert share > 0.6
+    found = ppl_vae.evaluate(tails, away_from_zero, {"x": x}, particles=4000, seed=seed)
+    assert abs(found.log_evidence - truth) < 4 * found.log_evidence_se < 0.4  # the guide alone is 2.5 low
+    assert found.findings
+    draws = ppl_vae.posterior(tails, away_from_zero, {"x": x}, draws=4000, seed=seed)
+    if draws.khat < 0.7:
+        assert "scale is low" in draws.findings[0].problem
+        assert abs(float((draws["scale"] < 0.6).double().mean()) - share) < 0.05
+    alone = ppl_vae.posterior(tails, away_from_zero, {"x": x}, draws=4000, resample=None, seed=seed)
+    assert (alone["scale"] < 0.6).double().mean() < 0.01
+
+
 def mixture(x=None):
     loc = pyro.sample("loc", dist.Normal(t([-1.0, 1.0]), 0.5).to_event(1))
     with pyro.plate("data", len(x)):

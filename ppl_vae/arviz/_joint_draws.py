@@ -20,15 +20,14 @@ from ppl_vae.arviz._rows import Rows, cat, gathered, latents_of, picked_rows
 from ppl_vae.data import Split
 from ppl_vae.distributions import elementwise
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation.faults import Fault, faults_of
+from ppl_vae.evaluation.faults import Fault, Missed, faults_of, missed_by
 from ppl_vae.evaluation.joint import (
     JointWeights,
     again,
-    draw_particles,
     joint_passes,
-    joint_weights,
     parts_of,
     shares_latents,
+    weighed_particles,
 )
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
 from ppl_vae.evaluation.shared_draws import SharedDraws
@@ -61,7 +60,7 @@ class JointDraws:
     rows for these, `log_likelihood` [draw, row] log p(x_n | shared), `prior` draws of what the particles hold from the
     model alone (nothing where it does not run without data), all values arranged by their `layouts`. `held` are the
     chosen draws of what rows share, on which programs can be run. `faults` say what makes the weights uneven,
-    `seen` has the data as observed and as drawn.
+    `seen` has the data as observed and as drawn, `missed` says what the guide leaves out.
     """
 
     structure: Structure
@@ -75,6 +74,7 @@ class JointDraws:
     held: SharedDraws | None = None
     faults: tuple[Fault, ...] = ()
     seen: Seen = field(default_factory=Seen)
+    missed: Missed | None = None
 
 
 class _Weighed(NamedTuple):
@@ -114,8 +114,7 @@ def draw_posterior(
         with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
             return _Joint(pair, plan, _layouts(pair, plan), 1, draws, predictive).of(_one_unit(pair, plan), resample)
     with joint_passes(pair, split, particles, inner, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
-        shared = draw_particles(pair, plan)
-        found = joint_weights(pair, plan, shared, inner)
+        shared, found = weighed_particles(pair, plan, inner, beyond=resample)
         weighed = _Weighed(shared.of_model(plan.structure), found.log_weight, shared, found)
         return _Joint(pair, plan, _layouts(pair, plan), inner, draws, predictive).of(weighed, resample)
 
@@ -162,6 +161,7 @@ class _Joint:
             None if weighed.shared is None else weighed.shared.at(chosen),
             self._faults(weighed),
             seen,
+            None if weighed.shared is None else missed_by(weighed.shared, sorted(weighed.values), weighed.log_weight),
         )
 
     def _faults(self, weighed: _Weighed) -> tuple[Fault, ...]:

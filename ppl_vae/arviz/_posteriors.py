@@ -299,7 +299,7 @@ def posterior(
         ess=float(1 / raw.square().sum()) if shared else float("nan"),
         log_likelihood=found.log_likelihood,
         faults=found.faults,
-        findings=verdict_on(tail, count, sorted(shared), found.faults) if shared else (),
+        findings=verdict_on(tail, count, sorted(shared), found.faults, found.missed) if shared else (),
         **vars(found.seen),
         shared_draws=found.held,
         names=names,

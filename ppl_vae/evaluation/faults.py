@@ -7,6 +7,7 @@ latents add is known from their spread. Shares may overlap; what no square expla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ppl_vae.evaluation.joint import JointWeights
 from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.weights.psis import smooth
 
-__all__ = ["Fault", "faults_of", "in_words"]
+__all__ = ["Fault", "Missed", "faults_of", "in_words", "missed_by"]
 
 MOST = 30
 """How many numbers have their products looked at."""
@@ -44,6 +45,42 @@ class Fault:
     width: float = 1.0
 
 
+RARE, MISSED = 0.05, 0.05
+"""Where the guide has less than this share of the density of what was drawn from it is blind; what is worth telling."""
+
+
+@dataclass(frozen=True)
+class Missed:
+    """The share of the posterior where the guide has next to no draws, and the latent that is furthest off there."""
+
+    share: float
+    site: str
+    low: bool
+
+    @property
+    def words(self) -> str:
+        """In a clause."""
+        return f"{self.share:.0%} of the posterior, where {self.site} is {'low' if self.low else 'high'}"
+
+
+def missed_by(shared: SharedDraws, names: Sequence[str], log_weight: Float[Tensor, " particle"]) -> Missed | None:
+    """What a guide leaves out, told by draws from beyond it; None where there are none, or it is not worth telling."""
+    if shared.log_proposal is None or shared.own is None:
+        return None
+    blind = shared.log_guide < shared.log_proposal.to(shared.log_guide) + math.log(RARE)
+    chances = log_weight.softmax(0) * blind.to(log_weight)
+    share = float(chances.sum())
+    if share < MISSED:
+        return None
+    found: dict[str, float] = {}
+    for name in names:
+        u = _free(shared, name)
+        off = ((chances / share) @ u - u[: shared.own].mean(0)) / u[: shared.own].std(0).clamp(min=1e-30)
+        found[name] = float(off[off.abs().argmax()])
+    site = max(found, key=lambda name: abs(found[name]))
+    return Missed(share, site, found[site] < 0)
+
+
 def faults_of(shared: SharedDraws, names: Sequence[str], weights: JointWeights) -> tuple[Fault, ...]:
     """The parts of the variance of log w, largest first.
 
@@ -52,7 +89,9 @@ def faults_of(shared: SharedDraws, names: Sequence[str], weights: JointWeights) 
         names: the sites to look at.
         weights: of these draws.
     """
-    free = {name: _free(shared, name) for name in names}
+    weights = weights.guide_alone
+    own = torch.arange(len(weights.log_global))
+    free = {name: _free(shared.at(own), name) for name in names}
     free = {name: u for name, u in free.items() if bool(torch.isfinite(u).all()) and bool((u.std(0) > 0).any())}
     return parts(free, weights.log_weight, weights.noise)
 

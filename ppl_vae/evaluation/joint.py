@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -27,8 +27,10 @@ from ppl_vae.data import Split
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.own_draws import OwnDraws
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
+from ppl_vae.evaluation.proposals import beyond_guide
 from ppl_vae.evaluation.shared_draws import AT_ONCE, SharedDraws, draw_shared
 from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.weights.completion import Particles, completed, concatenate
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "joint_weights",
     "parts_of",
     "shares_latents",
+    "weighed_particles",
 ]
 
 INNER = 8
@@ -120,6 +123,27 @@ def draw_particles(pair: Pair, plan: Passes) -> SharedDraws:
     return draw_shared(pair, plan.structure, next(plan.batches()), plan.sizes())
 
 
+def weighed_particles(pair: Pair, plan: Passes, inner: int, *, beyond: bool = True) -> tuple[SharedDraws, JointWeights]:
+    """Every particle of a plan with its weight: the guide's, and where these leave something out, from beyond it.
+
+    Raises:
+        UserError: for a row whose weights are no numbers.
+    """
+    batch = next(plan.batches())
+
+    def weigh(shared: SharedDraws) -> Tensor:
+        return joint_weights(pair, plan, shared, inner).log_weight
+
+    if beyond:
+        with suppress(RuntimeError, ValueError, NotImplementedError, KeyError):  # a model that runs near the guide only
+            proposal = beyond_guide(pair, plan.structure, batch, plan.particles, weigh)
+            if proposal is not None:
+                shared = proposal.draw(plan.particles)
+                return shared, joint_weights(pair, plan, shared, inner)
+    shared = draw_particles(pair, plan)
+    return shared, joint_weights(pair, plan, shared, inner)
+
+
 def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, rows: Split | None = None) -> JointWeights:
     """The weights of these particles with all rows of the plan, or with other rows that the guide has not seen.
 
@@ -128,7 +152,10 @@ def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, row
     """
     own = _own_draws(pair, plan, shared, inner)
     plan = plan if rows is None else replace(plan, split=rows)
-    found = [_rows(own, plan, shared, batch, i * plan.rows) for i, batch in enumerate(plan.batches())]
+    seed = int(torch.randint(2**31, ()))
+    with preserved_randomness():  # what is drawn next does not follow the number of batches
+        torch.manual_seed(seed)
+        found = [_rows(own, plan, shared, batch, i * plan.rows) for i, batch in enumerate(plan.batches())]
     likelihood, bounds, noise, seeds = zip(*found, strict=True)
     total, spread = (torch.stack(column).sum(0) for column in (bounds, noise))
     drawn_by = shared.log_guide if shared.log_proposal is None else shared.log_proposal

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ppl_vae.data import Data, OneUnit, Split, as_one_unit
 from ppl_vae.errors import Finding, UserError, check_choice
-from ppl_vae.evaluation.faults import Fault, faults_of, in_words
-from ppl_vae.evaluation.joint import JointWeights, draw_particles, joint_passes, joint_weights, shares_latents
+from ppl_vae.evaluation.faults import Fault, Missed, faults_of, in_words, missed_by
+from ppl_vae.evaluation.joint import JointWeights, joint_passes, joint_weights, shares_latents, weighed_particles
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.program import Pair
@@ -172,11 +172,10 @@ def evaluate_jointly(
     """Weigh all rows together, see `ppl_vae.evaluation.joint`; `evaluate` comes here by itself."""
     split = split.to(pair.device)
     with joint_passes(pair, split, particles, inner, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
-        shared = draw_particles(pair, plan)
-        found = joint_weights(pair, plan, shared, inner)
+        shared, found = weighed_particles(pair, plan, inner)
         beyond = None if held_out is None else joint_weights(pair, plan, shared, inner, held_out.to(pair.device))
         sites = sorted(plan.structure.global_latents - plan.structure.auxiliary)
-        faults = faults_of(shared, sites, found)
+        faults, missed = faults_of(shared, sites, found), missed_by(shared, sites, found.log_weight)
     log_weight = found.log_weight
     weights = smooth(log_weight[:, None]).log_softmax(0)
     left, sums = leave_one_out(found), Sums()
@@ -197,12 +196,14 @@ def evaluate_jointly(
         loo_khat=left.khat,
         held_out=None if beyond is None else (weights + beyond.log_likelihood).logsumexp(0),
         faults=faults,
-        findings=verdict_on(tail, particles, sites, faults),
+        findings=verdict_on(tail, particles, sites, faults, missed),
     )
 
 
-def verdict_on(tail: float, particles: int, sites: list[str], faults: Sequence[Fault] = ()) -> tuple[Finding, ...]:
-    """What k-hat of the joint weights says against a posterior; nothing where it can be believed."""
+def verdict_on(
+    tail: float, particles: int, sites: list[str], faults: Sequence[Fault] = (), missed: Missed | None = None
+) -> tuple[Finding, ...]:
+    """What k-hat says against a posterior, and what the guide misses; nothing where it can be believed."""
     if particles < FEWEST:
         return (
             Finding(
@@ -214,7 +215,7 @@ def verdict_on(tail: float, particles: int, sites: list[str], faults: Sequence[F
         )
     limit = khat_limit(particles)
     if tail <= limit:
-        return ()
+        return () if missed is None else (_left_out(missed, sites),)
     site, said = in_words(faults)
     remedy = "train longer, or take a richer family over the shared latents (FullRank, a flow)"
     if faults and faults[0].what == "rows" and said:
@@ -228,4 +229,15 @@ def verdict_on(tail: float, particles: int, sites: list[str], faults: Sequence[F
             remedy,
             "warning",
         ),
+    )
+
+
+def _left_out(missed: Missed, sites: list[str]) -> Finding:
+    return Finding(
+        missed.site,
+        f"the guide of {', '.join(sites)} leaves out {missed.words}: draws from beyond it are weighed in, so that "
+        "evidence and weighted draws have it, but the ELBO and the guide's own draws have not",
+        "read ppl_vae.posterior and pass it on (posterior=), or take a richer family; where a scale is near 0, write "
+        "the model non-centred",
+        "warning",
     )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ppl_vae.diagnostics._joint.components import Components, components_of
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.faults import Fault, faults_of, in_words
-from ppl_vae.evaluation.joint import draw_particles, joint_passes, joint_weights, shares_latents
+from ppl_vae.evaluation.joint import joint_passes, shares_latents, weighed_particles
 from ppl_vae.evaluation.jointly import fitted_rows
 from ppl_vae.plots.drawing import BLUE, house_axes
 from ppl_vae.programs.locking import exclusive
@@ -109,8 +109,7 @@ def joint_posterior(
     if not shares_latents(pair, split):
         raise UserError("rows of this pair share no latent: see k-hat of single rows, ppl_vae.evaluate")
     with joint_passes(pair, split, particles, None, seed=seed) as (plan, inner):
-        shared = draw_particles(pair, plan)
-        found = joint_weights(pair, plan, shared, inner)
+        shared, found = weighed_particles(pair, plan, inner)
         log_weight = found.log_weight
         ess = float(1 / log_weight.softmax(0).square().sum())
         # components are those of the guide where few draws have all the weight
