@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ppl_vae.comparison.grid import compare_grid as compare_grid
     from ppl_vae.data import Data as Data
     from ppl_vae.data import load as load
+    from ppl_vae.diagnostics import Certified as Certified
+    from ppl_vae.diagnostics import certify as certify
     from ppl_vae.errors import Finding as Finding
     from ppl_vae.errors import UserError as UserError
     from ppl_vae.evaluation import Evaluation as Evaluation
@@ -74,6 +76,8 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.comparison.grid:compare_grid",
         "ppl_vae.data:Data",
         "ppl_vae.data:load",
+        "ppl_vae.diagnostics:Certified",
+        "ppl_vae.diagnostics:certify",
         "ppl_vae.errors:Finding",
         "ppl_vae.errors:UserError",
         "ppl_vae.evaluation:Evaluation",

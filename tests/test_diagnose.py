@@ -121,3 +121,37 @@ def test_evaluate_writes_every_row_and_the_report_reads_it(run, capsys):
     assert len(lines) == 448
     assert main(["report", str(run)]) == 0
     assert "Where to believe the guide" in (run / "report.html").read_text()
+
+
+def test_rows_of_a_run_are_certified_and_the_report_repeats_it(run, capsys):
+    assert main(["certify", str(run), "--rows", "12", "--validate", "0"]) == 0
+    said = capsys.readouterr().out
+    answer = json.loads((run / "diagnostics.json").read_text())["certified-evidence"]
+    assert answer["verdict"] in said
+    lines = (run / "certified.csv").read_text().splitlines()
+    assert lines[0] == "row,log_evidence,log_evidence_se,khat,method,certified"
+    assert len(lines) == 13
+    assert (run / "figures" / "diagnosis-certified-evidence.png").is_file()
+    assert main(["certify", str(run), "--rows", "3", "--validate", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["certified"]["rows"] == 3
+    assert main(["report", str(run)]) == 0
+    assert "Diagnosis: certified evidence" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--accuracy", "0"], "--accuracy"),
+        (["--seconds", "-1"], "--seconds"),
+        (["--rows", "0"], "--rows"),
+        (["--validate", "-1"], "--validate"),
+        (["--split", "all"], "split"),
+    ],
+)
+def test_certify_refuses_in_one_line(run, capsys, words, expected):
+    before = sorted(p.name for p in run.iterdir())
+    assert main(["certify", str(run), *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert expected in captured.err
+    assert sorted(p.name for p in run.iterdir()) == before

@@ -27,6 +27,7 @@ FLOORS = [
     "training diagnostics._common",
     "diagnostics._anomalies diagnostics._calibration diagnostics._collapse diagnostics._criticism "
     "diagnostics._evidence diagnostics._joint",
+    "diagnostics._certification",
     "diagnostics",
     "comparison report sklearn",
     "__init__",

@@ -1,4 +1,4 @@
-"""The command line, `ppl-vae`: fit, evaluate, diagnose, compare, sample, encode, decode,
+"""The command line, `ppl-vae`: fit, evaluate, diagnose, certify, compare, sample, encode, decode,
 traverse, interpolate, transfer, explain, coherence, posterior, predict, impute, export, report, list.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once. Bad input is one line
@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from ppl_vae.cli.certify import certify
 from ppl_vae.cli.coherence import coherence
 from ppl_vae.cli.compare import compare
 from ppl_vae.cli.compare_cell import compare_cell
@@ -51,6 +52,7 @@ app = typer.Typer(
 app.command("fit")(fit)
 app.command("evaluate")(evaluate)
 app.command("diagnose")(diagnose)
+app.command("certify")(certify)
 app.command("compare")(compare)
 app.command("compare-cell", hidden=True)(compare_cell)
 app.command("sample")(sample)

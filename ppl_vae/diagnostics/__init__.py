@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ppl_vae.diagnostics._anomalies.auc import AUC as AUC
     from ppl_vae.diagnostics._calibration.sbc import Calibration as Calibration
     from ppl_vae.diagnostics._calibration.sbc import calibration as calibration
+    from ppl_vae.diagnostics._certification.certified import Certified as Certified
+    from ppl_vae.diagnostics._certification.certify import certify as certify
     from ppl_vae.diagnostics._collapse.posterior_collapse import Collapse as Collapse
     from ppl_vae.diagnostics._collapse.posterior_collapse import collapse as collapse
     from ppl_vae.diagnostics._criticism.distances import TwoSampleTest as TwoSampleTest
@@ -46,6 +48,8 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.diagnostics._anomalies.auc:AUC",
         "ppl_vae.diagnostics._calibration.sbc:Calibration",
         "ppl_vae.diagnostics._calibration.sbc:calibration",
+        "ppl_vae.diagnostics._certification.certified:Certified",
+        "ppl_vae.diagnostics._certification.certify:certify",
         "ppl_vae.diagnostics._collapse.posterior_collapse:Collapse",
         "ppl_vae.diagnostics._collapse.posterior_collapse:collapse",
         "ppl_vae.diagnostics._criticism.distances:TwoSampleTest",

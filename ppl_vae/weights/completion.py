@@ -23,7 +23,17 @@ from ppl_vae.weights.factors import Factor, Factors
 from ppl_vae.weights.reduction import reduced
 from ppl_vae.weights.value_sums import ValueSums
 
-__all__ = ["Particles", "Parts", "Sites", "completed", "concatenate", "expanded", "fixed", "replayed"]
+__all__ = [
+    "Particles",
+    "Parts",
+    "Sites",
+    "completed",
+    "concatenate",
+    "expanded",
+    "fixed",
+    "latent_values",
+    "replayed",
+]
 
 Sites = dict[str, dict[str, Any]]
 
@@ -70,19 +80,24 @@ def concatenate(parts: Sequence[Particles]) -> Particles:
 def _complete(pair: Pair, batch: Batch, drawn: PairTrace) -> Particles:
     structure, factors = drawn.structure, Factors(drawn)
     parts = reduced(factors, "marginal")
-    values = _posterior_values(ValueSums(factors)) if structure.enumerates else {}
-    latents = {}
-    for name in [*structure.latents, *sorted(structure.summed_model)]:
-        if name in structure.auxiliary:
-            continue
-        site = factors.guide_sites.get(name) or factors.model_sites.get(name)
-        if site is None:
-            continue  # a shorter series has fewer steps than the program that was read
-        latents[name] = expanded(structure, site, _picked(structure, site, values), drawn.particles)
+    names = [n for n in [*structure.latents, *sorted(structure.summed_model)] if n not in structure.auxiliary]
+    latents = latent_values(factors, names)
     kept = Parts(parts.log_likelihood, parts.log_prior, parts.log_guide)
     log_weight = parts.log_likelihood + parts.log_prior - parts.log_guide
     sites = _replay(pair, structure, batch, latents, drawn.particles) if structure.enumerates else factors.model_sites
     return Particles(log_weight, latents, [sites], kept)
+
+
+def latent_values(factors: Factors, names: Sequence[str]) -> dict[str, Tensor]:
+    """Values of latents in a run, [particle, plates, *event]: of summed ones a draw given all others."""
+    run, found = factors.run, {}
+    values = _posterior_values(ValueSums(factors)) if run.structure.enumerates else {}
+    for name in names:
+        site = factors.guide_sites.get(name) or factors.model_sites.get(name)
+        if site is None:
+            continue  # a shorter series has fewer steps than the program that was read
+        found[name] = expanded(run.structure, site, _picked(run.structure, site, values), run.particles)
+    return found
 
 
 def expanded(structure: Structure, site: Mapping[str, Any], value: Tensor, particles: int) -> Tensor:

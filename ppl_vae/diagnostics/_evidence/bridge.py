@@ -6,6 +6,7 @@ z = T(u) by `biject_to` of every site's support and |dz/du| in both; discrete la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -27,7 +28,7 @@ from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, frames, sample_sites
 from ppl_vae.speed.modes import Compile
-from ppl_vae.weights.completion import replayed
+from ppl_vae.weights.completion import latent_values, replayed
 from ppl_vae.weights.factors import Factors
 from ppl_vae.weights.reduction import for_each_row, reduced
 
@@ -65,6 +66,7 @@ class Bridge:
         self.size = sum(site.width for site in self.sites.values())
         self.joint = self._joint_draws(batch) if start == "guide" and self.sites else {}
         self._run = Chunks(pair, structure, compile, self._values)
+        self._look = Chunks(pair, structure, compile, self._densities)
 
     def __call__(self, batch: Batch, u: Tensor, b: Tensor, left: int) -> tuple[Tensor, Tensor, Tensor]:
         """Both log densities and the gradient; `left` is how many calls with these shapes are still to come."""
@@ -74,12 +76,20 @@ class Bridge:
             raise _no_density("has a transform that has no inverse") from error
         return start, target, gradient
 
-    def drawn(self, batch: Batch, chains: int) -> Tensor:
-        """u drawn from the start, [chain, row, d]."""
+    def densities(self, batch: Batch, u: Tensor, left: int) -> tuple[Tensor, Tensor]:
+        """Both log densities alone, [chain, row] in nats each."""
+        try:
+            start, target = self._look(batch, len(u), left, u)
+        except (NotImplementedError, KeyError) as error:
+            raise _no_density("has a transform that has no inverse") from error
+        return start, target
+
+    def drawn(self, batch: Batch, chains: int, start: Start | None = None) -> Tensor:
+        """u drawn from the start, or from the other one, [chain, row, d]."""
         plain = replace(self.structure, summed_guide=frozenset(), summed_model=frozenset())
         parts = []
         for k in self._runs(chains):
-            if self.start == "guide":
+            if (start or self.start) == "guide":
                 trace = run(self.pair, plain, batch, k).model
             else:
                 holes = Holes(plain.holes, plain.latents)
@@ -98,26 +108,55 @@ class Bridge:
         sites = replayed(self.pair, self.structure, batch, values, 1)[0]
         return self._packed(sites, 1, batch).expand(chains, -1, -1).clone()
 
+    def latents(self, batch: Batch, u: Tensor) -> dict[str, Tensor]:
+        """Every latent of the model by site at u, [chain, row, *other plates, *event]; of one unit without the row.
+
+        Discrete latents are drawn given all others and the data.
+        """
+        parts = []
+        for piece in u.split(self._runs(len(u))):
+            joint = Factors(self._placed_run(batch, piece)[0])
+            names = [*self.sites, *sorted(joint.structure.summed_model)]
+            parts.append({n: self._by_row(v, joint.model_sites[n]) for n, v in latent_values(joint, names).items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _by_row(self, value: Tensor, site: Mapping[str, Any]) -> Tensor:
+        event = site["fn"].event_dim
+        plates = [1 + i for i in range(self.structure.nesting)]
+        if not self.structure.is_one_unit:
+            value = value.movedim(self.structure.dim - event, 1)
+            plates = plates[1:]
+        empty = [i for i in plates if value.shape[i] == 1]
+        return value.squeeze(empty) if empty else value
+
     # -- densities -------------------------------------------------------------------------------------------
+
+    def _densities(self, batch: Batch, chains: int, u: Tensor) -> list[Tensor]:
+        ends = [self._ends(batch, piece) for piece in u.split(self._runs(chains))]
+        start, target = (torch.cat(column) for column in zip(*ends, strict=True))
+        return [start, target]
 
     def _values(self, batch: Batch, chains: int, u: Tensor, b: Tensor) -> list[Tensor]:
         with torch.enable_grad():
             u = u.detach().requires_grad_()
-            pieces = u.split(self._runs(chains)) if self.structure.broadcasts else u.split(1)
-            ends = [self._ends(batch, piece) for piece in pieces]
+            ends = [self._ends(batch, piece) for piece in u.split(self._runs(chains))]
             start, target = (torch.cat(column) for column in zip(*ends, strict=True))
             if not self.size:
                 return [start.detach(), target.detach(), torch.zeros_like(u)]
             (gradient,) = torch.autograd.grad(((1 - b) * start + b * target).sum(), u)
         return [start.detach(), target.detach(), gradient]
 
-    def _ends(self, batch: Batch, u: Tensor) -> tuple[Tensor, Tensor]:
+    def _placed_run(self, batch: Batch, u: Tensor) -> tuple[PairTrace, Holes, _Placing]:
+        """The model run at u, discrete latents with all of their values."""
         holes, placing = Holes(self.structure.holes, self.structure.latents), _Placing(self, u)
         discrete = self.structure.summed_guide | self.structure.summed_model
         model = self._summed(holes(self.pair.model), len(u), discrete)
         trace = holes.hold(traced(placing(model), batch))
-        drawn = self._alone(trace, holes, discrete, len(u))
-        joint = Factors(drawn)
+        return self._alone(trace, holes, discrete, len(u)), holes, placing
+
+    def _ends(self, batch: Batch, u: Tensor) -> tuple[Tensor, Tensor]:
+        drawn, holes, placing = self._placed_run(batch, u)
+        trace, joint = drawn.model, Factors(drawn)
         logs = placing.stretch | self._known(placing, holes)
         stretch = sum(for_each_row(joint, name, log) for name, log in logs.items())
         target = _total(joint) + stretch
@@ -128,11 +167,15 @@ class Bridge:
         return self._guide(batch, sample_sites(trace), len(u)) + stretch, target
 
     def _known(self, placing: _Placing, holes: Holes) -> dict[str, Tensor]:
-        """Where a site was observed its vector does not matter: a normal at both ends keeps it from drifting away."""
+        """Where a site was observed its vector does not matter: a normal at both ends keeps it from drifting away.
+
+        It integrates to 1, so that the integral of either end over u does not know of it.
+        """
         found = {}
         for name in holes.observed.keys() & placing.stretch.keys():
             free, seen = self.sites[name].spread(placing.pieces[name]), holes.observed[name][1]
-            found[name] = torch.where(seen, -free.square().sum(-1) / 2, placing.stretch[name])
+            normal = -(free.square() + math.log(2 * math.pi)).sum(-1) / 2
+            found[name] = torch.where(seen, normal, placing.stretch[name])
         return found
 
     def _guide(self, batch: Batch, sites: _Sites, chains: int) -> Tensor:

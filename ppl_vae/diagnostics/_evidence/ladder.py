@@ -58,10 +58,11 @@ class LadderSettings(NamedTuple):
 
 
 class Climb(NamedTuple):
-    """Log weights [chain, row] in nats and the share of moves that was accepted [row]."""
+    """Log weights [chain, row] in nats, the share of moves that was accepted [row], and where chains ended."""
 
     log_weight: Float[Tensor, "chain row"]
     acceptance: Float[Tensor, " row"]
+    u: Float[Tensor, "chain row d"]
 
 
 class Ladder:
@@ -104,7 +105,7 @@ class Ladder:
                 u, start, target, acceptance = self._move(u, b, sizes[i + 1])
                 accepted.append(acceptance.mean(0))
         ones = torch.ones_like(start[0])
-        return Climb(total, torch.stack(accepted).mean(0) if accepted else ones)
+        return Climb(total, torch.stack(accepted).mean(0) if accepted else ones, u)
 
     def _move(self, u: Tensor, b: float, size: Tensor) -> tuple[Tensor, ...]:
         return transition(self.density, u, u.new_tensor(b), size, self.scale, self.settings.steps)

@@ -1,0 +1,119 @@
+"""`ppl-vae certify`: the log evidence of every row of a run to a stated accuracy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppl_vae.cli import options as o
+from ppl_vae.cli.files import as_json as plain
+from ppl_vae.cli.files import refuse_busy, table_text, writing
+from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.output import note, print_table, say, spared
+from ppl_vae.registry.words import check_number, check_whole
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ppl_vae.diagnostics import Certified
+
+__all__ = ["certify"]
+
+KIND = "certified-evidence"
+
+
+def certify(
+    run: o.RunFolder,
+    accuracy: Annotated[float, typer.Option(help="Largest standard error of a row's log evidence, nats.")] = 0.05,
+    seconds: Annotated[
+        float | None, typer.Option(help="Budget; rows that it does not reach stay uncertified.", show_default="none")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Certify no more rows than that, the first ones.", show_default="all")
+    ] = None,
+    validate: Annotated[
+        int, typer.Option(help="Rows simulated from the model on which each method is tried; 0 leaves this out.")
+    ] = 100,
+    data: o.OtherData = None,
+    split: o.SplitName = None,
+    label: o.LabelOption = None,
+    columns: o.ColumnsOption = None,
+    missing: o.MissingOption = "refuse",
+    seed: o.Seed = 0,
+    model: o.OwnModel = None,
+    guide: o.OwnGuide = None,
+    device: o.DeviceOption = "auto",
+    as_json: o.JsonOption = False,
+) -> None:
+    """Find the log evidence of every row to a stated accuracy, from the cheapest method to the dearest.
+
+    Draws of the guide where they do; a family fitted to the row, longer runs and annealed chains where they do not.
+    Writes RUN/certified.csv, a line a row, and the verdict and figure into the report.
+    """
+    check_number("--accuracy", accuracy, positive=True)
+    if seconds is not None:
+        check_number("--seconds", seconds, positive=True)
+    if rows is not None:
+        check_whole("--rows", rows, 1)
+    check_whole("--validate", validate, 0)
+    check_whole("--seed", seed, 0)
+    words = data_words(data, label, columns, missing)
+    refuse_busy(run, "ppl-vae certify")
+    from ppl_vae import diagnostics
+    from ppl_vae.evaluation.joint import shares_latents
+    from ppl_vae.runs.files import read_diagnostics
+
+    opened = open_words(run, model, guide, device)
+    read_diagnostics(run)  # a damaged one is refused before the work
+    train = opened.data().train if data is None and split is None else None
+    if train is not None and shares_latents(opened.pair, train.to(opened.pair.device)):
+        split = "train"  # whose evidence is that of all rows together
+    chosen, name = rows_of(opened, words, split)
+    chosen = chosen.rows(slice(0, rows))
+    found = diagnostics.certify(
+        opened.model, opened.guide, chosen, accuracy, seconds=seconds, validate=validate, seed=seed, progress=note
+    )
+    summary = found.summary()
+    if as_json:
+        typer.echo(json.dumps(plain({"run": run, "rows": name, "certified": summary}), indent=2, ensure_ascii=False))
+    else:
+        print_table(_table(f"{len(chosen):,} rows: {name}", summary))
+        say(found.verdict)
+    with spared("the certification"), writing(run, "ppl-vae certify"):
+        file = _keep(run, found, f"{len(chosen):,} rows: {name}")
+        if not as_json:
+            say(f"written to {file}; ppl-vae report {run} puts the figure into the report")
+
+
+def _table(title: str, summary: dict[str, Any]) -> Table:
+    """By method the rows it certified, what it took, and how it did on simulated rows."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for head, side in (("method", "left"), ("rows certified", "right"), ("seconds", "right")):
+        table.add_column(head, justify=side)  # type: ignore[arg-type]
+    table.add_column("covered on simulated rows", justify="right")
+    for name, told in summary["methods"].items():
+        seconds = "" if told["seconds"] is None else f"{told['seconds']:.0f}"
+        tried = told["validation"]
+        covered = f"{tried['covered']} of {tried['sure']}" if tried and not tried["untried"] else "not tried"
+        table.add_row(name, f"{told['rows']:,}", seconds, covered if told["rows"] else "")
+    table.add_row("not certified", f"{summary['rows'] - summary['certified_rows']:,}", "", "")
+    return table
+
+
+def _keep(run: Path, found: Certified, rows: str) -> Path:
+    from ppl_vae.plots.drawing import save
+    from ppl_vae.runs.files import read_diagnostics
+    from ppl_vae.saving.atomic import write, write_json
+
+    with spared("a figure"):
+        save(found.figure(), run / "figures" / f"diagnosis-{KIND}.png")
+    said = {"rows": rows, "verdict": found.verdict, "summary": plain(found.summary())}
+    write_json(run / "diagnostics.json", read_diagnostics(run) | {KIND: said})
+    columns = {n: v.tolist() if hasattr(v, "tolist") else v for n, v in found.columns().items()}
+    write(run / "certified.csv", table_text({"row": list(range(len(found.method)))} | columns))
+    return run / "certified.csv"

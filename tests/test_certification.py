@@ -1,0 +1,217 @@
+"""Certified evidence and posterior draws against closed forms and quadrature; what certification refuses."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import ppl_vae
+from ppl_vae.diagnostics import certify
+from ppl_vae.errors import UserError
+from ppl_vae.programs.toy import model as toy
+
+X = torch.linspace(-3, 3, 6)
+
+
+def narrow(x=None):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x * 0, 0.05))
+
+
+def on_grid(log_joint, low=-8.0, high=8.0, points=801):
+    """log of the integral of exp(log_joint(u, v)) over a square."""
+    axis = torch.linspace(low, high, points, dtype=torch.float64)
+    u, v = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.logsumexp(log_joint(u, v).flatten(), 0) + 2 * math.log((high - low) / (points - 1))
+
+
+def banana(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(2 * z[..., 1] - z[..., 0] ** 2, 0.2), obs=x)
+
+
+def two_moons(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z[..., 0].abs() + z[..., 1] ** 2, 0.1), obs=x)
+
+
+def flat_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 0.3).to_event(1))
+
+
+CURVED = {
+    "banana": (banana, lambda x: lambda u, v: dist.Normal(2 * v - u**2, 0.2).log_prob(x)),
+    "two moons": (two_moons, lambda x: lambda u, v: dist.Normal(u.abs() + v**2, 0.1).log_prob(x)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CURVED)
+def test_curved_and_separate_posteriors_equal_quadrature(name):
+    model, likelihood = CURVED[name]
+    x = torch.tensor([0.5, 1.5])
+    normal = dist.Normal(0.0, 1.0)
+    exact = torch.stack(
+        [
+            on_grid(lambda u, v, at=at: normal.log_prob(u) + normal.log_prob(v) + likelihood(at)(u, v), points=2001)
+            for at in x.double()
+        ]
+    )
+    found = certify(model, flat_guide, {"x": x}, draws=2000, validate=0)
+    assert found.certified.all(), found.reasons
+    assert ((found.log_evidence - exact).abs() < 4 * found.log_evidence_se).all()
+    left = (found.draws["z"][..., 0] < 0).double().mean(0)  # both halves of a symmetric posterior
+    assert ((left - 0.5).abs() < 4 * 0.5 / math.sqrt(500)).all()
+
+
+def test_a_guide_that_is_right_costs_nothing():
+    from ppl_vae.programs.toy import posterior
+
+    found = certify(toy, posterior, X, validate=0)
+    assert set(found.method) == {"guide"}
+    assert bool(found.certified.all())
+    assert torch.allclose(found.log_evidence, dist.Normal(0.0, 2**0.5).log_prob(X).double(), atol=1e-5)
+
+
+def test_a_guide_that_is_far_too_narrow_is_repaired_and_draws_are_of_the_posterior():
+    found = certify(toy, narrow, X, draws=2000, validate=0)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(X)
+    assert bool(found.certified.all())
+    assert "guide" not in found.method
+    assert ((found.log_evidence - exact).abs() < 4 * found.log_evidence_se).all()
+    draws = found.draws["z"]
+    assert draws.shape == (2000, 6)
+    assert ((draws.mean(0) - X / 2).abs() < 5 * math.sqrt(0.5 / 1000)).all()
+    assert ((draws.var(0) / 0.5 - 1).abs() < 0.2).all()
+
+
+@pytest.mark.slow
+def test_a_method_is_tried_on_simulated_rows():
+    found = certify(toy, narrow, X, validate=60)
+    trial = found.validations[found.method[0]]
+    assert trial.sure >= 55
+    assert trial.covered >= 0.85 * trial.sure
+    assert trial.gap < 0.05
+
+
+def test_a_method_whose_errors_do_not_cover_is_not_used(monkeypatch):
+    from ppl_vae.diagnostics._certification import methods
+    from ppl_vae.diagnostics._certification.rows import Estimate
+
+    def wrong(rows):
+        count = len(rows.batch["x"])
+        value = torch.zeros(count, dtype=torch.float64)
+        return Estimate(value - 3, value + 0.001, value, 0.7, torch.zeros(rows.draws, count, 1))
+
+    planted = methods.Method("planted", "a number that is wrong", wrong)
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.validation.DRAWS", 1000)
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.methods.PARTS", 2)
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.certify.METHODS", (planted, *methods.METHODS[2:3]))
+    found = certify(toy, narrow, X, validate=30)
+    assert "planted" not in found.method
+    assert "it is not used" in found.reasons["planted"]
+    assert bool(found.certified.all())
+
+
+def labelled(x):
+    with pyro.plate("data", len(x)):
+        y = pyro.sample("y", dist.Categorical(torch.tensor([0.2, 0.8])), infer={"enumerate": "parallel"})
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z + 4.0 * y, 0.5), obs=x)
+
+
+def labelled_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+
+def test_a_label_is_summed_out_of_the_evidence_and_drawn_with_the_rest():
+    x = torch.tensor([0.0, 2.0, 4.0])
+    each = [dist.Normal(4.0 * y, 1.25**0.5).log_prob(x) + math.log(p) for y, p in enumerate((0.2, 0.8))]
+    exact = torch.logaddexp(*each)
+    found = certify(labelled, labelled_guide, {"x": x}, draws=2000, validate=0)
+    assert found.certified.all()
+    assert ((found.log_evidence - exact).abs() < 4 * found.log_evidence_se).all()
+    ones = found.draws["y"].double().mean(0)
+    assert torch.allclose(ones, (each[1] - exact).exp().double(), atol=0.06)
+
+
+def shared(y):
+    mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def shared_guide(y):
+    pyro.sample("mean", dist.Normal(-1.0, 0.1))
+
+
+def test_all_data_are_one_unit_where_rows_share_latents():
+    y = torch.linspace(0, 2, 8)
+    exact = dist.MultivariateNormal(torch.zeros(8), torch.eye(8) + 4.0).log_prob(y)
+    found = certify(shared, shared_guide, {"y": y})
+    assert found.of == "all data"
+    assert bool(found.certified.all())
+    assert abs(float(found.log_evidence[0] - exact)) < 4 * float(found.log_evidence_se[0])
+    assert found.draws["mean"].shape == (100,)
+    assert "not tried on simulated rows" in found.verdict
+
+
+def test_rows_out_of_reach_are_said():
+    found = certify(toy, narrow, X, seconds=1e-6, validate=0)
+    assert not bool(found.certified.any())
+    assert found.uncertified
+    assert "no time left" in found.verdict
+
+
+def test_a_missing_entry_changes_nothing_but_its_row():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample(
+                "x",
+                dist.Normal(z.unsqueeze(-1).expand(*z.shape, 2), 1.0).mask(~x.isnan()).to_event(1),
+                obs=x.nan_to_num(),
+            )
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 0.2))
+
+    x = torch.tensor([[1.0, 1.0], [1.0, torch.nan]])
+    found = certify(model, guide, {"x": x}, validate=0)
+    both = dist.MultivariateNormal(torch.zeros(2), torch.eye(2) + 1.0).log_prob(torch.ones(2))
+    one = dist.Normal(0.0, 2**0.5).log_prob(torch.tensor(1.0))
+    assert ((found.log_evidence - torch.stack([both, one])).abs() < 4 * found.log_evidence_se).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("accuracy", {"accuracy": 0}),
+        ("accuracy", {"accuracy": "small"}),
+        ("seconds", {"seconds": -1}),
+        ("draws", {"draws": 0}),
+        ("validate", {"validate": -1}),
+        ("compile", {"compile": "maybe"}),
+    ],
+)
+def test_arguments_are_checked_at_the_door(words, options):
+    with pytest.raises(UserError, match=words):
+        ppl_vae.certify(toy, narrow, X, **options)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_leaves_the_generator_alone():
+    torch.manual_seed(5)
+    first, after = certify(toy, narrow, X, validate=0, seed=3), torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(1), after)
+    again = certify(toy, narrow, X, validate=0, seed=3)
+    assert torch.equal(first.log_evidence, again.log_evidence)
