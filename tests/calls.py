@@ -101,6 +101,7 @@ def functions() -> Iterator[tuple[Any, dict[str, Any]]]:
     ladder = {"chains": 2, "temperatures": 3, "steps": 1, "compile": "off"}
     yield diagnostics.annealed_evidence, pair_and_rows(**ladder)
     yield diagnostics.bidirectional, pair_and_rows(rows=4, **ladder)
+    yield ppl_vae.certify, pair_and_rows(accuracy=1.0, draws=5, validate=0, compile="off")
     yield diagnostics.gap, pair_and_rows(particles=30, steps=2, compile="off")
     yield diagnostics.loo_pit, pair_and_rows(rows=10, **few)
     yield diagnostics.predictive_check, pair_and_rows(rows=10, draws=5)
