@@ -9,7 +9,8 @@ import torch
 from calls import Own, Slow, calls, functions, limited, sampled, single
 
 from ppl_vae import UserError
-from ppl_vae.errors import SCREEN, ProgramError, check_flag, check_several, shown, within_memory
+from ppl_vae.errors import ProgramError, check_flag, check_several, shown, within_memory
+from ppl_vae.errors._wording import SCREEN
 
 pytestmark = pytest.mark.faults
 
