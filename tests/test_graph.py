@@ -33,7 +33,7 @@ from ppl_vae.bounds import ELBO, IWAE
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.evaluation import chunks
 from ppl_vae.guides import CNF, MeanField, Refined
-from ppl_vae.models import VAE
+from ppl_vae.models import VAE, Multimodal
 from ppl_vae.nn.networks import concatenate
 from ppl_vae.programs.program import Pair
 from ppl_vae.schedules import Capacity, FreeBits, WarmUp
@@ -221,6 +221,13 @@ def test_a_label_weight_is_captured():
     batch = fields_of(model) | {"y": torch.tensor([-1, 0, 3, -1, 1, 2])}
     guide = MeanField(model, {"x": batch["x"]}, hidden=(4,))
     check(step_of(model, guide, batch, ELBO(), label_weight=3.0), batch, turned(batch))
+
+
+def test_experts_of_fields_are_captured():
+    data = ppl_vae.load({"a": torch.randn(40, 3), "b": torch.randn(40, 2, 2), "y": torch.arange(40) % 3})
+    model = Multimodal(data, private=2, latent_dim=2, hidden=(8,))
+    batch, other = data.train.batch(slice(0, 6)), data.train.batch(slice(6, 12))
+    check(step_of(model, MeanField(model, experts="mopoe", hidden=(8,)), batch, IWAE(2)), batch, other)
 
 
 def test_parameters_of_any_kind_are_inputs():

@@ -220,17 +220,6 @@ def test_every_bound_trains_every_kind_of_experts_from_whole_rows_for_rows_with_
     assert ppl_vae.predict(model, guide, {"b": data.test["b"]}, "y", draws=8).probs.shape == (len(data.test), 3)
 
 
-def test_a_captured_step_is_the_eager_one(data):
-    histories = []
-    for compile in ("off", "on"):
-        torch.manual_seed(0)
-        model = Multimodal(data, private=2, latent_dim=2, hidden=(8,))
-        guide = MeanField(model, experts="mopoe", hidden=(8,))
-        result = ppl_vae.fit(model, guide, data, bound=IWAE(2), epochs=1, compile=compile, seed=3)
-        histories.append(result.history[-1]["train"])
-    assert histories[0] == pytest.approx(histories[1], rel=1e-4)
-
-
 def test_labels_drawn_by_experts():
     """A label that is latent where it is missing: logits add up, or probabilities are averaged."""
     data = ppl_vae.load("digits", labels=100)
