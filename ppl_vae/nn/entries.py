@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.errors import absent_field
 from ppl_vae.nn.encoders import FieldEncoder
-from ppl_vae.nn.inputs import input_layer
+from ppl_vae.nn.inputs import entries_of, entry_of, input_layer
 
 if TYPE_CHECKING:
     from ppl_vae.data import Field, Split
@@ -54,7 +54,7 @@ class EntryEncoder(FieldEncoder):
         self.names = tuple(f.name for f in fields)
         layers = []
         for f in fields:
-            entry, rows = (_entry(f), _entries(f, train)) if f.name in timing.starts else (f, train)
+            entry, rows = (entry_of(f), entries_of(f, train)) if f.name in timing.starts else (f, train)
             layers.append(input_layer(entry, noise=noise)(entry, rows))
         self.inputs = nn.ModuleList(layers)
         self.timing = timing
@@ -113,23 +113,3 @@ class EntryEncoder(FieldEncoder):
 def place_of(seen: Tensor) -> Tensor:
     """The number of each entry, [T, 1]."""
     return torch.arange(len(seen), device=seen.device).unsqueeze(1)
-
-
-def _entry(field: Field) -> Field:
-    """One entry of a field of the steps, as a field."""
-    return replace(field, shape=field.shape[1:], names=(), origin=())
-
-
-def _entries(field: Field, train: Split | None) -> Split | None:
-    """All entries of a field of the steps as rows."""
-    if train is None:
-        return None
-    entry = _entry(field)
-    return replace(
-        train.select([field.name]),
-        schema=type(train.schema)((entry,)),
-        fields={field.name: train[field.name].flatten(0, 1)},
-        draws=frozenset(),
-        hidden={},
-        outliers=None,
-    )

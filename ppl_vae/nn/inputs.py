@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ __all__ = [
     "SetInput",
     "StandardisedInput",
     "channels_of",
+    "entries_of",
+    "entry_of",
     "input_layer",
 ]
 
@@ -128,35 +131,38 @@ class SetInput(nn.Module):
         True
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, field: Field, train: Split | None = None, noise: float = 0.0, width: int = 64) -> None:
         super().__init__()
-        self.shape, self.missing, self.noise = field.shape[1:], field.missing, noise
-        each = math.prod(self.shape)
-        mean, scale = torch.zeros(each), torch.ones(each)
-        if train is not None:
-            x = _precise(train[field.name].reshape(-1, each))
-            mean = x.nanmean(0).nan_to_num()
-            variance = (x - mean).square().nanmean(0).nan_to_num()
-            scale = torch.where(variance > 0, variance, torch.ones_like(variance)).sqrt()
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
-        self.each = MLP(2 * each, (width,), width)
+        self.missing, entry = field.missing, replace(entry_of(field), missing=True)
+        self.entry = StandardisedInput(entry, entries_of(field, train), noise)
+        self.each = MLP(self.entry.size, (width,), width)
         self.size = width + 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardise each measurement, mark what is missing, average its features."""
-        x = x.reshape(x.shape[: x.dim() - len(self.shape)] + (-1,))
-        seen = ~torch.isnan(x)
-        standard = (torch.where(seen, x, self.mean) - self.mean) / self.scale
-        if self.noise and self.training:
-            standard = standard + self.noise * torch.randn_like(standard) * seen
-        some = seen.any(-1, keepdim=True).to(standard.dtype)
-        hidden = self.each(torch.cat([standard, seen.to(standard.dtype)], dim=-1)) * some
+        known = self.entry(x)
+        some = known[..., self.entry.size // 2 :].amax(-1, keepdim=True)
         share = some.mean(-2)
-        return torch.cat([hidden.mean(-2) / share.clamp(min=1e-6), share], dim=-1)
+        return torch.cat([(self.each(known) * some).mean(-2) / share.clamp(min=1e-6), share], dim=-1)
+
+
+def entry_of(field: Field) -> Field:
+    """One entry along the first axis of a field, as a field."""
+    return replace(field, shape=field.shape[1:], names=(), origin=())
+
+
+def entries_of(field: Field, train: Split | None) -> Split | None:
+    """All entries of a field as rows."""
+    if train is None:
+        return None
+    return replace(
+        train.select([field.name]),
+        schema=type(train.schema)((entry_of(field),)),
+        fields={field.name: train[field.name].flatten(0, 1)},
+        draws=frozenset(),
+        hidden={},
+        outliers=None,
+    )
 
 
 def _precise(x: Tensor) -> Tensor:
