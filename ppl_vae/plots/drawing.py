@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -160,7 +161,8 @@ def place_image(ax: Any, image: np.ndarray, left: float, top: float, *, framed: 
     left, top = left + gap, top + gap
     ax.imshow(image, extent=(left, right, bottom, top), interpolation="nearest", aspect="auto", zorder=1)
     edge: dict[str, Any] = {"edgecolor": ORANGE, "lw": 2.2} if framed else {"edgecolor": PALE, "lw": 0.5}
-    ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, zorder=2, clip_on=False, **edge))
+    # an artist, not a patch: the limits of a board are set, and need not be found again for each of hundreds of images
+    ax.add_artist(Rectangle((left, top), right - left, bottom - top, fill=False, zorder=2, clip_on=False, **edge))
 
 
 def say(ax: Any, x: float, y: float, words: str, **style: Any) -> None:
@@ -270,6 +272,10 @@ def shorten(words: object, most: int) -> str:
 # What goes out.
 
 
+DPI, PAD = 200, 0.06
+"""Dots per inch of a file, and the white around a figure in inches."""
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write the figure as a PNG file, whole or not at all; raises OSError when the folder is not writable."""
     return write(path, to_png_bytes(figure))
@@ -283,14 +289,26 @@ def to_png_bytes(figure: Figure) -> bytes:
         b'PNG'
     """
     buffer = io.BytesIO()
+    # Where nothing moves when it is drawn, "tight" would draw all of it once more.
+    tight: Any = _tight(figure) if figure.get_layout_engine() is None else "tight"
     # No metadata: the same picture is the same file, whichever version of matplotlib wrote it.
     figure.savefig(
         buffer,
         format="png",
-        dpi=200,
-        bbox_inches="tight",
-        pad_inches=0.06,
+        dpi=DPI,
+        bbox_inches=tight,
+        pad_inches=PAD,
         facecolor="w",
         metadata={"Software": None},
     )
     return buffer.getvalue()
+
+
+def _tight(figure: Figure) -> Any:
+    """The part of a figure that something is drawn on, in inches."""
+    shown = figure.dpi
+    figure.set_dpi(DPI)
+    try:
+        return figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer()).padded(PAD)
+    finally:
+        figure.set_dpi(shown)
