@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -9,7 +12,12 @@ import torch
 
 @pytest.fixture(autouse=True)
 def seeded():
-    pyro.set_rng_seed(0)
+    if torch.cuda.is_available():
+        pyro.set_rng_seed(0)
+    else:  # which notes the call and where it came from for devices that are not there, every time
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002 (what users of the global generator get)
+        torch.default_generator.manual_seed(0)
     torch.set_num_threads(1)  # tiny tensors: threads only get in each other's way
     yield
     pyro.clear_param_store()  # what Pyro itself ran is registered there, and every module in local mode copies it

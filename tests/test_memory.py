@@ -35,6 +35,19 @@ def test_the_peak_of_a_large_run_is_that_of_the_operation_that_is_largest_then(r
     assert found.peak(rows, particles) == max(live_bytes(lambda: function(rows, particles)))
 
 
+def test_what_is_small_in_any_case_is_told_from_one_run():
+    runs = []
+
+    def function(rows, particles):
+        runs.append((rows, particles))
+        return torch.zeros(3).sum() + torch.zeros(particles, rows)
+
+    assert footprint(function, 50, 100, enough=1e6).peak(50, 100) >= max(live_bytes(lambda: function(50, 100)))
+    assert runs == [(4, 4), (50, 100)]
+    found = footprint(function, 50, 100, enough=1e4)
+    assert found.peak(50, 100) == max(live_bytes(lambda: function(50, 100)))
+
+
 @pytest.mark.parametrize("hidden", [8, 512])
 @pytest.mark.parametrize(("family", "latent_dim"), [(MeanField, 2), (FullRank, 2), (FullRank, 40), (MAF, 6)])
 def test_a_pass_takes_what_it_may_and_no_more(family, latent_dim, hidden):

@@ -98,7 +98,7 @@ def passes(
         refuse_points(structure, "evidence", shared=at_once is not None)
         limit = 4 * (floats_at_once or _floats_at_once(pair.device))
         most = min(len(split), 500) if at_once is None else len(split)
-        memory = _footprint(pair, structure, split, most, at_once or particles)
+        memory = _footprint(pair, structure, split, most, at_once or particles, limit / 2)
         # half of the memory at most for what is made once a pass, so that it is made for many particles
         rows = min(most, memory.most_rows(at_once, limit) if at_once else memory.most_rows(1, limit / 2))
         yield Passes(split, structure, particles, rows, at_once or min(particles, memory.most_particles(rows, limit)))
@@ -183,12 +183,12 @@ def some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
     return batch
 
 
-def _footprint(pair: Pair, structure: Structure, split: Split, rows: int, particles: int) -> Footprint:
-    """What weighing rows takes, told from a few of them."""
+def _footprint(pair: Pair, structure: Structure, split: Split, rows: int, particles: int, enough: float) -> Footprint:
+    """What weighing rows takes, told from a few of them; if it is less than `enough` bytes, only an upper bound."""
 
     def weigh(rows: int, particles: int) -> object:
         return both(pair, structure, split.batch(slice(0, rows)), particles)
 
     weigh(2, 1)  # what a first run makes once for all is not counted
     with preserved_randomness():
-        return footprint(weigh, rows, particles)
+        return footprint(weigh, rows, particles, enough)

@@ -107,8 +107,11 @@ def _most(fixed: Tensor, each: Tensor, limit: float) -> int:
     return max(1, math.floor(float(((limit - fixed[grows]) / each[grows]).min())))
 
 
-def footprint(function: Callable[[int, int], object], rows: int, particles: int) -> Footprint:
+def footprint(function: Callable[[int, int], object], rows: int, particles: int, enough: float = 0.0) -> Footprint:
     """The memory of `function(rows, particles)`, told from runs on 2 and 4 of them, or on as many as there are.
+
+    Where that many rows and particles take less than `enough` bytes, even if all that the largest of these runs holds
+    were for each row and particle, this run alone is looked at, and the footprint is that upper bound.
 
     Where runs of different sizes are not the same operations (a program that runs once for each particle), their
     peaks stand for all of them.
@@ -120,7 +123,18 @@ def footprint(function: Callable[[int, int], object], rows: int, particles: int)
         (64000.0, 10)
     """
     few_rows, few_particles = (sorted({min(2, n), min(4, n)}) for n in (rows, particles))
-    histories = [[live_bytes(lambda b=b, k=k: function(b, k)) for k in few_particles] for b in few_rows]  # type: ignore[misc]
+    largest = live_bytes(lambda: function(few_rows[-1], few_particles[-1]))
+    each = max(largest, default=0) / (few_rows[-1] * few_particles[-1])
+    if each * rows * particles <= enough:
+        none = torch.zeros(1, dtype=torch.float64)
+        return Footprint(none, none, none, none + each)
+    histories = [
+        [
+            largest if (b, k) == (few_rows[-1], few_particles[-1]) else live_bytes(lambda b=b, k=k: function(b, k))  # type: ignore[misc]
+            for k in few_particles
+        ]
+        for b in few_rows
+    ]
     if len({len(h) for row in histories for h in row}) > 1:
         histories = [[[max(h)] for h in row] for row in histories]
     at = torch.tensor(histories, dtype=torch.float64)  # [rows, particles, operation]
