@@ -215,7 +215,7 @@ def test_a_full_covariance_reaches_the_evidence_of_a_linear_gaussian_model(guide
 
 def test_mean_field_reaches_its_closed_form_optimum():
     x = 1.5 * torch.randn(100)
-    made = trained(correlated, MeanField(correlated, x, hidden=()).to(F64), x)
+    made = trained(correlated, MeanField(correlated, x, hidden=()).to(F64), x, steps=200, lr=0.05)
     precision = torch.eye(2) + torch.ones(2, 2) / NOISE**2
     best = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
     assert best > 0.5  # there is a gap to tell apart
@@ -279,7 +279,7 @@ def test_flows_close_the_gap_of_a_curved_posterior(guide):
 
 def test_responsibilities_of_a_mixture_match_the_exact_ones():
     x = torch.linspace(-2.5, 3.5, 60)
-    made = trained(mixture, MeanField(mixture, x, hidden=(32, 32)).to(F64), x, steps=800, estimator="reparameterised")
+    made = trained(mixture, MeanField(mixture, x, hidden=(32, 32)).to(F64), x, steps=300, estimator="reparameterised")
     label = poutine.trace(made).get_trace(x=x).nodes["y"]["fn"].probs
     joint = torch.stack([labelled_evidence(x, torch.full((60,), k), 0.8) for k in range(3)], -1)
     assert (label - joint.softmax(-1)).abs().max() < 0.01
