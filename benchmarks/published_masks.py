@@ -56,17 +56,17 @@ def hivae_errors(truth: pd.DataFrame, filled: pd.DataFrame, gone: np.ndarray, ty
     """The authors' errors, by kind of column."""
     found: dict[str, list[float]] = {"numeric": [], "categorical": [], "ordinal": []}
     for i, kind in enumerate(types):
-        hole = gone[:, i]
         x, y = truth.iloc[:, i].to_numpy(float), filled.iloc[:, i].to_numpy(float)
+        hole = gone[:, i] & ~np.isnan(x)  # some cells of Breast were never there
         if not hole.any():
             continue
         if kind == "cat":
             found["categorical"].append(float(np.mean(x[hole] != np.rint(y[hole]))))
         elif kind == "ordinal":
-            levels = len(np.unique(x))
+            levels = len(np.unique(x[~np.isnan(x)]))
             found["ordinal"].append(float(np.mean(np.abs(x[hole] - np.rint(y[hole]))) / levels))
         else:
-            found["numeric"].append(float(np.sqrt(np.mean(np.square(x - y)[hole])) / (x.max() - x.min())))
+            found["numeric"].append(float(np.sqrt(np.mean(np.square(x - y)[hole])) / (np.nanmax(x) - np.nanmin(x))))
     return {kind: float(np.mean(errors)) for kind, errors in found.items() if errors}
 
 
@@ -92,7 +92,10 @@ def by_vae(holey: pd.DataFrame, types: list[str], seed: int, options: dict[str, 
 
 
 def by_iterative(holey: pd.DataFrame, types: list[str], seed: int) -> pd.DataFrame:
-    """scikit-learn's iterative imputer over numbers and one-hot levels; of levels the largest."""
+    """scikit-learn's iterative imputer over numbers and one-hot levels but the first; of levels the largest.
+
+    With all levels each would be told exactly by the others, which are missing too, and stay at its mean.
+    """
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer
 
@@ -101,7 +104,7 @@ def by_iterative(holey: pd.DataFrame, types: list[str], seed: int) -> pd.DataFra
         if kind == "cat":
             one = pd.get_dummies(column, prefix=f"{name}:").astype(float)
             one[column.isna()] = np.nan
-            parts.append(one)
+            parts.append(one.iloc[:, 1:])
         else:
             parts.append(column.to_frame())
     wide = pd.concat(parts, axis=1)
@@ -111,9 +114,12 @@ def by_iterative(holey: pd.DataFrame, types: list[str], seed: int) -> pd.DataFra
     )
     back = {}
     for name, kind in zip(holey.columns, types, strict=True):
-        levels = [c for c in filled.columns if c.startswith(f"{name}:")]
-        codes = [float(c.rpartition("_")[2]) for c in levels]
-        back[name] = filled[name] if kind != "cat" else np.array(codes)[filled[levels].to_numpy().argmax(1)]
+        if kind != "cat":
+            back[name] = filled[name]
+            continue
+        shares = filled[[c for c in filled.columns if c.startswith(f"{name}:")]].to_numpy()
+        codes = np.sort(holey[name].dropna().unique())
+        back[name] = codes[np.column_stack([1 - shares.sum(1), shares]).argmax(1)]
     return _inside(pd.DataFrame(back), holey, types)
 
 

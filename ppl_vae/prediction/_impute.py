@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.joint import draw_particles, joint_passes, shares_latents
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, with_holes
+from ppl_vae.prediction._blind import is_blind, own_particles
 from ppl_vae.prediction._jointly import filled
 from ppl_vae.prediction.filling import Target, find_targets
 from ppl_vae.prediction.sharing import HasShared, given_draws
@@ -185,8 +186,7 @@ def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int) -> _
     targets = find_targets(pair, plan.structure, plan.split.schema, batch)
     chosen = _Reservoir(plan.structure, targets, draws)
     log_w = []
-    for k in plan.sizes():
-        particles = completed(pair, plan.structure, batch, k)
+    for particles in _particles(pair, plan, batch):
         log_w.append(particles.log_weight)
         if targets and not bool(torch.isnan(particles.log_weight).any()):
             chosen.take(particles)
@@ -198,6 +198,15 @@ def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int) -> _
     for target in targets:
         _fill(part, target, batch[target.name], chosen.average[target], values[target])
     return part
+
+
+def _particles(pair: Pair, plan: Passes, batch: dict[str, Tensor]) -> Iterator[Particles]:
+    """Weighted particles, pass by pass."""
+    if is_blind(pair, plan.structure, Split(plan.split.schema, "rows", batch)):
+        yield from own_particles(pair, plan.structure, plan.split.schema, batch, plan.sizes())
+        return
+    for k in plan.sizes():
+        yield completed(pair, plan.structure, batch, k)
 
 
 def _draw(pair: Pair, plan: Passes, batch: dict[str, Tensor], chosen: _Reservoir) -> dict[Target, Tensor]:
