@@ -48,6 +48,21 @@ def test_a_fit_that_stands_says_nothing():
     assert abs(line["sd"] - 100.01**-0.5) < 0.01
 
 
+def unit(x):
+    mu = pyro.sample("mu", dist.Normal(0.0, 10.0))
+    pyro.sample("x", dist.Normal(mu.unsqueeze(-1).expand(*mu.shape, len(x)), 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(("epochs", "lr", "restarts", "moves"), [(60, 1e-3, 0, True), (300, 0.02, 1, False)])
+def test_one_unit_that_still_moves_says_so_too(epochs, lr, restarts, moves):
+    torch.manual_seed(0)
+    options = {"epochs": epochs, "lr": lr, "restarts": restarts, "rows": None}
+    result = ppl_vae.fit(unit, MeanField(unit), {"x": X}, seed=0, **options)
+    assert [f.site for f in unfinished(result)] == ["mu"] * moves
+    mean = ppl_vae.posterior(unit, result.guide, {"x": X}, rows=None, resample=None)["mu"].mean()
+    assert (abs(float(mean) - float(X.sum()) / (100 + 0.01)) > 0.1) == moves
+
+
 def test_looking_changes_nothing(monkeypatch):
     first = fitted(20, 0.01).history
     monkeypatch.setattr("ppl_vae.training._drifting.Drift.look", lambda *_: None)

@@ -1,4 +1,7 @@
-"""Whether the posterior of what all rows share still moved when training ended: an unfinished fit is not a result."""
+"""Whether the posterior of what all rows share still moved when training ended: an unfinished fit is not a result.
+
+Of one unit it is the posterior of all of its latents.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +44,12 @@ class Moment(NamedTuple):
 
 
 class Drift:
-    """Looks at the shared latents every so many epochs: the draws of the guide with the same noise each time."""
+    """Looks at these latents every so many epochs: the draws of the guide with the same noise each time."""
 
     def __init__(self, pair: Pair, structure: Structure, epochs: int) -> None:
         self.pair, self.structure = pair, structure
-        self.sites = sorted(structure.global_latents - structure.auxiliary)
+        of_all = set(structure.latents) if structure.is_one_unit else structure.global_latents
+        self.sites = sorted(of_all - structure.auxiliary - structure.summed_guide - structure.points)
         self.every = max(1, epochs // SNAPSHOTS)
         self.moments: list[Moment] = []
         self.names: list[str] = []
@@ -70,7 +74,7 @@ class Drift:
         parts: list[dict[str, Tensor]] = []
         for _ in range(0, DRAWS, k):
             sites = sample_sites(traced(for_particles(self.pair.guide, self.structure, k), batch))
-            found = {n: expanded(self.structure, sites[n], sites[n]["value"], k).flatten(1) for n in self.sites}
+            found = {n: expanded(self.structure, sites[n], sites[n]["value"], k).reshape(k, -1) for n in self.sites}
             parts.append(found)
         return {n: torch.cat([p[n] for p in parts]) for n in self.sites}
 
