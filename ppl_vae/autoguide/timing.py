@@ -6,7 +6,7 @@ step whose latents it depends on. Inputs that no site observes go with the field
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -16,10 +16,14 @@ from torch import Tensor
 from ppl_vae.autoguide.chains import Chain
 from ppl_vae.nn.entries import Timing
 from ppl_vae.programs.dependencies import Parents
+from ppl_vae.programs.execution import traced
+from ppl_vae.programs.missing import Holes, Watch
+from ppl_vae.programs.program import Program
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import TraceSites
 from ppl_vae.weights.masks import batch_mask
 
-__all__ = ["read_timing", "same_numbers"]
+__all__ = ["observing", "read_timing", "same_numbers"]
 
 SHIFTS = 2
 """A field may begin so many steps before or after the chain does."""
@@ -45,8 +49,7 @@ def read_timing(
         fields: those of them that the guide reads.
         dim: of the plate of the rows.
     """
-    place = {name: t for t, step in enumerate(chain.steps) for name in step}
-    times = {n: max((place[p] for p in parents.get(n, ()) if p in place), default=-1) for n in seen}
+    times = _times(chain, parents, seen)
     rows = len(next(iter(batch.values())))
     values: list[tuple[int, Tensor]] = []
     for name, t in times.items():
@@ -66,6 +69,39 @@ def read_timing(
     lengths = next((found for n, v in batch.items() if (found := _length(n, v, counts)) is not None), None)
     mask = next((n for n in starts if n not in observed and _is_mask(batch[n], starts[n], counts)), None)
     return Timing(starts, observed, count, lengths, None if lengths else mask)
+
+
+def observing(
+    program: Program, chain: Chain, parents: Parents, batch: Mapping[str, Tensor], field: str, start: int, dim: int
+) -> tuple[dict[str, int], frozenset[str]]:
+    """The step of every latent and observed site of a chain, and which of them observe a field whose entries they have.
+
+    Args:
+        program: the model.
+        chain: what was recognised on the batch.
+        parents: the latents that each site depends on.
+        batch: a few rows.
+        field: of the steps.
+        start: its entry that belongs to step 0.
+        dim: of the plate of the rows.
+    """
+    watch = Watch()
+    with preserved_randomness():
+        traced(Holes(None, batch=batch)(watch(program)), batch)
+    times = {n: t for n, t in _times(chain, parents, watch.seen).items() if t >= 0}
+    asked, entries = set(), batch[field]
+    for name, t in times.items():
+        fn, value = watch.seen[name]
+        by_row = _by_row(value, dim - fn.event_dim, len(entries))
+        if by_row is not None and same_numbers(entries[:, t + start].reshape(len(entries), -1), by_row):
+            asked.add(name)
+    return {n: t for t, step in enumerate(chain.steps) for n in step} | times, frozenset(asked)
+
+
+def _times(chain: Chain, parents: Parents, names: Iterable[str]) -> dict[str, int]:
+    """The last step that each site looks at; -1 if it looks at none."""
+    place = {name: t for t, step in enumerate(chain.steps) for name in step}
+    return {n: max((place[p] for p in parents.get(n, ()) if p in place), default=-1) for n in names}
 
 
 def _by_row(value: Tensor, axis: int, rows: int) -> Tensor | None:

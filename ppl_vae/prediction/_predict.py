@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from ppl_vae.autoguide.inversion import ancestors
 from ppl_vae.data import Field, Split
 from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
-from ppl_vae.errors import ProgramError, UserError, check_whole, shown, unknown_name
+from ppl_vae.errors import ProgramError, UserError, check_flag, check_whole, shown, unknown_name
 from ppl_vae.evaluation.means import standard_error
-from ppl_vae.evaluation.passes import refuse_endless
-from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, reads_any_subset, with_holes
+from ppl_vae.evaluation.passes import refuse_endless, some_rows
+from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, reads_any_subset, rows_of, with_holes
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.nn.experts import FieldByField
+from ppl_vae.prediction._forecast import forecast
 from ppl_vae.prediction._other_fields import without_and_with
 from ppl_vae.prediction._prediction import Prediction, joined
+from ppl_vae.prediction._states import find_states
 from ppl_vae.prediction.sharing import HasShared, held_guide, shared_names, shared_traces
 from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.execution import traced
@@ -46,6 +48,8 @@ def predict(
     field: str = "y",
     *,
     draws: int = 64,
+    horizon: int = 0,
+    held_out: bool = False,
     posterior: HasShared | None = None,
     seed: int = 0,
 ) -> Prediction:
@@ -58,12 +62,22 @@ def predict(
     for all rows: by the guide, or from `posterior`, what `ppl_vae.posterior(model, guide, fitted rows)` gave, whose
     draws have been chosen by their weights.
 
+    Of a state that the model sums out, or of all whose names fit a pattern (`"h*"`, in the order of the model along a
+    dim of their own), it is what all fields of the row say together, averaged over the guide's draws of the other
+    latents and exact given each: smoothed probabilities, joint draws, and in `.path` the likeliest states together.
+
+    With a `horizon` it is the field at so many steps after the end of each row, of a program that goes through time:
+    the guide's draws of a row's states are carried on by the model. With `held_out` a row ends so many steps earlier,
+    and what it has there is scored, step by step.
+
     Args:
         model: p(z) p(x, y | z).
         guide: q(z | x).
         data: rows: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
-        field: the field (or discrete latent) that is asked for.
+        field: the field (or discrete latent) that is asked for, or a pattern of states.
         draws: how many z of each row.
+        horizon: how many steps to forecast; 0 for what the rows have.
+        held_out: whether the last steps of the rows are hidden and forecast; otherwise those after them are.
         posterior: draws of what all rows share, from `ppl_vae.posterior`.
         seed: of the draws; the global generators are left alone.
 
@@ -89,6 +103,13 @@ def predict(
     pair = Pair(model, guide)
     if not isinstance(field, str):
         raise UserError(f"field expects the name of a field or a discrete latent, got {shown(field)}")
+    horizon = check_whole("horizon", horizon, 0)
+    if horizon:
+        split = rows_of(model, guide, data, rows_for="horizon=").to(pair.device)
+        hide = check_flag("held_out", held_out)
+        return forecast(pair, split, field, horizon, draws, held_out=hide, posterior=posterior, seed=seed)
+    if held_out:
+        raise UserError("held_out= hides the last steps of rows from a forecast: give horizon=, how many")
     known, hints = fields_of_model(model), fields_of_guide(guide)
     if known is not None and reads_any_subset(guide):
         known = with_holes(known)
@@ -101,11 +122,15 @@ def predict(
     pair.eval()
     try:
         with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-            some = asked.refuse(split)
+            states = find_states(pair, some_rows(split), field, draws) if asked.is_state(split) else None
+            some = asked.refuse(split) if states is None else some_rows(split)
             torch.manual_seed(seed)
-            held = shared_traces(pair, shared_names(pair, some), some, draws, posterior)
+            count = draws if states is None or states.structure.latents else 1
+            held = shared_traces(pair, shared_names(pair, some), some, count, posterior)
             parts = [
                 asked.some(held, split.batch(index), None if values is None else values[index])
+                if states is None
+                else states.some(held, split.batch(index))
                 for start in range(0, len(split), ROWS_AT_ONCE)
                 for index in [slice(start, start + ROWS_AT_ONCE)]
             ]
@@ -158,6 +183,15 @@ class _Asked:
             hidden[self.name] = empty.to(rows.device)
         by_hand = _encoder_of(self.pair.guide) is None and not self.pair.guide.arguments.get(self.name, False)
         return (others if by_hand else hidden), hidden
+
+    def is_state(self, split: Split) -> bool:
+        """Whether it is a latent, or a pattern of some, that the guide leaves to the model."""
+        if "*" in self.name or self.name in self.pair.model.arguments:
+            return "*" in self.name
+        guide, model = self.batches(split.batch(slice(0, 4)))
+        drawn = self._guide(guide)
+        site = None if self.name in drawn else self._model(model, drawn).get(self.name)
+        return site is not None and not site["is_observed"]
 
     def refuse(self, split: Split) -> Batch:
         """Refuse what cannot be predicted, on a few rows, which are returned as the guide is given them.

@@ -19,7 +19,10 @@ class Prediction:
     Of categories `probs` [row, *S, C] is known, of numbers `mean` and `sd` [row, *S]; the others are None. `draws`
     [draw, row, *S] has one value for each draw of z; `log_prob` [row] is the log predictive density (or mass, nats) of
     the true values, NaN in rows that have none, and None where the data do not have the field. Missing entries of the
-    true value count as 0. `names` are the names of the categories, where they have any.
+    true value count as 0. `names` are the names of the categories, where they have any. Of states that are summed out,
+    `paths` [draw, row, *S] are the likeliest states together given each draw. Where a row has no such step `probs` are
+    NaN, and labels, draws and paths -1. Of a forecast *S begins with the steps to come, `log_prob` is [row, lead], and
+    `crps` [row, lead, ...] the continuous ranked probability score of numbers, both where ends were held out.
 
     Example:
         >>> some = Prediction("y", torch.zeros(2, 3), probs=torch.tensor([[0.2, 0.8], [0.7, 0.3], [0.5, 0.5]]))
@@ -34,6 +37,24 @@ class Prediction:
     sd: Tensor | None = None
     log_prob: Tensor | None = None
     names: tuple[str, ...] = ()
+    paths: Tensor | None = None
+    crps: Tensor | None = None
+
+    @property
+    def path(self) -> Tensor:
+        """The likeliest states together, [row, *S]: the path of Viterbi.
+
+        Raises:
+            UserError: for what is no state, or where the path is another one for other draws of what it depends on.
+        """
+        if self.paths is None:
+            raise UserError(f"field {self.field!r} is no state that is summed out, and has no path: ask for .labels")
+        if bool((self.paths != self.paths[0]).any()):
+            raise UserError(
+                f"the likeliest path of {self.field!r} depends on latents that are drawn: take .paths, one for each "
+                "draw, or .labels, the likeliest state of each step by itself"
+            )
+        return self.paths[0]
 
     @property
     def labels(self) -> Tensor:
@@ -44,7 +65,7 @@ class Prediction:
         """
         if self.probs is None:
             raise UserError(f"field {self.field!r} holds numbers, which have no labels: ask for .mean")
-        return self.probs.argmax(-1)
+        return self.probs.argmax(-1).where(~self.probs.isnan().any(-1), -1)
 
     def interval(self, mass: float = 0.9) -> tuple[Tensor, Tensor]:
         """The ends of the central interval that has this share of the draws, each [row, *S]."""
@@ -63,5 +84,5 @@ def joined(parts: list[Prediction]) -> Prediction:
         return None if pieces[0] is None else torch.cat(pieces, dim)
 
     draws = torch.cat([part.draws for part in parts], 1)
-    columns = {name: join(name) for name in ("probs", "mean", "sd", "log_prob")}
-    return Prediction(parts[0].field, draws, **columns, names=parts[0].names)
+    columns = {name: join(name) for name in ("probs", "mean", "sd", "log_prob", "crps")}
+    return Prediction(parts[0].field, draws, **columns, names=parts[0].names, paths=join("paths", 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
@@ -13,10 +14,10 @@ from ppl_vae.errors import UserError
 from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
-from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.program import Batch, Pair, Programs
 from ppl_vae.programs.structure import frames, sample_sites
 
-__all__ = ["HasShared", "given_draws", "held_guide", "shared_names", "shared_traces"]
+__all__ = ["HasShared", "given_draws", "held_guide", "held_pair", "shared_names", "shared_traces"]
 
 
 class HasShared(Protocol):
@@ -76,6 +77,11 @@ def _drawn(pair: Pair, names: frozenset[str], batch: Batch, draws: int) -> Itera
         yield held
 
 
-def held_guide(pair: Pair, held: Trace) -> Any:
+def held_guide(pair: Programs, held: Trace) -> Any:
     """The guide with what all rows share at a draw."""
     return poutine.replay(pair.guide, trace=held) if held.nodes else pair.guide
+
+
+def held_pair(pair: Programs, held: Trace) -> Any:
+    """The model, and the guide with what all rows share at a draw."""
+    return SimpleNamespace(model=pair.model, guide=held_guide(pair, held))

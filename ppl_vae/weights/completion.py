@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from opt_einsum import shared_intermediates
 from pyro import poutine
-from pyro.ops.contract import contract_tensor_tree
-from pyro.ops.einsum.adjoint import require_backward
-from pyro.ops.rings import SampleRing
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -19,8 +14,9 @@ from ppl_vae.programs.execution import PairTrace, for_particles, run, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, frames, sample_sites
-from ppl_vae.weights.factors import Factor, Factors
+from ppl_vae.weights.factors import Factors
 from ppl_vae.weights.reduction import reduced
+from ppl_vae.weights.states import Chosen, drawn_values
 from ppl_vae.weights.value_sums import ValueSums
 
 __all__ = [
@@ -32,6 +28,7 @@ __all__ = [
     "expanded",
     "fixed",
     "latent_values",
+    "picked",
     "replayed",
 ]
 
@@ -91,12 +88,12 @@ def _complete(pair: Pair, batch: Batch, drawn: PairTrace) -> Particles:
 def latent_values(factors: Factors, names: Sequence[str]) -> dict[str, Tensor]:
     """Values of latents in a run, [particle, plates, *event]: of summed ones a draw given all others."""
     run, found = factors.run, {}
-    values = _posterior_values(ValueSums(factors)) if run.structure.enumerates else {}
+    values = drawn_values(ValueSums(factors)) if run.structure.enumerates else {}
     for name in names:
         site = factors.guide_sites.get(name) or factors.model_sites.get(name)
         if site is None:
             continue  # a shorter series has fewer steps than the program that was read
-        found[name] = expanded(run.structure, site, _picked(run.structure, site, values), run.particles)
+        found[name] = expanded(run.structure, site, picked(run.structure, site, values), run.particles)
     return found
 
 
@@ -140,59 +137,15 @@ def fixed(structure: Structure, latents: Mapping[str, Tensor], particles: int) -
     return trace
 
 
-def _posterior_values(sums: ValueSums) -> dict[str, tuple[int, Tensor]]:
-    """Which of its values each summed latent takes, drawn jointly from p(discrete | the other draws, x).
-
-    By site: the dim that its values are on, and the index with its dims in the traces; enumeration dims are gone (of
-    size 1). `_picked` applies it to a draw.
-    """
-    factors = sums.joint()
-    symbols = sums.symbols(factors)
-    found: dict[str, Tensor] = {}
-    for group, dims in sums.components(factors, set(symbols.values())):
-        found |= _draw_from(sums, group, dims)
-    only = torch.zeros((), dtype=torch.long)  # a latent of one value has no dim
-    return {name: (sums.dim(name), found.get(symbol, only)) for name, symbol in symbols.items()}
-
-
-def _picked(structure: Structure, site: Mapping[str, Any], values: Mapping[str, tuple[int, Tensor]]) -> Tensor:
-    """A site's draw [particle or 1, plates, *event] where the summed latents take `values`, by site."""
+def picked(structure: Structure, site: Mapping[str, Any], values: Chosen) -> Tensor:
+    """A site's draw [particle or 1, plates, *event] where the summed latents take `values`."""
     value, event = site["value"], site["fn"].event_dim
     depth = structure.nesting + 1
     value = value.reshape((1,) * (depth + event - value.dim()) + tuple(value.shape))
-    for batch_dim, index in values.values():
-        dim = batch_dim - event
-        if -dim <= value.dim() and value.shape[dim] > 1:  # else the draw does not depend on this latent
+    for batch_dim, symbol in site["infer"].get("_dim_to_symbol", {}).items():
+        dim, index = batch_dim - event, values.get(symbol)
+        # else the draw does not depend on this latent
+        if index is not None and -dim <= value.dim() and value.shape[dim] > 1:
             index = index.reshape((1,) * (value.dim() - event - index.dim()) + index.shape + (1,) * event)
             value = torch.take_along_dim(value, index, dim)
     return value.reshape(value.shape[value.dim() - depth - event :])
-
-
-def _draw_from(sums: ValueSums, group: Sequence[Factor], dims: set[str]) -> dict[str, Tensor]:
-    """One joint draw of the values on these dims, by dim: Pyro's forward sums, then backward draws."""
-    tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
-    sizes: dict[str, int] = {}
-    own = sums.symbols(group)
-    logs_of: list[tuple[str | None, Tensor]] = []
-    for factor in group:
-        ordinal = frozenset(sums.run.model.plate_to_symbol[f.name] for f in frames(factor.site) if f.size > 1)
-        log = sums.pack(factor)
-        require_backward(log)
-        logs_of.append((own.get(factor.name), log))
-        sizes |= zip(log._pyro_dims, log.shape, strict=True)  # type: ignore[attr-defined]
-        tree.setdefault(ordinal, []).append(log)
-    cache: dict[Any, Any] = {}
-    with shared_intermediates(cache):
-        contracted = contract_tensor_tree(tree, set(dims), ring=SampleRing(cache=cache, dim_to_size=sizes))
-    for logs in contracted.values():
-        for log in logs:
-            log._pyro_backward()
-    found = {}
-    for symbol, log in logs_of:
-        drawn: Any = log._pyro_backward_result  # type: ignore[attr-defined]
-        for index, dim in zip(drawn, drawn._pyro_sample_dims, strict=True):
-            # what depends on a latent may be in plates of its own, and has its draw again for each of their elements
-            if dim == symbol:
-                index._pyro_dims = drawn._pyro_dims[1:]
-                found[dim] = sums.unpack(index)
-    return found

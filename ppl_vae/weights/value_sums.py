@@ -54,7 +54,7 @@ class ValueSums:
         terms = []
         for group, dims in self.components(self.of.all, alone):
             part = "likelihood" if any(f.part == "likelihood" for f in group) else "prior"
-            terms += [(part, group[0].name, log) for log in self._sum_out(group, dims)]
+            terms += [(part, group[0].name, log) for log in self.sum_out(group, dims)]
         for factor in self.of.all:
             log = self.pack(factor)
             if not alone & set(log._pyro_dims):  # type: ignore[attr-defined]
@@ -71,7 +71,7 @@ class ValueSums:
             # beta is on what is no likelihood; a sum of priors alone is 1 whatever they are
             tempered = [f if pure or f.part == "likelihood" else f._replace(log=beta * f.log) for f in group]
             part = "prior" if pure else "likelihood"
-            for log in self._sum_out(tempered, dims):
+            for log in self.sum_out(tempered, dims):
                 yield part, group[0].name, self.unpack(log)
         for factor in factors:
             if not summed & set(self.pack(factor)._pyro_dims):  # type: ignore[attr-defined]
@@ -95,6 +95,14 @@ class ValueSums:
     def summed_site(self, name: str) -> dict[str, Any]:
         """The statement that lists a latent's values: the guide's, if the guide has one."""
         return self.of.guide_sites[name] if name in self.structure.summed_guide else self.of.model_sites[name]
+
+    def shape_of(self, factor: Factor) -> tuple[int, ...]:
+        """The shape of a summed latent's own values, [..., particle, plates ...], others' values left out."""
+        shape = [1] * max(factor.log.dim(), -self.dim(factor.name))
+        shape[self.dim(factor.name)] = self.summed_site(factor.name)["value"].shape[0]
+        for frame in frames(factor.site):
+            shape[int(frame.dim or 0)] = frame.size
+        return tuple(shape)
 
     def pack(self, factor: Factor) -> Tensor:
         """A factor's log with a letter for every dim, in `_pyro_dims`, as Pyro's contraction takes it."""
@@ -164,7 +172,7 @@ class ValueSums:
                 factors.append(Factor("prior", name, site, log))
         return factors
 
-    def _sum_out(self, group: Sequence[Factor], dims: set[str]) -> list[Tensor]:
+    def sum_out(self, group: Sequence[Factor], dims: set[str]) -> list[Tensor]:
         """log sum over the values on these dims of exp(the sum of a group's logs); one a set of plates around it.
 
         Factors go by their plates: of a value outside of a plate and factors inside of it, the contraction multiplies
