@@ -311,3 +311,12 @@ def test_bytes_have_a_top():
         field = load(pictures).schema["x"]
         assert (field.kind, field.top) == ("count", 255)
     assert load(grey[:, 0].astype("u1")[:, :3]).schema["x"].top is None  # three numbers a row may be counts
+
+
+@pytest.mark.parametrize("label", [None, "c"])
+def test_names_that_differ_in_spaces_alone_are_no_two_categories_unless_somebody_says_so(label):
+    table = pd.DataFrame({"a": np.arange(20) / 3, "c": ["u", "u ", " v", "w"] * 5})
+    field = "c" if label is None else "y"
+    with pytest.raises(UserError, match=rf"column 'c' has the names 'u' and 'u ', .*kinds=\{{'{field}': 'categorical'"):
+        load(table, label=label)
+    assert load(table, label=label, kinds={field: "categorical"}).schema[field].names == (" v", "u", "u ", "w")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn import datasets
 
-from ppl_vae.data import load
+from ppl_vae.data import as_split, load
 from ppl_vae.errors import UserError
 
 X = np.random.default_rng(0).normal(size=(30, 3))
@@ -142,3 +142,31 @@ def test_anndata_brings_its_matrix_layers_and_the_columns_of_its_cells():
     order = found.train["age"].argsort()
     assert np.array_equal(found.train["x"][order].numpy(), counts)
     assert np.array_equal(found.train["raw"][order].numpy(), counts + 1)
+
+
+def test_the_genes_of_anndata_are_columns_by_name_and_its_label_is_y():
+    anndata = pytest.importorskip("anndata")
+    counts = np.random.RandomState(0).poisson(2.0, (30, 3)).astype("float32")
+    cells = pd.DataFrame({"type": ["T", "B"] * 15}, index=[str(i) for i in range(30)])
+    data = anndata.AnnData(counts, obs=cells, var=pd.DataFrame(index=["CD4", "CD8", "NKG7"]))
+    found = load(data, label="type", test=0, validation=0)
+    assert found.schema.names == ("x", "y")
+    assert found.schema["x"].names == ("CD4", "CD8", "NKG7")
+    assert found.schema["y"].names == ("B", "T")
+    other = as_split(data[:, ["NKG7", "CD4", "CD8"]].copy(), schema=load(data, test=0, validation=0).schema)
+    assert np.array_equal(other["x"].numpy(), counts)  # genes by name, whatever their order
+    with pytest.raises(UserError, match="unknown column of field 'x' 'CD8'"):
+        as_split(data[:, ["NKG7", "CD4"]].copy(), schema=found.schema)
+    with pytest.raises(UserError, match="unknown field 'nothing'"):
+        load(data, label="nothing")
+    data.obs["y"] = 1.0
+    with pytest.raises(UserError, match="AnnData has 'y', and label='type' would be another"):
+        load(data, label="type")
+
+
+def test_a_table_in_a_dict_keeps_the_names_of_its_columns():
+    table = pd.DataFrame(np.arange(20.0).reshape(10, 2) + 0.5, columns=["a", "b"])
+    data = load({"x": table, "z": np.linspace(0.5, 9.5, 10)}, test=0, validation=0)
+    assert data.schema["x"].names == ("a", "b")
+    again = as_split({"x": table[["b", "a"]], "z": np.ones(10)}, schema=data.schema)
+    assert np.array_equal(again["x"].numpy(), table.to_numpy("float32"))

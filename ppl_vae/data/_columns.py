@@ -180,7 +180,23 @@ def _text(name: str, cells: list[str | None], kind: str | None, label: bool, for
                 f" there is none: say which, missing_marks=[{str(cell)!r}] (command line --missing-marks), or [] for a"
                 " name"
             )
-    return Raw(_names(cells), (), tuple(sorted({cell for _, cell in rows})))
+    names = tuple(sorted({cell for _, cell in rows}))
+    if kind is None:
+        _refuse_twins(name, names, label)
+    return Raw(_names(cells), (), names)
+
+
+def _refuse_twins(name: str, names: tuple[str, ...], label: bool) -> None:
+    """Raise for names that differ in spaces around them alone, which are hardly two categories."""
+    known: dict[str, str] = {}
+    for each in names:
+        twin = known.setdefault(each.strip(), each)
+        if twin is not each:
+            field = "y" if label else name
+            raise UserError(
+                f"column {name!r} has the names {twin!r} and {each!r}, which differ in spaces alone: mend them, or"
+                f" keep both, kinds={{{field!r}: 'categorical'}} (command line --kind {field}=categorical)"
+            )
 
 
 def _look(cell: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data._columns import Raw, column, simple_dtype
-from ppl_vae.data.containers import Labelled, as_array, is_table, opened
+from ppl_vae.data.containers import Annotated, Labelled, as_array, is_table, opened
 from ppl_vae.data.text import USUAL, TextForm
 from ppl_vae.errors import UserError, unknown_name
 
@@ -41,6 +41,10 @@ def raw_fields(
     columns = None if columns is None else [column_name(c) for c in columns]
     if is_table(source):
         return _table_fields(source, label, columns, apart, fields, kinds, form)
+    if isinstance(source, Annotated) and label is not None:
+        if label not in source:
+            raise unknown_name("field", label, source)
+        source, label = source.labelled(label), "y"
     if fields is not None:
         raise UserError("fields= makes fields of the columns of a table, got arrays: pass a dict {'name': array}")
     if isinstance(source, Mapping):
@@ -71,7 +75,11 @@ def column_name(name: Any) -> str:
 
 
 def _array(name: str, values: Any, kind: str | None, label: bool, form: TextForm, *, several: bool) -> Raw:
-    """An array of numbers; of one dimension it may be a column such as tables have."""
+    """An array of numbers, whose columns may have names; of one dimension it may be a column such as tables have."""
+    if is_table(values):
+        found = _array(name, as_array(name, values), kind, label, form, several=several)
+        names = tuple(column_name(c) for c in values.columns)
+        return found._replace(names=names) if len({*names}) == len(names) else found
     array = as_array(name, values)
     if type(array).__module__.startswith("pandas"):
         if array.dtype.kind in "biuf" and not hasattr(array.dtype, "na_value"):

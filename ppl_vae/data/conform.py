@@ -209,6 +209,8 @@ def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
     if isinstance(data, Labelled) and schema is not None:
         data = data.table.rename(columns={data.label: "y"}) if "y" in schema else data.table
     kinds = {} if schema is None else {field.name: field.kind for field in schema}
+    if schema is not None and isinstance(data, Mapping) and not is_table(data):
+        data = {name: _in_order(values, schema, column_name(name)) for name, values in data.items()}
     if schema is None or not is_table(data):
         return raw_fields(data, kinds=kinds)
     there = {column_name(c) for c in data.columns}
@@ -219,6 +221,22 @@ def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
     if "x" in fields and not fields["x"]:  # x came as an array, whose columns have no names
         return raw_fields(data, label=label, apart=False, kinds=kinds)
     return raw_fields(data, label=label, fields=fields, kinds=kinds)
+
+
+def _in_order(values: Any, schema: Schema, name: str) -> Any:
+    """A table that is one field of several, with the columns that the field has, in its order.
+
+    Raises:
+        UserError: for a column that is not there.
+    """
+    wanted = schema[name].names if name in schema else ()
+    if not is_table(values) or not wanted or schema[name].kind == "categorical":
+        return values
+    values = values.set_axis([column_name(c) for c in values.columns], axis=1)
+    for column in wanted:
+        if column not in values.columns:
+            raise unknown_name(f"column of field {name!r}", column, list(values.columns))
+    return values[list(wanted)]
 
 
 def _is_label(field: Field) -> bool:

@@ -100,13 +100,33 @@ def _is_annotated(source: Any) -> bool:
     return type(source).__module__.split(".")[0] == "anndata" and hasattr(source, "obs")
 
 
-def _annotated(source: Any) -> dict[str, Any]:
-    """AnnData: X is field x, each layer and each column of obs a field of its name."""
-    found = {} if source.X is None else {"x": source.X}
-    for name, values in (*source.layers.items(), *((c, source.obs[c]) for c in source.obs.columns)):
-        if name in found:
-            raise UserError(f"AnnData has {name!r} twice among X, layers and obs: rename one of them")
-        found[str(name)] = values
+class Annotated(dict[str, Any]):
+    """An AnnData by field; a label that is named is one of its `obs`, and becomes field y."""
+
+    def labelled(self, label: str) -> dict[str, Any]:
+        """The same with the column of this name as field y.
+
+        Raises:
+            UserError: where there is a y already.
+        """
+        if label != "y" and label in self and "y" in self:
+            raise UserError(f"AnnData has 'y', and label={label!r} would be another: rename it, or leave label= out")
+        return {"y" if name == label else name: values for name, values in self.items()}
+
+
+def _annotated(source: Any) -> Annotated:
+    """AnnData: X is field x, each layer and each column of obs a field of its name; genes have their names."""
+    genes = list(map(str, source.var_names))
+    named = len({*genes}) == len(genes) > 0
+    layers = [*([] if source.X is None else [("x", source.X)]), *((str(n), v) for n, v in source.layers.items())]
+    found = Annotated()
+    for name, values in layers:
+        array = as_array(name, values)
+        found[name] = _frame(dict(zip(genes, array.T, strict=True))) if named else array
+    for column in source.obs.columns:
+        if str(column) in found:
+            raise UserError(f"AnnData has {column!r} twice among X, layers and obs: rename one of them")
+        found[str(column)] = source.obs[column]
     return found
 
 
