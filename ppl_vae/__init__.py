@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ppl_vae.evaluation import JointEvaluation as JointEvaluation
     from ppl_vae.evaluation import evaluate as evaluate
     from ppl_vae.evaluation import log_weights as log_weights
+    from ppl_vae.models.wrapped import wrap as wrap
     from ppl_vae.prediction import Codes as Codes
     from ppl_vae.prediction import Coherence as Coherence
     from ppl_vae.prediction import Drawn as Drawn
@@ -84,6 +85,7 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.evaluation:JointEvaluation",
         "ppl_vae.evaluation:evaluate",
         "ppl_vae.evaluation:log_weights",
+        "ppl_vae.models.wrapped:wrap",
         "ppl_vae.prediction:Imputation",
         "ppl_vae.prediction:Prediction",
         "ppl_vae.prediction:Reconstruction",

@@ -22,6 +22,7 @@ DOCUMENTS = {
     "docs/diagnostics.md": 1,
     "docs/networks.md": 3,
     "docs/verbs.md": 1,
+    "docs/wrap.md": 1,
     "docs/posterior.md": 2,
     "docs/programs.md": 3,
 }
