@@ -285,6 +285,19 @@ def test_weights_that_are_none_of_the_pair_are_one_line(bad, change, told):
     assert told in opened_or_one_line(bad)
 
 
+def test_a_run_from_before_tables_had_linear_maps_is_one_line(bad):
+    file = bad / "weights.safetensors"
+    state = load(file.read_bytes())
+    old = {name: value for name, value in state.items() if "beside" not in name}
+    assert len(old) < len(state)
+    file.write_bytes(save(old))
+    with_sum(bad, file.name)
+    told = opened_or_one_line(bad)
+    assert "it lacks guide" in told
+    assert "beside" in told
+    assert "a run of another version of ppl-vae is opened by that version" in told
+
+
 def test_a_pair_of_doubles_is_opened_as_one(tmp_path):
     data = torch.randn(30, 2, dtype=torch.float64)
     model = VAE(ppl_vae.load(data), latent_dim=2, hidden=(4,))

@@ -234,6 +234,13 @@ def _load_weights(pair: Pair, file: Path) -> None:
         if state[name].dtype != own[name].dtype:
             told = f"{name} is of type {state[name].dtype}, not {own[name].dtype}"
             raise UserError(f"{file} does not fit the pair of {RUN} ({told}): run the fit again")
+    for verb, names in (("lacks", own.keys() - state.keys()), ("has", state.keys() - own.keys())):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(
+                f"{file} does not fit the pair of {RUN} (it {verb} {min(names)}{more}): a run of another version of "
+                "ppl-vae is opened by that version, or run the fit again"
+            )
     try:
         pair.load_state_dict(state)
     except RuntimeError as error:
