@@ -35,6 +35,14 @@ def pytest_configure(config):
     pyro.enable_validation(True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def small_pictures():
+    """Figures that no test looks at need no print quality."""
+    from ppl_vae.plots import drawing
+
+    drawing.DPI = 60
+
+
 @pytest.fixture
 def soon_captured(monkeypatch):
     """ "auto" captures after two runs, as if every run were long, and never compiles."""

@@ -218,7 +218,7 @@ def test_holes_in_columns_leave_the_guide_alone():
 def test_a_pair_of_columns_is_trained_judged_and_rebuilt(holes, tmp_path):
     data = ppl_vae.load(with_holes(table(200)) if holes else table(200), missing="allow")
     model, guide = small(data)
-    result = ppl_vae.fit(model, guide, data, IWAE(3), epochs=30, lr=0.02, batch_size=20, seed=0)
+    result = ppl_vae.fit(model, guide, data, IWAE(3), epochs=15, lr=0.03, batch_size=20, seed=0)
     assert result.history[-1]["train"] > result.history[0]["train"] + 0.3
     run = ppl_vae.open_run(result.save(tmp_path / "run"))
     assert names(run.model.likelihood) == CHOSEN  # though a schema has no values to choose from

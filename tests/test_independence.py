@@ -52,6 +52,12 @@ def shuffled(y):
         pyro.sample("y", dist.Normal(z[..., torch.arange(len(y)).flip(0)], 0.5), obs=y)
 
 
+def first_row(y):
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z + z[..., :1], 0.5), obs=y)
+
+
 def standardised(y):
     with pyro.plate("data", len(y)):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -109,6 +115,7 @@ COUPLED = {
     lagged: "y",
     ordered: "y",
     shuffled: "y",
+    first_row: "y",
     standardised: "y",
     empirical: "a",
     mixed: "y",

@@ -17,6 +17,11 @@ from ppl_vae.report import _html as html
 from ppl_vae.saving import atomic
 
 
+@pytest.fixture(autouse=True)
+def print_quality(monkeypatch):
+    monkeypatch.setattr(drawing, "DPI", 200)
+
+
 def rows(*shape):
     return np.random.default_rng(0).random(shape)
 

@@ -22,10 +22,13 @@ def report(model, data, tmp_path):
     return page, {f.stem for f in (run.path / "figures").glob("*.png")}
 
 
-@pytest.mark.parametrize("make", [M2, M1M2])
+SMALL = {M2: {"latent_dim": 2}, M1M2: {"latent_dims": (2, 2)}}
+
+
+@pytest.mark.parametrize("make", SMALL)
 def test_a_label_is_scored_shown_and_styled(make, tmp_path):
     data = ppl_vae.load("digits", labels=30)
-    page, figures = report(make(data, hidden=(8,)), data, tmp_path)
+    page, figures = report(make(data, hidden=(8,), **SMALL[make]), data, tmp_path)
     assert {"y-confusion", "y-exemplars", "y-samples"} <= figures
     assert ("y-styles" in figures) == (make is M2)  # in M1M2 the label acts through the features, which are kept
     assert "Of the 447 test rows whose true label is known" in page

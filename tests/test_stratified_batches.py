@@ -61,8 +61,8 @@ def test_the_recorded_bound_is_that_of_all_rows(few, rows, bound):
     for share in (None, 0.5):
         model, guide = programs(few)
         options = {"lr": 1e-12, "label_share": share, "seed": 1, "batch_size": 100}
-        plain = ppl_vae.fit(model, guide, rows, bound, epochs=8, **options).history
-        weighted = ppl_vae.fit(model, guide, rows, bound, epochs=8, label_weight=20.0, **options).history
+        plain = ppl_vae.fit(model, guide, rows, bound, epochs=5, **options).history
+        weighted = ppl_vae.fit(model, guide, rows, bound, epochs=5, label_weight=20.0, **options).history
         values = [
             (r["train"], r["rate"] or 0.0, w["objective"] - r["objective"])
             for r, w in zip(plain, weighted, strict=True)

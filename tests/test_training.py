@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pyro
 import pyro.distributions as dist
@@ -19,6 +20,7 @@ from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 from ppl_vae.priors import Mixture
 from ppl_vae.schedules import Capacity, Cosine, Cyclical, FreeBits, WarmUp
+from ppl_vae.training import _loop
 
 
 @pytest.fixture(scope="module")
@@ -305,3 +307,23 @@ def test_weight_decay_is_on_the_matrices_of_networks_alone(digits):
     every = {n for part in (model, guide) for n, p in part.named_parameters() if p.dim() > 1}
     assert every - decays == {"prior.loc", "prior.log_scale"}
     assert all(n.endswith("weight") for n in decays)
+
+
+def test_a_pair_is_read_by_six_runs_of_each_program_before_the_first_step(digits, monkeypatch):
+    model = VAE(digits, latent_dim=2, hidden=(8,))
+    guide, runs = MeanField(model, hidden=(8,)), Counter()
+    for program, whole in ((model, model.forward), (guide, guide.forward)):
+
+        def forward(*args, program=program, whole=whole, **fields):
+            runs[type(program)] += 1
+            return whole(*args, **fields)
+
+        monkeypatch.setattr(program, "forward", forward)
+
+    def begin(_):
+        raise InterruptedError
+
+    monkeypatch.setattr(_loop.Loop, "run", begin)
+    with pytest.raises(InterruptedError):
+        ppl_vae.fit(model, guide, digits, epochs=1)
+    assert runs == {VAE: 6, MeanField: 6}

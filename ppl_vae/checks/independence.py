@@ -33,8 +33,9 @@ TOLERANCE = 1e-4
 def coupled_rows(pair: Pair, batch: Batch, drawn: PairTrace, more: Batch | None = None) -> Iterator[Finding]:
     """The sites of the model whose density in one row depends on another row; `drawn` is one run on the batch.
 
-    One row of it is replaced, and half of the rows of a larger batch: those that are the largest or smallest, by field
-    and by latent, and others at random. So a lag, a sum from either end, an order and an extreme show.
+    Half of the rows of a larger batch are replaced: the first and the last, those that are the largest or smallest, by
+    field and by latent, and others at random. So a lag, a sum from either end, an order and an extreme show. Where
+    there are no more rows, or the programs fail on them, one row of the batch itself is replaced.
     Programs that draw their own rows, or whose sites are drawn anew at every run, cannot be asked so.
 
     Args:
@@ -46,11 +47,12 @@ def coupled_rows(pair: Pair, batch: Batch, drawn: PairTrace, more: Batch | None 
     structure = drawn.structure
     if structure.is_one_unit or structure.rows_total or structure.absent or _rows(drawn) < 2:
         return
-    found = _coupled(pair, batch, drawn, _one_replaced(batch, _rows(drawn)))
-    if found is None and more is not None and _rows(drawn) < len(next(iter(more.values()))):
+    index = _one_replaced(batch, _rows(drawn))
+    if more is not None and _rows(drawn) < len(next(iter(more.values()))):
         with evaluating(pair), preserved_randomness(), torch.no_grad(), suppress(UserError):
-            wide = run(pair, structure, more, drawn.particles)
-            found = _coupled(pair, more, wide, _half_replaced(more, wide))
+            drawn = run(pair, structure, more, drawn.particles)
+            batch, index = more, _half_replaced(more, drawn)
+    found = _coupled(pair, batch, drawn, index)
     if found is not None:
         yield found
     elif layers := [n for n, m in pair.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]:
@@ -88,7 +90,7 @@ def _one_replaced(batch: Batch, rows: int) -> Tensor:
 
 
 def _half_replaced(batch: Batch, drawn: PairTrace) -> Tensor:
-    """The rows' numbers with half of them exchanged for those of the other half; extreme rows are exchanged first."""
+    """The rows' numbers with half of them exchanged for those of the other half, ends and extremes first."""
     rows = _rows(drawn)
     columns = [value for value in batch.values() if value.dim() and len(value) == rows]
     for site in sample_sites(drawn.guide).values():
@@ -99,7 +101,7 @@ def _half_replaced(batch: Batch, drawn: PairTrace) -> Tensor:
     first = [column.reshape(rows, -1)[:, 0].double().nan_to_num() for column in columns if column.numel()]
     extreme = [int(which) for column in first for which in (column.argmax(), column.argmin())]
     others = torch.randperm(rows, generator=torch.Generator().manual_seed(0)).tolist()
-    replaced = torch.tensor(list(dict.fromkeys([*extreme, *others]))[: rows // 2])
+    replaced = torch.tensor(list(dict.fromkeys([0, rows - 1, *extreme, *others]))[: rows // 2])
     index = torch.arange(rows)
     stay = torch.tensor(sorted({*range(rows)} - {*replaced.tolist()}))
     index[replaced] = stay[: len(replaced)]

@@ -59,8 +59,8 @@ class PairReading:
 def read_pair(pair: Pair, split: Split) -> PairReading:
     """Run a pair a few times on a few rows, and say what it is made of and what is wrong with it.
 
-    Once as it is, once for two particles, once for one of them alone, once on other rows: each program four times,
-    and more often only where there is something that asks for it.
+    Once as it is, once for two particles, once for one of them alone, once on fewer rows, twice on more of them: each
+    program six times, and more often only where there is something that asks for it.
     """
     with preserved_randomness(), pyro.validation_enabled(False), kept_buffers(pair):
         batch, seen, failure = _run_on_some(pair, split)
