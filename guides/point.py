@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.autoguide.drawing import Run
+from ppl_vae.autoguide.drawing import GuideRun
 from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.autoguide.inversion import Block
 from ppl_vae.data import Schema, as_split
@@ -120,7 +120,7 @@ class Point(GeneratedGuide):
         finally:
             self._seen = {}
 
-    def _draw(self, block: Block, head: Any, run: Run) -> None:
+    def _draw(self, block: Block, head: Any, run: GuideRun) -> None:
         if self.training and isinstance(head, dist.Delta):
             penalty = self.sparsity * head.v.abs().sum(-1)
             if self.contraction:

@@ -15,8 +15,8 @@ import ppl_vae
 from ppl_vae.data import as_split
 from ppl_vae.errors import NoDensity, UserError
 from ppl_vae.evaluation import evaluate_rows
-from ppl_vae.evaluation.joint import draw_particles, joint_passes, joint_weights
-from ppl_vae.evaluation.jointly import evaluate_jointly
+from ppl_vae.evaluation.joint_evaluation import evaluate_jointly
+from ppl_vae.evaluation.joint_weights import draw_particles, joint_passes, joint_weights
 from ppl_vae.programs.program import Pair
 
 # -- a conjugate regression: y ~ N(X b, s^2), b ~ N(0, 4 I), everything known --------------------------------------

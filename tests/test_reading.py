@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 
 import ppl_vae
-from ppl_vae.autoguide.drawing import Run
+from ppl_vae.autoguide.drawing import GuideRun
 from ppl_vae.guides import MeanField
 
 
@@ -65,7 +65,7 @@ def test_what_a_label_says_may_depend_on_the_row():
     row = guide.encoder({"x": x})
     means = [
         guide.heads[1](guide.mixers[1](guide._features(row, guide.blocks[1], run))).mean
-        for run in (Run(guide.program, guide.sites, {}, {"y": torch.full((5,), k)}) for k in (0, 1))
+        for run in (GuideRun(guide.program, guide.sites, {}, {"y": torch.full((5,), k)}) for k in (0, 1))
     ]
     assert float((means[0] - means[1]).detach().std()) > 1e-3
     plain = MeanField(labelled, {"x": torch.linspace(-3, 3, 6), "y": y}, hidden=())

@@ -17,7 +17,7 @@ from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_
 from ppl_vae.arviz._posteriors import posterior
 from ppl_vae.data import Data, Split
 from ppl_vae.errors import check_flag, check_whole
-from ppl_vae.evaluation.joint import shares_latents
+from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.passes import passes
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive

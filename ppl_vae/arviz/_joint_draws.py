@@ -1,7 +1,8 @@
 """Draws of everything that a pair has latent: what all rows share jointly, and given it what is each row's own.
 
-Particles of the shared latents are drawn and weighed with all rows (`ppl_vae.evaluation.joint`), some are chosen by
-their Pareto smoothed weights, and for every chosen one each row's own latents are chosen among a few of the guide's.
+Particles of the shared latents are drawn and weighed with all rows (`ppl_vae.evaluation.joint_weights`), some are
+chosen by their Pareto smoothed weights, and for every chosen one each row's own latents are chosen among a few of the
+guide's.
 Where all data are one unit, all latents are of that unit; where nothing is shared, each row chooses for itself.
 """
 
@@ -21,7 +22,7 @@ from ppl_vae.data import Split
 from ppl_vae.distributions import elementwise
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.faults import Fault, Missed, faults_of, missed_by
-from ppl_vae.evaluation.joint import (
+from ppl_vae.evaluation.joint_weights import (
     JointWeights,
     again,
     joint_passes,

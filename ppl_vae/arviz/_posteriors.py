@@ -18,8 +18,8 @@ from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_
 from ppl_vae.data import Data, Split, as_one_unit
 from ppl_vae.errors import Finding, UserError, check_choice, check_whole, unknown_name
 from ppl_vae.evaluation.faults import Fault
-from ppl_vae.evaluation.joint import shares_latents
-from ppl_vae.evaluation.jointly import fitted_rows, verdict_on
+from ppl_vae.evaluation.joint_evaluation import fitted_rows, verdict_on
+from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.programs.locking import exclusive

@@ -9,7 +9,7 @@ from typing import Any
 import pyro
 from torch import Tensor, nn
 
-from ppl_vae.autoguide.drawing import Run, draw
+from ppl_vae.autoguide.drawing import GuideRun, draw
 from ppl_vae.autoguide.inversion import Block
 from ppl_vae.autoguide.shared import SharedPosterior
 from ppl_vae.autoguide.sites import Site
@@ -64,7 +64,7 @@ class AmortizedProgram(LocalModule):
                     self._draw(block, head(features), run)
         return run.values
 
-    def _draw(self, block: Block, head: Any, run: Run) -> None:
+    def _draw(self, block: Block, head: Any, run: GuideRun) -> None:
         draw(block.name, block.sites, head, run)
 
     @contextmanager
@@ -100,8 +100,8 @@ class AmortizedProgram(LocalModule):
                 total = total + self._density(block, head(features), run)
         return total
 
-    def _run(self, fields: Mapping[str, Tensor]) -> Run:
-        return Run(self.program, {**self.shared.sites, **self.sites}, fields)
+    def _run(self, fields: Mapping[str, Tensor]) -> GuideRun:
+        return GuideRun(self.program, {**self.shared.sites, **self.sites}, fields)
 
     def _plate(self, name: str, fields: Mapping[str, Tensor]) -> Any:
         rows = len(next(iter(fields.values())))
@@ -113,7 +113,7 @@ class AmortizedProgram(LocalModule):
             raise UserError(f"{name} has not seen data yet: give it some, {name}(model, data)")
         return dict(zip(self.program.arguments, args, strict=False)) | fields
 
-    def _each(self, run: Run, rows: Tensor | None = None) -> Iterator[tuple[Block, nn.Module, Tensor]]:
+    def _each(self, run: GuideRun, rows: Tensor | None = None) -> Iterator[tuple[Block, nn.Module, Tensor]]:
         """The blocks with their heads and features, each once the latents before it have been drawn."""
         row, steps = self._encoded(run.fields, rows)
         for block, mixer, head in zip(self.drawn, self.mixers, self.heads, strict=True):
@@ -142,11 +142,11 @@ class AmortizedProgram(LocalModule):
             features, steps = features[rows], None if steps is None else steps[:, rows]
         return features.reshape(features.shape[:1] + (1,) * (-1 - self.dim) + features.shape[1:]), steps
 
-    def _features(self, row: Tensor | None, block: Block, run: Run) -> list[Tensor]:
+    def _features(self, row: Tensor | None, block: Block, run: GuideRun) -> list[Tensor]:
         given = [run.features(name) for name in block.given]
         return [row, *given] if row is not None and block.row else given
 
-    def _density(self, block: Block, head: Any, run: Run) -> Tensor:
+    def _density(self, block: Block, head: Any, run: GuideRun) -> Tensor:
         sites = [run.site(n) for n in block.sites]
         if sites[0].classified:
             log_q = sites[0].classifier(head).log_prob(run.values[sites[0].name])

@@ -15,11 +15,11 @@ from ppl_vae.autoguide.supports import model_distribution
 from ppl_vae.nn.heads import is_normal
 from ppl_vae.programs.program import Program
 
-__all__ = ["Run", "draw", "unpack"]
+__all__ = ["GuideRun", "draw", "unpack"]
 
 
 @dataclass
-class Run:
+class GuideRun:
     """What is known in one run of a guide: the fields, the values drawn so far, the plates that are open.
 
     `site` gives a site with the support that it has in this run, for which the model is asked where it moves.
@@ -46,7 +46,7 @@ class Run:
         return self.site(name).features(self.values[name])
 
 
-def draw(name: str, names: Sequence[str], head: Any, run: Run) -> None:
+def draw(name: str, names: Sequence[str], head: Any, run: GuideRun) -> None:
     """Draw the sites of a block from the distribution of their vector, or of their logits; `name` is the block's."""
     site = run.sites[names[0]]
     alone = len(names) == 1 and (site.classified is not None or not site.plates or _stays(head))
@@ -65,7 +65,7 @@ def draw(name: str, names: Sequence[str], head: Any, run: Run) -> None:
         run.values[site.name] = pyro.sample(site.name, posterior)
 
 
-def unpack(names: Sequence[str], vector: Tensor, run: Run) -> None:
+def unpack(names: Sequence[str], vector: Tensor, run: GuideRun) -> None:
     """Give the sites of a block their values from a drawn vector, without Pyro statements."""
     for name, piece in zip(names, vector.split([run.sites[n].width for n in names], dim=-1), strict=True):
         run.values[name] = run.site(name).unpacked(piece).value

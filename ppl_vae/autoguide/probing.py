@@ -20,11 +20,9 @@ from ppl_vae.programs.density import drawable
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Program
-from ppl_vae.programs.structure import frames, sample_sites
+from ppl_vae.programs.structure import TraceSites, frames, sample_sites
 
 __all__ = ["check_sizes", "moving_sites", "run_model", "scattered"]
-
-Sites = Mapping[str, Mapping[str, Any]]
 
 
 def run_model(program: Program, batch: Mapping[str, Tensor], holes: Callable[..., Any] | None = None) -> Trace:
@@ -37,7 +35,7 @@ def moving_sites(
     program: Program,
     batch: Mapping[str, Tensor],
     other: Mapping[str, Tensor] | None,
-    latent: Sites,
+    latent: TraceSites,
     rows: Collection[str],
 ) -> frozenset[str]:
     """The latents whose support is not the same at every run.
@@ -61,7 +59,11 @@ def moving_sites(
 
 
 def _following(
-    program: Program, other: Mapping[str, Tensor] | None, latent: Sites, names: Collection[str], rows: Collection[str]
+    program: Program,
+    other: Mapping[str, Tensor] | None,
+    latent: TraceSites,
+    names: Collection[str],
+    rows: Collection[str],
 ) -> set[str]:
     """Those of the sites whose support follows the rows at hand, the other latents being the same."""
     shared = {n: s["value"] for n, s in latent.items() if not any(f.name in rows for f in frames(s))}

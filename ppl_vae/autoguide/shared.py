@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from ppl_vae.autoguide.drawing import Run, draw, unpack
+from ppl_vae.autoguide.drawing import GuideRun, draw, unpack
 from ppl_vae.autoguide.families import LARGE
 from ppl_vae.autoguide.inversion import Block
 from ppl_vae.autoguide.sites import Site
@@ -100,13 +100,13 @@ class SharedPosterior(nn.Module):
             each = [self._drawn(torch.Size()) for _ in range(shape.numel())]
         return {n: torch.stack([e[n] for e in each]).reshape(shape + each[0][n].shape) for n in self.sites}
 
-    def forward(self, run: Run) -> None:
+    def forward(self, run: GuideRun) -> None:
         """Draw every shared latent in a run of the guide."""
         for place, block in enumerate(self.blocks):
             draw(block.name, block.sites, self._base(place), run)
 
     def _drawn(self, shape: torch.Size) -> dict[str, Tensor]:
-        run = Run(self.program, self.sites, {n: v.to(self.centre.device) for n, v in self.batch.items()})
+        run = GuideRun(self.program, self.sites, {n: v.to(self.centre.device) for n, v in self.batch.items()})
         depth = max((-p.dim for s in self.sites.values() for p in s.plates), default=0)
         for place, block in enumerate(self.blocks):
             vector = self._base(place).sample(shape)

@@ -27,7 +27,7 @@ from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.dependencies import Parents
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.program import Program
-from ppl_vae.programs.structure import sample_sites
+from ppl_vae.programs.structure import TraceSites, sample_sites
 
 __all__ = ["drawn_start", "starts"]
 
@@ -37,11 +37,9 @@ DRAWS = 25
 APART = 0.1
 """Share of a draw's distance to the median at which the entries of a matrix, such as a layer's weights, start."""
 
-Sites = Mapping[str, Mapping[str, Any]]
-
 
 def starts(
-    program: Program, batch: Mapping[str, Tensor], shared: Mapping[str, Site], sites: Sites, parents: Parents
+    program: Program, batch: Mapping[str, Tensor], shared: Mapping[str, Site], sites: TraceSites, parents: Parents
 ) -> dict[str, Tensor]:
     """Unconstrained starting points of the shared latents, by site, [numbers of the site]."""
     if not shared:
@@ -117,7 +115,7 @@ def drawn_start(program: Program, batch: Mapping[str, Tensor], shared: Mapping[s
     return vector if bool(vector.isfinite().all()) else None
 
 
-def _vectors(sites: Sites, shared: Mapping[str, Site]) -> dict[str, Tensor]:
+def _vectors(sites: TraceSites, shared: Mapping[str, Site]) -> dict[str, Tensor]:
     found = {}
     for name, site in shared.items():
         if name in sites:
@@ -128,7 +126,7 @@ def _vectors(sites: Sites, shared: Mapping[str, Site]) -> dict[str, Tensor]:
     return found
 
 
-def _apart(name: str, site: Site, sites: Sites, parents: Parents) -> float:
+def _apart(name: str, site: Site, sites: TraceSites, parents: Parents) -> float:
     """How far from the median, towards a draw, the numbers of a site start."""
     if site.width == 1:
         return 0.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.autoguide.chains import Chain
-from ppl_vae.autoguide.drawing import Run, draw
+from ppl_vae.autoguide.drawing import GuideRun, draw
 from ppl_vae.autoguide.inversion import Block
 from ppl_vae.autoguide.members import member_sites
 from ppl_vae.autoguide.reading import Reading
@@ -70,7 +70,7 @@ def laid_out(features: Tensor, dim: int, inner: int) -> Tensor:
     return features.reshape(features.shape[0], *between, features.shape[1], *after, features.shape[2])
 
 
-def draw_steps(block: Block, head: Any, features: Tensor, run: Run) -> None:
+def draw_steps(block: Block, head: Any, features: Tensor, run: GuideRun) -> None:
     """Draw the latents of every step that this batch has."""
     following = head(features)
     before = _nothing(block, features, run)
@@ -79,7 +79,7 @@ def draw_steps(block: Block, head: Any, features: Tensor, run: Run) -> None:
         before = [concatenate([run.features(name) for name in step]), *before][: block.lags]
 
 
-def steps_density(block: Block, head: Any, features: Tensor, run: Run) -> Tensor:
+def steps_density(block: Block, head: Any, features: Tensor, run: GuideRun) -> Tensor:
     """log q of given values of all steps, [B]."""
     following = head(features)
     before = _nothing(block, features, run)
@@ -92,7 +92,7 @@ def steps_density(block: Block, head: Any, features: Tensor, run: Run) -> Tensor
     return total.reshape(-1)
 
 
-def _nothing(block: Block, features: Tensor, run: Run) -> list[Tensor]:
+def _nothing(block: Block, features: Tensor, run: GuideRun) -> list[Tensor]:
     """What stands for the steps before the first one."""
     width = sum(run.sites[name].width for name in block.steps[0])
     return [torch.zeros(width, dtype=features.dtype, device=features.device)] * block.lags

@@ -13,7 +13,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from heapq import heapify, heappop, heappush
-from typing import Any
 
 from ppl_vae.autoguide.inversion import Block
 from ppl_vae.autoguide.sites import CLASSIFIED, Site
@@ -21,7 +20,7 @@ from ppl_vae.distributions import is_discrete
 from ppl_vae.errors import ProgramError, unknown_name
 from ppl_vae.programs.dependencies import Parents
 from ppl_vae.programs.missing import can_enumerate
-from ppl_vae.programs.structure import frames
+from ppl_vae.programs.structure import TraceSites, frames
 
 __all__ = ["JOINT_LIMIT", "SUM_LIMIT", "asked_to_be_summed", "refuse_large_sums", "too_many"]
 
@@ -31,10 +30,8 @@ JOINT_LIMIT = 512
 SUM_LIMIT = 2**20
 """The most joint values in one of the tables by which a model's finite latents are summed out."""
 
-Sites = Mapping[str, Mapping[str, Any]]
 
-
-def asked_to_be_summed(latent: Sites, collapse: Sequence[str], rows: Collection[str]) -> frozenset[str]:
+def asked_to_be_summed(latent: TraceSites, collapse: Sequence[str], rows: Collection[str]) -> frozenset[str]:
     """The finite latents that the user, or the model's author, wants summed out in the model, and finite counts.
 
     Where all data are one unit, without plates of `rows`, it is all finite latents.

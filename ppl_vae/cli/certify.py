@@ -63,7 +63,7 @@ def certify(
     words = data_words(data, label, columns, missing)
     refuse_busy(run, "ppl-vae certify")
     from ppl_vae import diagnostics
-    from ppl_vae.evaluation.joint import shares_latents
+    from ppl_vae.evaluation.joint_weights import shares_latents
     from ppl_vae.runs.files import read_diagnostics
 
     opened = open_words(run, model, guide, device)

@@ -88,7 +88,7 @@ def diagnose(
 
     opened = open_words(run, model, guide, device)
     read_diagnostics(run)  # a damaged one is refused before the work
-    from ppl_vae.evaluation.joint import shares_latents
+    from ppl_vae.evaluation.joint_weights import shares_latents
 
     train = opened.data().train if data is None and split is None else None
     if train is not None and shares_latents(opened.pair, train.to(opened.pair.device)):

@@ -61,7 +61,7 @@ def evaluate(
 
     opened = open_words(run, model, guide, device)
     read_evaluation(run)  # a damaged one is refused before the work
-    from ppl_vae.evaluation.joint import shares_latents
+    from ppl_vae.evaluation.joint_weights import shares_latents
 
     rows, name = rows_of(opened, words, split)
     shared = shares_latents(opened.pair, rows.to(opened.pair.device))

@@ -34,8 +34,8 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
     import ppl_vae
     from ppl_vae.evaluation import evaluate_rows
     from ppl_vae.evaluation.baselines import against, beside, worthless
-    from ppl_vae.evaluation.joint import shares_latents
-    from ppl_vae.evaluation.jointly import evaluate_jointly
+    from ppl_vae.evaluation.joint_evaluation import evaluate_jointly
+    from ppl_vae.evaluation.joint_weights import shares_latents
     from ppl_vae.prediction import label_scores
     from ppl_vae.programs.program import Pair
 

@@ -72,7 +72,7 @@ def posterior(
 def shared_posterior(model: Any, guide: Any, data: Any, draws: int, particles: int, seed: int) -> Posterior | None:
     """The posterior of a pair whose rows share latents; None where they share nothing."""
     import ppl_vae
-    from ppl_vae.evaluation.joint import shares_latents
+    from ppl_vae.evaluation.joint_weights import shares_latents
     from ppl_vae.programs.program import Pair
 
     pair = Pair(model, guide)

@@ -21,10 +21,10 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.data.schema import Field, Grouping, Schema
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["Rows", "as_groups", "into_groups", "without_group"]
+__all__ = ["GroupedRows", "as_groups", "into_groups", "without_group"]
 
 
-class Rows(NamedTuple):
+class GroupedRows(NamedTuple):
     """Which long rows are which group's: the group of each, its place within the group, and the names of the groups."""
 
     group: Tensor
@@ -37,7 +37,7 @@ class Rows(NamedTuple):
         return int(self.place.max()) + 1
 
 
-def without_group(source: Any, group: str, time: str | None = None) -> tuple[Any, Rows]:
+def without_group(source: Any, group: str, time: str | None = None) -> tuple[Any, GroupedRows]:
     """A long table, or a dict of long arrays, without the column of groups, and what that column says.
 
     Groups come in the order in which they appear, their rows in that of `time`, or as they are.
@@ -63,7 +63,7 @@ def without_group(source: Any, group: str, time: str | None = None) -> tuple[Any
         count[codes[row]] += 1
     if count.max() == 1:
         raise UserError(f"every {group!r} has one row alone: leave group={group!r} out")
-    rows = Rows(torch.from_numpy(codes), torch.from_numpy(place), words)
+    rows = GroupedRows(torch.from_numpy(codes), torch.from_numpy(place), words)
     if is_table(source):
         return source.drop(columns=[names[group]]), rows
     return {name: values for name, values in source.items() if name != names[group]}, rows
@@ -98,7 +98,7 @@ def _in_time(time: str, values: Any, codes: np.ndarray, words: Sequence[str]) ->
 
 
 def into_groups(
-    fields: Sequence[Field], tensors: Mapping[str, Tensor], rows: Rows, by: str, time: str | None
+    fields: Sequence[Field], tensors: Mapping[str, Tensor], rows: GroupedRows, by: str, time: str | None
 ) -> tuple[Schema, dict[str, Tensor]]:
     """Long fields and their tensors [long row, *shape] as fields of groups [group, ...]."""
     inner = tuple(f.name for f in fields if not _constant(tensors[f.name], rows))
@@ -108,7 +108,9 @@ def into_groups(
     return Schema(tuple(_grouped(f, grouping) for f in fields), grouping), _laid_out(fields, tensors, rows, grouping)
 
 
-def as_groups(fields: Sequence[Field], tensors: Mapping[str, Tensor], rows: Rows, schema: Schema) -> dict[str, Tensor]:
+def as_groups(
+    fields: Sequence[Field], tensors: Mapping[str, Tensor], rows: GroupedRows, schema: Schema
+) -> dict[str, Tensor]:
     """Long tensors as fields of groups that a schema knows.
 
     Raises:
@@ -133,7 +135,7 @@ def as_groups(fields: Sequence[Field], tensors: Mapping[str, Tensor], rows: Rows
 
 
 def _laid_out(
-    fields: Sequence[Field], tensors: Mapping[str, Tensor], rows: Rows, grouping: Grouping
+    fields: Sequence[Field], tensors: Mapping[str, Tensor], rows: GroupedRows, grouping: Grouping
 ) -> dict[str, Tensor]:
     found = {}
     for f in fields:
@@ -160,7 +162,7 @@ def _grouped(f: Field, grouping: Grouping) -> Field:
     return replace(f, shape=(grouping.size, *f.shape), missing=True, names=names, origin=f.origin * grouping.size)
 
 
-def _constant(values: Tensor, rows: Rows) -> bool:
+def _constant(values: Tensor, rows: GroupedRows) -> bool:
     """Whether each group has one value of a field, be it that it is missing."""
     group, place = rows.group.to(values.device), rows.place.to(values.device)
     first = torch.zeros_like(values)

@@ -2,7 +2,7 @@
 
 from ppl_vae.evaluation._evaluate import COLUMNS, Evaluation, Evidence, evaluate, evaluate_rows, evidence_of
 from ppl_vae.evaluation._log_weights import log_weights
-from ppl_vae.evaluation.jointly import JointEvaluation
+from ppl_vae.evaluation.joint_evaluation import JointEvaluation
 
 __all__ = [
     "COLUMNS",

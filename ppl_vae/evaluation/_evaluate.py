@@ -15,8 +15,8 @@ from ppl_vae.data import Data, Split, as_one_unit, as_split
 from ppl_vae.errors import Finding, UserError, check_several, check_whole
 from ppl_vae.evaluation.baselines import Baseline, against, beside, worthless
 from ppl_vae.evaluation.chunks import Chunks
-from ppl_vae.evaluation.joint import shares_latents
-from ppl_vae.evaluation.jointly import JointEvaluation, evaluate_jointly, fitted_rows
+from ppl_vae.evaluation.joint_evaluation import JointEvaluation, evaluate_jointly, fitted_rows
+from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.evaluation.rows import rows_of

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ppl_vae.evaluation.joint import JointWeights
+from ppl_vae.evaluation.joint_weights import JointWeights
 from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.weights.psis import smooth
 

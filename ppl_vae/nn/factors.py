@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["ROWS", "Factors", "factor_analysis"]
+__all__ = ["ROWS", "FactorAnalysis", "factor_analysis"]
 
 STEPS, ROUNDS = 300, 20
 ROWS, WIDEST = 2000, 60
@@ -20,7 +20,7 @@ LEAST = 1e-4
 """The least noise, of a variance of 1."""
 
 
-class Factors(NamedTuple):
+class FactorAnalysis(NamedTuple):
     """x = mean + W z + noise, z ~ N(0, I): columns [F], W [F, d], noise deviations [F]; of the rows E[z | x] and sd."""
 
     mean: Tensor
@@ -30,7 +30,7 @@ class Factors(NamedTuple):
     spread: Tensor
 
 
-def factor_analysis(rows: Tensor, factors: int) -> Factors:
+def factor_analysis(rows: Tensor, factors: int) -> FactorAnalysis:
     """Factor analysis: the likeliest W and noise of rows [n, F], NaN where missing.
 
     W is turned so that the factors of a complete row are independent given the row: W' noise^-2 W is diagonal,
@@ -69,7 +69,7 @@ def factor_analysis(rows: Tensor, factors: int) -> Factors:
     wide[:, :found] = weights * unit.unsqueeze(-1)
     codes, spreads = x.new_zeros(len(x), factors), x.new_ones(len(x), factors)
     codes[:, :found], spreads[:, :found] = z, spread
-    return Factors(*(each.to(kind) for each in (mean, wide, noise.sqrt() * unit, codes, spreads)))
+    return FactorAnalysis(*(each.to(kind) for each in (mean, wide, noise.sqrt() * unit, codes, spreads)))
 
 
 def _covariance(x: Tensor, seen: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation import Evidence, evidence_of
-from ppl_vae.evaluation.joint import draw_particles, joint_passes, shares_latents
+from ppl_vae.evaluation.joint_weights import draw_particles, joint_passes, shares_latents
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, with_holes
 from ppl_vae.prediction._blind import is_blind, own_particles

@@ -6,7 +6,7 @@ from ppl_vae import plots
 from ppl_vae.arviz import Posterior
 from ppl_vae.arviz import posterior as draw_posterior
 from ppl_vae.data import Data, Split
-from ppl_vae.evaluation.joint import shares_latents
+from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.programs.program import Pair
 from ppl_vae.report._album import Album
 from ppl_vae.report._cards import number

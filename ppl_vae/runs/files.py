@@ -62,7 +62,7 @@ class _Best(TypedDict):
     bound: float
 
 
-class _Run(TypedDict):
+class _RunJson(TypedDict):
     model: dict[str, Any]
     guide: dict[str, Any]
     bound: NotRequired[dict[str, Any]]
@@ -106,7 +106,7 @@ def read_run(run: Path) -> dict[str, Any]:
         there = file.is_file()
     if not there:
         raise UserError(f"{run} is no run folder (it has no {RUN}): make one with `ppl-vae fit`")
-    return dict(read_json(file, _Run, "run the fit again"))
+    return dict(read_json(file, _RunJson, "run the fit again"))
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:

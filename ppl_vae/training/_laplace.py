@@ -25,7 +25,7 @@ from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.log_weights import weigh
 
-__all__ = ["Density", "Laplace", "in_doubles", "laplace"]
+__all__ = ["Density", "LaplaceApproximation", "in_doubles", "laplace"]
 
 ITERATIONS, SHRINK = 100, 14
 """Newton steps at most, and how often one is halved at most."""
@@ -40,7 +40,7 @@ NATS = 1e-5
 """A Newton step that promises less than this is the last one."""
 
 
-class Laplace(NamedTuple):
+class LaplaceApproximation(NamedTuple):
     """A normal in the unconstrained numbers: its mean [d] and its covariance [d, d]."""
 
     mean: Tensor
@@ -124,7 +124,7 @@ def in_doubles(batch: Batch) -> Iterator[Batch]:
         torch.set_default_dtype(before)
 
 
-def laplace(density: Density, start: Tensor, held: Tensor | None = None) -> Laplace | None:
+def laplace(density: Density, start: Tensor, held: Tensor | None = None) -> LaplaceApproximation | None:
     """The normal at the highest point that Newton's method finds from a start [d]; None where it finds none.
 
     Entries that are `held` [d] stay at the start, with a deviation of HELD: the normal is that of the others given
@@ -140,7 +140,7 @@ def laplace(density: Density, start: Tensor, held: Tensor | None = None) -> Lapl
         return None
 
 
-def _newton(density: Density, v: Tensor, held: Tensor) -> Laplace | None:
+def _newton(density: Density, v: Tensor, held: Tensor) -> LaplaceApproximation | None:
     exact = v.dtype == torch.float64
     # off the middle: at 0 formulas such as log(1 + exp(-|v|)) have no second derivative
     v = v + ASIDE * torch.linspace(-1, 1, len(v), dtype=v.dtype, device=v.device).sin() * ~held
@@ -158,7 +158,7 @@ def _newton(density: Density, v: Tensor, held: Tensor) -> Laplace | None:
         if float((along.square() / size).sum()) < (NATS if exact else 1e-2):
             if float(curvature.min()) <= 0:
                 return None
-            return Laplace(v, (axes / size) @ axes.T)
+            return LaplaceApproximation(v, (axes / size) @ axes.T)
         with torch.no_grad():
             values = density(v + lengths[:, None] * step)
         best = int(values.nan_to_num(-torch.inf, -torch.inf, -torch.inf).argmax())

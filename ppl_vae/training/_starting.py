@@ -32,7 +32,7 @@ from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure
-from ppl_vae.training._laplace import Density, Laplace, in_doubles, laplace
+from ppl_vae.training._laplace import Density, LaplaceApproximation, in_doubles, laplace
 from ppl_vae.training._start_bound import StartBound
 from ppl_vae.training._start_normals import Normals
 
@@ -124,7 +124,7 @@ class _Search:
 
     # -- starts ----------------------------------------------------------------------------------------------
 
-    def _laplace(self, start: Tensor, held: Tensor | None = None) -> Laplace | None:
+    def _laplace(self, start: Tensor, held: Tensor | None = None) -> LaplaceApproximation | None:
         if not self.has_density:
             return None
         batch = self.bound.batch()
@@ -132,13 +132,13 @@ class _Search:
             found = self._highest(doubled, start.double(), held)
         return found or self._highest(batch, start, held)  # programs with single-precision numbers of their own
 
-    def _highest(self, batch: Batch, start: Tensor, held: Tensor | None) -> Laplace | None:
+    def _highest(self, batch: Batch, start: Tensor, held: Tensor | None) -> LaplaceApproximation | None:
         """The Laplace approximation of the shared latents, those of the rows integrated out."""
         density, count = Density(self.pair, self.structure, batch, self.bound.scale), len(start)
         more = start.new_zeros(density.size - count)
         held = None if held is None else torch.cat([held, more > 0])
         found = laplace(density, torch.cat([start, more]), held)
-        return found and Laplace(found.mean[:count], found.covariance[:count, :count])
+        return found and LaplaceApproximation(found.mean[:count], found.covariance[:count, :count])
 
     def _scales(self) -> Tensor:
         """Which numbers are the scale, or another positive or bounded parameter, of other latents, [d].
@@ -162,7 +162,7 @@ class _Search:
         units = [torch.eye(width) if matrix else torch.ones(width) for matrix, width in sizes]
         return self._from(start, units, FAR, NARROW_START)
 
-    def _units(self, near: Laplace) -> tuple[Tensor, list[Tensor]]:
+    def _units(self, near: LaplaceApproximation) -> tuple[Tensor, list[Tensor]]:
         """Centre and units of the normal over every block given the others, which is the best product of normals."""
         precision, units = torch.linalg.inv(near.covariance), []
         edges = [0, *torch.tensor(self.shared.widths).cumsum(0).tolist()]
@@ -216,7 +216,7 @@ class _Search:
         if not fine or not self.bound.judged(None)[0] > bound:
             self.pair.guide.load_state_dict(before)
 
-    def _too_narrow(self, near: Laplace) -> tuple[Finding, ...]:
+    def _too_narrow(self, near: LaplaceApproximation) -> tuple[Finding, ...]:
         """What is to be said of independent normals over latents that hang together."""
         if any(self.shared.unit(i).dim() > 1 for i in range(len(self.shared.blocks))):
             return ()

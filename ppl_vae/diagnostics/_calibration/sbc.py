@@ -18,7 +18,7 @@ from ppl_vae.diagnostics._calibration.reliability import Reliability, reliabilit
 from ppl_vae.diagnostics._calibration.units import refits, told
 from ppl_vae.diagnostics._common.simulation import resampled, specific
 from ppl_vae.errors import UserError, check_whole
-from ppl_vae.evaluation.jointly import fitted_rows, units
+from ppl_vae.evaluation.joint_evaluation import fitted_rows, units
 from ppl_vae.evaluation.passes import Passes, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair

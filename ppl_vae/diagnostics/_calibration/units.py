@@ -7,7 +7,7 @@ from ppl_vae.diagnostics._calibration.ranking import Tally, tallied
 from ppl_vae.diagnostics._common.refitting import Refitting
 from ppl_vae.diagnostics._common.simulation import contiguous, simulated, specific
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation.joint import shares_latents
+from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.passes import Passes
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.log_weights import weigh

@@ -18,7 +18,7 @@ from ppl_vae.diagnostics._certification.validation import Reference, Validation,
 from ppl_vae.diagnostics._evidence.bdmc import simulated_rows
 from ppl_vae.diagnostics._evidence.bridge import Bridge
 from ppl_vae.errors import UserError, check_number, check_whole
-from ppl_vae.evaluation.jointly import units
+from ppl_vae.evaluation.joint_evaluation import units
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair

@@ -16,7 +16,7 @@ from ppl_vae.diagnostics._evidence.annealing import annealed_evidence
 from ppl_vae.errors import check_number, check_whole, unknown_name
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.chunks import both
-from ppl_vae.evaluation.jointly import units
+from ppl_vae.evaluation.joint_evaluation import units
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive

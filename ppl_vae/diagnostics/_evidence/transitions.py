@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["TARGET", "Density", "Moved", "next_step_size", "transition"]
+__all__ = ["TARGET", "Density", "Transition", "next_step_size", "transition"]
 
 TARGET = 0.7
 """The share of moves that is best accepted: 0.65 in many dimensions (Beskos et al. 2013), more in few."""
@@ -23,7 +23,7 @@ Density = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """From u [chain, row, d] and b to log f_0 and log f_1 [chain, row], and the gradient of their mixture by b in u."""
 
 
-class Moved(NamedTuple):
+class Transition(NamedTuple):
     """Where chains are after a transition, both log densities there, and the probabilities of the moves."""
 
     u: Float[Tensor, "chain row d"]
@@ -32,7 +32,7 @@ class Moved(NamedTuple):
     acceptance: Float[Tensor, "chain row"]
 
 
-def transition(density: Density, u: Tensor, b: Tensor, size: Tensor, scale: Tensor, steps: int) -> Moved:
+def transition(density: Density, u: Tensor, b: Tensor, size: Tensor, scale: Tensor, steps: int) -> Transition:
     """One move of Hamiltonian Monte Carlo that leaves f_0^(1 - b) f_1^b as it is, and is its own reverse.
 
     Momenta are drawn anew, `steps` leapfrog steps of `size` [row] in units of `scale` [row, d] follow, and the end is
@@ -62,7 +62,7 @@ def transition(density: Density, u: Tensor, b: Tensor, size: Tensor, scale: Tens
         momentum = momentum + stride * gradient / (1 if step + 1 < steps else 2)
     change = before - _energy(start, target, b, momentum)
     accept = threshold < change
-    return Moved(
+    return Transition(
         torch.where(accept.unsqueeze(-1), u, here),
         torch.where(accept, start, ends[0]),
         torch.where(accept, target, ends[1]),

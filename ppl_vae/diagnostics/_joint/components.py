@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ppl_vae.distributions import unwrapped
-from ppl_vae.evaluation.joint import joint_weights
+from ppl_vae.evaluation.joint_weights import joint_weights
 from ppl_vae.evaluation.passes import Passes
 from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.programs.execution import traced

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from ppl_vae.diagnostics._joint.components import Components, components_of
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.faults import Fault, faults_of, in_words
-from ppl_vae.evaluation.joint import joint_passes, shares_latents, weighed_particles
-from ppl_vae.evaluation.jointly import fitted_rows
+from ppl_vae.evaluation.joint_evaluation import fitted_rows
+from ppl_vae.evaluation.joint_weights import joint_passes, shares_latents, weighed_particles
 from ppl_vae.plots.drawing import BLUE, house_axes
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair

@@ -14,7 +14,13 @@ from torch import Tensor
 from ppl_vae.data import Data, OneUnit, Split, as_one_unit
 from ppl_vae.errors import Finding, UserError, check_choice
 from ppl_vae.evaluation.faults import Fault, Missed, faults_of, in_words, missed_by
-from ppl_vae.evaluation.joint import JointWeights, joint_passes, joint_weights, shares_latents, weighed_particles
+from ppl_vae.evaluation.joint_weights import (
+    JointWeights,
+    joint_passes,
+    joint_weights,
+    shares_latents,
+    weighed_particles,
+)
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.program import Pair
@@ -169,7 +175,7 @@ def evaluate_jointly(
     seed: int = 0,
     floats_at_once: int | None = None,
 ) -> JointEvaluation:
-    """Weigh all rows together, see `ppl_vae.evaluation.joint`; `evaluate` comes here by itself."""
+    """Weigh all rows together, see `ppl_vae.evaluation.joint_weights`; `evaluate` comes here by itself."""
     split = split.to(pair.device)
     with joint_passes(pair, split, particles, inner, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
         shared, found = weighed_particles(pair, plan, inner)
