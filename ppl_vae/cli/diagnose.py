@@ -12,7 +12,7 @@ import typer
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import refuse_busy, writing
-from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import note, say, spared
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.registry.words import check_whole, split_words
@@ -56,6 +56,7 @@ _KINDS = {
 NAMES = tuple(_KINDS)
 
 
+@o.on_rows
 def diagnose(
     run: o.RunFolder,
     only: Annotated[
@@ -63,15 +64,9 @@ def diagnose(
         typer.Option(metavar="A,B", help=f"Some of {', '.join(NAMES)}.", show_default="all but bdmc, which is slow"),
     ] = None,
     rows: Annotated[int, typer.Option(help="Look at no more rows than that, the first ones.")] = 1000,
-    data: o.OtherData = None,
-    split: o.SplitName = None,
-    label: o.LabelOption = None,
-    columns: o.ColumnsOption = None,
-    missing: o.MissingOption = "refuse",
+    *,
+    asked: AskedRows,
     seed: o.Seed = 0,
-    model: o.OwnModel = None,
-    guide: o.OwnGuide = None,
-    device: o.DeviceOption = "auto",
     as_json: o.JsonOption = False,
 ) -> None:
     """Say whether to believe a run: collapse, calibration, criticism of the model.
@@ -81,19 +76,19 @@ def diagnose(
     """
     check_whole("--rows", rows, 2)
     check_whole("--seed", seed, 0)
-    words = data_words(data, label, columns, missing)
     wanted = _wanted(only)
     refuse_busy(run, "ppl-vae diagnose")
     from ppl_vae.runs.files import read_diagnostics
 
-    opened = open_words(run, model, guide, device)
+    opened = asked.opened()
     read_diagnostics(run)  # a damaged one is refused before the work
     from ppl_vae.evaluation.joint_weights import shares_latents
 
-    train = opened.data().train if data is None and split is None else None
+    train = opened.data().train if asked.data is None and asked.split is None else None
+    split = None
     if train is not None and shares_latents(opened.pair, train.to(opened.pair.device)):
         split = "train"  # whose posterior is judged: that of the rows it was fitted to
-    chosen, name = rows_of(opened, words, split)
+    chosen, name = asked.rows(opened, split)
     chosen = chosen.inliers().rows(slice(0, rows))
     found = {kind: _answer(kind, opened, chosen, seed) for kind in wanted}
     if as_json:

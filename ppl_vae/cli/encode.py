@@ -9,29 +9,24 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import check_target, column_names, write_rows
-from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import say
 from ppl_vae.registry.words import check_whole
 
 __all__ = ["encode"]
 
 
+@o.on_rows
 def encode(
     run: o.RunFolder,
     draws: Annotated[int, typer.Option(help="Draws from q(z|x) for each row; 0 for means.")] = 0,
-    data: o.OtherData = None,
-    split: o.SplitName = None,
-    label: o.LabelOption = None,
-    columns: o.ColumnsOption = None,
-    missing: o.MissingOption = "refuse",
+    *,
+    asked: AskedRows,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="An .npz or a .csv.", show_default="RUN/latents.npz"),
     ] = None,
     seed: o.Seed = 0,
-    model: o.OwnModel = None,
-    guide: o.OwnGuide = None,
-    device: o.DeviceOption = "auto",
 ) -> None:
     """Write posterior means of the latents, or draws.
 
@@ -40,9 +35,8 @@ def encode(
     check_whole("--seed", seed, 0)
     check_whole("--draws", draws, 0)
     target = check_target(out, run / "latents.npz", (".npz", ".csv"))
-    words = data_words(data, label, columns, missing)
-    opened = open_words(run, model, guide, device)
-    rows, name = rows_of(opened, words, split)
+    opened = asked.opened()
+    rows, name = asked.rows(opened)
     import ppl_vae
 
     codes = ppl_vae.encode(opened.model, opened.guide, rows, draws=draws, seed=seed)

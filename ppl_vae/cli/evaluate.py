@@ -12,7 +12,7 @@ from ppl_vae.cli import options as o
 from ppl_vae.cli.evaluation_tables import evaluation_table, gap_table
 from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import refuse_busy, update_evaluation, writing
-from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.judging import Judged, judge, judge_gap
 from ppl_vae.cli.output import print_table, say, spared
 from ppl_vae.errors import UserError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
+@o.on_rows
 def evaluate(
     run: o.RunFolder,
     particles: Annotated[int, typer.Option(help="Draws per row.")] = 5000,
@@ -35,15 +36,9 @@ def evaluate(
     gap_evidence: Annotated[
         str, typer.Option(metavar="iwae|ais", help="The evidence of --gap: by weights, or by annealing (longer).")
     ] = "iwae",
-    data: o.OtherData = None,
-    split: o.SplitName = None,
-    label: o.LabelOption = None,
-    columns: o.ColumnsOption = None,
-    missing: o.MissingOption = "refuse",
+    *,
+    asked: AskedRows,
     seed: o.Seed = 0,
-    model: o.OwnModel = None,
-    guide: o.OwnGuide = None,
-    device: o.DeviceOption = "auto",
     as_json: o.JsonOption = False,
 ) -> None:
     """Judge a run on held-out rows.
@@ -55,15 +50,14 @@ def evaluate(
     check_whole("--gap-rows", gap_rows, 1)
     check_choice("--gap-evidence", gap_evidence, ("iwae", "ais"))
     check_whole("--seed", seed, 0)
-    words = data_words(data, label, columns, missing)
     refuse_busy(run, "ppl-vae evaluate")
     from ppl_vae.runs.files import read_evaluation
 
-    opened = open_words(run, model, guide, device)
+    opened = asked.opened()
     read_evaluation(run)  # a damaged one is refused before the work
     from ppl_vae.evaluation.joint_weights import shares_latents
 
-    rows, name = rows_of(opened, words, split)
+    rows, name = asked.rows(opened)
     shared = shares_latents(opened.pair, rows.to(opened.pair.device))
     # what simpler scores and baselines are made from, and what latents that all rows share were fitted to
     train = opened.data().train if rows.outliers is not None or shared else _train_of(opened)

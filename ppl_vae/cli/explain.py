@@ -9,13 +9,14 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import check_target
-from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import say
 from ppl_vae.registry.words import check_choice, row_numbers
 
 __all__ = ["explain"]
 
 
+@o.on_rows
 def explain(
     run: o.RunFolder,
     row: Annotated[str, typer.Option(metavar="5,6", help="Numbers of rows, from 0.")] = "0",
@@ -24,11 +25,8 @@ def explain(
     of: Annotated[
         str, typer.Option(metavar="mean|log_prob", help="Of what the gradient is: E[x|z], or log p(x|z) of the row.")
     ] = "mean",
-    data: o.OtherData = None,
-    split: o.SplitName = None,
-    label: o.LabelOption = None,
-    columns: o.ColumnsOption = None,
-    missing: o.MissingOption = "refuse",
+    *,
+    asked: AskedRows,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -38,9 +36,6 @@ def explain(
         ),
     ] = None,
     seed: o.Seed = 0,
-    model: o.OwnModel = None,
-    guide: o.OwnGuide = None,
-    device: o.DeviceOption = "auto",
 ) -> None:
     """Say which entries of rows a latent speaks of, by gradients.
 
@@ -50,9 +45,8 @@ def explain(
     check_choice("--of", of, ("mean", "log_prob"))
     numbers = row_numbers("--row", row)
     target = check_target(out, run / "figures" / "explain.png", (".png", ".npz", ".csv"))
-    words = data_words(data, label, columns, missing)
-    opened = open_words(run, model, guide, device)
-    rows, name = rows_of(opened, words, split)
+    opened = asked.opened()
+    rows, name = asked.rows(opened)
     import ppl_vae
 
     found = ppl_vae.explain(opened.model, opened.guide, rows, numbers, site=site, field=field, of=of, seed=seed)  # type: ignore[arg-type]

@@ -10,20 +10,18 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import check_target
-from ppl_vae.cli.inputs import open_words, rows_of
+from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import say
 from ppl_vae.errors import UserError
-from ppl_vae.registry.rows import DataWords
-from ppl_vae.registry.words import check_choice, check_whole, split_words
+from ppl_vae.registry.words import check_whole
 
 __all__ = ["export"]
 
 
+@o.on_rows
 def export(
     run: o.RunFolder,
     out: Annotated[Path | None, typer.Option(metavar="FILE.nc", show_default="RUN/posterior.nc")] = None,
-    data: o.OtherData = None,
-    split: o.SplitName = None,
     draws: Annotated[int, typer.Option(help="Of every row, in each chain.")] = 100,
     chains: Annotated[int, typer.Option(help="How many.")] = 4,
     particles: Annotated[int, typer.Option(help="Particles per row, for the evidence.")] = 1000,
@@ -32,13 +30,9 @@ def export(
         bool, typer.Option("--resample", help="Draws of the posterior, chosen by weight, not of the guide.")
     ] = False,
     predictive: Annotated[bool, typer.Option(help="Draw rows too.")] = True,
-    label: o.LabelOption = None,
-    columns: o.ColumnsOption = None,
-    missing: o.MissingOption = "refuse",
+    *,
+    asked: AskedRows,
     seed: o.Seed = 0,
-    model: o.OwnModel = None,
-    guide: o.OwnGuide = None,
-    device: o.DeviceOption = "auto",
 ) -> None:
     """Write a file for ArviZ.
 
@@ -49,12 +43,10 @@ def export(
         check_whole(option, number, least)
     check_whole("--rows", rows, 1)
     check_whole("--seed", seed, 0)
-    check_choice("--missing", missing, ("refuse", "allow"))
     target = check_target(out, run / "posterior.nc", (".nc",))
     _refuse_without_backend()
-    words = DataWords(data, label, split_words("--columns", columns), missing)
-    opened = open_words(run, model, guide, device)
-    given, name = rows_of(opened, words, split)
+    opened = asked.opened()
+    given, name = asked.rows(opened)
     import ppl_vae
     from ppl_vae.arviz.netcdf import netcdf_bytes
     from ppl_vae.saving.atomic import write_new

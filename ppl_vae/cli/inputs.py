@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SPLITS",
+    "AskedRows",
     "data_words",
     "file_rows",
     "open_start",
@@ -128,6 +130,34 @@ def data_words(data: str | None, label: str | None, columns: str | None, missing
         if data is None and value is not None:
             raise UserError(f"{option} is for --data: the run's own data are read as for training")
     return DataWords(data, label, split_words("--columns", columns), missing)
+
+
+@dataclass(frozen=True)
+class AskedRows:
+    """The run and the rows that a command is about, as its options say them; refused at once where they cannot be."""
+
+    run: Path
+    data: str | None
+    split: str | None
+    label: str | None
+    columns: str | None
+    missing: str
+    model: str | None
+    guide: str | None
+    device: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", data_words(self.data, self.label, self.columns, self.missing))
+
+    words: DataWords = field(init=False)
+
+    def opened(self) -> Run:
+        """The run, on its device."""
+        return open_words(self.run, self.model, self.guide, self.device)
+
+    def rows(self, run: Run, split: str | None = None) -> tuple[Split, str]:
+        """The rows as the run's model takes them, and what to call them; of another split where none was asked for."""
+        return rows_of(run, self.words, self.split or split)
 
 
 def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:

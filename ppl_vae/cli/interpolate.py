@@ -8,13 +8,14 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import check_target
-from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import say
 from ppl_vae.registry.words import row_numbers
 
 __all__ = ["interpolate"]
 
 
+@o.on_rows
 def interpolate(
     run: o.RunFolder,
     pair: Annotated[
@@ -25,16 +26,10 @@ def interpolate(
     spherical: Annotated[bool, typer.Option("--spherical", help="An arc about the prior mean.")] = False,
     labels: Annotated[str, typer.Option(metavar="mix|held", help="What classes and conditions do on the way.")] = "mix",
     field: o.DrawnField = None,
-    data: o.OtherData = None,
-    split: o.SplitName = None,
-    label: o.LabelOption = None,
-    columns: o.ColumnsOption = None,
-    missing: o.MissingOption = "refuse",
+    *,
+    asked: AskedRows,
     out: o.MovedFile = None,
     seed: o.Seed = 0,
-    model: o.OwnModel = None,
-    guide: o.OwnGuide = None,
-    device: o.DeviceOption = "auto",
 ) -> None:
     """Go from one row to another: what the model makes of the latents between them.
 
@@ -42,9 +37,8 @@ def interpolate(
     """
     ways = [row_numbers("--rows", text) for text in pair]
     target = check_target(out, run / "figures" / "interpolate.png", (".png", ".gif", ".npz", ".csv"))
-    words = data_words(data, label, columns, missing)
-    opened = open_words(run, model, guide, device)
-    rows, name = rows_of(opened, words, split)
+    opened = asked.opened()
+    rows, name = asked.rows(opened)
     import ppl_vae
 
     found = ppl_vae.interpolate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import fields
@@ -10,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.training.settings import SETTINGS, Settings
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "RunFolder",
     "Seed",
     "SplitName",
+    "on_rows",
     "with_settings",
 ]
 
@@ -133,6 +136,37 @@ OwnModel = Annotated[
 OwnGuide = Annotated[str | None, typer.Option(metavar="FILE.py:NAME", help="Your own guide again.")]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+ROWS: dict[str, tuple[Any, Any]] = {
+    "data": (OtherData, None),
+    "split": (SplitName, None),
+    "label": (LabelOption, None),
+    "columns": (ColumnsOption, None),
+    "missing": (MissingOption, "refuse"),
+    "model": (OwnModel, None),
+    "guide": (OwnGuide, None),
+    "device": (DeviceOption, "auto"),
+}
+"""The options that say which rows of which run a command is about, each with its default."""
+
+
+def on_rows(command: F) -> F:
+    """Let a command that takes `run` and `asked: AskedRows` have the options of `ROWS` in the place of the latter."""
+    given = list(inspect.signature(command, eval_str=True).parameters.values())
+    at = [p.name for p in given].index("asked")
+    kind = inspect.Parameter.KEYWORD_ONLY
+    options = [inspect.Parameter(n, kind, default=d, annotation=a) for n, (a, d) in ROWS.items()]
+    own = [p.replace(kind=kind) for p in given]
+    shown = [*own[:at], *options, *own[at + 1 :]]
+
+    @functools.wraps(command)
+    def called(**words: Any) -> Any:
+        rows = {name: words.pop(name) for name in ROWS}
+        return command(**words, asked=AskedRows(run=words["run"], **rows))
+
+    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {p.name: p.annotation for p in shown} | {"return": None}
+    return called  # type: ignore[return-value]
 
 
 def with_settings(before: str, *, without: Collection[str] = (), unsaid: bool = False) -> Callable[[F], F]:

@@ -12,11 +12,10 @@ import typer
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import check_target, column_names, write_rows
-from ppl_vae.cli.inputs import open_words, rows_of
+from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import say
 from ppl_vae.errors import UserError
-from ppl_vae.registry.rows import DataWords
-from ppl_vae.registry.words import check_choice, check_whole, split_words
+from ppl_vae.registry.words import check_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,22 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 
+@o.on_rows
 def predict(
     run: o.RunFolder,
     field: Annotated[str, typer.Option(help="The field that is predicted, or a discrete latent.")] = "y",
     draws: Annotated[int, typer.Option(help="Latents drawn for each row.")] = 64,
-    data: o.OtherData = None,
-    split: o.SplitName = None,
-    label: o.LabelOption = None,
-    columns: o.ColumnsOption = None,
-    missing: o.MissingOption = "refuse",
+    *,
+    asked: AskedRows,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="An .npz or a .csv.", show_default="RUN/predictions.csv")
     ] = None,
     seed: o.Seed = 0,
-    model: o.OwnModel = None,
-    guide: o.OwnGuide = None,
-    device: o.DeviceOption = "auto",
     as_json: o.JsonOption = False,
 ) -> None:
     """Predict a field of every row from its other fields.
@@ -53,11 +47,9 @@ def predict(
     """
     check_whole("--draws", draws, 1)
     check_whole("--seed", seed, 0)
-    check_choice("--missing", missing, ("refuse", "allow"))
     target = check_target(out, run / "predictions.csv", (".npz", ".csv"))
-    words = DataWords(data, label, split_words("--columns", columns), missing)
-    opened = open_words(run, model, guide, device)
-    rows, name = _rows(opened, words, split, field)
+    opened = asked.opened()
+    rows, name = _rows(opened, asked, field)
     import ppl_vae
 
     found = ppl_vae.predict(opened.model, opened.guide, rows, field, draws=draws, seed=seed)
@@ -72,18 +64,18 @@ def predict(
     say(f"{field} of {len(rows):,} rows ({name}) written to {file}")
 
 
-def _rows(run: Run, words: DataWords, split: str | None, field: str) -> tuple[Split, str]:
+def _rows(run: Run, asked: AskedRows, field: str) -> tuple[Split, str]:
     """The rows, with the field where they have it."""
     from ppl_vae.data import Schema
 
     loose = Schema(tuple(replace(f, missing=f.missing or f.name == field) for f in run.schema))
     try:
-        return rows_of(replace(run, schema=loose), words, split)
+        return asked.rows(replace(run, schema=loose))
     except UserError:
         rest = tuple(f for f in run.schema if f.name != field)
-        if words.data is None or not rest or len(rest) == len(run.schema):
+        if asked.data is None or not rest or len(rest) == len(run.schema):
             raise
-        return rows_of(replace(run, schema=Schema(rest)), words, split)  # new rows need not have it
+        return asked.rows(replace(run, schema=Schema(rest)))  # new rows need not have it
 
 
 def _written(found: Prediction, field: str) -> tuple[dict[str, Tensor], dict[str, list[Any]]]:

@@ -8,13 +8,14 @@ import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import check_target
-from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import say
 from ppl_vae.registry.words import row_numbers
 
 __all__ = ["traverse"]
 
 
+@o.on_rows
 def traverse(
     run: o.RunFolder,
     row: Annotated[int, typer.Option(help="The number of the row, from 0.")] = 0,
@@ -27,16 +28,10 @@ def traverse(
     span: Annotated[float, typer.Option(help="How far, in prior deviations.")] = 2.5,
     steps: Annotated[int, typer.Option(help="How many steps.")] = 11,
     field: o.DrawnField = None,
-    data: o.OtherData = None,
-    split: o.SplitName = None,
-    label: o.LabelOption = None,
-    columns: o.ColumnsOption = None,
-    missing: o.MissingOption = "refuse",
+    *,
+    asked: AskedRows,
     out: o.MovedFile = None,
     seed: o.Seed = 0,
-    model: o.OwnModel = None,
-    guide: o.OwnGuide = None,
-    device: o.DeviceOption = "auto",
 ) -> None:
     """Move the latents of a row one after another.
 
@@ -45,9 +40,8 @@ def traverse(
     """
     which = None if latents is None else row_numbers("--latents", latents)
     target = check_target(out, run / "figures" / "traverse.png", (".png", ".gif", ".npz", ".csv"))
-    words = data_words(data, label, columns, missing)
-    opened = open_words(run, model, guide, device)
-    rows, name = rows_of(opened, words, split)
+    opened = asked.opened()
+    rows, name = asked.rows(opened)
     import ppl_vae
 
     found = ppl_vae.traverse(
