@@ -167,8 +167,8 @@ class WrappedModel(_Networks):
                     f"the decoder gives values from {low:.3g} to {high:.3g}, which are no probabilities: take "
                     "likelihood='bernoulli_logits', or end it with a sigmoid"
                 )
-            return dist.Bernoulli(probs=output)  # type: ignore[misc]
-        return dist.Bernoulli(logits=output)  # type: ignore[misc]
+            return dist.Bernoulli(probs=output)
+        return dist.Bernoulli(logits=output)
 
 
 class WrappedGuide(_Networks):
