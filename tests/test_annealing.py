@@ -25,7 +25,7 @@ from cases import (
 
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.diagnostics import annealed_evidence, bidirectional
-from ppl_vae.diagnostics._evidence.bridge import Bridge
+from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._evidence.ladder import rungs
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import chunks

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.diagnostics._certification.local import LocalFamily
-from ppl_vae.diagnostics._evidence.bridge import Bridge
+from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.programs.program import Batch

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.diagnostics._evidence.bridge import Start
+from ppl_vae.diagnostics._common.bridge import Start
 from ppl_vae.diagnostics._evidence.ladder import LadderSettings, ladder
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of

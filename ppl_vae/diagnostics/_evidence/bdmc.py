@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Split
+from ppl_vae.diagnostics._common.bridge import Start
 from ppl_vae.diagnostics._common.simulation import simulated
 from ppl_vae.diagnostics._evidence.annealing import acceptance_words
-from ppl_vae.diagnostics._evidence.bridge import Start
 from ppl_vae.diagnostics._evidence.ladder import Climb, LadderSettings, ladder
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation import evidence_of

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.diagnostics._evidence.bridge import Bridge, Start
+from ppl_vae.diagnostics._common.bridge import Bridge, Start
 from ppl_vae.diagnostics._evidence.transitions import next_step_size, transition
 from ppl_vae.errors import check_number, check_whole
 from ppl_vae.evaluation.joint_evaluation import units
