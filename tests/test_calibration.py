@@ -46,6 +46,7 @@ from scipy import stats
 import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.diagnostics import calibration
+from ppl_vae.diagnostics._calibration.quantities import DENSITY, DISTANCE
 from ppl_vae.diagnostics._calibration.ranking import JOINT
 from ppl_vae.diagnostics._calibration.ranks import ecdf_band, holm, rank_tests
 from ppl_vae.diagnostics._calibration.reliability import reliability
@@ -264,7 +265,7 @@ def test_a_label_that_was_observed_is_no_latent_of_its_row(name):
             calibration(model, guide, known, simulations=50, draws=9)
     else:
         found = calibration(model, guide, known, simulations=50, draws=9)
-        assert found.names == ("z", JOINT)
+        assert found.names[:2] == ("z", JOINT)
         assert not found.classes
         assert "y is observed in all rows" in found.notes[0]
 
@@ -343,7 +344,8 @@ def test_independence_where_the_posterior_has_none_is_flagged():
     assert rejected(best) >= {"z[0]", "z[1]"}
     assert "too narrow" in best.verdict
     margins = calibration(twin, twin_guide("margins"), rows)  # right in every entry, wrong together
-    assert rejected(margins) == {JOINT}
+    assert rejected(margins) >= {JOINT, DENSITY}
+    assert not rejected(margins) & {"z[0]", "z[1]"}
     assert "not all together" in margins.verdict
 
 
@@ -354,7 +356,7 @@ def test_independence_where_the_posterior_has_none_is_flagged():
 def test_latents_of_every_kind_are_ranked(name):
     model, fields = PROGRAMS[name], fields_of(PROGRAMS[name])
     found = calibration(model, MeanField(model, fields, hidden=(4,)), fields, simulations=20, draws=9)
-    assert found.names[-1] == JOINT
+    assert JOINT in found.names
     assert len(found.names) + len(found.classes) > 1
     assert bool(((found.ranks >= 0) & (found.ranks <= 9)).all())
     assert json.loads(json.dumps(found.summary()))["simulations"] == 20
@@ -365,7 +367,7 @@ def test_names_say_which_entry():
         fields = fields_of(PROGRAMS[name])
         guide = MeanField(PROGRAMS[name], fields, hidden=(4,))
         found = calibration(PROGRAMS[name], guide, fields, simulations=20, draws=9)
-        return (*found.names[:-1], *found.classes)
+        return (*(n for n in found.names if n not in found.quantities), *found.classes)
 
     assert names("real") == ("z",)
     assert names("matrix") == tuple(f"z[{i}, {j}]" for i in range(2) for j in range(3))
@@ -377,7 +379,7 @@ def test_names_say_which_entry():
 def test_no_inverse_is_needed(name):
     model, fields = PROGRAMS["two layers"], fields_of(PROGRAMS["two layers"])
     found = calibration(model, GUIDES[name](model, fields, hidden=(4,)), fields, simulations=20, draws=9)
-    assert found.names == ("top[0]", "top[1]", "z", JOINT)
+    assert found.names[:4] == ("top[0]", "top[1]", "z", JOINT)
 
 
 # -- as a user meets it --------------------------------------------------------------------------------------------
@@ -454,3 +456,44 @@ def test_a_latent_of_the_model_alone_is_summed_out_and_named():
     found = calibration(repeated, repeated_guide_flags, XR, simulations=50, draws=9)
     assert found.notes == ("flag is summed out in the model and is no part of the guide",)
     assert bool(torch.isfinite(found.coverage).all())
+
+
+# -- quantities of all latents -------------------------------------------------------------------------------------
+
+
+def test_a_guide_that_is_the_prior_is_right_in_every_entry_and_found_out_by_points_that_know_the_row():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2, dtype=F64), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+    def prior(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), 2, dtype=F64), 1.0).to_event(1))
+
+    found = calibration(model, prior, {"x": torch.zeros(4, 2, dtype=F64)})
+    assert rejected(found) == {JOINT, DISTANCE}
+    assert "not all together" in found.verdict
+
+
+def test_a_quantity_of_ones_own_is_ranked():
+    rows = {"x": torch.zeros(4, 2, dtype=F64)}
+    radius = {"difference": lambda z, x: (z["z"][..., 0] - z["z"][..., 1]).abs()}
+    assert calibration(twin, twin_guide("exact"), rows, quantities=radius).calibrated
+    margins = calibration(twin, twin_guide("margins"), rows, quantities=radius)
+    assert "difference" in rejected(margins)
+
+
+def test_regions_of_highest_density_hold_as_many_truths_as_they_say():
+    rows = {"x": torch.zeros(4, 2, dtype=F64)}
+    exact = calibration(twin, twin_guide("exact"), rows, simulations=2000)
+    levels = torch.tensor(exact.levels, dtype=F64)
+    assert ((exact.regions - levels).abs() < 4 * (levels * (1 - levels) / 2000).sqrt()).all()
+    narrow = calibration(twin, twin_guide("best"), rows)
+    assert (narrow.regions < levels - 0.05).all()
+
+
+@pytest.mark.parametrize("wrong", [3, {"a": 1}, {1: len}, {"sum": lambda z, x: z["z"].sum()}])
+def test_quantities_that_are_none_are_refused(wrong):
+    with pytest.raises(UserError, match=r"quantit"):
+        calibration(twin, twin_guide("exact"), {"x": torch.zeros(4, 2, dtype=F64)}, simulations=30, quantities=wrong)

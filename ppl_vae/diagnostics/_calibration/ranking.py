@@ -13,6 +13,8 @@ from torch.nn.functional import one_hot
 
 from ppl_vae.data import Schema
 from ppl_vae.data.convert import missing_in
+from ppl_vae.diagnostics._calibration.quantities import DENSITY, Quantities, Quantity, density_ranks
+from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._common.classes import class_probabilities, class_value, levels_of
 from ppl_vae.diagnostics._common.simulation import (
     Simulated,
@@ -26,7 +28,8 @@ from ppl_vae.diagnostics._common.simulation import (
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import Passes
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.structure import Structure
+from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.structure import Structure, sample_sites
 
 __all__ = ["JOINT", "ClassRanks", "Tally", "joined", "ranked", "tallied"]
 
@@ -66,18 +69,36 @@ class Tally:
             self.probs = first
 
 
-def ranked(pair: Pair, plan: Passes, batch: Mapping[str, Tensor]) -> dict[str, Tally]:
-    """The tallies of some rows, by site; that of all latents together is `JOINT`."""
-    return tallied(pair, plan, simulated(pair, plan.structure, plan.split.schema, batch), specific(plan.structure))
+def ranked(
+    pair: Pair, plan: Passes, batch: Mapping[str, Tensor], own: Mapping[str, Quantity], bridge: Bridge | None
+) -> dict[str, Tally]:
+    """The tallies of some rows, by site; of all latents together that of `JOINT` and of the other quantities.
+
+    With a `bridge`, the guide's density at given values is one of them.
+    """
+    structure, schema = plan.structure, plan.split.schema
+    made = simulated(pair, structure, schema, batch)
+    with preserved_randomness():  # the draws that are ranked do not depend on what is asked of them
+        quantities = Quantities(structure, schema, made, own)
+    tallies = tallied(pair, plan, made, specific(structure), quantities)
+    if bridge is not None:
+        latents = {name: site["value"] for name, site in made.sites.items() if name in structure.latents}
+        with preserved_randomness():
+            less, equal = density_ranks(bridge, made.batch, latents, plan.particles, plan.at_once)
+        tallies[DENSITY] = _of_all(DENSITY, torch.zeros_like(less, dtype=torch.get_default_dtype()))
+        tallies[DENSITY].less, tallies[DENSITY].equal = less.unsqueeze(-1), equal.unsqueeze(-1)
+    return tallies
 
 
-def tallied(pair: Pair, plan: Passes, made: Simulated, names: Sequence[str]) -> dict[str, Tally]:
+def tallied(
+    pair: Pair, plan: Passes, made: Simulated, names: Sequence[str], quantities: Quantities | None = None
+) -> dict[str, Tally]:
     """The tallies of simulated rows, of these latents and of all together."""
     structure, (batch, sites) = plan.structure, made
     true = log_joint(pair, structure, batch, {name: sites[name]["value"] for name in specific(structure)})
     tallies = {name: _tally(structure, name, sites[name], plan.split.schema, batch) for name in names}
-    joint = (true.log_likelihood + true.log_prior)[0].unsqueeze(-1)
-    tallies[JOINT] = Tally([JOINT], joint, torch.ones_like(joint[:, 0], dtype=torch.bool))
+    together = {JOINT: true.log_likelihood + true.log_prior} | (quantities(sites, 1) if quantities else {})
+    tallies |= {name: _of_all(name, value[0]) for name, value in together.items()}
     for particles, drawn, parts in drawings(pair, structure, batch, plan.sizes()):
         for name in names:
             site = drawn.guide.nodes[name]
@@ -86,8 +107,16 @@ def tallied(pair: Pair, plan: Passes, made: Simulated, names: Sequence[str]) -> 
                 raise UserError(f"site {name!r}: the guide's draws are not finite for rows that the model simulated")
             classes = tallies[name].levels and levels_of(site["fn"])  # the guide may draw a class as a point
             tallies[name].add(values, class_probabilities(structure, site, particles) if classes else None)
-        tallies[JOINT].add((parts.log_likelihood + parts.log_prior).unsqueeze(-1))
+        together = {JOINT: parts.log_likelihood + parts.log_prior}
+        together |= quantities(sample_sites(drawn.guide), particles) if quantities else {}
+        for name, value in together.items():
+            tallies[name].add(value.unsqueeze(-1))
     return tallies
+
+
+def _of_all(name: str, truth: Tensor) -> Tally:
+    """An empty one of a function of all latents, whose true values are [row]."""
+    return Tally([name], truth.unsqueeze(-1), torch.ones_like(truth, dtype=torch.bool))
 
 
 def _tally(structure: Structure, name: str, site: Mapping[str, Any], schema: Schema, batch: Batch) -> Tally:

@@ -12,16 +12,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ppl_vae.data import OneUnit, Split
+from ppl_vae.diagnostics._calibration.quantities import DENSITY, DISTANCE, Quantity, checked
 from ppl_vae.diagnostics._calibration.ranking import JOINT, ClassRanks, joined, ranked
 from ppl_vae.diagnostics._calibration.ranks import holm, rank_tests
 from ppl_vae.diagnostics._calibration.reliability import Reliability, reliability
 from ppl_vae.diagnostics._calibration.units import refits, told
+from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._common.simulation import resampled, specific
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.joint_evaluation import fitted_rows, units
 from ppl_vae.evaluation.passes import Passes, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.randomness import preserved_randomness
 
 __all__ = ["JOINT", "LEVELS", "Calibration", "Tested", "calibration"]
 
@@ -43,7 +46,7 @@ class Calibration:
     """What `calibration` found.
 
     Attributes:
-        names: entries of the latents that were ranked; the last is `JOINT`.
+        names: entries of the latents that were ranked, then `quantities`.
         ranks: of the true value among the draws, 0 to `draws`; -1 where it was observed and so no latent.
         draws: from the guide for each row.
         tests: all of them, with p-values corrected together (Holm).
@@ -52,6 +55,9 @@ class Calibration:
         coverage: share of rows whose true value is in the central interval of each of `levels`, [latent, level].
         coverage_se: its binomial standard error if the guide is exact, [latent, level].
         classes: discrete latents with categories: how reliable their probabilities are.
+        quantities: functions of all latents together that were ranked, by name; the first is `JOINT`.
+        regions: share of rows whose truth is in the region of highest density of each of `levels`, [level]; empty
+            where the guide's density at given values cannot be had.
         notes: what could not be tested, a line each.
         of: what was simulated, rows or data sets.
 
@@ -59,7 +65,7 @@ class Calibration:
         >>> from ppl_vae.programs.toy import model, posterior as guide
         >>> found = calibration(model, guide, torch.zeros(10), simulations=40)
         >>> found.names, tuple(found.ranks.shape), found.verdict.split(":")[0]
-        (('z', 'log p(x, z)'), (40, 2), 'Calibrated')
+        (('z', 'log p(x, z)', 'distance to a random point', 'log q(z | x)'), (40, 4), 'Calibrated')
     """
 
     names: tuple[str, ...]
@@ -71,6 +77,8 @@ class Calibration:
     coverage: Float[Tensor, "latent level"]
     coverage_se: Float[Tensor, "latent level"]
     classes: Mapping[str, Reliability]
+    quantities: tuple[str, ...] = (JOINT,)
+    regions: Float[Tensor, " level"] = field(default_factory=lambda: torch.zeros(0))
     notes: tuple[str, ...] = ()
     of: str = "rows"
     levels: tuple[float, ...] = field(default=LEVELS)
@@ -97,7 +105,7 @@ class Calibration:
         coverage = {
             name: {f"{level:g}": float(c) for level, c in zip(self.levels, row, strict=True)}
             for name, row in zip(self.names, self.coverage, strict=True)
-            if name != JOINT
+            if name not in self.quantities
         }
         return {
             "simulations": len(self.ranks),
@@ -110,6 +118,7 @@ class Calibration:
             "shift": {n: float(v) for n, v in self.shift.items()},
             "width": {n: float(v) for n, v in self.width.items()},
             "coverage": coverage,
+            "region_coverage": {f"{a:g}": float(c) for a, c in zip(self.levels, self.regions, strict=False)},
             "coverage_se": {f"{a:g}": (a * (1 - a) / max(len(self.ranks), 1)) ** 0.5 for a in self.levels},
             "classes": {name: found.summary() for name, found in self.classes.items()},
             "notes": list(self.notes),
@@ -133,14 +142,17 @@ def calibration(
     draws: int = 99,
     steps: int = 300,
     lr: float = 0.05,
+    quantities: Mapping[str, Quantity] | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Whether the guide's posteriors can be believed: simulation-based calibration.
 
     Draw z_i ~ p(z), x_i ~ p(x | z_i) from the model and `draws` values from q(z | x_i). If q is the posterior, the rank
     of z_i among them is uniform, in every entry of z and for any function of z and x. Tested are, for every entry and
-    for log p(x, z), which shows a wrong dependence between latents: uniformity, symmetry (a shift), and spread (too
-    narrow, too wide); for classes whether their probabilities are too sure, and whether each comes up as often as
+    for quantities of all latents together, which show a wrong dependence between them or on the row: log p(x, z), the
+    distance to a random point (TARP), log q(z | x), whose ranks are the coverage of regions of highest density, and
+    those that you name. Each for uniformity, symmetry (a shift), and spread (too
+    narrow, too wide); of classes whether their probabilities are too sure, and whether each comes up as often as
     said. p-values are corrected for the number of tests.
 
     The rows are the model's own: this tells whether the guide inverts this model, where the model puts its rows, not
@@ -161,6 +173,8 @@ def calibration(
         draws: from the guide for each of them.
         steps: of a refit: the budget is simulations x steps.
         lr: of a refit, at its start.
+        quantities: functions of your own by name, from latents by site [draw, row, ...] and the rows' fields to [draw,
+            row]: {"radius": lambda z, x: z["z"].square().sum(-1)}. Not where whole data sets are simulated.
         seed: of all draws; the global generators are left alone.
 
     Raises:
@@ -169,7 +183,8 @@ def calibration(
         NoDensity: for points and improper priors.
 
     Source: Talts et al. 2018, arXiv 1804.06788; Yao et al. 2018, arXiv 1802.02538; Säilynoja et al. 2022, arXiv
-    2103.10522; Modrák et al. 2023, arXiv 2211.02383 (log p(x, z)).
+    2103.10522; Modrák et al. 2023, arXiv 2211.02383 (quantities of all latents); Lemos et al. 2023, arXiv 2302.03026
+    (TARP); Hermans et al. 2022, arXiv 2110.06581 (regions of highest density).
 
     Example:
         >>> import pyro
@@ -188,16 +203,33 @@ def calibration(
     count = (100 if split.is_one_unit else 1000) if simulations is None else simulations
     count = check_whole("simulations", count, 20)
     refuse_endless("draws", draws, count)
+    own = checked(quantities)
     if split.is_one_unit:
+        if own:
+            raise UserError("quantities are ranked where rows are simulated, and here all data are one unit")
         return _of_units(pair, data if rows is not None else None, split, count, draws, steps, lr, seed)
     with passes(pair, resampled(split, count, seed), draws, seed=seed) as plan:
         if not specific(plan.structure):
             raise UserError("the guide draws no latent of the model, so that there is nothing to calibrate")
-        parts = [ranked(pair, plan, batch) for batch in plan.batches()]
-        ranks, classes, notes = joined(parts, draws)
-    if not {*ranks, *classes} - {JOINT}:
+        bridge, notes = _bridge(pair, plan)
+        parts = [ranked(pair, plan, batch, own, bridge) for batch in plan.batches()]
+        ranks, classes, more = joined(parts, draws)
+        notes += more
+    if not {*ranks, *classes} - {JOINT, DISTANCE, DENSITY, *own}:
         raise UserError(f"there is nothing to calibrate: {'; '.join(notes) or 'the latents are constants'}")
-    return _judged(ranks, classes, draws, seed, (*notes, *_untested(plan)))
+    return _judged(ranks, classes, draws, seed, (*notes, *_untested(plan)), own)
+
+
+def _bridge(pair: Pair, plan: Passes) -> tuple[Bridge | None, list[str]]:
+    """What gives the guide's density at given values, or a note why that cannot be had."""
+    some = next(plan.batches())
+    try:
+        with preserved_randomness():
+            bridge = Bridge(pair, plan.structure, some, "guide", "off")
+            bridge.densities(some, bridge.drawn(some, 1), 1)
+    except UserError as reason:
+        return None, [f"regions of highest density are not tested: {str(reason).split(': use start')[0]}"]
+    return (bridge if bridge.size else None), []
 
 
 def _of_units(
@@ -216,8 +248,15 @@ def _of_units(
 
 
 def _judged(
-    ranks: dict[str, Tensor], classes: dict[str, ClassRanks], draws: int, seed: int, notes: tuple[str, ...]
+    ranks: dict[str, Tensor],
+    classes: dict[str, ClassRanks],
+    draws: int,
+    seed: int,
+    notes: tuple[str, ...],
+    own: Mapping[str, Quantity] | None = None,
 ) -> Calibration:
+    together = (JOINT, DISTANCE, DENSITY, *(own or ()))
+    ranks = {n: v for n, v in ranks.items() if n not in together} | {n: ranks[n] for n in together if n in ranks}
     found = {name: rank_tests(column[column >= 0].numpy(), draws) for name, column in ranks.items()}
     tests = [(name, what, getattr(t, what)) for name, t in found.items() for what in ("uniform", "symmetric", "spread")]
     replicates = max(9999, 100 * (len(tests) + 2 * len(classes)))  # enough to reject one among so many tests
@@ -242,6 +281,8 @@ def _judged(
         coverage=coverage,
         coverage_se=(level * (1 - level) / counts).sqrt(),
         classes=reliable,
+        quantities=tuple(name for name in together if name in ranks),
+        regions=_regions(ranks[DENSITY], draws) if DENSITY in ranks else torch.zeros(0),
         notes=notes,
     )
 
@@ -253,6 +294,12 @@ def _coverage(ranks: Tensor, draws: int) -> Tensor:
     low, high = (0.5 - level / 2) * (draws + 1), (0.5 + level / 2) * (draws + 1)
     inside = torch.minimum(seen.unsqueeze(1) + 1, high) - torch.maximum(seen.unsqueeze(1), low)
     return inside.clamp(0, 1).mean(0)
+
+
+def _regions(ranks: Tensor, draws: int) -> Tensor:
+    """The share of truths in regions of highest density, [level]: with a density above that of enough draws."""
+    outside = (1 - torch.tensor(LEVELS, dtype=torch.float64)) * (draws + 1)
+    return (ranks.double().unsqueeze(1) + 1 - outside).clamp(0, 1).mean(0)
 
 
 def _untested(plan: Passes) -> list[str]:

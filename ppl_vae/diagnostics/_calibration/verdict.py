@@ -31,9 +31,7 @@ Fault = tuple[str, str]
 
 def _of(found: Calibration, *tests: str) -> list[str]:
     """The latents of which one of these tests is rejected, most significant first."""
-    from ppl_vae.diagnostics._calibration.sbc import JOINT
-
-    return list(dict.fromkeys(t.latent for t in found.rejected if t.name in tests and t.latent != JOINT))
+    return list(dict.fromkeys(t.latent for t in found.rejected if t.name in tests and t.latent not in found.quantities))
 
 
 def _range(values: Sequence[float]) -> str:
@@ -72,14 +70,15 @@ def _shape(found: Calibration) -> Fault | None:
 
 
 def _together(found: Calibration) -> Fault | None:
-    from ppl_vae.diagnostics._calibration.sbc import JOINT
-
-    if all(t.latent != JOINT for t in found.rejected):
+    wrong = [name for name in found.quantities if any(t.latent == name for t in found.rejected)]
+    if not wrong:
         return None
-    if len(found.names) + len(found.classes) > 2:
+    by = f" (by {listed(wrong)})"
+    if len(found.names) - len(found.quantities) + len(found.classes) > 1:
         words = "each latent is right on average over rows, but not all together: their dependence on each other"
-        return f"{words} or on the row is wrong", "a guide with dependence (FullRank, LowRank, IAF) or a larger encoder"
-    return "the latent is right on average over rows, but not for every row", LONGER
+        remedy = "a guide with dependence (FullRank, LowRank, IAF) or a larger encoder"
+        return f"{words} or on the row is wrong{by}", remedy
+    return f"the latent is right on average over rows, but not for every row{by}", LONGER
 
 
 def _classes(found: Calibration) -> list[Fault]:
