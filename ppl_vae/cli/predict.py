@@ -68,7 +68,7 @@ def _rows(run: Run, asked: AskedRows, field: str) -> tuple[Split, str]:
     """The rows, with the field where they have it."""
     from ppl_vae.data import Schema
 
-    loose = Schema(tuple(replace(f, missing=f.missing or f.name == field) for f in run.schema))
+    loose = run.schema.of(replace(f, missing=f.missing or f.name == field) for f in run.schema)
     try:
         return asked.rows(replace(run, schema=loose))
     except UserError:

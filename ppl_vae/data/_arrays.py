@@ -57,15 +57,14 @@ def from_arrays(source: Any, options: Options, name: str = "array", origin: dict
         count_rows({**tensors, options.group: rows.group})
         schema, tensors = into_groups(fields, tensors, rows, options.group, options.time)
     index = _split_index(count_rows(tensors), options)
-    parts = {
-        split: {key: values[rows.to(values.device)] for key, values in tensors.items()} for split, rows in index.items()
-    }
+    parts = {split: {key: values[i.to(values.device)] for key, values in tensors.items()} for split, i in index.items()}
     if options.binarise in ("dynamic", "static"):
         check_grey(schema)
         drawn, draws = binarised({split: part["x"] for split, part in parts.items()}, options.binarise)
         parts = {split: {**part, "x": drawn[split]} for split, part in parts.items()}
-        schema = Schema(tuple(replace(f, kind="binary") if f.name == "x" else f for f in fields))
-    return assemble(name, schema, parts, draws, origin or {"name": name})
+        schema = schema.of(replace(f, kind="binary") if f.name == "x" else f for f in schema)
+    groups = {} if rows is None else {split: tuple(rows.names[i] for i in some) for split, some in index.items()}
+    return assemble(name, schema, parts, draws, origin or {"name": name}, groups)
 
 
 def _each_column(table: Any, options: Options) -> Mapping[str, str | Sequence[str]]:

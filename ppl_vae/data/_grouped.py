@@ -21,7 +21,7 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.data.schema import Field, Grouping, Schema
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["GroupedRows", "as_groups", "into_groups", "without_group"]
+__all__ = ["GroupedRows", "as_groups", "as_long", "into_groups", "without_group"]
 
 
 class GroupedRows(NamedTuple):
@@ -37,10 +37,11 @@ class GroupedRows(NamedTuple):
         return int(self.place.max()) + 1
 
 
-def without_group(source: Any, group: str, time: str | None = None) -> tuple[Any, GroupedRows]:
+def without_group(source: Any, group: str, time: str | None = None, *, several: bool = True) -> tuple[Any, GroupedRows]:
     """A long table, or a dict of long arrays, without the column of groups, and what that column says.
 
-    Groups come in the order in which they appear, their rows in that of `time`, or as they are.
+    Groups come in the order in which they appear, their rows in that of `time`, or as they are. Some have `several`
+    rows where data are loaded; new ones may have one each.
 
     Raises:
         UserError: for an unknown column, a missing group or time, or two rows of a group at one time.
@@ -61,7 +62,7 @@ def without_group(source: Any, group: str, time: str | None = None) -> tuple[Any
     for row in order:
         place[row] = count[codes[row]]
         count[codes[row]] += 1
-    if count.max() == 1:
+    if several and count.max() == 1:
         raise UserError(f"every {group!r} has one row alone: leave group={group!r} out")
     rows = GroupedRows(torch.from_numpy(codes), torch.from_numpy(place), words)
     if is_table(source):
@@ -132,6 +133,12 @@ def as_groups(
                 "training data with such groups, or keep one"
             )
     return _laid_out(fields, tensors, rows, grouping)
+
+
+def as_long(values: Tensor, rows: GroupedRows, inner: bool) -> Tensor:
+    """A field of groups [group, ...] as a long table has it, [long row, ...]."""
+    group, place = rows.group.to(values.device), rows.place.to(values.device)
+    return values[group, place] if inner else values[group]
 
 
 def _laid_out(

@@ -34,7 +34,7 @@ def hide_labels(data: Data, labels: int, seed: int = 0) -> Data:
             f"labels= keeps a number of the labels y, but data set {data.name!r} has fields "
             f"{', '.join(data.schema.names)}: name the label column with label="
         )
-    schema = Schema(tuple(replace(f, missing=True) if f.name == "y" else f for f in data.schema))
+    schema = data.schema.of(replace(f, missing=True) if f.name == "y" else f for f in data.schema)
     kept = {"train": _chosen(data.train["y"], _categories(data), labels, seed)}
     splits: dict[str, Any] = {
         name: _hidden(split, schema, kept.get(name)) for name in SPLITS if (split := getattr(data, name)) is not None

@@ -55,7 +55,7 @@ def hold_out(data: Data, outliers: Any) -> Data:
             "outliers= expects a label y in every row, got rows without one: drop them, they may be outliers"
         )
     codes = torch.tensor([_code(data.schema["y"], name) for name in names])
-    schema = Schema(tuple(replace(f, missing=True) if f.name == "y" else f for f in data.schema))
+    schema = data.schema.of(replace(f, missing=True) if f.name == "y" else f for f in data.schema)
     train, validation = (_without(split, codes, schema, names) for split in (data.train, data.validation))
     return replace(
         data, schema=schema, train=train, validation=validation, test=_marked(data.test, codes, schema, names)

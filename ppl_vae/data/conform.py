@@ -73,9 +73,11 @@ pass rows on the scale of the training data, or choose a kind that fits (real, p
         raise UserError(f"expected rows, got the name {str(data)!r}: pass ppl_vae.load({str(data)!r})")
     grouped = next((s for s in (schema, hints) if s is not None and s.groups is not None), None)
     if grouped is not None and grouped.groups is not None and _is_long(data, grouped.groups):
-        rest, rows = without_group(data, grouped.groups.by, grouped.groups.time)
-        long = as_split(rest, schema=Schema(grouped.groups.long))
-        return Split(grouped, "rows", as_groups(long.schema.fields, long.fields, rows, grouped))
+        rest, rows = without_group(data, grouped.groups.by, grouped.groups.time, several=False)
+        asked = [replace(f, missing=grouped[f.name].missing) for f in grouped.groups.long if f.name in grouped]
+        long = as_split(rest, schema=Schema(tuple(asked)))
+        laid_out = as_groups(long.schema.fields, long.fields, rows, grouped)
+        return Split(grouped.of(f for f in grouped if f.name in laid_out), "rows", laid_out, groups=rows.names)
     raws = _raws(opened(data), schema)
     tensors, fields = {}, []
     for name, raw in raws.items():
@@ -124,7 +126,7 @@ def _conform(split: Split, schema: Schema) -> Split:
         # what is stored in a drawn field is a probability, not a value of its kind
         target = replace(theirs, kind="unit") if ours.name in split.draws else theirs
         tensors[ours.name] = convert(target, Raw(_recoded(split[ours.name], ours, theirs), coded=True))
-    return replace(split, schema=Schema(tuple(_present(schema, tensors, ()))), fields=tensors)
+    return replace(split, schema=schema.of(_present(schema, tensors, ())), fields=tensors)
 
 
 def _hinted(split: Split, hints: Schema | None) -> Split:

@@ -50,6 +50,7 @@ class Split:
             name: to score what a pair says about them. They are never in a batch.
         outliers: which rows are of a class that was held out (`load(..., outliers="9")`), [row], or None: to score
             what a pair finds strange. It is never in a batch.
+        groups: the names of the rows, where each is a group of rows of a long table (`load(..., group=)`).
 
     Raises:
         UserError: no rows, fields of different lengths or devices, or fields that the schema does not have.
@@ -70,6 +71,7 @@ class Split:
     draws: frozenset[str] = frozenset()
     hidden: dict[str, Tensor] = field(default_factory=dict)
     outliers: Tensor | None = None
+    groups: tuple[str, ...] = ()
 
     is_one_unit: ClassVar[bool] = False
     """Whether all data are one unit, without rows (`ppl_vae.data.OneUnit`)."""
@@ -134,7 +136,11 @@ class Split:
     def rows(self, index: Tensor | slice) -> Split:
         """A split of only these rows, with the stored values."""
         index = index.to(self.device) if isinstance(index, Tensor) else index
-        return self._each(lambda values: values[index])
+        rows = self._each(lambda values: values[index])
+        if not self.groups:
+            return rows
+        places = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
+        return replace(rows, groups=tuple(self.groups[i] for i in places.tolist()))
 
     def inliers(self) -> Split:
         """A split of only the rows that are not known to be outliers."""
@@ -208,11 +214,13 @@ def assemble(
     parts: Mapping[str, Mapping[str, Tensor]],
     draws: frozenset[str],
     source: dict[str, Any],
+    groups: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Data:
-    """A data set from tensors by split and field; only train draws anew."""
+    """A data set from tensors by split and field, and the names of the groups; only train draws anew."""
+    named = groups or {}
     splits = {
-        split: Split(schema, split, dict(fields), draws if split == "train" else frozenset())
-        for split, fields in parts.items()
+        n: Split(schema, n, dict(fields), draws if n == "train" else frozenset(), groups=named.get(n, ()))
+        for n, fields in parts.items()
     }
     return Data(name, schema, splits["train"], splits.get("validation"), splits.get("test"), source)
 

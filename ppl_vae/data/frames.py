@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Field, Schema
+from ppl_vae.data._grouped import as_long, without_group
 from ppl_vae.data._precision import as_dates
 from ppl_vae.data._tables import column_name
 from ppl_vae.data.dataset import columns_of
+from ppl_vae.data.schema import Grouping
 from ppl_vae.errors import UserError
 
 __all__ = ["columns_with", "filled_frame", "in_words", "restored"]
@@ -95,6 +97,8 @@ def filled_frame(schema: Schema, rows: Mapping[str, Tensor], mask: Mapping[str, 
     """Rows as a DataFrame; if they came as one, that one with its holes filled."""
     import pandas
 
+    if schema.groups is not None and source is not None:
+        schema, rows, mask = _in_long(schema, schema.groups, rows, mask, source)
     columns, holes = columns_with(schema, rows), columns_with(schema, mask)
     if source is None:
         return pandas.DataFrame({name: in_words(field, values) for name, (field, values) in columns.items()})
@@ -112,6 +116,16 @@ def filled_frame(schema: Schema, rows: Mapping[str, Tensor], mask: Mapping[str, 
             column.iloc[gaps] = cells
             frame.isetitem(place[name], column)
     return frame
+
+
+def _in_long(
+    schema: Schema, groups: Grouping, rows: Mapping[str, Tensor], mask: Mapping[str, Tensor], source: Any
+) -> tuple[Schema, dict[str, Tensor], dict[str, Tensor]]:
+    """Rows of groups as those of the long table that they came from."""
+    _, places = without_group(source, groups.by, groups.time, several=False)
+    long = Schema(tuple(f for f in groups.long if f.name in schema))
+    found, holes = ({n: as_long(v, places, n in groups.inner) for n, v in part.items()} for part in (rows, mask))
+    return long, found, holes
 
 
 def _cells(column: Any, words: list[Any]) -> list[Any]:

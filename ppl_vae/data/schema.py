@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch.distributions import constraints
@@ -163,6 +163,10 @@ class Schema:
         object.__setattr__(self, "fields", tuple(self.fields))
         if len(set(self.names)) < len(self.fields):
             raise UserError(f"a schema expects different field names, got {', '.join(self.names)}")
+
+    def of(self, fields: Iterable[Field]) -> Schema:
+        """Other fields of the same rows, or fewer of them."""
+        return replace(self, fields=tuple(fields))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def with_holes(schema: Schema) -> Schema:
         >>> print(with_holes(Schema((Field("x", "real"),)))["x"])
         x: real, some missing
     """
-    return Schema(tuple(replace(f, missing=True) for f in schema))
+    return schema.of(replace(f, missing=True) for f in schema)
 
 
 def _bare(program: Callable[..., Any]) -> Any:

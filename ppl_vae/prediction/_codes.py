@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Data, Schema, as_split
+from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import blank
 from ppl_vae.errors import UserError, check_whole, unknown_name
 from ppl_vae.evaluation.passes import judging, some_rows
@@ -34,14 +35,26 @@ ROWS_AT_ONCE = 2000
 
 
 @dataclass(frozen=True)
+class Members:
+    """The latents that every member of a group has, and which of its places are taken, [group, place]."""
+
+    latents: tuple[str, ...]
+    there: Tensor
+
+
+@dataclass(frozen=True)
 class Codes:
     """Latents of rows, by site: posterior means [row, *event], of classes probabilities [row, level]; or `draws`.
 
-    Draws are [draw, row, *event], of classes their values.
+    Draws are [draw, row, *event], of classes their values. Of rows that are groups of a long table, `groups` are their
+    names in its column `by`, and `members` says which of their places are taken and which latents have them.
     """
 
     values: Mapping[str, Tensor]
     draws: int = 0
+    by: str = "row"
+    groups: tuple[str, ...] = ()
+    members: Members | None = None
 
     def __getitem__(self, site: str) -> Tensor:
         if site not in self.values:
@@ -49,15 +62,43 @@ class Codes:
         return self.values[site]
 
     def frame(self) -> Any:
-        """A DataFrame with a row for each row (and draw, in a first column), a column for each number."""
+        """A DataFrame with a row for each row (and draw, in a first column), a column for each number.
+
+        Groups are told by name, and what their members have is in `member_frame`.
+        """
+        own = [n for n in self.values if self.members is None or n not in self.members.latents]
+        rows = next(iter(self.values.values())).shape[1 if self.draws else 0]
+        return self._table({n: self.values[n].reshape(max(self.draws, 1), rows, -1) for n in own}, self._names(rows))
+
+    def member_frame(self) -> Any:
+        """A DataFrame with a row for each member of each group (and draw), a column for each number.
+
+        Raises:
+            UserError: where rows are no groups, or no latent is of their members.
+        """
+        if self.members is None or not self.members.latents:
+            raise UserError("these rows have no latents of members of a group: ask for .frame()")
+        group, place = self.members.there.nonzero(as_tuple=True)
+        names = self._names(len(self.members.there))
+        first = {n: [column[i] for i in group.tolist()] for n, column in names.items()} | {"place": place.tolist()}
+        draws = max(self.draws, 1)
+        each = {n: self.values[n].reshape(draws, *self.members.there.shape, -1) for n in self.members.latents}
+        return self._table({n: v[:, group, place] for n, v in each.items()}, first)
+
+    def _names(self, rows: int) -> dict[str, list[Any]]:
+        if self.groups:
+            return {self.by: [*self.groups]}
+        return {"row": [*range(rows)]} if self.draws else {}
+
+    def _table(self, values: Mapping[str, Tensor], first: Mapping[str, list[Any]]) -> Any:
+        """[draw, row, number] of every site below one another, behind the first columns."""
         import pandas
 
-        rows = next(iter(self.values.values())).shape[1 if self.draws else 0]
-        table: dict[str, Any] = {}
-        if self.draws:
-            table = {"draw": [d for d in range(self.draws) for _ in range(rows)], "row": [*range(rows)] * self.draws}
-        for site, value in self.values.items():
-            flat = value.cpu().reshape(rows * max(self.draws, 1), -1)
+        rows = len(next(iter(first.values()), ())) or next((v.shape[1] for v in values.values()), 0)
+        table: dict[str, Any] = {"draw": [d for d in range(self.draws) for _ in range(rows)]} if self.draws else {}
+        table |= {name: column * max(self.draws, 1) for name, column in first.items()}
+        for site, value in values.items():
+            flat = value.cpu().flatten(0, 1)
             table |= dict(zip(column_names(site, flat.shape[1], None), flat.T.tolist(), strict=True))
         return pandas.DataFrame(table)
 
@@ -101,7 +142,18 @@ def encode(model: Callable[..., Any], guide: Callable[..., Any], data: Any, *, d
             batch = split.batch(slice(start, start + ROWS_AT_ONCE))
             parts.append(_drawn(pair, batch, draws) if draws else dict(coding.encode(pair.guide, batch, seed=seed)))
     names = [name for name in own if name in parts[0]]
-    return Codes({name: torch.cat([p[name] for p in parts], 1 if draws else 0) for name in names}, draws)
+    values = {name: torch.cat([p[name] for p in parts], 1 if draws else 0) for name in names}
+    groups = split.schema.groups
+    if groups is None:
+        return Codes(values, draws)
+    there = torch.stack([_any(~missing_in(split.schema[n].kind, split[n])) for n in groups.inner]).any(0)
+    inner = [n for n in names if len(structure.plates_of["guide"][n]) > 1 and groups.size in values[n].shape[1:]]
+    return Codes(values, draws, groups.by, split.groups, Members(tuple(inner), there))
+
+
+def _any(there: Tensor) -> Tensor:
+    """Whether anything of a member is there, [group, place]."""
+    return there.reshape(*there.shape[:2], -1).any(2)
 
 
 def _drawn(pair: Pair, batch: Mapping[str, Tensor], draws: int) -> dict[str, Tensor]:

@@ -31,13 +31,13 @@ def without_and_with(data: Any, field: str, schema: Schema | None, hints: Schema
     rest = _but(schema, field)
     if field not in schema or field not in there:
         return as_split(_without(data, field), "test", rest), None
-    loose = Schema(tuple(replace(f, missing=True) if f.name == field else f for f in schema))
+    loose = schema.of(replace(f, missing=True) if f.name == field else f for f in schema)
     truth = as_split(data, "test", loose)
     return truth.select(n for n in others if n in truth.schema), truth
 
 
 def _but(schema: Schema, field: str) -> Schema:
-    return Schema(tuple(f for f in schema if f.name != field))
+    return schema.of(f for f in schema if f.name != field)
 
 
 def _fields_of(data: Any) -> set[str]:

@@ -105,7 +105,7 @@ def sample(
         raise UserError("sample needs a model that knows its fields, such as VAE(data): this one has no schema")
     pair = Pair(model, guide)
     looked_at = {*pair.model.arguments, *pair.guide.arguments}
-    schema = Schema(tuple(f for f in with_holes(schema) if f.name != "y" or "y" in looked_at))
+    schema = schema.of(f for f in with_holes(schema) if f.name != "y" or "y" in looked_at)
     if not given:
         drawn = simulate(pair.eval(), schema, n, seed=seed)
         return Drawn({name: drawn[name] for name in schema.names if name in drawn}, schema)

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ppl_vae.distributions import without_mask
 from ppl_vae.programs.execution import PairTrace, for_particles, run, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
@@ -81,8 +84,29 @@ def _complete(pair: Pair, batch: Batch, drawn: PairTrace) -> Particles:
     latents = latent_values(factors, names)
     kept = Parts(parts.log_likelihood, parts.log_prior, parts.log_guide)
     log_weight = parts.log_likelihood + parts.log_prior - parts.log_guide
-    sites = _replay(pair, structure, batch, latents, drawn.particles) if structure.enumerates else factors.model_sites
+    loose = {n: mask for n, mask in factors.counting.items() if mask is not None and n in latents}
+    if not structure.enumerates and not loose:
+        return Particles(log_weight, latents, [factors.model_sites], kept)
+    sites = _replay(pair, structure, batch, latents, drawn.particles, Redraw(loose))
+    latents |= {n: expanded(structure, sites[n], sites[n]["value"], drawn.particles) for n in loose}
     return Particles(log_weight, latents, [sites], kept)
+
+
+class Redraw(Messenger):
+    """Draw entries of latents that have no part in the weight from the model: the guide's say nothing.
+
+    A program draws what it masks from its prior, and so are these entries where fields are drawn that depend on them.
+    """
+
+    def __init__(self, counts: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.counts = counts
+
+    def _pyro_sample(self, msg: Message) -> None:
+        mask = self.counts.get(str(msg["name"]))
+        if mask is not None:
+            mask = mask.reshape(mask.shape + (1,) * msg["fn"].event_dim)
+            msg["value"] = torch.where(mask, msg["value"], without_mask(msg["fn"]).sample())
 
 
 def latent_values(factors: Factors, names: Sequence[str]) -> dict[str, Tensor]:
@@ -122,10 +146,18 @@ def replayed(
     return [_replay(pair, structure, batch, one, 1) for one in each]
 
 
-def _replay(pair: Pair, structure: Structure, batch: Batch, latents: Mapping[str, Tensor], particles: int) -> Sites:
+def _replay(
+    pair: Pair,
+    structure: Structure,
+    batch: Batch,
+    latents: Mapping[str, Tensor],
+    particles: int,
+    redraw: Messenger | None = None,
+) -> Sites:
     holes = Holes(structure.holes, structure.latents, batch)
     model = for_particles(holes(pair.model), structure, particles)
-    return sample_sites(holes.hold(traced(poutine.replay(model, trace=fixed(structure, latents, particles)), batch)))
+    program = poutine.replay(model, trace=fixed(structure, latents, particles))
+    return sample_sites(holes.hold(traced(program if redraw is None else redraw(program), batch)))
 
 
 def fixed(structure: Structure, latents: Mapping[str, Tensor], particles: int) -> Trace:
