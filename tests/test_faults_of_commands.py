@@ -1,6 +1,6 @@
 """A full disk, a read-only one or a kill while a command writes: the run stays whole, and the command can be repeated.
 
-Also a hundred kills of a training run at random moments.
+Also random kills of training whose steps are captured or compiled.
 """
 
 import os
@@ -18,6 +18,7 @@ from helpers import small_pair
 
 import ppl_vae
 from ppl_vae.cli import files, main
+from ppl_vae.speed import modes
 from ppl_vae.training import _loop as loop
 from ppl_vae.training.checkpoint import has_checkpoint
 
@@ -130,10 +131,15 @@ def numbers(history):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compile", ["off"])
+@pytest.mark.parametrize("compile", ["off", "auto", "on"])
 def test_a_hundred_kills_at_random_moments(tmp_path, monkeypatch, compile):
-    """SIGKILL while a run trains, checkpoints and is saved, until it is over; then it is the calm run, bit for bit."""
+    """Eager, captured and compiled steps; of a compiled run the code is the same again, so its numbers are, too."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    if compile == "auto":  # captured, and never compiled
+        monkeypatch.setattr(modes, "MARGIN", 0.0)
+        monkeypatch.setattr(modes, "TRIAL", 1)
+        monkeypatch.setattr(modes, "NOISE", float("inf"))
+        monkeypatch.setattr(modes, "seconds_to_compile", lambda graph: float("nan"))
     train(tmp_path / "first", compile)  # which imports and compiles
     begun = time.monotonic()
     whole = train(tmp_path / "whole", compile)
