@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Field, Schema
-from ppl_vae.errors import UserError, check_whole, unknown_name
+from ppl_vae.errors import UserError, check_whole, shown, unknown_name
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models._response import Response
 from ppl_vae.models._rows import RowModel, prior_of, rows_of
@@ -79,6 +79,8 @@ class Multimodal(RowModel):
         taken = {"n", "data", "self", "z", *(f"w_{name}" for name in self.private)}
         if clash := [f.name for f in fields if f.name in taken]:
             raise UserError(f"field {clash[0]!r} has the name of a site or argument of the model: rename it")
+        if not isinstance(likelihoods, Mapping | None):
+            raise UserError(f"likelihoods expects them by the name of their field, got {shown(likelihoods)}")
         named = {"likelihoods": likelihoods or {}, "decoders": decoders if isinstance(decoders, Mapping) else {}}
         for what in named.values():
             for name in what:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import random
 import resource
 import signal
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,31 @@ import ppl_vae
 from ppl_vae import bounds, diagnostics, likelihoods, models, priors, schedules, sklearn
 from ppl_vae import guides as guides_
 from ppl_vae.guides import MeanField
-from ppl_vae.models import M2, VAE
+from ppl_vae.models import M2, VAE, Multimodal
+
+
+def in_a_folder_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, working in a folder that is gone afterwards: for what writes."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            return function(*args, **kwargs)
+
+    return called
+
+
+def fitted(cls: Any) -> Callable[..., Any]:
+    """An estimator of scikit-learn, made and fitted in one call: its constructor only keeps its arguments."""
+
+    def estimator(X: Any, y: Any = None, **parameters: Any) -> Any:
+        return cls(**parameters).fit(X, y)
+
+    own = list(inspect.signature(cls).parameters.values())
+    rows = list(inspect.signature(estimator).parameters.values())[:2]
+    estimator.__signature__ = inspect.Signature([*rows, *own])  # type: ignore[attr-defined]
+    estimator.__module__, estimator.__qualname__ = "ppl_vae.sklearn", f"{cls.__name__}.fit"
+    return estimator
 
 
 class Call(NamedTuple):
@@ -46,9 +72,19 @@ class Things:
     model: Any
     guide: Any
     result: Any
+    run: Path
+    """The folder of that result."""
     labelled: Any
     half: Any
     half_guide: Any
+    several: Any
+    """Rows of fields a and b, and a label y."""
+    both: Any
+    both_guide: Any
+    visits: Any
+    """Rows of several visits each."""
+    group: Any
+    group_guide: Any
     holey: Any
 
 
@@ -66,7 +102,35 @@ def things() -> Things:
     half_guide = MeanField(half, hidden=(4,))
     ppl_vae.fit(half, half_guide, labelled, epochs=1, compile="off")
     holey = ppl_vae.load(np.where(values > 1, np.nan, values), missing="allow")
-    return Things(data, model, guide, result, labelled, half, half_guide, holey)
+    several = ppl_vae.load({"a": values[:, :2], "b": values[:, 2:], "y": np.arange(40) % 2})
+    both = Multimodal(several, latent_dim=2, private=2, hidden=(4,))
+    both_guide = MeanField(both, hidden=(4,), experts="product")
+    visits = ppl_vae.load(long_table(), group="patient", time="day")
+    group = VAE(visits, latent_dim=2, hidden=(4,))
+    group_guide = MeanField(group, hidden=(4,))
+    return Things(
+        *(data, model, guide, result, result.save(saved()), labelled, half, half_guide),
+        *(several, both, both_guide, visits, group, group_guide, holey),
+    )
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()  # which is gone when the process ends
+
+
+def saved() -> Path:
+    """Where the run is that is opened."""
+    return Path(_folder().name) / "run"
+
+
+def long_table() -> pandas.DataFrame:
+    """Twenty patients with one to four visits each."""
+    random = np.random.default_rng(1)
+    count = random.integers(1, 5, 20)
+    patient = np.repeat(np.arange(20), count)
+    day = np.concatenate([np.arange(n) for n in count])
+    return pandas.DataFrame({"patient": patient, "day": day, "dose": random.normal(size=len(day)), "sex": patient % 2})
 
 
 def pair_and_rows(**more: Any) -> dict[str, Any]:
@@ -86,14 +150,22 @@ def functions() -> Iterator[tuple[Any, dict[str, Any]]]:
     yield ppl_vae.compare, {"pairs": {"a": (made.model, made.guide)}, "data": made.data.test, "particles": 30}
     yield ppl_vae.impute, pair_and_rows(draws=3, **few)
     yield ppl_vae.check_imputation, pair_and_rows(draws=3, **few)
-    yield (
-        ppl_vae.predict,
-        {"model": made.half, "guide": made.half_guide, "data": made.labelled.test, "draws": 3},
-    )
+    of_both = {"model": made.both, "guide": made.both_guide, "data": made.several}
+    yield ppl_vae.predict, of_both | {"draws": 3}
     yield ppl_vae.reconstruct, pair_and_rows(draws=3)
     yield ppl_vae.to_arviz, pair_and_rows(draws=2, chains=2, **few)
     yield ppl_vae.posterior, pair_and_rows(draws=5, **few)
-    yield ppl_vae.open_run, {"path": "no-such-run"}
+    yield ppl_vae.open_run, {"path": made.run}
+    yield ppl_vae.sample, {"model": made.model, "guide": made.guide, "n": 3, "particles": 30}
+    yield ppl_vae.encode, pair_and_rows(draws=2)
+    yield ppl_vae.decode, {"model": made.model, "latents": {"z": np.zeros((3, 2), "float32")}}
+    yield ppl_vae.traverse, pair_and_rows(row=1, steps=3)
+    yield ppl_vae.interpolate, pair_and_rows(pairs=[0, 1], steps=3)
+    yield ppl_vae.explain, pair_and_rows(rows=[0, 1], steps=2)
+    yield ppl_vae.transfer, of_both | {"contents": [0, 1], "styles": [2], "take": ["w_a"]}
+    yield ppl_vae.coherence, of_both | {"given": ["a"], "of": "b", "rows": 8}
+    yield from functions_that_write()
+    yield from functions_of_groups()
     yield ppl_vae.warm_start, {"model": made.model, "guide": made.guide, "start": made.result}
     yield diagnostics.anomaly, pair_and_rows(outliers=np.arange(len(made.data.test)) % 2 == 0, **few)
     yield diagnostics.calibration, pair_and_rows(simulations=20, draws=9)
@@ -112,6 +184,43 @@ def functions() -> Iterator[tuple[Any, dict[str, Any]]]:
     yield diagnostics.classifier_two_sample, two
 
 
+def functions_that_write() -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Functions and methods that leave files, in a folder that is gone afterwards."""
+    made = things()
+    small = {"data": "t.npy", "epochs": 1, "latent_dim": 2, "hidden": "4", "compile": "off"}
+    yield (
+        in_a_folder_of_its_own(with_a_table(ppl_vae.compare_grid)),
+        {"guides": ["mean_field"], "seeds": 1, "out": "grid", "particles": 5, "iwae": [1], "jobs": 1} | small,
+    )
+    yield in_a_folder_of_its_own(made.result.save), {"path": "run"}
+    moved = ppl_vae.traverse(**pair_and_rows(steps=3))
+    yield in_a_folder_of_its_own(moved.save), {"path": "moved.png"}
+    explained = ppl_vae.explain(**pair_and_rows(steps=2))
+    yield in_a_folder_of_its_own(explained.save), {"path": "explained.npz"}
+
+
+def with_a_table(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, with rows in the file t.npy beside it."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        np.save("t.npy", things().data.train["x"].numpy())
+        return function(*args, **kwargs)
+
+    return called
+
+
+def functions_of_groups() -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The functions that read rows, with rows of several visits each."""
+    made = things()
+    yield ppl_vae.load, {"source": long_table(), "group": "patient", "time": "day"}
+    rows = {"model": made.group, "guide": made.group_guide, "data": made.visits.test}
+    yield ppl_vae.fit, rows | {"data": made.visits, "epochs": 1, "compile": "off"}
+    yield ppl_vae.evaluate, rows | {"particles": 30}
+    yield ppl_vae.impute, rows | {"particles": 30, "draws": 2}
+    yield ppl_vae.reconstruct, rows | {"draws": 2}
+
+
 SCHEDULES = {
     schedules.WarmUp: {"epochs": 3},
     schedules.Cyclical: {"epochs": 3},
@@ -119,7 +228,7 @@ SCHEDULES = {
     schedules.FreeBits: {"nats": 1.0},
     schedules.Capacity: {"gamma": 1.0, "stop": 2.0, "epochs": 3},
 }
-NEEDED = {"features": 3, "variance": 0.5, "columns": None, "cutpoints": 3}
+NEEDED = {"features": 3, "variance": 0.5, "cutpoints": 3, "labels": 2}
 """What a class must be given, if it is."""
 
 
@@ -140,10 +249,25 @@ def classes() -> Iterator[tuple[Any, dict[str, Any]]]:
         for name in module.__all__:
             cls = getattr(module, name)
             if inspect.isclass(cls) and not inspect.isabstract(cls) and not getattr(cls, "__abstract__", False):
-                yield cls, {}
+                yield cls, {n: v for n, v in NEEDED.items() if n in required(cls)}
     yield from SCHEDULES.items()
-    yield sklearn.VAETransformer, {}
-    yield sklearn.SemiSupervisedVAEClassifier, {}
+    yield from estimators()
+
+
+def estimators() -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Every estimator for scikit-learn, with rows to be fitted to."""
+    made = things()
+    X, y = made.data.train["x"].numpy(), np.arange(len(made.data.train))
+    targets = {"SemiSupervisedVAEClassifier": y % 2, "VAERegressor": y / len(y)}
+    for name in sklearn.__all__:
+        cls = getattr(sklearn, name)
+        small = {"latent_dim": 2, "hidden": (4,), "epochs": 1, "random_state": 0}
+        yield fitted(cls), {"X": X, "y": targets.get(name)} | small
+
+
+def required(cls: Any) -> set[str]:
+    """The arguments without which it cannot be made."""
+    return {p.name for p in inspect.signature(cls).parameters.values() if p.default is p.empty}
 
 
 def _small(cls: Any) -> dict[str, Any]:
@@ -151,9 +275,15 @@ def _small(cls: Any) -> dict[str, Any]:
     return {name: value for name, value in usual.items() if name in inspect.signature(cls).parameters}
 
 
+def called(some: Iterable[tuple[Any, dict[str, Any]]]) -> list[Call]:
+    """Functions or classes and their arguments, with their names."""
+    return [Call(f"{f.__module__}.{f.__qualname__}", f, a) for f, a in some]
+
+
+@functools.cache
 def calls() -> list[Call]:
     """All of them."""
-    return [Call(f"{f.__module__}.{f.__qualname__}", f, a) for f, a in [*functions(), *classes()]]
+    return called([*functions(), *classes()])
 
 
 # -- odd values ----------------------------------------------------------------------------------------------------
@@ -268,21 +398,22 @@ class Case(NamedTuple):
         return self.call.function(**arguments)
 
 
-def single() -> list[Case]:
-    """Every parameter of every callable with every odd value."""
-    return [
-        Case(call, ((name, value),))
-        for call in calls()
-        for name, parameter in inspect.signature(call.function).parameters.items()
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        for value in odd()
-    ]
+def single(some: Iterable[Call]) -> list[Case]:
+    """Every parameter of these callables with every odd value."""
+    found = []
+    for call in some:
+        parameters = inspect.signature(call.function).parameters.values()
+        named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        names = dict.fromkeys([*named, *call.arguments])
+        found += [Case(call, ((name, value),)) for name in names for value in odd()]
+    return found
 
 
+@functools.cache
 def sampled(count: int, seed: int) -> list[Case]:
     """Some of these, every fourth with a second one of the same callable."""
     chance = random.Random(seed)
-    cases = single()
+    cases = single(calls())
     of: dict[str, list[Case]] = {}
     for case in cases:
         of.setdefault(case.call.name, []).append(case)

@@ -188,6 +188,15 @@ def test_python_refuses_an_option_that_fit_does_not_have():
 # -- what is kept ----------------------------------------------------------------------------------------------------
 
 
+ABOUT = {
+    "where": "12 rows",
+    "parameters": [3, 4],
+    "seconds_per_epoch": None,
+    "epochs": 2,
+    "observed": {"sites": ["x"], "masses": 0, "densities": 3, "digest": "0", "preparation": {}},
+}
+
+
 def test_an_evaluation_comes_back_as_it_was_and_only_for_its_key(tmp_path):
     from cases import PROBLEMS
 
@@ -195,12 +204,16 @@ def test_an_evaluation_comes_back_as_it_was_and_only_for_its_key(tmp_path):
     found = evaluate(problem.model, problem.guide, problem.batch, 30, iwae=(1, 5))
     key = {"particles": 30, "iwae": [1, 5], "seed": 0}
     assert read_cache(tmp_path, key) is None
-    file = write_cache(tmp_path, found, key, {"where": "rows"})
+    file = write_cache(tmp_path, found, key, ABOUT)
     again = read_cache(tmp_path, key)
-    assert again.about == {"where": "rows"}
+    assert again.about == ABOUT
     assert again.evaluation.summary() == found.summary()
     assert read_cache(tmp_path, {**key, "seed": 1}) is None
-    file.write_bytes(file.read_bytes()[:100])
+    content = bytearray(file.read_bytes())
+    for damaged in (content[:100], content[:-3] + bytes([content[-3] ^ 4]) + content[-2:]):
+        file.write_bytes(damaged)
+        assert read_cache(tmp_path, key) is None
+    write_cache(tmp_path, found, key, ABOUT | {"epochs": "two"})
     assert read_cache(tmp_path, key) is None
 
 

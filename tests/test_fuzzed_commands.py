@@ -1,5 +1,6 @@
 """Wrong command lines: a result, or one line on stderr and status 2, and then no file was written."""
 
+import contextlib
 import random
 import shutil
 import warnings
@@ -23,19 +24,23 @@ ODD = [
     *("../../etc/passwd", "~", "~nobody/x", "/", ".", "/dev/null", "/proc/self/mem", "t.csv", "run", "no/such", "a\nb"),
     *("None", "[]", "{}", "NaN", "-", "--", "--help", "--no-such", "@t.csv", "t.csv:Name", "run/run.json", "a.py:M"),
 ]
+QUICK = ["--epochs", "1", "--hidden", "4", "--evaluate-particles", "5", "--no-report", "--compile", "off"]
 RIGHT = {
-    "fit": [
-        *("fit", "vae", "--data", "t.csv", "--epochs", "1", "--hidden", "4", "--latent-dim", "2"),
-        *("--evaluate-particles", "5", "--no-report", "--compile", "off"),
-    ],
+    "fit": ["fit", "vae", "--data", "t.csv", "--latent-dim", "2", *QUICK],
     "evaluate": ["evaluate", "run", "--particles", "5"],
     "diagnose": ["diagnose", "run", "--only", "collapse"],
     "compare": ["compare", "run", "--particles", "5"],
     "sample": ["sample", "run", "-n", "2"],
     "encode": ["encode", "run"],
-    "posterior": ["posterior", "run", "--draws", "2"],
+    "decode": ["decode", "run", "--latents", "z.npz"],
+    "traverse": ["traverse", "run", "--steps", "3"],
+    "interpolate": ["interpolate", "run", "--rows", "0,1", "--steps", "3"],
+    "transfer": ["transfer", "many", "--content", "0,1", "--style", "2", "--take", "w_a"],
+    "explain": ["explain", "run", "--row", "0,1"],
+    "coherence": ["coherence", "many", "--given", "a", "--of", "b"],
+    "posterior": ["posterior", "shared", "--model", "own.py:model", "--draws", "2", "--particles", "20"],
     "impute": ["impute", "run", "--particles", "5"],
-    "predict": ["predict", "run"],
+    "predict": ["predict", "many"],
     "export": ["export", "run", "--draws", "1", "--particles", "5"],
     "report": ["report", "run"],
     "list": ["list", "guides"],
@@ -66,14 +71,38 @@ def lines():
 
 LINES = lines()
 
+OWN = """
+import pyro
+import pyro.distributions as dist
+from torch import zeros
+
+def model(x):
+    mean = pyro.sample("mean", dist.Normal(zeros(3), 1.0).to_event(1))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+"""
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lines")
-    values = np.random.default_rng(0).normal(size=(40, 3))
-    pandas.DataFrame(values, columns=list("abc")).to_csv(folder / "t.csv", index=False)
-    words = [str(folder / "t.csv") if word == "t.csv" else word for word in RIGHT["fit"]]
-    assert main([*words, "--out", str(folder / "run")]) == 0
+    values = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+    table = pandas.DataFrame(values, columns=list("abc"))
+    table.to_csv(folder / "t.csv", index=False)
+    table.mask(table > 1.0).to_csv(folder / "holes.csv", index=False)
+    np.savez(folder / "fields.npz", a=values[:, :2], b=values[:, 2:], y=(values[:, 0] > 0).astype(int))
+    np.savez(folder / "z.npz", z=values[:, :2])
+    runs = {
+        "run": ["vae", "--data", "holes.csv", "--missing", "allow"],
+        "many": ["multimodal", "--guide", "mean_field:experts=product", "--data", "fields.npz"],
+        "shared": ["own.py:model", "--data", "x.npy"],
+    }
+    np.save(folder / "x.npy", values)
+    (folder / "own.py").write_text(OWN)
+    with contextlib.chdir(folder):
+        for name, words in runs.items():
+            small = [] if name == "shared" else ["--latent-dim", "2"]
+            assert main(["fit", *words, *small, *QUICK, "--out", name]) == 0
     return folder
 
 
@@ -116,6 +145,12 @@ def outcome(words, place, capsys):
 
 def wrong(some, place, capsys):
     return [f"{words}: {found}"[:600] for words in some if (found := outcome(words, place, capsys)) is not None]
+
+
+@pytest.mark.slow
+def test_right_command_lines_are_right(place, capsys):
+    for name, words in RIGHT.items():
+        assert main(words) == 0, f"{name}: {capsys.readouterr().err}"
 
 
 def test_some_wrong_command_lines(place, capsys):

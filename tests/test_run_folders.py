@@ -1,6 +1,5 @@
 """Run folders that are damaged, mixed up or made to do harm: one line that names the file, and nothing else happens."""
 
-import copy
 import json
 import shutil
 import sys
@@ -10,6 +9,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from damage import MISSING, VALUES, changed, paths, with_sum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
@@ -21,7 +21,6 @@ from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 from ppl_vae.priors import Mixture
 from ppl_vae.runs.files import read_diagnostics, read_evaluation, read_history
-from ppl_vae.saving.specs import file_hash
 
 pytestmark = pytest.mark.faults
 
@@ -67,39 +66,6 @@ def opened_or_one_line(folder):
 
 
 # -- run.json ------------------------------------------------------------------------------------------------
-
-
-def paths(value, before=()):
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield (*before, key)
-            yield from paths(inner, (*before, key))
-    elif isinstance(value, list):
-        for key, inner in enumerate(value):
-            yield (*before, key)
-            yield from paths(inner, (*before, key))
-
-
-def changed(info, path, value):
-    info = copy.deepcopy(info)
-    place = info
-    for key in path[:-1]:
-        place = place[key]
-    if value is MISSING:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return info
-
-
-MISSING = object()
-VALUES = [
-    *(MISSING, None, 3, -1, 1.5, "x", "../../etc/passwd", [], {}, True, [1, 2], {"a": 1}, 10**12, -(10**30), 1e308),
-    *({"the": "nobody"}, {"the": "data"}, {"the": "model"}, {"foreign": "os.system"}, {"file": "x.py", "name": "M"}),
-    *({"class": "VAE", "of": "models"}, {"models": "VAE", "arguments": {}}, {"models": "os", "arguments": {}}),
-    *({"guides": "MeanField", "arguments": {}}, {"models": ["VAE"], "arguments": {}}, "\x1b]0;title\x07", "__class__"),
-    {"likelihoods": "Normal", "arguments": {"scale": "wide"}},
-]
 
 
 def mutations(run):
@@ -239,14 +205,6 @@ def test_a_run_and_its_data_open_where_they_were_moved(bad):
 # -- weights, and files of other runs ----------------------------------------------------------------------------
 
 
-def with_sum(folder, name):
-    """run.json says what is there, as whoever damages a folder on purpose would see to."""
-    file = folder / "run.json"
-    info = json.loads(file.read_text())
-    info["sha256"][name] = file_hash(folder / name)
-    file.write_text(json.dumps(info))
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_any_flipped_bit_is_noticed(bad, seed):
     chance = np.random.default_rng(seed)
@@ -370,6 +328,9 @@ def test_usual_outputs_are_never_written_over(bad, capsys):
         "samples.npz": ["sample", "-n", "3"],
         "imputed.csv": ["impute", "--particles", "3"],
         "posterior.nc": ["export", "--draws", "2", "--particles", "3"],
+        "figures/traverse.png": ["traverse", "--steps", "2"],
+        "figures/interpolate.png": ["interpolate", "--rows", "0,1", "--steps", "2"],
+        "figures/explain.png": ["explain"],
     }
     for name, (command, *more) in commands.items():
         for _ in range(2):
@@ -399,7 +360,7 @@ def test_a_pair_that_was_trained_on_an_array_is_rebuilt_with_the_fields_that_it_
         ppl_vae.fit(model, result.guide, data.train["x"][:40] + 0.5, epochs=1)
 
 
-@pytest.mark.parametrize("command", ["report", "evaluate", "diagnose", "encode", "compare"])
+@pytest.mark.parametrize("command", ["report", "evaluate", "diagnose", "encode", "compare", "predict", "traverse"])
 @pytest.mark.parametrize("option", ["--label y", "--columns a,b", "--missing allow"])
 def test_words_about_a_file_are_refused_without_one(tmp_path, capsys, command, option):
     """They would be read by nobody, and the run's own rows be taken in silence."""

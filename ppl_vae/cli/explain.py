@@ -12,6 +12,7 @@ from ppl_vae.cli.files import check_target
 from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import say
 from ppl_vae.registry.words import check_choice, row_numbers
+from ppl_vae.saving.atomic import write_new
 
 __all__ = ["explain"]
 
@@ -50,5 +51,5 @@ def explain(
     import ppl_vae
 
     found = ppl_vae.explain(opened.model, opened.guide, rows, numbers, site=site, field=field, of=of, seed=seed)  # type: ignore[arg-type]
-    file = found.save(target)
+    file = write_new(target, found.content(target.suffix.lower()))
     say(f"{found.field} of {len(numbers)} {name} rows, by {found.site}, written to {file}")

@@ -97,19 +97,29 @@ def rows_file(run: Path, key: str) -> Path:
     return run / f"evaluation-{re.sub(r'[^A-Za-z0-9_-]+', '-', key)}.csv"
 
 
-def read_rows(run: Path, key: str, particles: int) -> Evaluation | None:
-    """What `update_evaluation` wrote of single rows; nothing if it is not there or is no such table."""
+def read_rows(run: Path, key: str, particles: int, count: int) -> Evaluation | None:
+    """What `update_evaluation` wrote of `count` single rows; nothing if it is not there.
+
+    Raises:
+        UserError: the table is damaged.
+    """
     import torch
 
     from ppl_vae.evaluation import COLUMNS, Evaluation
+    from ppl_vae.saving.reading import damaged
 
-    try:
-        with rows_file(run, key).open(encoding="utf-8", newline="") as lines:
-            table = list(csv.DictReader(lines))
+    file = rows_file(run, key)
+    if not file.exists():
+        return None
+    with damaged(file, "delete it and evaluate again"):
+        with file.open(encoding="utf-8", newline="") as lines:
+            table = list(csv.DictReader(lines, strict=True))
+        if [row.get("row") for row in table] != [str(i) for i in range(count)]:
+            raise ValueError(f"it does not hold {count:,} rows in their order")
+        if gone := [name for name in COLUMNS if name not in table[0]]:
+            raise ValueError(f"it has no column {gone[0]}")
         columns: dict[str, Any] = {n: torch.tensor([float(row[n]) for row in table]) for n in COLUMNS}
         return Evaluation(**columns, particles=particles)
-    except (OSError, KeyError, ValueError):
-        return None
 
 
 def check_target(out: Path | None, usual: Path, endings: Sequence[str]) -> Path:

@@ -11,6 +11,7 @@ from ppl_vae.cli.files import check_target
 from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import say
 from ppl_vae.registry.words import row_numbers
+from ppl_vae.saving.atomic import write_new
 
 __all__ = ["interpolate"]
 
@@ -51,7 +52,7 @@ def interpolate(
         labels=labels,  # type: ignore[arg-type]
         seed=seed,
     )
-    file = found.save(target, field)
+    file = write_new(target, found.content(target.suffix.lower(), field))
     for note in found.notes:
         say(note)
     say(f"{len(found.lines)} ways between {name} rows written to {file}")

@@ -44,10 +44,11 @@ def report(
     from ppl_vae.report import write_report
     from ppl_vae.report.view import held_out
 
-    shown = held_out(rows).name
+    told = held_out(rows)
+    shown = told.name
     summary = found.get("test") or next(iter(found.values()), None)
     own = found.get(shown, {}).get("particles") if data is None else None
-    row_by_row = read_rows(run, shown, own) if own else None
+    row_by_row = read_rows(run, shown, int(own), len(told)) if own else None
     with writing(run, "ppl-vae report", wait=0.0):
         say(f"report written to {write_report(opened, rows, summary, row_by_row, seed=seed)}")
 

@@ -92,13 +92,12 @@ def _write_given(run: Run, values: Mapping[str, list[str]], n: int, seed: int, t
     drawn = ppl_vae.sample(run.model, run.guide, n, given={k: words[0] for k, words in values.items()}, seed=seed)
     content = io.BytesIO()
     drawn.frame().to_csv(content, index=False)
-    write_new(target, content.getvalue())
+    written = write_new(target, content.getvalue())
     if drawn.doubt is not None:
         note(f"warning: {drawn.doubt}")
-    say(
-        f"{n} rows written to {target} (log p of what was given {drawn.log_evidence:.2f} ± {drawn.log_evidence_se:.2f} "
-        f"nats, {drawn.ess:,.0f} effective particles of {drawn.particles:,})"
-    )
+    found = f"{drawn.log_evidence:.2f} ± {drawn.log_evidence_se:.2f} nats"
+    effective = f"{drawn.ess:,.0f} effective particles of {drawn.particles:,}"
+    say(f"{n} rows written to {written} (log p of what was given {found}, {effective})")
 
 
 def _observed(run: Run) -> tuple[dict[str, Field], tuple[str, ...]]:

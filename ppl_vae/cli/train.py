@@ -38,6 +38,7 @@ def train(ask: Command) -> None:
         ask = replace(ask, warm_up=warm_up_of(place.folder))
     import pyro
 
+    from ppl_vae.runs.files import read_evaluation
     from ppl_vae.speed.device import pick_device
 
     started = time.monotonic()
@@ -55,6 +56,7 @@ def train(ask: Command) -> None:
     extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
     extra |= {} if start is None else {"start": start}
     with place.taken(resume=ask.resume) as out:
+        read_evaluation(out)  # a damaged one is refused before the work
         result = _fit(ask, model.value, guide.value, data, bound, decided, device, out, headline)
         unsaved = _save(result, out, extra)
         for finding in result.findings:

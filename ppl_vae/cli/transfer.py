@@ -11,6 +11,7 @@ from ppl_vae.cli.files import check_target
 from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import say
 from ppl_vae.registry.words import row_numbers, split_words
+from ppl_vae.saving.atomic import write_new
 
 __all__ = ["transfer"]
 
@@ -40,7 +41,7 @@ def transfer(
     import ppl_vae
 
     found = ppl_vae.transfer(opened.model, opened.guide, rows, contents, styles, keep=kept, take=taken, seed=seed)
-    file = found.save(target, field)
+    file = write_new(target, found.content(target.suffix.lower(), field))
     for note in found.notes:
         say(note)
     say(f"{len(contents)} contents in {len(styles)} styles of {name} rows written to {file}")

@@ -11,6 +11,7 @@ from ppl_vae.cli.files import check_target
 from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import say
 from ppl_vae.registry.words import row_numbers
+from ppl_vae.saving.atomic import write_new
 
 __all__ = ["traverse"]
 
@@ -56,7 +57,7 @@ def traverse(
         prior=prior,
         seed=seed,
     )
-    file = found.save(target, field)
+    file = write_new(target, found.content(target.suffix.lower(), field))
     for note in found.notes:
         say(note)
     say(f"{len(found.lines)} lines of {name} row {row} written to {file}")

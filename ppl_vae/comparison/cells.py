@@ -88,8 +88,12 @@ class GridOutcome(NamedTuple):
     runs: dict[str, list[Path]]
 
 
-def check_grid(grid: Grid) -> None:
+def check_grid(grid: Grid, particles: int = 1000) -> None:
     """Build every pair once, before anything is trained, and refuse what cannot be built, judged or compared.
+
+    Args:
+        grid: what is to be trained.
+        particles: of the evaluations.
 
     Raises:
         UserError: with the words of the cell.
@@ -103,12 +107,13 @@ def check_grid(grid: Grid) -> None:
     for cell, ask in asks:
         name = ", ".join(word for factor, word in cell.factors.items() if factor != "bound")
         if name not in seen:
-            seen[name] = _look(ask, data, loaded)
+            seen[name] = _look(ask, data, loaded, particles)
     refuse_incomparable(seen)
 
 
-def _look(ask: Request, data: Any, loaded: dict[Path, Any]) -> Observed:
+def _look(ask: Request, data: Any, loaded: dict[Path, Any], particles: int) -> Observed:
     """What a pair observes, as it is before training."""
+    from ppl_vae.evaluation.passes import refuse_endless
     from ppl_vae.evaluation.rows import rows_of
     from ppl_vae.programs.program import Pair, prepare
     from ppl_vae.programs.randomness import preserved_randomness
@@ -119,6 +124,7 @@ def _look(ask: Request, data: Any, loaded: dict[Path, Any]) -> Observed:
         prepare(guide, data.train)
         rows = next(s for s in (data.test, data.validation, data.train) if s is not None)
         rows = rows_of(model, guide, rows)
+        refuse_endless("particles", particles, len(rows))
         return observed(Pair(model, guide), rows, preparation(None, model))
 
 
@@ -147,7 +153,7 @@ def train_grid(
         UserError: for what can be seen before training; what fails later is in the outcome.
     """
     key = {"particles": particles, "iwae": list(ladder(particles, iwae)), "seed": seed}
-    check_grid(grid)
+    check_grid(grid, particles)
     with made(out), held(out, "ppl-vae compare"):
         _claim(grid, out, resume)
         todo = [job for cell in grid.cells if (job := _job(grid, cell, out, key)) is not None]

@@ -8,19 +8,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppl_vae.comparison.cells import train_grid
 from ppl_vae.comparison.compare import Comparison
-from ppl_vae.errors import UserError, check_whole, unknown_name
+from ppl_vae.errors import UserError, check_flag, check_several, check_whole, shown, unknown_name
 from ppl_vae.registry import catalog, user_files
 from ppl_vae.registry.programs import ProgramWords
 from ppl_vae.registry.words import split_options
-from ppl_vae.runs.place import path_of
+from ppl_vae.saving.paths import path_of
 from ppl_vae.training.request import Request
 from ppl_vae.training.settings import SETTINGS, SYNONYMS
 
@@ -28,6 +30,9 @@ __all__ = ["Cell", "Grid", "compare_grid"]
 
 FACTORS = ("model", "prior", "guide", "bound")
 """What a grid varies beside the seed; the options of `fit` of the same names."""
+
+MOST_CELLS = 10_000
+"""Trainings of a grid at most."""
 
 OWN = "own"
 """The word for the prior that a model has by itself."""
@@ -76,6 +81,9 @@ class Grid:
                 object.__setattr__(self, "guides", tuple(sorted(usual)))
             words = tuple(getattr(self, name))
             object.__setattr__(self, name, words)
+            for word in words:
+                if not isinstance(word, str):
+                    raise UserError(f"{name} expects names, such as ('vae',), got {shown(word)}")
             if not words or not all(words):
                 raise UserError(f"{name}: expected at least one name, got {', '.join(words) or 'none'}")
             for word in words:
@@ -83,12 +91,20 @@ class Grid:
                     raise UserError(f"{name}: {word!r} is there twice: name each once")
                 if not user_files.is_file(word) and word != OWN:
                     catalog.find(name, word)
-        check_whole("seeds", self.seeds)
+        self._refuse_endless()
         object.__setattr__(self, "training", self._training())
+
+    def _refuse_endless(self) -> None:
+        each = prod(len(getattr(self, f"{factor}s")) for factor in FACTORS)
+        if check_whole("seeds", self.seeds) * each > MOST_CELLS:
+            raise UserError(
+                f"a grid of {each:,} x {self.seeds:,} trainings has no end: take seeds={max(1, MOST_CELLS // each):,} "
+                "at most, or fewer names"
+            )
 
     def _training(self) -> dict[str, Any]:
         usual = _fit_options()
-        given = {name: value for name, value in self.training.items() if value is not None}
+        given = {name: _said(value) for name, value in self.training.items() if value is not None}
         if "patience" in self.training and self.training["patience"] is None:
             given["patience"] = 0  # the word for never
         for name in given:
@@ -127,6 +143,15 @@ class Grid:
         files = [str(options["data"]), *own]
         said = {k: str(v) for k, v in sorted(options.items())} | {f"content of {f}": _content(f) for f in files}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _said(value: Any) -> Any:
+    """A path as its text, several numbers as the command line says them, "8,8"; all else as it is."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple) and all(isinstance(each, int) for each in value):
+        return ",".join(map(str, value))
+    return value
 
 
 def _fit_options() -> set[str]:
@@ -178,7 +203,10 @@ def compare_grid(
         Traceback (most recent call last):
         ppl_vae.errors.UserError: unknown guide 'iaff': did you mean 'iaf'...
     """
-    grid = Grid(tuple(models), tuple(priors), tuple(guides), tuple(bounds), seeds, training)
+    factors = {"models": models, "priors": priors, "guides": guides, "bounds": bounds}
+    words = {name: check_several(name, value, "names, such as ('vae',)") for name, value in factors.items()}
+    jobs, resume = None if jobs is None else check_whole("jobs", jobs), check_flag("resume", resume)
+    grid = Grid(**words, seeds=seeds, training=training)
     found = train_grid(grid, path_of("out", out), particles=particles, iwae=iwae, jobs=jobs, resume=resume)
     if found.comparison is None:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.failed.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 from ppl_vae.data._tables import column_name
@@ -47,12 +48,15 @@ class Options:
             check_whole("labels, the number of training rows that keep theirs,", self.labels)
         if isinstance(self.columns, str):
             object.__setattr__(self, "columns", [self.columns])
-        if isinstance(self.label, tuple):
-            object.__setattr__(self, "label", column_name(self.label))
         if self.columns is not None:
             several = check_several("columns", self.columns, "names of columns")
             object.__setattr__(self, "columns", [column_name(c) for c in several])
         object.__setattr__(self, "missing_marks", self.form.missing_marks)
+        for name in ("label", "group", "time"):
+            value = getattr(self, name)
+            if not isinstance(value, str | Integral | tuple | None) or isinstance(value, bool):
+                raise UserError(f"{name} expects the name of a column, got {shown(value)}")
+            object.__setattr__(self, name, None if value is None else column_name(value))
         if self.time is not None and self.group is None:
             raise UserError(f"time={self.time!r} orders the rows of groups: say which rows are one, group=")
         for name in ("kinds", "fields"):

@@ -1,6 +1,14 @@
 """What goes wrong for a user, in one sentence: what was expected, where, what came, and the remedy."""
 
-from ppl_vae.errors._checks import check_choice, check_flag, check_number, check_several, check_whole
+from ppl_vae.errors._checks import (
+    check_choice,
+    check_flag,
+    check_known,
+    check_number,
+    check_several,
+    check_whole,
+    made_by,
+)
 from ppl_vae.errors._classes import (
     Finding,
     NoDensity,
@@ -22,11 +30,13 @@ __all__ = [
     "absent_field",
     "check_choice",
     "check_flag",
+    "check_known",
     "check_number",
     "check_several",
     "check_whole",
     "escaped",
     "is_memory",
+    "made_by",
     "on_command_line",
     "one_line",
     "option",

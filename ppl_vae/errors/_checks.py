@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 from ppl_vae.errors._classes import UserError, unknown_name
 from ppl_vae.errors._wording import shown
 
-__all__ = ["check_choice", "check_flag", "check_number", "check_several", "check_whole"]
+__all__ = ["check_choice", "check_flag", "check_known", "check_number", "check_several", "check_whole", "made_by"]
 
 
 def check_whole(name: str, value: object, least: int = 1, *, otherwise: str = "") -> int:
@@ -73,6 +73,23 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     raise unknown_name(f"value of {name}", value, choices)
 
 
+def check_known(kind: str, name: object, known: Iterable[str]) -> str:
+    """The name, if it is one of those that there are.
+
+    Raises:
+        UserError: if it is anything else, with the nearest right ones.
+
+    Example:
+        >>> check_known("field", ["x"], ("x", "y"))
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: unknown field ['x'] (known: x, y)
+    """
+    names = tuple(known)
+    if isinstance(name, str) and name in names:
+        return name
+    raise unknown_name(kind, name, names)
+
+
 def check_flag(name: str, value: object) -> bool:
     """True or False, Python's or NumPy's.
 
@@ -106,3 +123,20 @@ def check_several(name: str, value: object, what: str) -> tuple[Any, ...]:
     except TypeError:
         pass
     raise UserError(f"{name} expects {what}, got {shown(value)}")
+
+
+def made_by(name: str, function: Any, *args: object, of: str) -> Any:
+    """What a function of the user's makes of these arguments; it may raise what it likes, but has to take them.
+
+    Raises:
+        UserError: a TypeError came out of it.
+
+    Example:
+        >>> made_by("encoder", lambda: 3, "fields", of="the fields")
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: encoder expects a function of the fields, and this one fails (<lambda>() takes 0 ...
+    """
+    try:
+        return function(*args)
+    except TypeError as error:
+        raise UserError(f"{name} expects a function of {of}, and this one fails ({error})") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import UserError, absent_field, unknown_name
+from ppl_vae.errors import UserError, absent_field, made_by, unknown_name
 from ppl_vae.nn.inputs import OneHotInput, input_layer
 from ppl_vae.nn.networks import concatenate, hidden_layers, widths
 from ppl_vae.nn.own_input import OwnInput
@@ -155,7 +155,7 @@ def encoder_of(
                 "encoder must be a module from the fields to features [B, F], a dict of modules by field or a function "
                 f"of (fields, train) that makes a module, got {type(encoder).__name__}"
             )
-        encoder = encoder(fields, train)
+        encoder = made_by("encoder", encoder, fields, train, of="(fields, train)")
     return adapted(encoder, {f.name: batch[f.name] for f in fields})
 
 

@@ -16,8 +16,8 @@ from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Data, Schema, as_split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import blank
-from ppl_vae.errors import UserError, check_whole, unknown_name
-from ppl_vae.evaluation.passes import judging, some_rows
+from ppl_vae.errors import UserError, check_known, check_whole, shown, unknown_name
+from ppl_vae.evaluation.passes import judging, refuse_endless, some_rows
 from ppl_vae.evaluation.rows import fields_of_model, rows_of
 from ppl_vae.prediction import coding
 from ppl_vae.prediction.moved import column_names
@@ -57,9 +57,7 @@ class Codes:
     members: Members | None = None
 
     def __getitem__(self, site: str) -> Tensor:
-        if site not in self.values:
-            raise unknown_name("latent site", site, self.values)
-        return self.values[site]
+        return self.values[check_known("latent site", site, self.values)]
 
     def frame(self) -> Any:
         """A DataFrame with a row for each row (and draw, in a first column), a column for each number.
@@ -132,6 +130,7 @@ def encode(model: Callable[..., Any], guide: Callable[..., Any], data: Any, *, d
     draws = check_whole("draws", draws, 0)
     pair = Pair(model, guide)
     split = rows_of(model, guide, data, rows_for="encode").to(pair.device)
+    refuse_endless("draws", draws, len(split))
     parts: list[dict[str, Tensor]] = []
     with judging(pair, seed):
         structure = analyse(pair, some_rows(split))
@@ -197,6 +196,8 @@ def decode(
         torch.Size([3, 8, 8])
     """
     given = latents.values if isinstance(latents, Codes) else latents
+    if not isinstance(given, Mapping):
+        raise UserError(f"decode expects latents by the name of their site, or what encode gave, got {shown(latents)}")
     if isinstance(latents, Codes) and latents.draws:
         raise UserError("decode takes one value of each latent a row, got draws: take some, {site: codes[site][0]}")
     program = model if isinstance(model, Program) else Program(model, "model")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data import Data, Split
 from ppl_vae.data.convert import missing_in
-from ppl_vae.errors import UserError, check_whole, unknown_name
+from ppl_vae.errors import UserError, check_known, check_several, check_whole, shown, unknown_name
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import judging
 from ppl_vae.evaluation.rows import rows_of
@@ -114,12 +114,13 @@ def coherence(
         a -> b: 50.0 ± 10.0 % of 20 draws have the row's label (60.0 ± 10.0 % of the means); the judge reads \
 90.0 ± 10.0 % of real rows right, the commonest label is 10.0 %
     """
-    names = (given,) if isinstance(given, str) else tuple(given)
+    names = (given,) if isinstance(given, str) else check_several("given", given, "names of fields")
+    if judge is not None and not callable(judge):
+        raise UserError(f"judge expects a function from values to labels, got {shown(judge)}")
     pair = Pair(model, guide)
     split = rows_of(model, guide, data)
     for name in (*names, of, label):
-        if name not in split.schema:
-            raise unknown_name("field", name, split.schema.names)
+        check_known("field", name, split.schema.names)
     if of in names or not names:
         raise UserError(f"coherence is of a field that is not given, got given={names} and of={of!r}")
     truth = split.truth(label)

@@ -14,12 +14,14 @@ from ppl_vae import plots
 from ppl_vae.data import Field
 from ppl_vae.data.convert import missing_in
 from ppl_vae.distributions import expected_value, unwrapped
-from ppl_vae.errors import UserError, check_choice, check_whole, unknown_name
-from ppl_vae.evaluation.passes import judging
+from ppl_vae.errors import UserError, check_choice, check_known, check_several, check_whole
+from ppl_vae.evaluation.passes import judging, refuse_endless
 from ppl_vae.prediction._traverse import look_at
 from ppl_vae.prediction.moved import Moved, column_names
 from ppl_vae.prediction.places import Places
 from ppl_vae.programs.locking import exclusive
+from ppl_vae.saving.atomic import write
+from ppl_vae.saving.paths import path_of
 
 __all__ = ["Explanation", "explain"]
 
@@ -95,16 +97,17 @@ class Explanation:
         Raises:
             UserError: for another ending.
         """
-        if Path(path).suffix.lower() == ".csv":
-            from ppl_vae.saving.atomic import write
+        path = path_of("path", path)
+        return write(path, self.content(path.suffix.lower()))
 
-            return write(Path(path), self.frame().to_csv(index=False, lineterminator="\n").encode())
-        if Path(path).suffix.lower() == ".png":
-            from ppl_vae.saving.atomic import write
-
-            return write(Path(path), plots.to_png_bytes(self.figure()))
+    def content(self, ending: str) -> bytes:
+        """What `save` writes into a file with this ending."""
+        if ending == ".csv":
+            return bytes(self.frame().to_csv(index=False, lineterminator="\n").encode())
+        if ending == ".png":
+            return plots.to_png_bytes(self.figure())
         kept = {"gradient": self.gradient, "integrated": self.integrated, "strength": self.strength[..., None]}
-        return Moved({n: v.unsqueeze(0) for n, v in kept.items()}, (self.site,), self._words, "row", {}).save(path)
+        return Moved({n: v.unsqueeze(0) for n, v in kept.items()}, (self.site,), self._words, "row", {}).content(ending)
 
     @property
     def _words(self) -> tuple[str, ...]:
@@ -156,13 +159,14 @@ def explain(
     """
     steps = check_whole("steps", steps)
     check_choice("of", of, ("mean", "log_prob"))
-    numbers = [rows] if not isinstance(rows, Sequence) else list(rows)
+    numbers = list(check_several("rows", rows, "row numbers")) if hasattr(rows, "__len__") else [rows]
     if not numbers:
         raise UserError("rows expects at least one number, got none")
+    refuse_endless("steps", steps, len(numbers))
     pair, looked = look_at(model, guide, data, numbers, seed)
     places = looked.places
-    if site is not None and site not in looked.latents:
-        raise unknown_name("continuous latent site", site, looked.latents)
+    if site is not None:
+        check_known("continuous latent site", site, looked.latents)
     if not looked.latents:
         raise UserError("the pair has no continuous latent of single rows: there is nothing to differentiate by")
     chosen = looked.latents[site] if site else max(looked.latents.values(), key=lambda s: bool(s.ranked))
@@ -188,9 +192,9 @@ def explain(
 
 def _field(places: Places, field: str | None) -> str:
     names = [name for name in places.observed if name in places.batch]
-    if field is not None and field not in names:
-        raise unknown_name("observed field", field, names)
-    return field or max(names, key=lambda n: places.batch[n][0].numel())
+    if field is not None:
+        return check_known("observed field", field, names)
+    return max(names, key=lambda n: places.batch[n][0].numel())
 
 
 def _spoken(places: Places, site: str, field: str, of: Of, rows: Sequence[int]) -> Callable[[Tensor], Tensor]:

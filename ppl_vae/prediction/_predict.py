@@ -99,7 +99,7 @@ def predict(
         >>> found.mean.round(), found.sd.round(decimals=1)
         (tensor([-3.,  3.]), tensor([1.5000, 1.5000]))
     """
-    draws = check_whole("draws", draws)
+    draws, seed = check_whole("draws", draws), check_whole("seed", seed, 0)
     pair = Pair(model, guide)
     if not isinstance(field, str):
         raise UserError(f"field expects the name of a field or a discrete latent, got {shown(field)}")

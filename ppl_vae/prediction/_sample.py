@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Field, Schema, Split
 from ppl_vae.data.convert import Raw, convert
-from ppl_vae.errors import UserError, check_whole, unknown_name
+from ppl_vae.errors import UserError, check_known, check_whole, shown, unknown_name
 from ppl_vae.prediction._impute import impute, with_holes
 from ppl_vae.prediction.coding import simulate
 from ppl_vae.programs.locking import exclusive
@@ -106,6 +106,8 @@ def sample(
     pair = Pair(model, guide)
     looked_at = {*pair.model.arguments, *pair.guide.arguments}
     schema = schema.of(f for f in with_holes(schema) if f.name != "y" or "y" in looked_at)
+    if not isinstance(given, Mapping | None):
+        raise UserError(f"given expects values by the name of their column, got {shown(given)}")
     if not given:
         drawn = simulate(pair.eval(), schema, n, seed=seed)
         return Drawn({name: drawn[name] for name in schema.names if name in drawn}, schema)
@@ -146,8 +148,7 @@ def partial_row(schema: Schema, given: Mapping[str, Any]) -> dict[str, Tensor]:
         if field.shape and field.kind != "categorical":
             places |= {name: (field, i) for i, name in enumerate(field.names)}
     for name in given:
-        if name not in places:
-            raise unknown_name("column", name, places)
+        check_known("column", name, places)
     found = {}
     for field in schema:
         gone = -1.0 if field.kind == "categorical" else np.nan

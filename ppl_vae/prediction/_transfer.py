@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, check_known, check_several
 from ppl_vae.evaluation.passes import judging
 from ppl_vae.prediction._traverse import conditions_of, look_at
 from ppl_vae.prediction.moved import Moved
@@ -56,16 +56,17 @@ def transfer(
     """
     if (keep is None) == (take is None):
         raise UserError("transfer expects keep= (of the content) or take= (of the style): give one of the two")
-    if not len(contents) or not len(styles):
+    contents, styles = (check_several(n, v, "row numbers") for n, v in (("contents", contents), ("styles", styles)))
+    if not contents or not styles:
         raise UserError(f"transfer expects rows for contents and styles, got {len(contents)} and {len(styles)}")
     pair, looked = look_at(model, guide, data, [*contents, *styles], seed)
     places = looked.places
     conditions = conditions_of(pair, places)
     names = [*(n for n in places.values if places.rows_at[n] is not None), *conditions]
-    asked = [keep] if isinstance(keep, str) else [take] if isinstance(take, str) else list(keep or take or ())
+    said = take if keep is None else keep
+    asked = [said] if isinstance(said, str) else check_several("keep" if take is None else "take", said, "names")
     for name in asked:
-        if name not in names:
-            raise unknown_name("latent site or condition", name, names)
+        check_known("latent site or condition", name, names)
     kept = {*asked} if keep is not None else {*names} - {*asked}
     if not kept or kept == {*names}:
         what = "keep" if not kept else "take"

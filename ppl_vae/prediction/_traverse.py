@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Split
-from ppl_vae.errors import UserError, check_choice, check_number, check_whole, unknown_name
+from ppl_vae.errors import UserError, check_choice, check_number, check_several, check_whole, shown, unknown_name
 from ppl_vae.evaluation.passes import judging
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.prediction.latents import Latents, continuous_latents
@@ -118,7 +118,7 @@ def traverse(
     pair, looked = look_at(model, guide, data, [row], seed)
     with judging(pair, seed):
         places = _from_prior(looked.places) if prior else looked.places
-        if site is not None and site in places.probabilities:
+        if isinstance(site, str) and site in places.probabilities:
             return _through_classes(places, site)
         chosen = _site(looked.latents, site, places)
         which = _entries(chosen, latents)
@@ -148,7 +148,7 @@ def _follows(places: Places, site: str) -> tuple[str, ...]:
 
 
 def _site(found: Mapping[str, Latents], site: str | None, places: Places) -> Latents:
-    if site is not None and site not in found:
+    if site is not None and not (isinstance(site, str) and site in found):
         raise unknown_name("latent site of rows", site, [*found, *places.probabilities])
     if not found:
         raise UserError("the pair has no continuous latent of single rows: name a class, site=")
@@ -162,6 +162,7 @@ def _entries(chosen: Latents, latents: Sequence[int] | None) -> list[int]:
     size = chosen.mean.shape[1]
     if latents is None:
         return chosen.ranked or list(range(size))
+    latents = check_several("latents", latents, "numbers of entries")
     for i in latents:
         if check_whole("latent", i, 0) >= size:
             raise UserError(f"latent {i} of {chosen.site} was asked for, and there are {size}, from 0")
@@ -234,9 +235,7 @@ def interpolate(
     """
     steps = check_whole("steps", steps, 2)
     check_choice("labels", labels, ("mix", "held"))
-    several: list[Any] = [pairs] if len(pairs) and not isinstance(pairs[0], Sequence) else [*pairs]
-    if not several or any(not isinstance(p, Sequence) or len(p) != 2 for p in several):
-        raise UserError(f"pairs expects pairs of row numbers such as (3, 8), got {pairs!r}")
+    several = _pairs(pairs)
     numbers = [row for both in several for row in both]
     pair, looked = look_at(model, guide, data, numbers, seed)
     places, count = looked.places, len(several)
@@ -255,6 +254,17 @@ def interpolate(
     lines = tuple(f"row {a} to {b}" for a, b in several)
     words = tuple(f"{t:.3g}" for t in torch.linspace(0, 1, steps).tolist())
     return Moved(_stacked(made), lines, words, "share of the way", places.fields, notes)
+
+
+def _pairs(pairs: object) -> list[tuple[Any, ...]]:
+    """Pairs of row numbers, or the only pair."""
+    what = "pairs of row numbers such as (3, 8)"
+    found = check_several("pairs", pairs, what)
+    one = all(not hasattr(each, "__len__") for each in found)
+    several = [found] if one else [check_several("pairs", both, what) for both in found]
+    if any(len(both) != 2 for both in several):
+        raise UserError(f"pairs expects {what}, got {shown(pairs)}")
+    return several
 
 
 def conditions_of(pair: Pair, places: Places) -> list[str]:

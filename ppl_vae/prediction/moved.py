@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ppl_vae import plots
 from ppl_vae.data import Field
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, check_known
 from ppl_vae.saving.atomic import write
+from ppl_vae.saving.paths import path_of
 
 __all__ = ["Moved", "column_names", "limits_of"]
 
@@ -60,10 +61,10 @@ class Moved:
         return plots.table_traversal(entries, steps, names=names, titles=list(self.lines), axis=self.axis)
 
     def _chosen(self, field: str | None) -> str:
-        if field is not None and field not in self.values:
-            raise unknown_name("field", field, self.values)
+        if field is not None:
+            return check_known("field", field, self.values)
         size = {name: (value.dim() - 2 in (2, 3), value[0, 0].numel()) for name, value in self.values.items()}
-        return field or max(size, key=lambda name: size[name])
+        return max(size, key=lambda name: size[name])
 
     def save(self, path: str | Path, field: str | None = None) -> Path:
         """Write a .png, an animated .gif (a frame for each step), an .npz of all fields or a .csv of one.
@@ -71,20 +72,23 @@ class Moved:
         Raises:
             UserError: for another ending, or a gif of what is no picture.
         """
-        path = Path(path)
-        ending = path.suffix.lower()
+        path = path_of("path", path)
+        return write(path, self.content(path.suffix.lower(), field))
+
+    def content(self, ending: str, field: str | None = None) -> bytes:
+        """What `save` writes into a file with this ending."""
         if ending == ".png":
-            return write(path, plots.to_png_bytes(self.figure(field)))
+            return plots.to_png_bytes(self.figure(field))
         if ending == ".gif":
-            return write(path, self._animated(self._chosen(field)))
+            return self._animated(self._chosen(field))
         if ending == ".npz":
             content = io.BytesIO()
             arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in self.values.items()}
             np.savez_compressed(content, **arrays, lines=np.array(self.lines), steps=np.array(self.steps))
-            return write(path, content.getvalue())
+            return content.getvalue()
         if ending == ".csv":
-            return write(path, self.frame(field).to_csv(index=False, lineterminator="\n").encode())
-        raise UserError(f"expected a file with the ending .png, .gif, .npz or .csv, got {path}")
+            return bytes(self.frame(field).to_csv(index=False, lineterminator="\n").encode())
+        raise UserError(f"expected a file with the ending .png, .gif, .npz or .csv, got {ending or 'none'}")
 
     def frame(self, field: str | None = None) -> Any:
         """One field as a DataFrame, a row for each line and step."""

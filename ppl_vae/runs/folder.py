@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ppl_vae.checks.analysis import analyse
-from ppl_vae.data import Data, Schema, Split
+from ppl_vae.data import Data, Schema, Split, as_split
 from ppl_vae.data.example import example
 from ppl_vae.errors import UserError
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program, prepare
 from ppl_vae.runs.files import HISTORY, RUN, WEIGHTS, read_history, read_run
-from ppl_vae.runs.place import claimed, found_path, path_of, told_path
+from ppl_vae.runs.place import claimed, found_path, told_path
 from ppl_vae.saving.atomic import write, write_json
+from ppl_vae.saving.paths import path_of
 from ppl_vae.saving.reading import damaged
 from ppl_vae.saving.specs import describe, file_hash, rebuild
 from ppl_vae.saving.tensors import pack, read_tensors
@@ -62,9 +63,13 @@ class Run:
         """The data of the run, loaded again from where they came from.
 
         Raises:
-            UserError: if they were arrays in memory, or their file is gone or has changed.
+            UserError: if they were arrays in memory, their file is gone or has changed, or run.json describes others.
         """
-        return data_again(self.path, self.info)
+        data = data_again(self.path, self.info)
+        with damaged(self.path / RUN, "run the fit again"):
+            rows = next(rows for rows in (data.test, data.validation, data.train) if rows is not None)
+            as_split(rows, schema=self.schema)
+        return data
 
     @property
     def data_file(self) -> Path | None:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ppl_vae.errors import UserError, shown, spelled
+from ppl_vae.errors import UserError, spelled
 from ppl_vae.saving.atomic import is_draft, sweep
 from ppl_vae.saving.locks import LOCK, held
 from ppl_vae.saving.specs import file_hash
@@ -21,30 +21,10 @@ __all__ = [
     "is_empty",
     "last_numbered",
     "made",
-    "path_of",
     "refuse_existing",
     "reopened",
     "told_path",
 ]
-
-
-def path_of(name: str, value: object) -> Path:
-    """A path that somebody named, with ~ as the home folder.
-
-    Raises:
-        UserError: it is neither text nor a path.
-
-    Example:
-        >>> path_of("out", 3)
-        Traceback (most recent call last):
-        ppl_vae.errors.UserError: out expects a path, got 3
-    """
-    if not isinstance(value, str | os.PathLike) or (isinstance(value, str) and (not value or "\0" in value)):
-        raise UserError(f"{name} expects a path, got {shown(value)}")
-    try:
-        return Path(value).expanduser()
-    except (RuntimeError, TypeError) as error:  # a user that is not there; a path of bytes
-        raise UserError(f"{name} expects a path, got {shown(value)}") from error
 
 
 def is_empty(path: Path) -> bool:

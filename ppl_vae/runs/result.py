@@ -56,7 +56,7 @@ class Result:
     def save(self, path: str | Path) -> Path:
         """Write a run folder (no pickle anywhere); see `ppl_vae.open_run`."""
         from ppl_vae.runs.folder import save_run
-        from ppl_vae.runs.place import path_of
+        from ppl_vae.saving.paths import path_of
 
         return save_run(self, path_of("path", path))
 

@@ -17,7 +17,8 @@ from sklearn.utils.validation import validate_data
 
 from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.data import Data, Schema, Split
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, made_by, shown
+from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models import RowModel
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
@@ -108,8 +109,11 @@ class VAEEstimator(BaseEstimator):
             return validate_data(self, X, reset=reset, skip_check_array=True)
         return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan")
 
+    def _likelihood(self) -> Any:
+        return None if self.likelihood is None else resolve("likelihood", self.likelihood, of=(Likelihood, Columns))
+
     def _training_rows(self, X: Any) -> Split:
-        likelihood = resolve("likelihood", self.likelihood)
+        likelihood = self._likelihood()
         X = self._checked(X, reset=True, likelihood=likelihood)
         return new_rows(X, likelihood, tuple(getattr(self, "feature_names_in_", ())))
 
@@ -147,7 +151,7 @@ class VAEEstimator(BaseEstimator):
             model,
             guide,
             data,
-            copy.deepcopy(resolve("bound", self.bound)),  # Pyro's own keep what they saw
+            self._own_bound(),
             seed=self._seed,
             **settings,
             **options,
@@ -161,18 +165,28 @@ class VAEEstimator(BaseEstimator):
         model.begun = {}
         self.model_, self.guide_, self.history_ = model, result.guide, result.history
 
+    def _own_bound(self) -> Any:
+        """A copy: Pyro's own bounds keep what they saw."""
+        bound = resolve("bound", self.bound)
+        try:
+            return copy.deepcopy(bound)
+        except TypeError as error:
+            raise UserError(f"bound expects a name, a class or an object of a bound, got {shown(bound)}") from error
+
     def _programs(self, data: Data, make: Callable[..., RowModel], prior: Any) -> tuple[RowModel, Any]:
         hidden = self.hidden if isinstance(self.hidden, Iterable) else (self.hidden,)
         sizes = {"hidden": tuple(plain(n) for n in hidden), "activation": self.activation}
-        likelihood = resolve("likelihood", self.likelihood)
+        likelihood = self._likelihood()
         model = make(data, prior=prior, likelihood=likelihood, latent_dim=plain(self.latent_dim), **sizes)
         target = catalog.find("guides", self.guide).load() if isinstance(self.guide, str) else self.guide
         if isinstance(target, GeneratedGuide):
             guide = type(target)(model, **(sizes | target.recorded))
         elif isinstance(target, type):
             guide = resolve("guide", target, {"model": model, **sizes})
+        elif callable(target):
+            guide = made_by("guide", target, model, of="the model")
         else:
-            guide = target(model)
+            raise UserError(f"guide expects a name, a class or a function of the model, got {shown(target)}")
         if any(values.dtype == torch.float64 for values in data.train.fields.values()):
             Pair(model, guide).double()
         return model, guide

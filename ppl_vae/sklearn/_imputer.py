@@ -11,7 +11,7 @@ from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted
 
 from ppl_vae.data import Schema, Split
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import UserError, check_flag, check_whole
 from ppl_vae.models import VAE
 from ppl_vae.prediction import Imputation, impute, with_holes
 from ppl_vae.programs.locking import exclusive
@@ -64,7 +64,9 @@ class VAEImputer(TransformerMixin, VAEEstimator):
     @exclusive
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on what is observed of rows X; y is not used."""
-        likelihood = resolve("likelihood", self.likelihood)
+        for name in ("sample_posterior", "add_indicator", "keep_empty_features"):
+            check_flag(name, getattr(self, name))
+        likelihood = self._likelihood()
         X = self._checked(X, reset=True, likelihood=likelihood)
         self._there, self.indicator_ = None, None
         if isinstance(X, np.ndarray):

@@ -12,7 +12,7 @@ from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import Raw, guess
 from ppl_vae.data.frames import in_words, restored
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_number
 from ppl_vae.likelihoods import Columns
 
 __all__ = ["by_column", "halves", "known_rows", "new_rows", "to_frame"]
@@ -69,7 +69,7 @@ def known_rows(X: Any, schema: Schema) -> Split:
 
 def halves(rows: Split, fraction: float, random: np.random.RandomState) -> Data:
     """Rows to train on, and a random share of them to stop early by (none if the share is less than one row)."""
-    if not 0 <= fraction < 1:
+    if check_number("validation_fraction", fraction) >= 1:
         raise UserError(f"validation_fraction must be at least 0 and less than 1, got {fraction!r}")
     held = int(fraction * len(rows))
     if not held:

@@ -19,10 +19,10 @@ from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.registry.resolve import resolve
-from ppl_vae.runs.place import path_of
 from ppl_vae.runs.result import Best, Record, Result
 from ppl_vae.saving.atomic import sweep
 from ppl_vae.saving.locks import held
+from ppl_vae.saving.paths import path_of
 from ppl_vae.speed.device import pick_device
 from ppl_vae.speed.precision import check_precision, tensor_cores
 from ppl_vae.speed.threads import suitable_threads

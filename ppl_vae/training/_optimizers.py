@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, made_by
 from ppl_vae.nn.networks import Beside
 from ppl_vae.programs.program import Pair
 from ppl_vae.training.settings import Settings
@@ -27,17 +28,22 @@ def optimizer_of(pair: Pair, settings: Settings) -> Any:
         return NoOptimizer()
     if settings.optimizer is None:
         return _adam(pair, settings)
-    made: Any = settings.optimizer(parameters)
-    if not isinstance(made, torch.optim.Optimizer):
-        raise UserError(
-            f"optimizer must make an optimizer of torch from parameters, but it made {type(made).__name__}: write "
-            "lambda parameters: torch.optim.SGD(parameters, 0.1)"
-        )
+    made = _made(settings.optimizer, parameters)
     closure = inspect.signature(made.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise UserError(
             f"optimizer {type(made).__name__} evaluates the loss several times in a step, and every batch is seen "
             "once: use one that needs no closure, such as torch.optim.Adam"
+        )
+    return made
+
+
+def _made(optimizer: Callable[[Any], Any], parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    made = made_by("optimizer", optimizer, parameters, of="the parameters")
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UserError(
+            f"optimizer must make an optimizer of torch from parameters, but it made {type(made).__name__}: write "
+            "lambda parameters: torch.optim.SGD(parameters, 0.1)"
         )
     return made
 

@@ -144,6 +144,8 @@ def restore(
     tensors, device = checkpoint.tensors, pair.device
     try:
         now, kept = (_under(f"{part}/", tensors, device) for part in ("now", "kept"))
+        for state in (now, kept):
+            _refuse_other_weights(pair, state)
         pair.load_state_dict(now)
         _restore_optimizer(pair, optimizer, _under("optimizer/", tensors, device))
         _restore_random(tensors, shuffle, device, len(checkpoint.progress["history"]))
@@ -151,6 +153,15 @@ def restore(
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder / FILE} cannot continue this run ({reason}): {_REMEDY}") from error
     return kept
+
+
+def _refuse_other_weights(pair: Pair, state: Mapping[str, Tensor]) -> None:
+    own = pair.state_dict()
+    if state.keys() != own.keys():
+        raise ValueError(f"it has other weights: {', '.join(sorted(state.keys() ^ own.keys())[:3])}")
+    for name, value in own.items():
+        if (state[name].shape, state[name].dtype) != (value.shape, value.dtype):
+            raise ValueError(f"{name} has shape {tuple(state[name].shape)} and type {state[name].dtype}")
 
 
 def _restore_optimizer(pair: Pair, optimizer: Any, found: Mapping[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ppl_vae.errors import UserError, option, spelled
+from ppl_vae.errors import UserError, check_flag, check_several, option, shown, spelled
 from ppl_vae.registry import catalog, user_files
 from ppl_vae.registry.programs import ProgramWords
 from ppl_vae.registry.resolve import resolve
@@ -91,8 +91,22 @@ class Request:
         said = {name: value for name, value in self.settings.items() if value is not None}
         object.__setattr__(self, "settings", usual | said)
 
+    def _refuse_other_kinds(self) -> None:
+        """The command line gives words; what comes from Python may be anything."""
+        for each in dataclasses.fields(self):
+            value, kind = getattr(self, each.name), str(each.type).partition(" ")[0]
+            if kind == "bool":
+                check_flag(option(each.name), value)
+            elif kind == "str" and not isinstance(value, str | None):
+                raise UserError(f"{option(each.name)} expects text, got {shown(value)}")
+            elif kind == "list[str]" and value is not None:
+                for word in check_several(option(each.name), value, "words, such as ['NAME=...']"):
+                    if not isinstance(word, str):
+                        raise UserError(f"{option(each.name)} expects words, got {shown(word)} among them")
+
     def check(self) -> None:
         """Refuse what can be refused before anything is imported or read."""
+        self._refuse_other_kinds()
         for name in ("particles", "latent_dim", "labels"):
             check_whole(option(name), getattr(self, name), 1)
         check_number(option("warm_up"), self.warm_up)

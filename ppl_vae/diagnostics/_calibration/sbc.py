@@ -197,7 +197,7 @@ def calibration(
         >>> found.calibrated, round(found.width["z"], 1)
         (False, 0.8)
     """
-    draws, steps = check_whole("draws", draws, 9), check_whole("steps", steps, 0)
+    draws, steps, seed = check_whole("draws", draws, 9), check_whole("steps", steps, 0), check_whole("seed", seed, 0)
     pair = Pair(model, guide)
     split = units(pair, data, rows=rows, purpose="calibration")
     count = (100 if split.is_one_unit else 1000) if simulations is None else simulations
