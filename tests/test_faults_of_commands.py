@@ -59,6 +59,7 @@ COMMANDS = {
     "sample": "sample run -n 3",
     "sample-given": "sample run -n 3 --given a=1",
     "compare": "compare run --particles 30 --out run/compared",
+    "certify": "certify run --accuracy 1 --rows 2 --validate 0",
     "report": "report run",
     "diagnose": "diagnose run --only collapse",
     "grid": f"{GRID} --resume",

@@ -52,6 +52,7 @@ READ = {
     "impute": "impute run --particles 5",
     "predict": "predict run",
     "export": "export run --draws 1 --particles 5",
+    "certify": "certify run --accuracy 1 --rows 2 --validate 0",
     "report": "report run",
     "fit": f"{FIT} --resume",
     "longer": f"{FIT} --resume --epochs 3",
