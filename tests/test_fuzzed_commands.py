@@ -31,7 +31,7 @@ RIGHT = {
     "diagnose": ["diagnose", "run", "--only", "collapse"],
     "compare": ["compare", "run", "--particles", "5"],
     "sample": ["sample", "run", "-n", "2"],
-    "certify": "certify run --accuracy 1 --rows 2 --validate 0".split(),
+    "certify": ["certify", "run", "--accuracy", "1", "--rows", "2", "--validate", "0"],
     "encode": ["encode", "run"],
     "decode": ["decode", "run", "--latents", "z.npz"],
     "traverse": ["traverse", "run", "--steps", "3"],
