@@ -164,6 +164,7 @@ def functions() -> Iterator[tuple[Any, dict[str, Any]]]:
     yield ppl_vae.explain, pair_and_rows(rows=[0, 1], steps=2)
     yield ppl_vae.transfer, of_both | {"contents": [0, 1], "styles": [2], "take": ["w_a"]}
     yield ppl_vae.coherence, of_both | {"given": ["a"], "of": "b", "rows": 8}
+    yield ppl_vae.wrap, {"encoder": torch.nn.Linear(3, 4), "decoder": torch.nn.Linear(2, 3)}
     yield from functions_that_write()
     yield from functions_of_groups()
     yield ppl_vae.warm_start, {"model": made.model, "guide": made.guide, "start": made.result}
