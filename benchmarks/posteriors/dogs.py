@@ -29,7 +29,3 @@ def _log_rates(mu, scale, factor, z):
 
 
 LOGIT = torch.distributions.transforms.SigmoidTransform().inv
-
-
-def frame(found, fields):
-    return {n: found[n] for n in ("mu", "scale", "z")}

@@ -31,7 +31,7 @@ from ppl_vae.evaluation.joint_weights import (
     weighed_particles,
 )
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
-from ppl_vae.evaluation.shared_draws import SharedDraws
+from ppl_vae.evaluation.shared_draws import AT_ONCE, SharedDraws
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.completion import completed, replayed
@@ -85,6 +85,7 @@ class _Weighed(NamedTuple):
     log_weight: Tensor
     shared: SharedDraws | None = None
     rows: JointWeights | None = None
+    missed: Missed | None = None
 
 
 def draw_posterior(
@@ -94,12 +95,15 @@ def draw_posterior(
     particles: int,
     *,
     resample: bool,
+    wanted: int = 0,
     predictive: bool = False,
     inner: int | None = None,
     seed: int,
     floats_at_once: int | None,
 ) -> JointDraws:
     """Draws of the posterior by importance sampling, or of the guide where nothing is resampled.
+
+    Of latents that rows share, and of one unit, there are more particles where fewer than `wanted` count.
 
     Raises:
         UserError: as `joint_passes` does, or for draws of rows that would not fit into memory.
@@ -113,10 +117,13 @@ def draw_posterior(
             return JointDraws(plan.structure, layouts, {}, nothing, torch.arange(draws), local, {}, {})
     if split.is_one_unit:
         with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
-            return _Joint(pair, plan, _layouts(pair, plan), 1, draws, predictive).of(_one_unit(pair, plan), resample)
+            return _Joint(pair, plan, _layouts(pair, plan), 1, draws, predictive).of(
+                _one_unit(pair, plan, resample, wanted), resample
+            )
     with joint_passes(pair, split, particles, inner, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
-        shared, found = weighed_particles(pair, plan, inner, beyond=resample)
-        weighed = _Weighed(shared.of_model(plan.structure), found.log_weight, shared, found)
+        shared, found = weighed_particles(pair, plan, inner, beyond=resample, wanted=wanted)
+        values = shared.of_model(plan.structure)
+        weighed = _Weighed(values, found.log_weight, shared, found, missed_by(shared, sorted(values), found.log_weight))
         return _Joint(pair, plan, _layouts(pair, plan), inner, draws, predictive).of(weighed, resample)
 
 
@@ -162,7 +169,7 @@ class _Joint:
             None if weighed.shared is None else weighed.shared.at(chosen),
             self._faults(weighed),
             seen,
-            None if weighed.shared is None else missed_by(weighed.shared, sorted(weighed.values), weighed.log_weight),
+            weighed.missed,
         )
 
     def _faults(self, weighed: _Weighed) -> tuple[Fault, ...]:
@@ -262,8 +269,15 @@ def _refuse_large(names: Iterable[str], layouts: Mapping[str, Layout], plan: Pas
             )
 
 
-def _one_unit(pair: Pair, plan: Passes) -> _Weighed:
-    batch = next(plan.batches())
+def _one_unit(pair: Pair, plan: Passes, resample: bool, wanted: int) -> _Weighed:
+    """Particles of all latents of the unit; continuous ones from beyond the guide, too, as if rows shared them all."""
+    structure, batch = plan.structure, next(plan.batches())
+    if resample and not (structure.enumerates or structure.scored or structure.holes or structure.masked):
+        at_once = min(AT_ONCE, plan.particles) if structure.broadcasts else 1
+        whole = replace(structure, global_latents=frozenset(structure.latents))
+        shared, found = weighed_particles(pair, replace(plan, structure=whole, at_once=at_once), 1, wanted=wanted)
+        values = {n: v.cpu() for n, v in shared.of_model(structure).items()}
+        return _Weighed(values, found.log_weight, missed=missed_by(shared, sorted(values), found.log_weight))
     parts = [completed(pair, plan.structure, batch, k) for k in plan.sizes()]
     log_weight = torch.cat([p.log_weight for p in parts]).double().cpu()[:, 0]
     refuse_blind(log_weight.sum()[None])

@@ -30,6 +30,9 @@ __all__ = ["Posterior", "posterior", "scalars"]
 
 QUANTILES = (0.05, 0.5, 0.95)
 
+ENOUGH = 1000
+"""Particles that are to count: the correlations of some dozens of numbers are then known to about 0.1."""
+
 
 @dataclass(frozen=True)
 class Posterior:
@@ -226,7 +229,8 @@ def posterior(
         draws: how many.
         resample: None takes draws of the guide as they are.
         rows: None takes all data as one unit, as for `fit`.
-        particles: K, at least `draws`; by default 4,000, or `draws` if these are more.
+        particles: K, at least `draws`; by default 4,000, or `draws` if these are more, and twice as many where
+            fewer than 1,000 count.
         inner: draws of a row's own latents for each draw of the shared ones; by default 8.
         predictive: whether data are drawn too, given these latents (`predictive`) and those of the prior.
         seed: of all draws; the global generators are left alone.
@@ -274,6 +278,7 @@ def posterior(
         draws,
         count,
         resample=resample is not None,
+        wanted=0 if resample is None or particles is not None else ENOUGH,
         predictive=predictive,
         inner=inner,
         seed=seed,
@@ -281,9 +286,10 @@ def posterior(
     )
     shared = tuple(found.particles)
     log_weight = found.log_weight
+    count = len(log_weight)
     weights = smooth(log_weight[:, None]).softmax(0)[:, 0] if resample else torch.full_like(log_weight, 1 / count)
     tail = float(khat(log_weight[:, None])) if shared else float("nan")
-    raw = log_weight.softmax(0)
+    effective = float(1 / log_weight.softmax(0).square().sum()) if shared else float("nan")
     values = {n: v[found.chosen] for n, v in found.particles.items()} | found.local
     names = Names(split.schema, found.layouts, row_ids(data, len(split)))
     return Posterior(
@@ -296,10 +302,10 @@ def posterior(
         log_weight=log_weight,
         prior=found.prior,
         khat=tail,
-        ess=float(1 / raw.square().sum()) if shared else float("nan"),
+        ess=effective,
         log_likelihood=found.log_likelihood,
         faults=found.faults,
-        findings=verdict_on(tail, count, sorted(shared), found.faults, found.missed) if shared else (),
+        findings=verdict_on(tail, count, sorted(shared), found.faults, found.missed, effective) if shared else (),
         **vars(found.seen),
         shared_draws=found.held,
         names=names,

@@ -30,6 +30,10 @@ from ppl_vae.weights.streaming import Sums
 __all__ = ["JointEvaluation", "LeftOut", "evaluate_jointly", "fitted_rows", "leave_one_out", "units", "verdict_on"]
 
 
+FEW = 400
+"""Draws that count, at least, where nothing is said."""
+
+
 @dataclass(frozen=True)
 class JointEvaluation:
     """What `evaluate` found of a pair whose rows share latents; in nats.
@@ -207,9 +211,14 @@ def evaluate_jointly(
 
 
 def verdict_on(
-    tail: float, particles: int, sites: list[str], faults: Sequence[Fault] = (), missed: Missed | None = None
+    tail: float,
+    particles: int,
+    sites: list[str],
+    faults: Sequence[Fault] = (),
+    missed: Missed | None = None,
+    counting: float = math.inf,
 ) -> tuple[Finding, ...]:
-    """What k-hat says against a posterior, and what the guide misses; nothing where it can be believed."""
+    """What k-hat says against a posterior, what the guide misses, whether few draws count; nothing if all is well."""
     if particles < FEWEST:
         return (
             Finding(
@@ -221,7 +230,8 @@ def verdict_on(
         )
     limit = khat_limit(particles)
     if tail <= limit:
-        return () if missed is None else (_left_out(missed, sites),)
+        few = () if counting >= min(FEW, particles / 5) else (_few(counting, particles),)
+        return (*few, *(() if missed is None else (_left_out(missed, sites),)))
     site, said = in_words(faults)
     remedy = "train longer, or take a richer family over the shared latents (FullRank, a flow)"
     if faults and faults[0].what == "rows" and said:
@@ -235,6 +245,16 @@ def verdict_on(
             remedy,
             "warning",
         ),
+    )
+
+
+def _few(counting: float, particles: int) -> Finding:
+    return Finding(
+        None,
+        f"{counting:,.0f} of {particles:,} draws count: means have an error of {counting**-0.5:.1g} deviations, and "
+        f"the largest of many correlations one of {4 * counting**-0.5:.1g}",
+        "take more particles, or a richer family over the shared latents",
+        "warning",
     )
 
 

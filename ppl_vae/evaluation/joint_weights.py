@@ -32,6 +32,7 @@ from ppl_vae.evaluation.shared_draws import AT_ONCE, SharedDraws, draw_shared
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.weights.completion import Particles, completed, concatenate
+from ppl_vae.weights.psis import khat, khat_limit
 
 __all__ = [
     "INNER",
@@ -50,6 +51,10 @@ INNER = 8
 
 LARGEST = 2**27
 """How many numbers the log-likelihoods [particle, row] may be: 1 GB."""
+
+
+MORE = 2
+"""How many times as many particles are drawn, at most, where few of them count."""
 
 
 class JointWeights(NamedTuple):
@@ -123,25 +128,46 @@ def draw_particles(pair: Pair, plan: Passes) -> SharedDraws:
     return draw_shared(pair, plan.structure, next(plan.batches()), plan.sizes())
 
 
-def weighed_particles(pair: Pair, plan: Passes, inner: int, *, beyond: bool = True) -> tuple[SharedDraws, JointWeights]:
+def weighed_particles(
+    pair: Pair, plan: Passes, inner: int, *, beyond: bool = True, wanted: int = 0
+) -> tuple[SharedDraws, JointWeights]:
     """Every particle of a plan with its weight: the guide's, and where these leave something out, from beyond it.
+
+    Args:
+        pair: model and guide.
+        plan: of the passes.
+        inner: draws of a row's own latents.
+        beyond: whether draws may be from beyond the guide.
+        wanted: where fewer draws count, though the weights can be believed, there are up to MORE times as many.
 
     Raises:
         UserError: for a row whose weights are no numbers.
     """
-    batch = next(plan.batches())
+    batch, proposal = next(plan.batches()), None
 
     def weigh(shared: SharedDraws) -> Tensor:
         return joint_weights(pair, plan, shared, inner).log_weight
 
+    def drawn(particles: int) -> tuple[SharedDraws, JointWeights]:
+        many = replace(plan, particles=particles)
+        shared = draw_particles(pair, many) if proposal is None else proposal.draw(particles)
+        return shared, joint_weights(pair, plan, shared, inner)
+
     if beyond:
         with suppress(RuntimeError, ValueError, NotImplementedError, KeyError):  # a model that runs near the guide only
             proposal = beyond_guide(pair, plan.structure, batch, plan.particles, weigh)
-            if proposal is not None:
-                shared = proposal.draw(plan.particles)
-                return shared, joint_weights(pair, plan, shared, inner)
-    shared = draw_particles(pair, plan)
-    return shared, joint_weights(pair, plan, shared, inner)
+    try:
+        found = drawn(plan.particles)
+    except (RuntimeError, ValueError, NotImplementedError, KeyError):
+        if proposal is None:
+            raise
+        proposal = None
+        found = drawn(plan.particles)
+    log_weight = found[1].log_weight
+    counting = float(1 / log_weight.softmax(0).square().sum())
+    times = min(MORE, math.ceil(wanted / max(counting, 1.0)), LARGEST // (plan.particles * len(plan.split)))
+    believed = float(khat(log_weight[:, None])) <= khat_limit(plan.particles)
+    return drawn(times * plan.particles) if times > 1 and believed else found
 
 
 def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, rows: Split | None = None) -> JointWeights:
@@ -160,6 +186,7 @@ def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, row
     total, spread = (torch.stack(column).sum(0) for column in (bounds, noise))
     drawn_by = shared.log_guide if shared.log_proposal is None else shared.log_proposal
     log_global = (shared.log_prior - drawn_by.to(shared.log_prior)).cpu()
+    log_global = log_global.masked_fill(_beyond(torch.arange(len(shared)), shared) & ~log_global.isfinite(), -math.inf)
     of_guide = None if shared.own is None else shared.log_global[: shared.own].cpu()
     return JointWeights(log_global, torch.cat(likelihood, 1), total, spread, seeds, of_guide)
 
@@ -211,5 +238,9 @@ def _rows(
 
 def _known(log_likelihood: Tensor, some: Tensor, shared: SharedDraws) -> Tensor:
     """Where the guide never draws, a model that cannot be computed has no density (as NUTS has it)."""
-    beyond = torch.zeros_like(some, dtype=torch.bool) if shared.own is None else some >= shared.own
-    return log_likelihood.masked_fill(beyond[:, None] & log_likelihood.isnan(), -math.inf)
+    return log_likelihood.masked_fill(_beyond(some, shared)[:, None] & log_likelihood.isnan(), -math.inf)
+
+
+def _beyond(some: Tensor, shared: SharedDraws) -> Tensor:
+    """Which particles, by number, the guide did not draw."""
+    return torch.zeros_like(some, dtype=torch.bool) if shared.own is None else some >= shared.own

@@ -48,6 +48,9 @@ FREEDOM, STRETCH = 3.0, 1.5
 PERFECT, FINE = 0.99, 0.4
 """Share of the guide's draws that count, at which nothing beyond it is needed; k-hat at which shares are good."""
 
+MOMENTS = 20
+"""Draws of the guide for each number by which its mean and covariance are found."""
+
 CLOSE = 1e-3
 """How well log q of values must agree with what the guide said when it drew them, relative to its size."""
 
@@ -99,6 +102,7 @@ class Stretched:
         z = away @ self.directions.T
         t = torch.distributions.StudentT(torch.tensor(FREEDOM, dtype=z.dtype), 0.0, STRETCH)
         logs = normal.log_prob(away)[:, None] + t.log_prob(z) + z.square() / 2 + math.log(2 * math.pi) / 2 + math.log(2)
+        logs = logs.nan_to_num(-math.inf)  # values that were rounded to the edge of their support
         return torch.stack([logs.where(z >= 0, -math.inf), logs.where(z < 0, -math.inf)], 2).flatten(1)
 
 
@@ -128,12 +132,12 @@ class Proposal:
         """log a_j + log density of each part, in the model's own numbers."""
         u, stretch = self.vectors.vectors(shared.values)
         logs = torch.cat([shared.log_guide[:, None], self.parts.log_density(u) - stretch[:, None]], 1)
-        return logs + self.shares.log()
+        return logs.nan_to_num(-math.inf) + self.shares.log()
 
     def improved(self, shared: SharedDraws, log_weight: Tensor) -> Proposal:
         """With shares that are the posterior mass which each part explains."""
         chances = smooth(log_weight[:, None])[:, 0].softmax(0)
-        explained = (chances[:, None] * self.log_parts(shared).softmax(1)).sum(0)
+        explained = (chances[:, None] * self.log_parts(shared).softmax(1).nan_to_num(0.0)).sum(0)
         shares = (1 - FLOOR) * explained + FLOOR / len(explained)
         beyond = shares[1:] * min(1.0, (1 - LEAST) / float(shares[1:].sum()))
         return replace(self, shares=torch.cat([1 - beyond.sum()[None], beyond]))
@@ -162,9 +166,10 @@ def beyond_guide(
     vectors = Vectors.of(pair, structure, batch, shared)
     if vectors is None or sum(site.width for site in vectors.sites.values()) > LARGEST:
         return None
-    own = draw_shared(pair, structure, batch, _sizes(pilot, structure))
+    width = sum(site.width for site in vectors.sites.values())
+    own = draw_shared(pair, structure, batch, _sizes(max(pilot, MOMENTS * width), structure))
     u, _ = vectors.vectors(own.values)
-    if len(u) < 3 * u.shape[1] or not _agrees(pair, structure, batch, vectors, own, u):
+    if not _agrees(pair, structure, batch, vectors, own, u):
         return None
     parts = Stretched.of(u.mean(0), torch.atleast_2d(torch.cov(u.T)))
     shares = torch.tensor([1 - WIDE, *[WIDE / len(parts)] * len(parts)], dtype=torch.float64)
@@ -172,12 +177,14 @@ def beyond_guide(
     for number in range(ROUNDS):
         drawn = found.draw(pilot)
         log_weight = weigh(drawn)
-        if not number and _counting(drawn, log_weight) > PERFECT:
+        alone, together = _counting(drawn, log_weight), float(1 / log_weight.softmax(0).square().sum()) / pilot
+        if not number and alone > PERFECT:
             return None
-        found = found.improved(drawn, log_weight)
         if float(khat(log_weight[:, None])) < FINE:
             break
-    return found
+        if number + 1 < ROUNDS:
+            found = found.improved(drawn, log_weight)
+    return found if together > alone else None
 
 
 def _counting(shared: SharedDraws, log_weight: Tensor) -> float:

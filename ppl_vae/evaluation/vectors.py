@@ -60,8 +60,8 @@ class Vectors:
         parts, total = [], torch.zeros(())
         for name, site in self.sites.items():
             vector, stretch = site.vector(values[name].double())
-            parts.append(vector.flatten(1))
-            total = total + (stretch.flatten(1).sum(1) if isinstance(stretch, Tensor) else stretch)
+            parts.append(vector.reshape(len(vector), -1))
+            total = total + (stretch.reshape(len(vector), -1).sum(1) if isinstance(stretch, Tensor) else stretch)
         found = torch.cat(parts, 1)
         return found, total.to(found).expand(len(found))
 

@@ -81,7 +81,9 @@ def _over_values(factors: Factors, log_q: Tensor) -> Tensor:
 def _over_plates(factors: Factors, name: str, log: Tensor) -> Tensor:
     """A shared site's log-probability, summed over all of its plates, [particle]."""
     depth = factors.structure.nesting + 1
-    return _padded(name, log, depth).sum(tuple(range(1, depth))).expand(factors.particles)
+    log = _padded(name, log, depth)
+    log = log.sum(tuple(range(1, depth))) if depth > 1 else log  # of no dims torch would sum all
+    return log.expand(factors.particles)
 
 
 def shared_density(factors: Factors) -> Tensor:
