@@ -212,7 +212,7 @@ def test_every_bound_trains_every_kind_of_experts_from_whole_rows_for_rows_with_
     torch.manual_seed(0)
     model = Multimodal(data, private=2, latent_dim=2, hidden=(16,))
     guide = MeanField(model, experts=experts, hidden=(16,))
-    result = ppl_vae.fit(model, guide, data, bound=bound, epochs=20, lr=0.02, compile="off")
+    result = ppl_vae.fit(model, guide, data, bound=bound, epochs=10, lr=0.03, compile="off")
     assert result.history[-1]["train"] > result.history[0]["train"] + 1
     found = ppl_vae.evaluate(model, guide, data.test, particles=100)
     assert bool((found.elbo < found.log_evidence + 1e-3).all())

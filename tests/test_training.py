@@ -72,7 +72,7 @@ def test_a_linear_guide_reaches_the_evidence(bound):
     """Full rank and linear: the gap to the evidence goes to zero whatever the bound."""
     x = gaussian_rows()
     guide = LinearGuide()
-    ppl_vae.fit(linear_gaussian, guide, x, bound, epochs=80, batch_size=30, lr=0.03)
+    ppl_vae.fit(linear_gaussian, guide, x, bound, epochs=40, batch_size=30, lr=0.03)
     elbo = ppl_vae.evaluate(linear_gaussian, guide, x, particles=50).elbo.mean()
     assert abs(elbo - gaussian_evidence(x).mean()) < 0.05
 
