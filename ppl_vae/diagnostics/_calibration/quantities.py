@@ -72,11 +72,11 @@ class Quantities:
         """The value of every quantity, [particle, row]."""
         found = {}
         if self.names:
-            squares = 0.0
+            squares = torch.zeros(())
             for name in self.names:
                 value = entries(self.structure, sites[name], sites[name]["value"], particles)
                 squares = squares + ((value - self.point[name]) / self.unit[name]).square().sum(-1)
-            found[DISTANCE] = torch.as_tensor(squares).sqrt()
+            found[DISTANCE] = squares.sqrt()
         if self.own:
             latents = {n: self._by_row(sites[n], particles) for n in self.structure.latents if n in sites}
             for name, function in self.own.items():
