@@ -8,8 +8,8 @@
 - it has no way to end tasks that run so that they save what they have, and its workers outlive a parent that is killed;
 - it does not tell what a task writes to stderr, which is the progress of the display and the reason of a failure.
 
-`loky`, the pool of joblib, was tried: it needs no `__main__`, but one worker that is killed is a `TerminatedWorkerError` of
-all tasks that were waiting, too, it ends workers by SIGKILL alone, and it keeps stderr to itself as well.
+`loky`, the pool of joblib, was tried: it needs no `__main__`, but one worker that is killed is an error of all tasks
+that wait, too, it ends workers by SIGKILL alone, and it keeps stderr to itself as well.
 """
 
 from __future__ import annotations
