@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "ppl_vae"
 
 FLOORS = [
-    "errors distributions",
+    "errors distributions display",
     "data programs saving",
     "registry",
     "nn weights plots likelihoods",

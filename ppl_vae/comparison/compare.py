@@ -14,6 +14,7 @@ import torch
 from ppl_vae.comparison._pairs import BoundKey, Compared, Difference, difference, ladder
 from ppl_vae.comparison.comparable import observed, preparation, refuse_incomparable
 from ppl_vae.data import Data, Split, as_split
+from ppl_vae.display import Displayed
 from ppl_vae.errors import NoDensity, UserError, unknown_name
 from ppl_vae.evaluation import evaluate_rows
 from ppl_vae.evaluation.rows import rows_of
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare", "pace", "ranked", "size_of"]
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Displayed):
     """What `compare` found: the pairs, best log evidence first, on the same rows with as many particles.
 
     `rows` is how many rows there are, `where` what they are called, `particles` the draws per row, `ladder` the

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.data import Data, Split, as_one_unit, as_split
+from ppl_vae.display import Displayed
 from ppl_vae.errors import Finding, UserError, check_several, check_whole
 from ppl_vae.evaluation.baselines import Baseline, against, beside, worthless
 from ppl_vae.evaluation.chunks import Chunks
@@ -34,7 +35,7 @@ COLUMNS = ("elbo", "log_evidence", "log_evidence_se", "ess", "khat", "rate", "di
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation:
+class Evaluation(Displayed):
     """What `evaluate` found, one value a row, in nats.
 
     `elbo` is the mean log weight, `log_evidence` the log of the mean weight over `particles` (its expectation
@@ -101,12 +102,17 @@ class Evaluation:
             found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": float(standard_error(values))}
         return found | against(self.log_evidence, self.baselines)
 
-    def __repr__(self) -> str:
-        summary = self.summary()
-        lines = [f"{line.words}: {line.value}" for line in evidence_lines(summary)]
-        warning = worthless(summary)
-        first = f"{len(self.elbo):,} rows, nats per row, ± standard error over rows"
-        return "\n".join([first, *lines, *([] if warning is None else [warning])])
+    def display_title(self) -> str:
+        """How many rows, and what the numbers are."""
+        return f"{len(self.elbo):,} rows, nats per row, ± standard error over rows"
+
+    def display_lines(self) -> list[tuple[str, str]]:
+        """The held-out numbers in words."""
+        return [(line.words, line.value) for line in evidence_lines(self.summary())]
+
+    def display_verdict(self) -> str:
+        """What warns of them."""
+        return worthless(self.summary()) or ""
 
 
 @exclusive

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.data import Data, OneUnit, Split, as_one_unit
+from ppl_vae.display import Displayed
 from ppl_vae.errors import Finding, UserError, check_choice
 from ppl_vae.evaluation.faults import Fault, Missed, faults_of, in_words, missed_by
 from ppl_vae.evaluation.joint_weights import (
@@ -34,8 +35,8 @@ FEW = 400
 """Draws that count, at least, where nothing is said."""
 
 
-@dataclass(frozen=True)
-class JointEvaluation:
+@dataclass(frozen=True, repr=False)
+class JointEvaluation(Displayed):
     """What `evaluate` found of a pair whose rows share latents; in nats.
 
     Of all data together, with Monte Carlo standard errors over the particles: `elbo` and `log_evidence`, `khat` and

@@ -16,6 +16,7 @@ from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Data, Schema, as_split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import blank
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_known, check_whole, shown, unknown_name
 from ppl_vae.evaluation.passes import judging, refuse_endless, some_rows
 from ppl_vae.evaluation.rows import fields_of_model, rows_of
@@ -42,8 +43,8 @@ class Members:
     there: Tensor
 
 
-@dataclass(frozen=True)
-class Codes:
+@dataclass(frozen=True, repr=False)
+class Codes(Displayed):
     """Latents of rows, by site: posterior means [row, *event], of classes probabilities [row, level]; or `draws`.
 
     Draws are [draw, row, *event], of classes their values. Of rows that are groups of a long table, `groups` are their

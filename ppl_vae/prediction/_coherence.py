@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data import Data, Split
 from ppl_vae.data.convert import missing_in
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_known, check_several, check_whole, shown, unknown_name
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import judging
@@ -36,8 +37,8 @@ class Share:
         return f"{100 * self.value:.1f} ± {100 * self.se:.1f} %"
 
 
-@dataclass(frozen=True)
-class Coherence:
+@dataclass(frozen=True, repr=False)
+class Coherence(Displayed):
     """What `coherence` found: in how many rows the judge reads the row's label.
 
     Attributes:

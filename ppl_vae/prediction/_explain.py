@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.data import Field
 from ppl_vae.data.convert import missing_in
+from ppl_vae.display import Displayed
 from ppl_vae.distributions import expected_value, unwrapped
 from ppl_vae.errors import UserError, check_choice, check_known, check_several, check_whole
 from ppl_vae.evaluation.passes import judging, refuse_endless
@@ -28,8 +29,8 @@ __all__ = ["Explanation", "explain"]
 Of = Literal["mean", "log_prob"]
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Displayed):
     """What `explain` found for some rows, by entry of a field and entry of a latent site.
 
     Attributes:

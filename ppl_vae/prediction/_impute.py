@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_vae.data import Schema, Split, as_split
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import missing_in
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.joint_weights import draw_particles, joint_passes, shares_latents
@@ -31,8 +32,8 @@ from ppl_vae.weights.completion import Particles, completed, replayed
 __all__ = ["Imputation", "impute", "rows_with_holes", "with_holes"]
 
 
-@dataclass(frozen=True)
-class Imputation:
+@dataclass(frozen=True, repr=False)
+class Imputation(Displayed):
     """What `impute` found; rows in their order, observed entries as they came, in `mean` and in every draw.
 
     `mean` are the rows with E[x_missing | x_observed] where an entry was missing, [row, *S] by field; of a single

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError
 
 __all__ = ["Prediction", "joined"]
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Displayed):
     """The predictive distribution of one field of each row, a mixture over the draws z of the guide.
 
     Of categories `probs` [row, *S, C] is known, of numbers `mean` and `sd` [row, *S]; the others are None. `draws`

@@ -17,6 +17,7 @@ from ppl_vae.checks.support import check_support, observed_values
 from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import example
+from ppl_vae.display import Displayed
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import refuse_endless, refuse_global, some_rows
@@ -33,8 +34,8 @@ __all__ = ["Reconstruction", "reconstruct"]
 ROWS_AT_ONCE = 500
 
 
-@dataclass(frozen=True)
-class Reconstruction:
+@dataclass(frozen=True, repr=False)
+class Reconstruction(Displayed):
     """What `reconstruct` found, one value a row.
 
     `log_likelihood` is E_q log p(x | z) in nats. It is no log p(x) and no bound of one: it knows no prior, and grows

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Field, Schema, Split
 from ppl_vae.data.convert import Raw, convert
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_known, check_whole, shown, unknown_name
 from ppl_vae.prediction._impute import impute, with_holes
 from ppl_vae.prediction.coding import simulate
@@ -25,8 +26,8 @@ FEW = 30
 """With fewer effective particles draws repeat each other, and are further from p(rest | given) than they seem."""
 
 
-@dataclass(frozen=True)
-class Drawn:
+@dataclass(frozen=True, repr=False)
+class Drawn(Displayed):
     """Rows that were drawn, [row, *S] by field; what was given is in each of them.
 
     `log_evidence` is log p(given) in nats with its Monte Carlo standard error, `ess` the effective number of the

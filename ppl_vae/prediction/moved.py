@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_vae import plots
 from ppl_vae.data import Field
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_known
 from ppl_vae.saving.atomic import write
 from ppl_vae.saving.paths import path_of
@@ -21,8 +22,8 @@ from ppl_vae.saving.paths import path_of
 __all__ = ["Moved", "column_names", "limits_of"]
 
 
-@dataclass(frozen=True)
-class Moved:
+@dataclass(frozen=True, repr=False)
+class Moved(Displayed):
     """E[field | latents] along lines of latents, as `traverse`, `interpolate` and `transfer` find it.
 
     Attributes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.data import Schema
+from ppl_vae.display import Displayed
 from ppl_vae.errors import Finding
 
 __all__ = ["Best", "Record", "Result", "unfinished"]
@@ -23,8 +24,8 @@ class Best:
     bound: float
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Displayed):
     """What `fit` returns: the trained programs, the history (one dict per epoch) and the best epoch.
 
     History keys: `epoch`, `train` and `validation` (the unweighted bound, nats per row, higher is better),
@@ -52,6 +53,28 @@ class Result:
     findings: tuple[Finding, ...] = ()
     stopped: str = "epochs"
     overridden: tuple[str, ...] = ()
+
+    def display_title(self) -> str:
+        """The pair and its bound."""
+        names = [type(p).__name__ if not hasattr(p, "__name__") else p.__name__ for p in (self.model, self.guide)]
+        return f"{names[0]} with {names[1]}, {self.bound}"
+
+    def display_lines(self) -> list[tuple[str, str]]:
+        """How long it was trained, and what came of it, nats per row."""
+        last = next((r for r in self.history if r.get("epoch") == self.best.epoch), {})
+        judged = "validation" if last.get("validation") is not None else "train"
+        lines = [
+            ("epochs", f"{len(self.history):,}, ended by {self.stopped}; kept {self.best.epoch:,}"),
+            (f"bound, {judged}", f"{self.best.bound:.2f} nats per row"),
+        ]
+        lines += [(name, f"{last[name]:.2f}") for name in ("rate", "distortion") if isinstance(last.get(name), float)]
+        if self.history and "seconds" in self.history[-1]:
+            lines.append(("seconds", f"{sum(r.get('seconds', 0.0) for r in self.history):,.1f}"))
+        return lines
+
+    def display_verdict(self) -> str:
+        """The findings."""
+        return " ".join(f"{finding}." for finding in self.findings)
 
     def save(self, path: str | Path) -> Path:
         """Write a run folder (no pickle anywhere); see `ppl_vae.open_run`."""

@@ -15,6 +15,7 @@ from ppl_vae.data import Data, Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._anomalies.auc import AUC, auc, auc_difference
 from ppl_vae.diagnostics._anomalies.baselines import independent_entries, pca_reconstruction
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, shown
 from ppl_vae.evaluation import Evaluation, evaluate_rows
 from ppl_vae.evaluation.rows import rows_of
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Anomaly", "anomalies_of", "anomaly", "of_rows"]
 
 
-@dataclass(frozen=True)
-class Anomaly:
+@dataclass(frozen=True, repr=False)
+class Anomaly(Displayed):
     """What `anomaly` found: scores in row order, higher is stranger.
 
     `score` is -log p(x) of each row in nats, `score_se` its Monte Carlo standard error. `outliers` marks the rows that

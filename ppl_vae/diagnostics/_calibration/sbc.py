@@ -19,6 +19,7 @@ from ppl_vae.diagnostics._calibration.reliability import Reliability, reliabilit
 from ppl_vae.diagnostics._calibration.units import refits, told
 from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._common.simulation import resampled, specific
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.joint_evaluation import fitted_rows, units
 from ppl_vae.evaluation.passes import Passes, passes, refuse_endless
@@ -41,8 +42,8 @@ class Tested(NamedTuple):
     corrected: float
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Displayed):
     """What `calibration` found.
 
     Attributes:

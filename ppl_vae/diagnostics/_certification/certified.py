@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppl_vae.diagnostics._certification.methods import METHODS
 from ppl_vae.diagnostics._certification.validation import Validation
+from ppl_vae.display import Displayed
 from ppl_vae.evaluation.means import standard_error
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ OUT_OF_TIME = "there was no time left"
 WORDS = {m.name: m.words for m in METHODS}
 
 
-@dataclass(frozen=True)
-class Certified:
+@dataclass(frozen=True, repr=False)
+class Certified(Displayed):
     """What `certify` found, one value a row, in nats; of all data as one unit a single value.
 
     `log_evidence` with its Monte Carlo standard error `log_evidence_se` and the tail index `khat` of the weights are

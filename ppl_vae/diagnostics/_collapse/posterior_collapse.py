@@ -17,6 +17,7 @@ from ppl_vae.diagnostics._collapse.aggregate import MeanOverDraws
 from ppl_vae.diagnostics._collapse.surgery import NOTHING, surgery
 from ppl_vae.diagnostics._collapse.usage import Column, estimate, prior_moments, used
 from ppl_vae.diagnostics._common.simulation import contiguous, resampled, specific
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import Passes, passes
@@ -52,8 +53,8 @@ class Usage:
         return int((self.usage > 0.1 / len(self.usage)).sum())
 
 
-@dataclass(frozen=True)
-class Collapse:
+@dataclass(frozen=True, repr=False)
+class Collapse(Displayed):
     """What `collapse` found, of the rows that it looked at; information and divergences in nats.
 
     Attributes:

@@ -16,6 +16,7 @@ from ppl_vae.diagnostics._common.multiple_tests import holm
 from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.left_out import left_out, refuse_field
 from ppl_vae.diagnostics._criticism.uniformity import Uniformity, uniformity
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, passes
 from ppl_vae.programs.locking import exclusive
@@ -37,8 +38,8 @@ COLUMNS = 100
 """With more entries a row, single ones are not tested."""
 
 
-@dataclass(frozen=True)
-class LooPIT:
+@dataclass(frozen=True, repr=False)
+class LooPIT(Displayed):
     """What `loo_pit` found: u of every entry, uniform on [0, 1] if the model is right; NaN where entries are missing.
 
     `ess` is the effective number of particles behind each u, whose Monte Carlo error is at most 1 / (2 sqrt(ess)), and

@@ -16,6 +16,7 @@ from ppl_vae.diagnostics._common.features import with_gaps
 from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.replicas import FromGuide, FromPrior, Rows
 from ppl_vae.diagnostics._criticism.statistics import defaults, of_pairs
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole, shown, unknown_name
 from ppl_vae.evaluation.passes import judging, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive
@@ -31,8 +32,8 @@ KINDS = ("prior", "posterior")
 LEVEL = 0.05
 
 
-@dataclass(frozen=True)
-class PredictiveCheck:
+@dataclass(frozen=True, repr=False)
+class PredictiveCheck(Displayed):
     """What `predictive_check` found: statistics of the data, and of every replicated data set.
 
     `p_values` are two-sided, min(1, 2 min(P(T_rep >= T), P(T_rep <= T))), where the data count among the replicas and

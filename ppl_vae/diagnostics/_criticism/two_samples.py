@@ -12,6 +12,7 @@ from ppl_vae.diagnostics._common.multiple_tests import holm
 from ppl_vae.diagnostics._criticism.distances import TwoSampleTest, classifier_two_sample, mmd, sliced_wasserstein
 from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.replicas import FromPrior
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_several, unknown_name
 from ppl_vae.evaluation.passes import judging
 from ppl_vae.programs.locking import exclusive
@@ -27,8 +28,8 @@ TESTS = ("mmd", "c2st", "sliced_wasserstein")
 LEVEL = 0.05
 
 
-@dataclass(frozen=True)
-class TwoSample:
+@dataclass(frozen=True, repr=False)
+class TwoSample(Displayed):
     """What `two_sample` found: a test by name ("mmd", "c2st", "sliced_wasserstein").
 
     `rows` held-out rows were compared with as many samples, in the `fields` that the model generates, as `features`

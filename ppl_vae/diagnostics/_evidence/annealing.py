@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_vae.diagnostics._common.bridge import Start
 from ppl_vae.diagnostics._evidence.ladder import LadderSettings, ladder
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.means import standard_error
@@ -30,8 +31,8 @@ FEW, UNSURE = 0.25, 0.2
 """A row is uncertain if its effective chains are fewer than this share, or its standard error is larger, in nats."""
 
 
-@dataclass(frozen=True)
-class AnnealedEvidence:
+@dataclass(frozen=True, repr=False)
+class AnnealedEvidence(Displayed):
     """What `annealed_evidence` found, one value a row, in nats; of all data as one unit a single value.
 
     `log_evidence` is the log of the mean weight over chains, a lower bound of log p(x) in expectation,

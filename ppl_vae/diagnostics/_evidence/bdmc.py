@@ -17,6 +17,7 @@ from ppl_vae.diagnostics._common.bridge import Start
 from ppl_vae.diagnostics._common.simulation import simulated
 from ppl_vae.diagnostics._evidence.annealing import acceptance_words
 from ppl_vae.diagnostics._evidence.ladder import Climb, LadderSettings, ladder
+from ppl_vae.display import Displayed
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.means import standard_error
@@ -35,8 +36,8 @@ CLOSE = 0.5
 """Nats per row by which bounds may differ and still tell apart guides that are worth telling apart."""
 
 
-@dataclass(frozen=True)
-class Bidirectional:
+@dataclass(frozen=True, repr=False)
+class Bidirectional(Displayed):
     """What `bidirectional` found, one value for each simulated row, in nats.
 
     In expectation `lower` <= log p(x) <= `upper`; `lower_se` and `upper_se` are Monte Carlo standard errors over

@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae.autoguide.refining import moved, offsets_of, refine
 from ppl_vae.diagnostics._common.refitting import refitted
 from ppl_vae.diagnostics._evidence.annealing import annealed_evidence
+from ppl_vae.display import Displayed
 from ppl_vae.errors import check_number, check_whole, unknown_name
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.chunks import both
@@ -35,8 +36,8 @@ DRAWS = 16
 """Draws of each row in a refining step."""
 
 
-@dataclass(frozen=True)
-class Gap:
+@dataclass(frozen=True, repr=False)
+class Gap(Displayed):
     """What `gap` found, one value a row, in nats; `_se` are Monte Carlo standard errors.
 
     `log_evidence` - `elbo` = `approximation` + `amortization`: what the family leaves after it was refined for the row

@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ppl_vae.diagnostics._joint.components import Components, components_of
+from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.faults import Fault, faults_of, in_words
 from ppl_vae.evaluation.joint_evaluation import fitted_rows
@@ -22,8 +23,8 @@ from ppl_vae.weights.psis import khat, khat_limit, smooth
 __all__ = ["JointWeightsVerdict", "joint_posterior"]
 
 
-@dataclass(frozen=True)
-class JointWeightsVerdict:
+@dataclass(frozen=True, repr=False)
+class JointWeightsVerdict(Displayed):
     """What `joint_posterior` found: `khat` and `ess` of so many `particles`, `faults` largest first, `components`.
 
     Example:

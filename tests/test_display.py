@@ -1,0 +1,80 @@
+"""Every result is a screen at a prompt and a table in a notebook, however many rows it is about."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import ppl_vae
+from ppl_vae import diagnostics
+from ppl_vae.display.displayed import LINES, WIDTH
+from ppl_vae.guides import MeanField
+from ppl_vae.models import VAE
+
+
+@pytest.fixture(scope="module")
+def results():
+    data = ppl_vae.load("digits")
+    torch.manual_seed(0)
+    model = VAE(data, latent_dim=2, hidden=(16,))
+    guide = MeanField(model, hidden=(16,))
+    fitted = ppl_vae.fit(model, guide, data, epochs=2, restarts=0, compile="off")
+    few = data.test.rows(slice(0, 30))
+    pair = model, guide, few
+    return {
+        "fit": fitted,
+        "evaluate": ppl_vae.evaluate(*pair, particles=30, compile="off"),
+        "certify": ppl_vae.certify(*pair, accuracy=10.0, validate=0, draws=5, compile="off"),
+        "calibration": diagnostics.calibration(*pair, simulations=20, draws=9),
+        "collapse": diagnostics.collapse(*pair, rows=20, draws=3),
+        "two_sample": diagnostics.two_sample(model, few, samples=20, permutations=20),
+        "annealed_evidence": diagnostics.annealed_evidence(*pair, chains=2, temperatures=3, steps=1, compile="off"),
+        "gap": diagnostics.gap(*pair, particles=30, steps=2, compile="off"),
+        "encode": ppl_vae.encode(model, guide, few),
+        "reconstruct": ppl_vae.reconstruct(*pair),
+        "compare": ppl_vae.compare({"a": (model, guide), "b": (model, guide)}, few, particles=30),
+        "data": data,
+        "split": few,
+    }
+
+
+NAMES = [
+    "fit",
+    "evaluate",
+    "certify",
+    "calibration",
+    "collapse",
+    "two_sample",
+    "annealed_evidence",
+    "gap",
+    "encode",
+    "reconstruct",
+    "compare",
+    "data",
+    "split",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_result_is_a_screen(results, name):
+    shown = repr(results[name])
+    assert shown.strip()
+    assert shown.count("\n") <= LINES + 10
+    assert max(map(len, shown.splitlines())) <= WIDTH + 40
+    assert "tensor(" not in shown
+    assert "<" not in shown
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("data", "split")])
+def test_a_result_is_a_table_in_a_notebook(results, name):
+    page = results[name]._repr_html_()
+    assert page.startswith("<table>")
+    assert len(page) < 20_000
+    assert page.count("<tr>") == page.count("</tr>")
+
+
+def test_a_fit_says_what_came_of_it(results):
+    shown = repr(results["fit"])
+    assert shown.startswith("VAE with MeanField, ELBO")
+    assert "2, ended by epochs; kept" in shown
+    assert "nats per row" in shown
