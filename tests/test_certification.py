@@ -77,7 +77,9 @@ def test_a_guide_that_is_right_costs_nothing():
     found = certify(toy, posterior, X, validate=0)
     assert set(found.method) == {"guide"}
     assert bool(found.certified.all())
-    assert torch.allclose(found.log_evidence, dist.Normal(0.0, 2**0.5).log_prob(X).double(), atol=1e-5)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(X)
+    assert ((found.log_evidence - exact).abs() < 4 * found.log_evidence_se).all()
+    assert float(found.log_evidence_se.max()) < 0.02
 
 
 def test_a_guide_that_is_far_too_narrow_is_repaired_and_draws_are_of_the_posterior():

@@ -30,7 +30,7 @@ class Displayed:
         ...         return {"mean": self.mean, "mean_se": 0.012, "rows": 1200, "verdict": "All is well."}
         >>> Found(0.25)
         Found
-          mean  0.25 ± 0.012
+          mean  0.250 ± 0.012
           rows  1,200
         All is well.
     """
@@ -40,12 +40,13 @@ class Displayed:
         summary = getattr(self, "summary", None)
         if summary is not None:
             return told(summary())
-        parts = fields(self) if is_dataclass(self) else ()
-        return [(f.name, described(getattr(self, f.name))) for f in parts if f.repr]
+        names = [f.name for f in fields(self) if f.repr] if is_dataclass(self) else []
+        return [(name, described(getattr(self, name))) for name in names]
 
     def display_verdict(self) -> str:
         """A sentence below the numbers; nothing where there is none."""
-        return str(getattr(self, "verdict", ""))
+        summary = getattr(self, "summary", dict)
+        return str(getattr(self, "verdict", None) or summary().get("verdict", ""))
 
     def display_title(self) -> str:
         """The line above the numbers."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.autoguide.refining import moved, offsets_of, refine
 from ppl_vae.diagnostics._certification.local import DRAWS, RATE, STEPS, LocalFamily, adapted, fitted
-from ppl_vae.diagnostics._certification.rows import Estimate, Rows, weighed
+from ppl_vae.diagnostics._certification.rows import Estimate, Rows, beside_prior, weighed
 from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._evidence.ladder import Ladder, LadderSettings
 from ppl_vae.evaluation import evidence_of
@@ -55,10 +55,17 @@ def _of_guide(particles: int) -> Callable[[Rows], Estimate]:
 
 
 def _bridged(rows: Rows, bridge: Bridge, particles: int) -> Estimate:
+    calls = -(-particles // rows.at_once) * rows.batches
+
     def draw(k: int) -> tuple[Tensor, Tensor]:
-        u = bridge.drawn(rows.batch, k)
-        start, target = bridge.densities(rows.batch, u, -(-particles // rows.at_once) * rows.batches)
-        return u, target - start
+        of_prior = rows.of_prior(k)
+        u = bridge.drawn(rows.batch, k - of_prior)
+        if of_prior:
+            u = torch.cat([u, rows.prior.drawn(rows.batch, of_prior)])
+        log_q, target = bridge.densities(rows.batch, u, calls)
+        if of_prior:
+            log_q = beside_prior(log_q, rows.prior.densities(rows.batch, u, calls)[0], of_prior / k)
+        return u, target - log_q
 
     return weighed(rows, draw, particles)
 

@@ -18,7 +18,7 @@ from ppl_vae.evaluation import evidence_of
 from ppl_vae.programs.program import Batch
 from ppl_vae.weights.psis import khat, khat_limit, smooth
 
-__all__ = ["PRIOR", "Estimate", "Rows", "concatenated", "weighed"]
+__all__ = ["PRIOR", "Estimate", "Rows", "beside_prior", "concatenated", "weighed"]
 
 PRIOR = 0.1
 """The share of draws of a row's own family that are the prior's instead."""
@@ -82,6 +82,10 @@ class Rows:
         """Whether the prior can be drawn from."""
         return not self.prior.structure.improper and bool(self.prior.size)
 
+    def of_prior(self, draws: int) -> int:
+        """How many of so many draws are the prior's."""
+        return round(PRIOR * draws) if self.proper else 0
+
     @property
     def of_guide(self) -> Bridge:
         """The bridge that begins at the guide, where there is one."""
@@ -100,7 +104,7 @@ class Rows:
 
         Source: Hesterberg 1995, Technometrics 37(2) (defensive mixtures); Owen and Zhou 2000, JASA 95 (strata).
         """
-        q, of_prior = family.distribution(), round(PRIOR * draws) if self.proper else 0
+        q, of_prior = family.distribution(), self.of_prior(draws)
         u = q.sample(torch.Size([draws - of_prior]))
         if of_prior:
             u = torch.cat([u, self.prior.drawn(self.batch, of_prior)])
@@ -112,14 +116,18 @@ class Rows:
         ends = [self.prior.densities(self.batch, some, calls) for some in u.split(self.at_once)]
         prior, target = (torch.cat(column) for column in zip(*ends, strict=True))
         log_q = family.distribution().log_prob(u)
-        if share:
-            log_q = torch.logaddexp(log_q + math.log1p(-share), prior + math.log(share))
+        log_q = beside_prior(log_q, prior, share) if share else log_q
         return (target - log_q).double().nan_to_num(-math.inf, math.inf, -math.inf)
 
     def gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x, u) and its gradient in u."""
         _, target, slope = self.prior(self.batch, u, u.new_ones(()), 200 * self.batches)
         return target, slope
+
+
+def beside_prior(log_q: Tensor, prior: Tensor, share: float) -> Tensor:
+    """The log density of a mixture of q and the prior, of which it has this share."""
+    return torch.logaddexp(log_q + math.log1p(-share), prior + math.log(share))
 
 
 def weighed(rows: Rows, draw: Callable[[int], tuple[Tensor, Tensor]], particles: int) -> Estimate:

@@ -16,13 +16,10 @@ from ppl_vae.diagnostics._evidence.ladder import Ladder, LadderSettings
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.means import standard_error
 
-__all__ = ["FEWEST", "Reference", "Validation", "reference", "validated"]
+__all__ = ["Reference", "Validation", "reference", "validated"]
 
 LEVEL = 1.96
 """Standard errors of an interval of nominal 95%."""
-
-FEWEST = 20
-"""Rows below which a share says nothing."""
 
 CHANCE = 1e-3
 """How rarely a method whose errors cover is left out by chance."""
@@ -55,8 +52,10 @@ class Validation:
         """Whether the errors of the method, or the bounds around the truth, are too far off for chance."""
         from scipy.stats import binom
 
-        if self.untried or self.sure < FEWEST:
+        if self.untried:
             return False
+        if not self.sure:  # sure of a row of the data and of none of the model's: nothing speaks for it
+            return True
         unlikely = self.covered < float(binom.ppf(CHANCE, self.sure, 0.95))
         return unlikely or self.gap - 3 * self.gap_se > self.accuracy
 
@@ -71,7 +70,7 @@ class Validation:
         )
         if self.fails:
             return f"{words}: it is not used"
-        return words if self.sure >= FEWEST else f"{words}: too few to tell"
+        return words
 
 
 @dataclass(frozen=True)
