@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
@@ -159,9 +160,11 @@ def place_image(ax: Any, image: np.ndarray, left: float, top: float, *, framed: 
     gap, high = 0.03, height_of(image)
     right, bottom = left + 1 - gap, top + high - gap
     left, top = left + gap, top + gap
-    ax.imshow(image, extent=(left, right, bottom, top), interpolation="nearest", aspect="auto", zorder=1)
+    # artists added as they are: the limits of a board are set, and need not be found again for each of many images
+    drawn = AxesImage(ax, extent=(left, right, bottom, top), interpolation="nearest", zorder=1)
+    drawn.set_data(image)
+    ax.add_image(drawn)
     edge: dict[str, Any] = {"edgecolor": ORANGE, "lw": 2.2} if framed else {"edgecolor": PALE, "lw": 0.5}
-    # an artist, not a patch: the limits of a board are set, and need not be found again for each of hundreds of images
     ax.add_artist(Rectangle((left, top), right - left, bottom - top, fill=False, zorder=2, clip_on=False, **edge))
 
 
