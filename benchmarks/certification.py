@@ -91,7 +91,7 @@ PROBLEMS = {
 }
 
 
-def coverage(rows: int, seed: int) -> None:
+def coverage(rows: int, seed: int, without: list[str]) -> None:
     """Each method alone on rows of each problem."""
     for name, (model, exact, width, _) in PROBLEMS.items():
         torch.manual_seed(seed)
@@ -99,7 +99,7 @@ def coverage(rows: int, seed: int) -> None:
         trace = pyro.poutine.trace(pyro.poutine.uncondition(model)).get_trace(torch.zeros(shape))
         x = trace.nodes["x"]["value"].detach()
         truth, counts = exact(x), defaultdict(list)
-        for method in METHODS:
+        for method in (m for m in METHODS if m.name not in without):
             before, module.METHODS = module.METHODS, (method,)
             began = time.process_time()
             try:
@@ -135,9 +135,10 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("coverage", "digits"))
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--run", default="runs/digits-vae-mean_field")
+    parser.add_argument("--without", nargs="*", default=[], help="methods to leave out, such as annealed-long")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.what == "coverage":
-        coverage(options.rows, options.seed)
+        coverage(options.rows, options.seed, options.without)
     else:
         digits(options.run, options.seed)

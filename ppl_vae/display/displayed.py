@@ -45,8 +45,9 @@ class Displayed:
 
     def display_verdict(self) -> str:
         """A sentence below the numbers; nothing where there is none."""
-        summary = getattr(self, "summary", dict)
-        return str(getattr(self, "verdict", None) or summary().get("verdict", ""))
+        verdict = getattr(self, "verdict", None)
+        summary = getattr(self, "summary", None)
+        return str(verdict or (summary().get("verdict", "") if summary is not None else ""))
 
     def display_title(self) -> str:
         """The line above the numbers."""
