@@ -172,7 +172,7 @@ def _can_anneal(rows: Rows) -> str:
     return _guide_has_density(rows) if rows.prior.size > WIDEST else ""
 
 
-METHODS = (
+METHODS: tuple[Method, ...] = (
     Method("guide", "1,000 draws of the guide", _of_guide(FIRST), _guide_has_density),
     Method("refined", "2,000 draws of the guide refined for the row", _refined(2 * FIRST), _wide),
     Method("local", "2,000 draws of a t distribution fitted to the row", _local(2 * FIRST), _narrow),
