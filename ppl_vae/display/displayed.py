@@ -40,7 +40,7 @@ class Displayed:
         summary = getattr(self, "summary", None)
         if summary is not None:
             return told(summary())
-        names = [f.name for f in fields(self) if f.repr] if is_dataclass(self) else []
+        names: list[str] = [f.name for f in fields(self) if f.repr] if is_dataclass(self) else []
         return [(name, described(getattr(self, name))) for name in names]
 
     def display_verdict(self) -> str:
