@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits, make_moons
 from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -580,3 +580,15 @@ def test_rows_without_labels_help_with_digits():
     right, before = (e.predict(X[test]) == y[test] for e in (vae.fit(X[train], some), alone))
     gain = right.astype(float) - before
     assert gain.mean() > 2 * gain.std() / np.sqrt(len(gain))
+
+
+def test_an_imputer_of_complete_rows_fills_as_well_as_a_regression():
+    random = np.random.RandomState(0)
+    z = random.randn(400, 1)
+    X = (z @ np.array([[2.0, -1.0, 1.5]]) + 0.3 * random.randn(400, 3)).astype("float32")
+    train, rows = X[:300], X[300:].copy()
+    rows[:, 0] = np.nan
+    filled = VAEImputer(1, hidden=(), epochs=20, random_state=0).fit(train).transform(rows)
+    line = LinearRegression().fit(train[:, 1:], train[:, 0]).predict(rows[:, 1:])
+    errors = [float(np.sqrt(np.square(f - X[300:, 0]).mean())) for f in (filled[:, 0], line)]
+    assert errors[0] < 1.1 * errors[1]

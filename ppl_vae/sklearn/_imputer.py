@@ -10,10 +10,10 @@ from sklearn.base import TransformerMixin
 from sklearn.impute import MissingIndicator
 from sklearn.utils.validation import check_is_fitted
 
-from ppl_vae.data import Schema, Split
+from ppl_vae.data import Schema
 from ppl_vae.errors import UserError, check_flag, check_whole
 from ppl_vae.models import VAE
-from ppl_vae.prediction import Imputation, impute, with_holes
+from ppl_vae.prediction import Imputation, impute
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.registry.resolve import resolve
 from ppl_vae.sklearn._base import VAEEstimator, plain
@@ -78,9 +78,8 @@ class VAEImputer(TransformerMixin, VAEEstimator):
             X = X[:, self._there]
         elif self.add_indicator:
             raise UserError("add_indicator appends columns to a matrix, got a DataFrame with columns of several types")
-        rows = new_rows(X, likelihood, self._names())
-        schema = with_holes(rows.schema)
-        self._train(Split(schema, rows.name, rows.fields), VAE, resolve("prior", self.prior))
+        # fields without holes stay as they are: their guide then knows that it never saw one, and `impute` helps it
+        self._train(new_rows(X, likelihood, self._names()), VAE, resolve("prior", self.prior))
         return self
 
     def _names(self) -> tuple[str, ...]:
