@@ -211,3 +211,11 @@ def test_a_best_epoch_that_is_the_last_is_a_finding_of_every_fit():
     assert result.best.epoch == 2
     (finding,) = [f for f in result.findings if f.problem.startswith("not finished")]
     assert (finding.severity, finding.remedy) == ("warning", "train longer (epochs=4; command line --epochs 4)")
+
+
+def test_the_decay_of_few_rows_is_that_of_the_command():
+    assert Settings(weight_decay="auto").settled(200).weight_decay == 1.0
+    assert Settings(weight_decay="auto").settled(20_000).weight_decay == 0.05
+    assert Settings(weight_decay=0.3).settled(200).decay == 0.3
+    with pytest.raises(UserError, match="weight_decay"):
+        Settings(weight_decay="a lot")

@@ -25,9 +25,11 @@ class Decided(NamedTuple):
 
 def decide(ask: Command, model: NamedProgram, guide: NamedProgram, data: Data) -> Decided:
     """Weight decay, label weight, whether the guide draws points, and whether the pair begins at a linear model."""
+    from ppl_vae.training.settings import usual_decay
+
     decay = ask.settings["weight_decay"]
     if decay is None:
-        decay = 0.0 if ask.is_own else min(1.0, 1000 / len(data.train))
+        decay = 0.0 if ask.is_own else usual_decay(len(data.train))
     weight = (
         _label_weight(ask, guide.value, data) if ask.settings["label_weight"] is None else ask.settings["label_weight"]
     )

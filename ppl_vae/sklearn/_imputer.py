@@ -23,7 +23,7 @@ from ppl_vae.sklearn._rows import known_rows, new_rows
 __all__ = ["VAEImputer"]
 
 
-@parameters(particles=1000, sample_posterior=False, add_indicator=False, keep_empty_features=False)
+@parameters(weight_decay="auto", particles=1000, sample_posterior=False, add_indicator=False, keep_empty_features=False)
 class VAEImputer(TransformerMixin, VAEEstimator):
     """Missing entries by a VAE: E[x_missing | x_observed], or draws of them, in the manner of `IterativeImputer`.
 
@@ -39,7 +39,7 @@ class VAEImputer(TransformerMixin, VAEEstimator):
             multiple imputation, use `draws` or estimators with several `random_state`.
         add_indicator: whether `MissingIndicator`'s columns are appended, as scikit-learn's imputers do; of matrices.
         keep_empty_features: whether a column without any entry in `fit` comes back, as 0; otherwise it is dropped.
-            Further arguments as for `ppl_vae.sklearn._base.VAEEstimator`.
+            Further arguments as for `ppl_vae.sklearn._base.VAEEstimator`; `weight_decay` is that of the command.
 
     Raises:
         ValueError: what scikit-learn refuses; numbers out of range.

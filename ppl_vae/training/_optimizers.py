@@ -58,10 +58,10 @@ def _adam(pair: Pair, settings: Settings) -> torch.optim.Optimizer:
     linear = {id(p) for part in pair.modules() if isinstance(part, Beside) for p in part.parameters()}
     for name, parameter in pair.named_parameters():
         if parameter.requires_grad:
-            decays = settings.weight_decay > 0 and name.endswith("weight") and parameter.dim() > 1
+            decays = settings.decay > 0 and name.endswith("weight") and parameter.dim() > 1
             decays = decays and id(parameter) not in linear
             (decayed if decays else others).append(parameter)
-    groups = [(decayed, settings.weight_decay), (others, 0.0)]
+    groups = [(decayed, settings.decay), (others, 0.0)]
     lr = settings.lr(0.0) if callable(settings.lr) else settings.lr
     # without decay one group, so one operation, for all parameters
     return torch.optim.AdamW([{"params": p, "weight_decay": d} for p, d in groups if p], lr, fused=True)

@@ -16,6 +16,7 @@ __all__ = [
     "device_or_name",
     "epochs_or_auto",
     "finite_number",
+    "number_or_auto",
     "number_or_schedule",
     "one_of",
     "optimizer_maker",
@@ -57,6 +58,12 @@ def number_or_schedule(*, positive: bool) -> Check:
         return value
 
     return check
+
+
+def number_or_auto(name: str, value: Any) -> float | Literal["auto"]:
+    if isinstance(value, str) and value == "auto":
+        return "auto"
+    return check_number(name, value, otherwise=_or(name, "'auto' for what the rows need"))
 
 
 def epochs_or_auto(name: str, value: Any) -> int | Literal["auto"]:

@@ -15,6 +15,7 @@ from ppl_vae.training._setting_checks import (
     device_or_name,
     epochs_or_auto,
     finite_number,
+    number_or_auto,
     number_or_schedule,
     one_of,
     optimizer_maker,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from ppl_vae.schedules import Schedule
 
-__all__ = ["SETTINGS", "SYNONYMS", "Setting", "Settings", "SettingsKeywords", "pace"]
+__all__ = ["SETTINGS", "SYNONYMS", "Setting", "Settings", "SettingsKeywords", "pace", "usual_decay"]
 
 
 # -- the budget --------------------------------------------------------------------------------------------
@@ -47,6 +48,16 @@ def pace(rows: int, batch_size: int) -> int:
         (1, 2, 8)
     """
     return min(LONGEST, max(1, round(STEPS / (EPOCHS * -(-rows // batch_size)))))
+
+
+def usual_decay(rows: int) -> float:
+    """The weight decay that suits networks of so many training rows.
+
+    Example:
+        >>> usual_decay(300), usual_decay(10_000)
+        (1.0, 0.1)
+    """
+    return min(1.0, 1000 / rows)
 
 
 # -- the settings ------------------------------------------------------------------------------------------
@@ -125,11 +136,12 @@ class Settings:
         word=float,
         synonyms=("learning_rate", "learning_rate_init", "step_size", "eta"),
     )
-    weight_decay: float = _setting(
+    weight_decay: float | Literal["auto"] = _setting(
         0.0,
         "AdamW's decoupled weight decay on matrices: a pull to 0 that fades as rows grow.",
-        finite_number,
-        more="Of networks, not of biases or scales; 0 is plain Adam (Loshchilov & Hutter 2019, arXiv 1711.05101).",
+        number_or_auto,
+        more="Of networks, not of biases or scales; 0 is plain Adam (Loshchilov & Hutter 2019, arXiv 1711.05101), "
+        '"auto" is 1000 over the training rows, at most 1.',
         word=float,
         decided="1000 / training rows, at most 1; 0 for your own file",
         synonyms=("l2", "wd", "decay"),
@@ -240,11 +252,11 @@ class Settings:
         if self.optimizer is not None:
             for name in ("lr", "weight_decay"):
                 value = getattr(self, name)
-                if not callable(value) and value != getattr(Settings, name):
+                if not callable(value) and value not in ("auto", getattr(Settings, name)):
                     raise UserError(f"{name}={value:g} is Adam's, and optimizer= makes another: give it {name} there")
 
     def settled(self, rows: int) -> Self:
-        """The same with the epochs and the patience that so many training rows need, where they are "auto".
+        """The same with the epochs, patience and weight decay that so many training rows need, where they are "auto".
 
         Example:
             >>> few = Settings().settled(105)
@@ -253,12 +265,19 @@ class Settings:
         """
         times = pace(rows, self.batch_size) if self.epochs == "auto" else 1
         epochs = EPOCHS * times if self.epochs == "auto" else self.epochs
-        return replace(self, epochs=epochs, patience=PATIENCE * times if self.patience == "auto" else self.patience)
+        patience = PATIENCE * times if self.patience == "auto" else self.patience
+        decay = usual_decay(rows) if self.weight_decay == "auto" else self.weight_decay
+        return replace(self, epochs=epochs, patience=patience, weight_decay=decay)
 
     @property
     def passes(self) -> int:
         """The epochs, at most; as of many rows where they are not settled."""
         return EPOCHS if self.epochs == "auto" else self.epochs
+
+    @property
+    def decay(self) -> float:
+        """The weight decay; none where it is not settled."""
+        return 0.0 if self.weight_decay == "auto" else self.weight_decay
 
     @property
     def waits(self) -> int | None:
@@ -305,7 +324,7 @@ class SettingsKeywords(TypedDict, total=False):
     epochs: int | Literal["auto"]
     batch_size: int
     lr: float | Schedule
-    weight_decay: float
+    weight_decay: float | Literal["auto"]
     beta: float | Schedule
     label_weight: float
     label_share: float | None
