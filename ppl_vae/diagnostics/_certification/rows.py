@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from ppl_vae.evaluation import evidence_of
 from ppl_vae.programs.program import Batch
 from ppl_vae.weights.psis import khat, khat_limit, smooth
 
-__all__ = ["PRIOR", "Estimate", "Rows", "beside_prior", "concatenated", "weighed"]
+__all__ = ["PRIOR", "Estimate", "Rows", "beside_prior", "concatenated", "stratified_error", "weighed"]
 
 PRIOR = 0.1
 """The share of draws of a row's own family that are the prior's instead."""
@@ -86,6 +86,10 @@ class Rows:
         """How many of so many draws are the prior's."""
         return round(PRIOR * draws) if self.proper else 0
 
+    def strata(self, sizes: Sequence[int]) -> Tensor:
+        """Which of the draws of these passes are the prior's, [draw]: the last ones of each."""
+        return torch.cat([torch.arange(k) >= k - self.of_prior(k) for k in sizes])
+
     @property
     def of_guide(self) -> Bridge:
         """The bridge that begins at the guide, where there is one."""
@@ -130,6 +134,25 @@ def beside_prior(log_q: Tensor, prior: Tensor, share: float) -> Tensor:
     return torch.logaddexp(log_q + math.log1p(-share), prior + math.log(share))
 
 
+def stratified_error(log_weight: Tensor, strata: Tensor) -> Tensor:
+    """The Monte Carlo standard error of the log of the mean weight, [row], where draws are in two strata, [draw].
+
+    Their numbers are fixed, so that what differs between strata is no error: sqrt(sum_s n_s var_s) / sum_k w_k, by the
+    delta method.
+
+    Example:
+        >>> log_weight = torch.tensor([[0.0], [0.0], [0.0], [-9.0], [-9.0]])
+        >>> stratified_error(log_weight, torch.tensor([False, False, False, True, True]))
+        tensor([0.])
+    """
+    w = (log_weight - log_weight.max(0).values).exp()
+    variance = torch.zeros_like(w[0])
+    for of in (strata.to(w.device), ~strata.to(w.device)):
+        if (n := int(of.sum())) > 1:
+            variance = variance + n * w[of].var(0)
+    return (variance.sqrt() / w.sum(0)).nan_to_num(math.inf)
+
+
 def weighed(rows: Rows, draw: Callable[[int], tuple[Tensor, Tensor]], particles: int) -> Estimate:
     """The evidence of rows from importance weights of fresh draws.
 
@@ -138,11 +161,11 @@ def weighed(rows: Rows, draw: Callable[[int], tuple[Tensor, Tensor]], particles:
         draw: gives so many draws u [draw, row, d] and their log weights log p(x, u) - log q(u), [draw, row].
         particles: draws in all.
     """
-    pieces = [draw(min(rows.at_once, particles - start)) for start in range(0, particles, rows.at_once)]
-    u, log_weight = (torch.cat(column) for column in zip(*pieces, strict=True))
+    sizes = [min(rows.at_once, particles - start) for start in range(0, particles, rows.at_once)]
+    u, log_weight = (torch.cat(column) for column in zip(*map(draw, sizes), strict=True))
     log_weight = log_weight.double().nan_to_num(-math.inf, math.inf, -math.inf)
     found = evidence_of(log_weight)
     chosen = torch.multinomial(smooth(log_weight).softmax(0).T.nan_to_num(1.0), rows.draws, replacement=True).T
     kept = torch.take_along_dim(u, chosen.unsqueeze(-1), 0)
-    error = found.log_evidence_se.nan_to_num(math.inf)
+    error = stratified_error(log_weight, rows.strata(sizes))
     return Estimate(found.log_evidence, error, khat(log_weight), khat_limit(particles), kept)

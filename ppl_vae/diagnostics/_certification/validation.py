@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.diagnostics._certification.methods import WIDEST, mixed
-from ppl_vae.diagnostics._certification.rows import PRIOR, Estimate, Rows
+from ppl_vae.diagnostics._certification.rows import PRIOR, Estimate, Rows, stratified_error
 from ppl_vae.diagnostics._evidence.ladder import Ladder, LadderSettings
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.means import standard_error
@@ -104,12 +104,12 @@ def reference(rows: Rows, exact: Float[Tensor, "one row d"]) -> Reference:
         down = evidence_of(ladder.down(exact.expand(32, -1, -1).clone()).log_weight.double())
         return Reference(up.log_evidence, up.log_evidence_se, -down.log_evidence)
     family, of_prior = mixed(rows).defended(), PRIOR if rows.proper else 0.0
-    pieces = [rows.weigh(family, rows.at_once) for _ in range(-(-DRAWS // rows.at_once))]
-    log_weight = torch.cat([w for _, w in pieces])
-    found = evidence_of(log_weight)
+    sizes = [rows.at_once] * -(-DRAWS // rows.at_once)
+    log_weight = torch.cat([rows.weigh(family, k)[1] for k in sizes])
     known = rows.log_weight(family, exact, round(of_prior * rows.at_once) / rows.at_once)
     upper = torch.cat([known, log_weight[1:]]).logsumexp(0) - math.log(len(log_weight))
-    return Reference(found.log_evidence, found.log_evidence_se, upper)
+    lower = log_weight.logsumexp(0) - math.log(len(log_weight))
+    return Reference(lower, stratified_error(log_weight, rows.strata(sizes)), upper)
 
 
 def validated(estimate: Estimate, known: Reference, accuracy: float) -> Validation:
