@@ -367,3 +367,37 @@ def test_words_about_a_file_are_refused_without_one(tmp_path, capsys, command, o
     assert status == 2
     assert f"{option.split()[0]} is for --data" in said
     assert said.count("\n") == 1
+
+
+def test_home_is_meant_wherever_a_path_is_given(bad, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(bad.parent))
+    assert main(["encode", "~/a"]) == 0
+    assert main(["decode", "~/a", "--latents", "~/a/latents.npz", "--out", "~/made.csv"]) == 0
+    assert main(["compare", "~/a", "--particles", "3", "--out", "~/compared"]) == 0
+    assert {"made.csv", "compared"} <= {p.name for p in bad.parent.iterdir()}
+    assert list(Path().iterdir()) == []  # no folder called ~
+
+
+def test_names_are_shown_and_do_nothing_in_tables_figures_and_pages(capsys):
+    import warnings
+
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+    from ppl_vae.cli.output import print_table
+    from ppl_vae.plots.drawing import to_png_bytes
+    from ppl_vae.report._html import _escape
+
+    name = "a\x1b[31m[/b]:smile:"
+    table = Table(name, title=name)
+    table.add_row(name)
+    print_table(table)
+    out = capsys.readouterr().out
+    assert out.count("a\\x1b[31m[/b]:smile:") == 3
+    assert "\x1b" not in out
+    assert _escape(name) == "a\\x1b[31m[/b]:smile:"
+    figure = Figure()
+    figure.suptitle(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a letter that no font has
+        to_png_bytes(figure)

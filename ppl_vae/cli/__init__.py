@@ -7,11 +7,13 @@ on stderr and exit status 2, whatever part of the package found it.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +40,7 @@ from ppl_vae.cli.signals import as_interrupts, exit_status, what_ended
 from ppl_vae.cli.transfer import transfer
 from ppl_vae.cli.traverse import traverse
 from ppl_vae.errors import UserError, is_memory, on_command_line
+from ppl_vae.saving.paths import path_of
 
 __all__ = ["app", "main"]
 
@@ -49,26 +52,48 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: no import of rich, and it reads well in a pipe
 )
-app.command("fit")(fit)
-app.command("evaluate")(evaluate)
-app.command("diagnose")(diagnose)
-app.command("certify")(certify)
-app.command("compare")(compare)
-app.command("compare-cell", hidden=True)(compare_cell)
-app.command("sample")(sample)
-app.command("encode")(encode)
-app.command("decode")(decode)
-app.command("traverse")(traverse)
-app.command("interpolate")(interpolate)
-app.command("transfer")(transfer)
-app.command("explain")(explain)
-app.command("coherence")(coherence)
-app.command("posterior")(posterior)
-app.command("impute")(impute)
-app.command("predict")(predict)
-app.command("export")(export)
-app.command("report")(report)
-app.command("list")(list_names)
+
+
+def _at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command; ~ is the home folder in every path that it is given, whatever the shell left of it."""
+
+    def meant(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [meant(name, each) for each in value]
+        return path_of(name, value) if isinstance(value, Path) else value
+
+    @functools.wraps(command)
+    def with_home(**given: Any) -> None:
+        command(**{name: meant(name, value) for name, value in given.items()})
+
+    return with_home
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "fit": fit,
+    "evaluate": evaluate,
+    "diagnose": diagnose,
+    "certify": certify,
+    "compare": compare,
+    "compare-cell": compare_cell,
+    "sample": sample,
+    "encode": encode,
+    "decode": decode,
+    "traverse": traverse,
+    "interpolate": interpolate,
+    "transfer": transfer,
+    "explain": explain,
+    "coherence": coherence,
+    "posterior": posterior,
+    "impute": impute,
+    "predict": predict,
+    "export": export,
+    "report": report,
+    "list": list_names,
+}
+
+for _name, _command in COMMANDS.items():
+    app.command(_name, hidden=_command is compare_cell)(_at_home(_command))
 
 # Typer brings its own click in new versions and uses the installed one in old ones; this is right for both.
 _UsageProblem: type[Exception] = [
@@ -149,7 +174,6 @@ def _in_user_file(error: BaseException) -> tuple[str, int] | None:
     if not isinstance(error, Exception):
         return None
     import traceback
-    from pathlib import Path
 
     from ppl_vae.registry.user_files import USER_MODULE, where
 

@@ -13,9 +13,11 @@ from ppl_vae.errors import UnsavedWarning, escaped, one_line
 from ppl_vae.saving.locks import InUse
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
     from rich.table import Table
 
-__all__ = ["Interrupted", "note", "print_table", "say", "spared", "terminal_width", "told_warnings"]
+__all__ = ["Interrupted", "harmless", "note", "print_table", "say", "spared", "terminal_width", "told_warnings"]
 
 
 class Interrupted(Exception):
@@ -29,21 +31,25 @@ def note(text: str) -> None:
 
 def say(text: str) -> None:
     """Lines on stdout, with the spaces that they have."""
-    typer.echo("\n".join(map(escaped, text.split("\n"))))
+    typer.echo(harmless(text))
+
+
+def harmless(text: str) -> str:
+    """Lines without the control characters that names of files and columns may hold."""
+    return "\n".join(map(escaped, text.split("\n")))
 
 
 @contextmanager
 def told_warnings() -> Iterator[None]:
-    """Within the block what could not be saved is told in a line."""
+    """Within the block warnings are told in a line each, of whatever library; what could not be saved always."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UnsavedWarning)
-        usual = warnings.showwarning
 
         def tell(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, UnsavedWarning):
                 note(f"warning: {message}")
             else:
-                usual(message, category, *place, **more)
+                note(f"warning: {message} ({category.__name__})")
 
         warnings.showwarning = tell
         yield
@@ -60,12 +66,23 @@ def spared(what: str) -> Iterator[None]:
         note(f"warning: {what} is not written: {error}")
 
 
+class _Harmless:
+    """A table whose letters are all to be seen."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self.table, options):
+            yield segment if segment.control else segment._replace(text=harmless(segment.text))
+
+
 def print_table(table: Table) -> None:
     """A table on stdout; in a pipe no line is folded to the width of a terminal that is not there."""
     from rich.console import Console
 
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)
+    console = Console(markup=False, emoji=False)  # names may have brackets
+    (console if console.is_terminal else Console(width=200, markup=False, emoji=False)).print(_Harmless(table))
 
 
 def terminal_width() -> int | None:

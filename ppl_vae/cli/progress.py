@@ -12,6 +12,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from ppl_vae.cli.output import harmless
+
 __all__ = ["CellsDisplay", "Display", "describe_epoch"]
 
 
@@ -75,7 +77,7 @@ class Display:
     def __call__(self, record: Mapping[str, Any]) -> None:
         """Show an epoch."""
         if self.last is None:
-            self.console.print(self.headline, markup=False)
+            self.console.print(harmless(self.headline), markup=False)
         self.last = record
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=record["epoch"], description=_short(record, self.points))
@@ -123,7 +125,7 @@ class CellsDisplay:
         self.bar: Progress | None = None
 
     def __enter__(self) -> Self:
-        self.console.print(self.headline, markup=False)
+        self.console.print(harmless(self.headline), markup=False)
         if self.console.is_terminal:
             self.bar = Progress(
                 BarColumn(bar_width=16),

@@ -109,7 +109,9 @@ def text(found: Comparison) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    Console(file=out, width=200, color_system=None).print(table(found), verdict(found), highlight=False, soft_wrap=True)
+    Console(file=out, width=200, color_system=None, markup=False, emoji=False).print(
+        table(found), verdict(found), highlight=False, soft_wrap=True
+    )
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, escaped
 from ppl_vae.saving.atomic import write
 
 if TYPE_CHECKING:
@@ -292,6 +293,9 @@ def to_png_bytes(figure: Figure) -> bytes:
         b'PNG'
     """
     buffer = io.BytesIO()
+    for text in figure.findobj(Text):  # names of columns may hold control characters, which no font has
+        if not text.get_text().replace("\n", "").isprintable():
+            text.set_text("\n".join(map(escaped, text.get_text().split("\n"))))
     # Where nothing moves when it is drawn, "tight" would draw all of it once more.
     tight: Any = _tight(figure) if figure.get_layout_engine() is None else "tight"
     # No metadata: the same picture is the same file, whichever version of matplotlib wrote it.

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, escaped
 
 __all__ = ["Section", "render"]
 
@@ -67,7 +67,8 @@ def render(
 
 
 def _escape(words: object) -> str:
-    return html.escape(str(words), quote=True)
+    # control characters are no text; line ends are
+    return html.escape("\n".join(map(escaped, str(words).split("\n"))), quote=True)
 
 
 def _value(value: str) -> str:

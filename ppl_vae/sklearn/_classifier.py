@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ppl_vae.data import Field, Schema, Split
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_number
 from ppl_vae.models import M2
 from ppl_vae.prediction import predict
 from ppl_vae.programs.locking import exclusive
@@ -79,7 +79,7 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
             if self.label_weight != "auto":
                 raise UserError(f"label_weight must be a number or 'auto', got {self.label_weight!r}")
             return len(codes) / int((codes >= 0).sum())
-        return float(plain(self.label_weight))
+        return check_number("label_weight", plain(self.label_weight), otherwise=" (or 'auto')")
 
     @exclusive
     def predict_proba(self, X: Any) -> np.ndarray:
