@@ -130,6 +130,7 @@ def hidden_cells(split: Split, share: float, seed: int) -> Split:
     """Rows of which a share of the observed cells is missing, too; at least one cell of a row stays.
 
     Example:
+        >>> from ppl_vae.data import Schema
         >>> rows = Split(Schema((Field("x", "real", (3,), missing=True),)), "rows", {"x": torch.zeros(400, 3)})
         >>> gone = hidden_cells(rows, 0.5, seed=0)["x"].isnan()
         >>> bool(gone.all(1).any()), bool(abs(gone.float().mean() - 0.375) < 0.05)
