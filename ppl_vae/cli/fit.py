@@ -60,6 +60,7 @@ def fit(
     encoding: o.EncodingOption = None,
     group: o.GroupOption = None,
     time: o.TimeOption = None,
+    rows: o.RowsOption = "auto",
     binarise: Annotated[
         str | None,
         typer.Option(

@@ -28,6 +28,7 @@ __all__ = [
     "OtherData",
     "OwnGuide",
     "OwnModel",
+    "RowsOption",
     "RunFolder",
     "Seed",
     "SplitName",
@@ -100,6 +101,13 @@ GroupOption = Annotated[
 ]
 TimeOption = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="The column by which the rows of a group are in order.")
+]
+RowsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|none",
+        help="none takes all data as one unit (a series, a field), in their order; nothing is held out.",
+    ),
 ]
 MarksOption = Annotated[
     str | None,

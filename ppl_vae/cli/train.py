@@ -43,7 +43,7 @@ def train(ask: Command) -> None:
 
     started = time.monotonic()
     device = pick_device(ask.settings["device"])
-    data = ask.rows()
+    data = ask.load()
     ask = ask.settled(len(data.train))
     pyro.set_rng_seed(ask.settings["seed"])
     words = ask.programs

@@ -102,7 +102,7 @@ def check_grid(grid: Grid, particles: int = 1000) -> None:
     for _, ask in asks:
         ask.check()
         resolve_bound(ask.bound, ask.particles)
-    data, loaded = asks[0][1].rows(), dict[Path, Any]()
+    data, loaded = asks[0][1].load(), dict[Path, Any]()
     seen: dict[str, Observed] = {}
     for cell, ask in asks:
         name = ", ".join(word for factor, word in cell.factors.items() if factor != "bound")

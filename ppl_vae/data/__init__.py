@@ -59,6 +59,7 @@ def load(
     missing_marks: Sequence[str] | None = None,
     group: str | None = None,
     time: str | None = None,
+    rows: str | None = "auto",
 ) -> Data:
     """Rows to train, validate and test on, with a schema: from a name, a file, an array or a table.
 
@@ -96,6 +97,9 @@ def load(
             is a field of the group; all else has an entry for each of its rows along a first axis, as many as the
             largest group has, and is missing after the last one. Shares of splits are shares of groups.
         time: the column by which the rows of a group are in order; else they are as they come.
+        rows: None takes all data as one unit (a series, a field), in their order, of which nothing is held out.
+            Every column of a table is a field of its own; fields of a dict or an .npz may have different lengths. `fit`
+            and all others then take the data so without being told.
 
     Raises:
         UserError: whatever is wrong with the rows or options, in one line with the remedy.
@@ -138,6 +142,7 @@ def load(
         missing_marks=missing_marks,
         group=group,
         time=time,
+        rows=rows,
     )
     data = _read(source, options, root)
     data = data if apart is None else hold_out(data, apart)

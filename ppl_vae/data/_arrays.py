@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data._columns import Raw
 from ppl_vae.data._grey import binarised, check_grey, is_grey
 from ppl_vae.data._grouped import into_groups, without_group
+from ppl_vae.data._one_unit import OneUnit, one_unit, single
 from ppl_vae.data._options import Options
 from ppl_vae.data._tables import column_name, raw_fields
 from ppl_vae.data.conform import by_name
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import guess, refuse_missing
 from ppl_vae.data.dataset import SPLITS, Data, assemble, count_rows
-from ppl_vae.data.schema import Schema
+from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
 
 __all__ = ["from_arrays"]
@@ -27,44 +29,59 @@ __all__ = ["from_arrays"]
 
 def from_arrays(source: Any, options: Options, name: str = "array", origin: dict[str, Any] | None = None) -> Data:
     """A data set from an array, tensor, DataFrame or dict of arrays; see `load` for the rules."""
-    kinds = options.kinds or {}
+    kinds, whole = options.kinds or {}, options.rows is None
     # A kind for a single column says that the columns are fields of their own.
     apart = True if set(kinds) - {"x", "y"} else None
     source, rows = (source, None) if options.group is None else without_group(source, options.group, options.time)
+    each = is_table(source) and (whole or rows is not None)
     raws = raw_fields(
         source,
         options.label,
-        None if rows is not None and is_table(source) else options.columns,
+        None if each else options.columns,
         apart=apart,
-        fields=options.fields if rows is None or not is_table(source) else _each_column(source, options),
+        fields=_each_column(source, options) if each else options.fields,
         kinds=kinds,
         form=options.form,
     )
     for key in kinds:
         if key not in raws:
             raise unknown_name("field", key, raws)
-    fields, tensors = [], {}
-    for key, raw in raws.items():
-        said = key == options.label or (key == "y" and options.label is not None)
-        found, tensors[key] = guess(key, raw, kind=kinds.get(key), label=said or by_name(key, raw))
-        if key == "x" and options.binarise in ("dynamic", "static") and found.kind == "real" and "x" not in kinds:
-            found, tensors[key] = guess(key, raw, kind="unit") if is_grey(tensors[key]) else (found, tensors[key])
-        if options.missing == "refuse":
-            refuse_missing(found, tensors[key])
-        fields.append(found)
-    schema, draws = Schema(tuple(fields)), frozenset[str]()
+    fields, tensors = _fields(raws, options)
+    schema, draws = Schema(fields), frozenset[str]()
     if rows is not None and options.group is not None:
         count_rows({**tensors, options.group: rows.group})
         schema, tensors = into_groups(fields, tensors, rows, options.group, options.time)
-    index = _split_index(count_rows(tensors), options)
+    index = {} if whole else _split_index(count_rows(tensors), options)
     parts = {split: {key: values[i.to(values.device)] for key, values in tensors.items()} for split, i in index.items()}
+    parts = {"train": tensors} if whole else parts
     if options.binarise in ("dynamic", "static"):
         check_grey(schema)
         drawn, draws = binarised({split: part["x"] for split, part in parts.items()}, options.binarise)
         parts = {split: {**part, "x": drawn[split]} for split, part in parts.items()}
         schema = schema.of(replace(f, kind="binary") if f.name == "x" else f for f in schema)
+    if whole:
+        return one_unit(OneUnit(schema, "train", parts["train"]), name, origin)
     groups = {} if rows is None else {split: tuple(rows.names[i] for i in some) for split, some in index.items()}
     return assemble(name, schema, parts, draws, origin or {"name": name}, groups)
+
+
+def _fields(raws: Mapping[str, Raw], options: Options) -> tuple[tuple[Field, ...], dict[str, Tensor]]:
+    """The fields, guessed and converted, and their values."""
+    kinds, whole = options.kinds or {}, options.rows is None
+    fields, tensors = [], {}
+    for key, raw in raws.items():
+        if whole and np.ndim(raw.values) == 0:
+            found, tensors[key] = single(key, raw.values)
+            fields.append(found)
+            continue
+        said = key == options.label or (key == "y" and options.label is not None)
+        found, tensors[key] = guess(key, raw, kind=kinds.get(key), label=said or (not whole and by_name(key, raw)))
+        if key == "x" and options.binarise in ("dynamic", "static") and found.kind == "real" and "x" not in kinds:
+            found, tensors[key] = guess(key, raw, kind="unit") if is_grey(tensors[key]) else (found, tensors[key])
+        if options.missing == "refuse":
+            refuse_missing(found, tensors[key])
+        fields.append(found)
+    return tuple(fields), tensors
 
 
 def _each_column(table: Any, options: Options) -> Mapping[str, str | Sequence[str]]:

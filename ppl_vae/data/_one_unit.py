@@ -14,9 +14,9 @@ from ppl_vae.data.conform import as_split
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.dataset import Data, Split
 from ppl_vae.data.schema import Field, Schema
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, spelled
 
-__all__ = ["OneUnit", "WholeBatch", "as_one_unit", "device_of", "units_in"]
+__all__ = ["OneUnit", "WholeBatch", "as_one_unit", "device_of", "one_unit", "single", "units_in"]
 
 
 class WholeBatch(dict[str, Tensor]):
@@ -68,13 +68,14 @@ class OneUnit(Split):
 
 
 def as_one_unit(data: Any = None) -> OneUnit:
-    """Anything that holds data as one unit: a data set (its training split), a split, a dict of arrays, one array.
+    """Anything that holds data as one unit: a data set loaded with rows=None, a split, a dict of arrays, one array.
 
     Fields of a dict may have different lengths; floats become float32 unless they come as float64 tensors. Without
     data the program has its own.
 
     Raises:
-        UserError: for values that are no numbers, or grey levels that are drawn anew at every use.
+        UserError: for values that are no numbers, grey levels that are drawn anew at every use, or a data set of rows,
+            which are shuffled and split: load it with rows=None.
 
     Example:
         >>> as_one_unit(None)
@@ -85,7 +86,9 @@ def as_one_unit(data: Any = None) -> OneUnit:
     if isinstance(data, OneUnit):
         return data
     if isinstance(data, Data | Split) or is_table(data):
-        split = data.train if isinstance(data, Data) else as_split(data)
+        split = _whole(data) if isinstance(data, Data) else as_split(data)
+        if isinstance(split, OneUnit):
+            return split
         if split.draws:
             raise UserError(
                 f"field {', '.join(sorted(split.draws))} is drawn anew at every use, and one unit has fixed data: "
@@ -93,8 +96,33 @@ def as_one_unit(data: Any = None) -> OneUnit:
             )
         return OneUnit(split.schema, split.name, split.fields)
     values = {} if data is None else dict(data) if isinstance(data, Mapping) else {"x": data}
-    fields = {str(name): _tensor(str(name), value) for name, value in values.items()}
-    return OneUnit(Schema(tuple(Field(n, _kind(v), tuple(v.shape[1:])) for n, v in fields.items())), "all", fields)
+    found = [single(str(name), value) for name, value in values.items()]
+    return OneUnit(Schema(tuple(field for field, _ in found)), "all", {field.name: value for field, value in found})
+
+
+def _whole(data: Data) -> Split:
+    if data.train.is_one_unit:
+        return data.train
+    raise UserError(
+        f"one unit is all data in their order, and the rows of {data.name!r} are shuffled and split: load them with "
+        f"{spelled('rows=None', '--rows none')}, or pass one split, such as data.train"
+    )
+
+
+def one_unit(unit: OneUnit, name: str, source: Mapping[str, Any] | None = None) -> Data:
+    """A data set that is one unit."""
+    return Data(name, unit.schema, unit, source={"name": name, "options": {"rows": None}} | dict(source or {}))
+
+
+def single(name: str, value: Any) -> tuple[Field, Tensor]:
+    """A field of one unit, of any shape: without dims, too.
+
+    Example:
+        >>> single("size", 8)
+        (Field(name='size', kind='count', shape=()...), tensor(8))
+    """
+    tensor = _tensor(name, value)
+    return Field(name, _kind(tensor), tuple(tensor.shape[1:])), tensor
 
 
 def _tensor(name: str, value: Any) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from ppl_vae.data._tables import column_name
 from ppl_vae.data.schema import KINDS
 from ppl_vae.data.text import TextForm
-from ppl_vae.errors import UserError, check_choice, check_several, check_whole, shown, unknown_name
+from ppl_vae.errors import UserError, check_choice, check_several, check_whole, option, shown, unknown_name
 
 __all__ = ["BINARISE", "Options"]
 
@@ -38,12 +38,17 @@ class Options:
     missing_marks: Sequence[str] | None = None
     group: str | None = None
     time: str | None = None
+    rows: str | None = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_whole("seed", self.seed, 0))
         if self.binarise is not None:
             check_choice("binarise", self.binarise, BINARISE)
         check_choice("missing", self.missing, ("refuse", "allow"))
+        if self.rows is None:
+            self._refuse_parts()
+        elif self.rows != "auto":
+            raise unknown_name("rows", self.rows, ("auto", "None"))
         if self.labels is not None:
             check_whole("labels, the number of training rows that keep theirs,", self.labels)
         if isinstance(self.columns, str):
@@ -65,6 +70,14 @@ class Options:
         for kind in (self.kinds or {}).values():
             if not isinstance(kind, str) or kind not in KINDS:
                 raise unknown_name("kind", kind, KINDS)
+
+    def _refuse_parts(self) -> None:
+        """All data as one unit are neither split nor grouped nor drawn anew."""
+        for name in ("test", "validation", "labels", "outliers", "group"):
+            if getattr(self, name):
+                raise UserError(f"all data are one unit, of which nothing is apart: leave {option(name)} out")
+        if self.binarise == "dynamic":
+            raise UserError(f"all data are one unit, whose data are fixed: take {option('binarise', 'static')}")
 
     @property
     def form(self) -> TextForm:

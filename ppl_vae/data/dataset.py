@@ -204,7 +204,8 @@ class Data:
     def __repr__(self) -> str:
         sizes = [f"{len(s)} {name}" for name in SPLITS if (s := getattr(self, name)) is not None]
         table = aligned(ColumnSummary._fields[1:], [line[1:] for line in summaries(self.train)])
-        lines = [f"Data {self.name!r} on {self.train.device}: {', '.join(sizes)} rows", *table]
+        what = "all data as one unit" if self.train.is_one_unit else f"{', '.join(sizes)} rows"
+        lines = [f"Data {self.name!r} on {self.train.device}: {what}", *table]
         return "\n  ".join(lines)
 
 

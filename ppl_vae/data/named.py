@@ -19,7 +19,7 @@ from ppl_vae.data._grey import binarised
 from ppl_vae.data._options import Options
 from ppl_vae.data.dataset import SPLITS, Data, assemble
 from ppl_vae.data.schema import Field, Schema
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, option
 
 __all__ = ["NAMES", "no_downloads", "read"]
 
@@ -64,9 +64,11 @@ _IDX = {
 
 def read(name: str, options: Options, root: str | Path | None = None) -> Data:
     """A named data set; its split is fixed, so options that would change it are refused."""
-    for option in ("label", "columns", "fields", "kinds", "test", "validation"):
-        if getattr(options, option) is not None:
-            raise UserError(f"data set {name!r} has fixed fields and splits, got {option}=: leave it out")
+    for given in ("label", "columns", "fields", "kinds", "test", "validation"):
+        if getattr(options, given) is not None:
+            raise UserError(f"data set {name!r} has fixed fields and splits, got {given}=: leave it out")
+    if options.rows is None:
+        raise UserError(f"data set {name!r} has independent rows and fixed splits: leave {option('rows')} out")
     source: dict[str, Any] = {"name": name, **options.to_json()}
     if root is not None:
         source["root"] = str(root)

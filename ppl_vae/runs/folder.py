@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import metadata
@@ -72,6 +72,11 @@ class Run:
         return data
 
     @property
+    def is_one_unit(self) -> bool:
+        """Whether all data of the run are one unit."""
+        return _is_one_unit(self.info)
+
+    @property
     def data_file(self) -> Path | None:
         """The file that the data of the run came from; None if they were no file.
 
@@ -92,6 +97,10 @@ def data_again(path: Path, info: dict[str, Any]) -> Data:
         raise UserError(f"{path}: {error}") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path / RUN} is damaged (at data.source: {error}): run the fit again") from error
+
+
+def _is_one_unit(info: Mapping[str, Any]) -> bool:
+    return info["data"]["source"].get("options", {}).get("rows", "auto") is None
 
 
 def _data_file(path: Path, info: dict[str, Any]) -> Path | None:
@@ -187,7 +196,8 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None, guide: C
     _refuse_mixture(path, info)
     with damaged(path / RUN, "run the fit again"):
         schema = Schema.from_json(info["schema"])
-    known: dict[str, Any] = {"data": schema}
+    unit = data_again(path, info).train if _is_one_unit(info) and None in (model, guide) else None
+    known: dict[str, Any] = {"data": unit or schema}
     for role, program in (("model", model), ("guide", guide)):
         if program is None:
             _refuse_own(role, info[role])

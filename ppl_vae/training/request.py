@@ -61,6 +61,7 @@ class Request:
     encoding: str | None = None
     group: str | None = None
     time: str | None = None
+    rows: str = "auto"
     binarise: str | None = None
     lr_schedule: str = "constant"
     warm_up: float | None = None
@@ -121,6 +122,7 @@ class Request:
             raise UserError(f"{option('freeze')} keeps the networks of another run as they are: name the run, {run}")
         check_choice(option("lr_schedule"), self.lr_schedule, ("constant", "cosine"))
         check_choice(option("missing"), self.missing, ("refuse", "allow"))
+        check_choice(option("rows"), self.rows, ("auto", "none"))
         if self.binarise is not None:
             check_choice(option("binarise"), self.binarise, ("dynamic", "static", "none"))
         split_words(option("columns"), self.columns)
@@ -175,7 +177,7 @@ class Request:
         said = self.settings["beta"]
         return self.programs.usual("default_beta", 1.0) if said is None else said
 
-    def rows(self) -> Data:
+    def load(self) -> Data:
         """The data set that the words say."""
         words = DataWords(self.data, self.label, split_words(option("columns"), self.columns), self.missing)
         return words.load(
@@ -190,6 +192,7 @@ class Request:
             missing_marks=marks(self.missing_marks),
             group=self.group,
             time=self.time,
+            rows=None if self.rows == "none" else self.rows,
         )
 
     @property
