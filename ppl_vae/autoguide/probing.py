@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ppl_vae.autoguide.sites import Site
 from ppl_vae.autoguide.supports import described, has_tensors
 from ppl_vae.distributions import is_discrete, support_of
-from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.errors import ProgramError, UserError, one_unit_words
 from ppl_vae.programs.density import drawable
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
@@ -135,7 +135,7 @@ def check_sizes(program: Program, other: Mapping[str, Tensor] | None, shared: Ma
                 f"latent site {name!r} is shared by all rows, but has {_sizes(*sizes)} on some rows and "
                 f"{_sizes(*found)} on others",
                 "give its size as a number, not one computed from the rows at hand, or take all data as one unit, "
-                "fit(..., rows=None)",
+                f"{one_unit_words()}",
             )
 
 

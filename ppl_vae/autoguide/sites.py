@@ -18,7 +18,7 @@ from torch.distributions.transforms import ExpTransform, IndependentTransform, R
 from ppl_vae.autoguide.supports import with_numbers
 from ppl_vae.autoguide.unpacked import Unpacked
 from ppl_vae.distributions import is_real, support_of
-from ppl_vae.errors import ProgramError
+from ppl_vae.errors import ProgramError, one_unit_words
 from ppl_vae.nn.heads import is_normal
 from ppl_vae.programs.density import is_point_mass
 from ppl_vae.programs.missing import can_enumerate
@@ -258,7 +258,7 @@ def read_site(
         raise ProgramError(
             name,
             f"latent site {name!r} is {type(fn).__name__} shared by all rows: no gradient chooses between its values",
-            "take all data as one unit, fit(..., rows=None), which sums it out, fit the model once for each of its "
+            f"take all data as one unit, {one_unit_words()}, which sums it out, fit the model once for each of its "
             "values, or write this guide by hand",
         )
     kind = next((k for k in CLASSIFIED if isinstance(fn, k)), dist.Categorical)

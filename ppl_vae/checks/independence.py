@@ -17,7 +17,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ppl_vae.errors import Finding, UserError
+from ppl_vae.errors import Finding, UserError, one_unit_words
 from ppl_vae.programs.execution import PairTrace, run
 from ppl_vae.programs.modes import evaluating
 from ppl_vae.programs.program import Batch, Pair
@@ -109,7 +109,7 @@ def _half_replaced(batch: Batch, drawn: PairTrace) -> Tensor:
 
 
 def _finding(structure: Structure, name: str, site: Mapping[str, Any]) -> Finding:
-    whole = "or give all rows as one unit, fit(..., rows=None)"
+    whole = f"or give all rows as one unit, {one_unit_words()}"
     if structure.is_local(site):
         return Finding(
             name,

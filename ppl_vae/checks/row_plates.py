@@ -9,7 +9,7 @@ import pyro.distributions as dist
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 
 from ppl_vae.distributions import unwrapped
-from ppl_vae.errors import ProgramError
+from ppl_vae.errors import ProgramError, one_unit_words
 from ppl_vae.programs.structure import TraceSites, frames
 
 __all__ = ["data_plate", "informative", "row_plates"]
@@ -45,7 +45,7 @@ def row_plates(model: TraceSites, rows: int | None, fewer: TraceSites | None = N
             f"the observed site {name!r} (value {tuple(site['value'].shape)}) is in no plate, so that no bound can "
             "tell rows apart",
             f"put the statements of a row under `with pyro.plate('data', len({name})):`, or take all data as one unit, "
-            "fit(..., rows=None)",
+            + one_unit_words(),
         )
     found: dict[str, CondIndepStackFrame] = {}
     for each in around.values():
@@ -62,7 +62,7 @@ def row_plates(model: TraceSites, rows: int | None, fewer: TraceSites | None = N
             frame.name,
             f"plate {frame.name!r} has size {frame.size}, but the batch has {rows} rows",
             f"size it by its rows, pyro.plate({frame.name!r}, len(x)): batch size belongs to inference; or take all "
-            "data as one unit, fit(..., rows=None)",
+            f"data as one unit, {one_unit_words()}",
         )
     return _one_dim(sorted(found.values(), key=lambda f: f.name != "data"))
 

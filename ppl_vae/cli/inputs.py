@@ -173,6 +173,8 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
         data = run.data()
         chosen = split or next(s for s in ("test", "validation", "train") if getattr(data, s) is not None)
         return as_split(data, chosen, run.schema), chosen
+    if run.is_one_unit:
+        return _other_unit(run, words), Path(words.data).name
     if not words.is_file:
         chosen = split or "test"
         name = words.data if chosen == "test" else f"{words.data} {chosen}"
@@ -184,6 +186,17 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
     label = words.label or run.info["data"]["source"].get("options", {}).get("label")
     rows = file_rows(run, read_source(path, text_form(run)), str(words.data), label, asked=words.label is not None)
     return as_split(rows, schema=run.schema), path.name
+
+
+def _other_unit(run: Run, words: DataWords) -> Split:
+    """Other data as one unit, read as those of the run were."""
+    told = {k: v for k, v in run.info["data"]["source"].get("options", {}).items() if k not in ("seed", "rows")}
+    said = {"label": words.label, "columns": words.columns, "missing": None if words.missing == "refuse" else "allow"}
+    found = load(words.data, rows=None, **told | {k: v for k, v in said.items() if v is not None})
+    for name in run.schema.names:
+        if name not in found.schema:
+            raise absent_field(name, found.schema.names)
+    return found.train
 
 
 def file_rows(run: Run, source: Any, name: str, label: str | None, *, asked: bool = False) -> Any:

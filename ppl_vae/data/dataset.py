@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.data.summary import ColumnSummary, aligned, summaries
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, one_unit_words, unknown_name
 
 __all__ = ["SPLITS", "Data", "Split", "assemble", "columns_of", "count_rows"]
 
@@ -27,7 +27,7 @@ def count_rows(fields: Mapping[str, Tensor]) -> int:
     if len(set(counts.values())) > 1:
         raise UserError(
             f"expected fields with equally many rows, got {_listed(counts)}: align them by row, or take all data as "
-            "one unit, fit(..., rows=None)"
+            f"one unit, {one_unit_words()}"
         )
     return next(iter(counts.values()))
 

@@ -7,7 +7,7 @@ import re
 import reprlib
 from collections.abc import Iterator
 
-__all__ = ["escaped", "on_command_line", "one_line", "option", "shown", "spelled"]
+__all__ = ["escaped", "on_command_line", "one_line", "one_unit_words", "option", "shown", "spelled"]
 
 _on_command_line = False
 
@@ -26,6 +26,16 @@ def on_command_line() -> Iterator[None]:
 def spelled(python: str, command_line: str) -> str:
     """What is said to somebody who calls from Python, or who is on the command line."""
     return command_line if _on_command_line else python
+
+
+def one_unit_words() -> str:
+    """How somebody says that all data are one unit.
+
+    Example:
+        >>> one_unit_words()
+        'fit(..., rows=None)'
+    """
+    return spelled("fit(..., rows=None)", "--rows none")
 
 
 def option(name: str, value: object = None) -> str:

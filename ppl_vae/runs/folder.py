@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ppl_vae.checks.analysis import analyse
-from ppl_vae.data import Data, Schema, Split, as_split
+from ppl_vae.data import Data, OneUnit, Schema, Split, as_one_unit, as_split
 from ppl_vae.data.example import example
 from ppl_vae.errors import UserError
 from ppl_vae.programs.locking import exclusive
@@ -101,6 +101,16 @@ def data_again(path: Path, info: dict[str, Any]) -> Data:
 
 def _is_one_unit(info: Mapping[str, Any]) -> bool:
     return info["data"]["source"].get("options", {}).get("rows", "auto") is None
+
+
+def _unit(path: Path, info: dict[str, Any], *, needed: bool) -> OneUnit | None:
+    """All data of a run that is one unit, by whose size programs are made; None where they are gone and not needed."""
+    try:
+        return as_one_unit(data_again(path, info))
+    except UserError:
+        if needed:
+            raise
+        return None
 
 
 def _data_file(path: Path, info: dict[str, Any]) -> Path | None:
@@ -196,8 +206,8 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None, guide: C
     _refuse_mixture(path, info)
     with damaged(path / RUN, "run the fit again"):
         schema = Schema.from_json(info["schema"])
-    unit = data_again(path, info).train if _is_one_unit(info) and None in (model, guide) else None
-    known: dict[str, Any] = {"data": unit or schema}
+    unit = _unit(path, info, needed=None in (model, guide)) if _is_one_unit(info) else None
+    known: dict[str, Any] = {"data": schema if unit is None else unit}
     for role, program in (("model", model), ("guide", guide)):
         if program is None:
             _refuse_own(role, info[role])
@@ -208,10 +218,11 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None, guide: C
         known[role] = program
     given = model is not None or guide is not None  # then what goes wrong may be theirs, and not the file's
     with nullcontext() if given else damaged(path / RUN, "run the fit again"):
-        prepare(known["guide"], schema)
+        prepare(known["guide"], known["data"])
         pair = Pair(known["model"], known["guide"])
-        with torch.no_grad():  # parameters of pyro.param statements exist once they have been run
-            analyse(pair, example(schema, None))
+        if unit is not None or not _is_one_unit(info):
+            with torch.no_grad():  # parameters of pyro.param statements exist once they have been run
+                analyse(pair, example(schema, unit))
     _load_weights(pair, path / WEIGHTS)
     return Run(path, pair.model.public, pair.guide.public, schema, history, info)
 
