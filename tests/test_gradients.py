@@ -289,3 +289,72 @@ def test_a_transform_without_an_inverse_fails_only_where_a_foreign_value_is_aske
     ppl_vae.fit(two_latents, guide, x, ELBO(2), epochs=2)
     with pytest.raises(UserError, match=r"'z' has a TransformedDistribution.*no inverse.*reparameterised"):
         ppl_vae.fit(two_latents, guide, x, ELBO(2, estimator="stl"), epochs=1)
+
+
+class _Scored(dist.Normal):
+    """A normal that says it cannot be reparameterised."""
+
+    has_rsample = False
+
+
+@pytest.mark.parametrize("analytic_kl", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_scale_counts_once_in_the_gradient_of_a_draw_without_one(scale, analytic_kl):
+    """s E_q[log p(x, z) - log q(z)] has s times the gradient; KL in closed form leaves the likelihood its score."""
+    x = torch.tensor([-0.5, 2.0], dtype=torch.float64)
+    loc, log_scale = (torch.zeros(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def model(x):
+        with pyro.plate("data", len(x)), pyro.poutine.scale(scale=scale):
+            z = pyro.sample("z", _Scored(torch.zeros_like(x), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)), pyro.poutine.scale(scale=scale):
+            pyro.sample("z", _Scored(loc, log_scale.exp()))
+
+    torch.manual_seed(0)
+    found = []
+    for _ in range(40):
+        loss = ELBO(4000, analytic_kl=analytic_kl).differentiable_loss(model, guide, x)
+        found.append(torch.stack(torch.autograd.grad(loss, [loc, log_scale])))
+    mean, error = torch.stack(found).mean(0), torch.stack(found).std(0) / 40**0.5
+    # the bound is -(loc^2 + s^2 + (x - loc)^2 + s^2) / 2 + log s: minus its gradient is 2 loc - x, and 2 s^2 - 1
+    right = scale * torch.stack([-x, torch.ones(2, dtype=torch.float64)])
+    assert bool(((mean - right).abs() < 4 * error).all()), (mean, right, error)
+    assert bool((error < 0.05 * scale).all())
+
+
+def test_the_score_of_what_an_inner_plate_shows_of_its_elements_is_scaled_once():
+    """An inner plate shows 1 of 3 elements: its factor 3 is in the weights, and not in the score again."""
+    loc = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("inner", 3, 1, dim=-1) as shown:
+            z = pyro.sample("z", _Scored(torch.zeros(1, 1, dtype=torch.float64), 1.0).expand([len(x), 1]))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, shown])
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("inner", 3, 1, dim=-1) as shown:
+            pyro.sample("z", _Scored(loc[shown].expand(len(x), 1), 1.0))
+
+    torch.manual_seed(0)
+    found = []
+    for _ in range(40):
+        (grad,) = torch.autograd.grad(ELBO(5000).differentiable_loss(model, guide, x), loc)
+        found.append(grad)
+    mean, error = torch.stack(found).mean(0), torch.stack(found).std(0) / len(found) ** 0.5
+    assert bool(((mean + x[0]).abs() < 4 * error).all()), (mean, -x, error)
+    assert bool((error < 0.3).all())
+
+
+@pytest.mark.parametrize("bound", [ELBO(300), IWAE(300)], ids=repr)
+def test_leaving_each_particle_out_takes_no_square_of_the_particles(bound, monkeypatch):
+    from ppl_vae.bounds import base
+
+    w = torch.randn(300, 2, dtype=torch.float64, generator=torch.manual_seed(0))
+    others = (w.sum(0) - w) / 299
+    right = torch.stack([bound.of(torch.where(torch.arange(300)[:, None] == k, others[k], w)) for k in range(300)])
+    monkeypatch.setattr(base, "NUMBERS", 5000)
+    assert torch.allclose(bound._without_each(w), right)

@@ -161,3 +161,22 @@ def test_hidden_markov_of_pyro_with_shared_tables_and_rows_of_unequal_length():
             log = (log.unsqueeze(-1) + tables["probs_x"].log()).logsumexp(0) + emitted[t]
         exact.append(log.logsumexp(0))
     torch.testing.assert_close(found, torch.stack(exact))
+
+
+def test_a_summed_latent_has_one_value_for_all_elements_of_a_plate_inside_of_its_row():
+    """Drawn values are those of the row: raters that judge one item see one class. Frequencies are p(c | y)."""
+    y = torch.tensor([[0.1, 0.4, -0.2], [1.8, 2.3, 0.9]], dtype=torch.float64)
+    means = torch.arange(3.0, dtype=torch.float64)
+
+    def model(y):
+        with pyro.plate("items", len(y), dim=-2):
+            c = pyro.sample("c", dist.Categorical(torch.ones(3, dtype=torch.float64)))
+            with pyro.plate("raters", 3, dim=-1):
+                pyro.sample("y", dist.Normal(means[c], 1.0), obs=y)
+
+    logits = -(y.unsqueeze(-1) - means).square().sum(1) / 2
+    trees = ppl_vae.to_arviz(model, lambda y: None, {"y": y}, draws=2000, particles=2000)
+    drawn = torch.as_tensor(trees["posterior"]["c"].values).flatten(0, 1)
+    assert drawn.shape[1:] == (2,)
+    found = torch.stack([(drawn == k).double().mean(0) for k in range(3)], -1)
+    assert torch.allclose(found, logits.softmax(-1), atol=0.03)

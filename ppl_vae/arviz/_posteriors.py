@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_vae.arviz._joint_draws import draw_posterior
 from ppl_vae.arviz._layouts import event_names
 from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_ids, tree
-from ppl_vae.data import Data, Split, as_one_unit
+from ppl_vae.data import Data, Split, as_one_unit, is_unit
 from ppl_vae.errors import Finding, UserError, check_choice, check_whole, unknown_name
 from ppl_vae.evaluation.faults import Fault
 from ppl_vae.evaluation.joint_evaluation import fitted_rows, verdict_on
@@ -266,7 +266,7 @@ def posterior(
         check_choice("rows", rows, ("auto",))
     count = max(draws, 4000) if particles is None else check_whole("particles", particles, draws)
     pair = Pair(model, guide)
-    if rows is None or data is None:
+    if is_unit(data, rows):
         split: Split = as_one_unit(data)
     else:
         some = data.train if isinstance(data, Data) else rows_of(model, guide, data)

@@ -14,6 +14,7 @@ from ppl_vae.programs.density import drawable
 from ppl_vae.programs.execution import for_particles, traced
 from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.simulating import unobserved
 from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.weights.completion import Sites, fixed, replayed
 
@@ -52,7 +53,7 @@ class Rows:
         self, batch: Batch, names: Iterable[str], draws: int, given: Mapping[str, Tensor] | None = None
     ) -> Iterator[dict[str, Tensor]]:
         """z ~ p(z), x ~ p(x | z) as the model alone says, under the conditions of the rows, latents given or drawn."""
-        program, names = poutine.uncondition(self.pair.model), list(names)
+        program, names = unobserved()(self.pair.model), list(names)
         size = self.at_once if self.structure.broadcasts else 1
         for start in range(0, draws, size):
             k = min(size, draws - start)

@@ -29,6 +29,9 @@ from ppl_vae.weights.log_weights import Discrete, LogWeights, weigh
 
 __all__ = ["Bound"]
 
+NUMBERS = 10_000_000
+"""Log weights that are held at once where each particle is replaced in turn, at most."""
+
 
 class Bound(Recorded, PyroELBO):
     """A bound on the log evidence log p(x) of each row, in nats, as a reduction of log importance weights.
@@ -93,8 +96,11 @@ class Bound(Recorded, PyroELBO):
         if k == 1:
             return 0.0
         others = (log_w.sum(0) - log_w) / (k - 1)
-        own = torch.eye(k, dtype=torch.bool, device=log_w.device).unsqueeze(-1)
-        return self.of(torch.where(own, others.unsqueeze(0), log_w.unsqueeze(1)))
+        parts = []
+        for some in torch.arange(k, device=log_w.device).split(max(1, NUMBERS // log_w.numel())):
+            own = torch.arange(k, device=log_w.device).unsqueeze(1) == some  # [particle, replaced], without K^2 numbers
+            parts.append(self.of(torch.where(own.unsqueeze(-1), others[some].unsqueeze(0), log_w.unsqueeze(1))))
+        return torch.cat(parts)
 
     def refuse(self, structure: Structure) -> None:
         """Raise where this bound would not be a bound for a pair of this structure."""

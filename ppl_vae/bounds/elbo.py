@@ -59,6 +59,11 @@ class ELBO(Bound):
         """Mean over particles."""
         return log_w.mean(0)
 
+    def _without_each(self, log_w: Tensor) -> Tensor | float:
+        """With particle k replaced by the mean of the others the mean of all is that mean."""
+        k = len(log_w)
+        return 0.0 if k == 1 else (log_w.sum(0) - log_w) / (k - 1)
+
     def _read(self, bare: Any) -> Structure:
         """Of one unit: the score function of a site is weighed with the costs that depend on it, not with all."""
         structure = super()._read(bare)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ppl_vae.checks.reading import read_pair
-from ppl_vae.data import Data, as_one_unit, as_split
+from ppl_vae.data import Data, Split, as_one_unit, as_split, is_unit
 from ppl_vae.errors import Finding
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
@@ -15,7 +15,9 @@ __all__ = ["check"]
 
 
 @exclusive
-def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> list[Finding]:
+def check(
+    model: Callable[..., Any], guide: Callable[..., Any], data: Any, *, rows: str | None = "auto"
+) -> list[Finding]:
     """Lint a pair on a few rows of its data: everything that is wrong with it, or an empty list.
 
     Looks for missing and extra sites, event dims and supports that differ, a forgotten `.to_event`, statements in
@@ -27,6 +29,7 @@ def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> li
         model: p(z) p(x | z).
         guide: q(z | x).
         data: a data set, a split, a dict of arrays by field name, or one array (field `x`).
+        rows: None takes all data as one unit, as for `fit`.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist
@@ -41,7 +44,10 @@ def check(model: Callable[..., Any], guide: Callable[..., Any], data: Any) -> li
         ...     print(finding)
         error: site 'z' has event dims 0 in the guide and 1 in the model: add .to_event(1) in the guide
     """
-    split = as_one_unit() if data is None else data.train if isinstance(data, Data) else as_split(data)
+    if is_unit(data, rows):
+        split: Split = as_one_unit(data)
+    else:
+        split = data.train if isinstance(data, Data) else as_split(data)
     prepare(guide, split)
     pair = Pair(model, guide)
     return list(read_pair(pair, split.to(pair.device)).findings)

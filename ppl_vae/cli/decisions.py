@@ -73,6 +73,7 @@ def headline_of(
 ) -> str:
     """What is trained on which rows and how, in one line."""
     rows = [f"{len(s):,} {n}" for n in ("train", "validation", "test") if (s := getattr(data, n)) is not None]
+    told = "all data as one unit" if data.train.is_one_unit else f"{', '.join(rows)} rows"
     particles = getattr(bound, "particles", getattr(bound, "num_particles", 1))
     schedule = ask.schedule(points=decided.points, begun=decided.begun)
     if ask.is_pyro:
@@ -88,7 +89,7 @@ def headline_of(
     if ask.settings["label_share"] is not None:
         labels += f", labels in {ask.settings['label_share']:g} of the rows of a batch"
     return (
-        f"{model.name} with {guide.name} on {data.name} ({', '.join(rows)} rows): {type(bound).__name__}, "
+        f"{model.name} with {guide.name} on {data.name} ({told}): {type(bound).__name__}, "
         f"{particles} particle{'s' * (particles != 1)}; {weight}{labels}; lr {ask.settings['lr']:g}{rate}, "
         f"weight decay {decided.weight_decay:g}; batches of {ask.settings['batch_size']}; "
         f"seed {ask.settings['seed']}; on {device}"

@@ -80,7 +80,7 @@ def diagnose(
     refuse_busy(run, "ppl-vae diagnose")
     from ppl_vae.runs.files import read_diagnostics
 
-    opened = asked.opened()
+    opened = asked.opened(whole=True)
     read_diagnostics(run)  # a damaged one is refused before the work
     from ppl_vae.evaluation.joint_weights import shares_latents
 
@@ -94,7 +94,7 @@ def diagnose(
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "diagnostics": found}), indent=2, ensure_ascii=False))
     else:
-        say(f"{len(chosen):,} rows: {name}")
+        say("all data as one unit" if chosen.is_one_unit else f"{len(chosen):,} rows: {name}")
         for kind, told in found.items():
             say(f"\n{kind} ({_KINDS[kind].asks}?)\n  {told['verdict']}")
     with spared("the diagnosis"), writing(run, "ppl-vae diagnose"):

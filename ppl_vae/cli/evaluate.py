@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppl_vae.cli import options as o
-from ppl_vae.cli.evaluation_tables import evaluation_table, gap_table
+from ppl_vae.cli.evaluation_tables import evaluation_table, gap_table, title_of
 from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import refuse_busy, update_evaluation, writing
 from ppl_vae.cli.inputs import AskedRows
@@ -53,7 +53,7 @@ def evaluate(
     refuse_busy(run, "ppl-vae evaluate")
     from ppl_vae.runs.files import read_evaluation
 
-    opened = asked.opened()
+    opened = asked.opened(whole=True)
     read_evaluation(run)  # a damaged one is refused before the work
     from ppl_vae.evaluation.joint_weights import shares_latents
 
@@ -69,7 +69,7 @@ def evaluate(
         typer.echo(json.dumps(plain({"run": run, "rows": name, "evaluation": summary}), indent=2))
         _keep(run, name, judged)
         return
-    print_table(evaluation_table(f"{summary['rows']:,} rows: {name}", summary))
+    print_table(evaluation_table(title_of(summary, name), summary))
     if gap:
         print_table(gap_table(summary["gap"]))
         say(summary["gap"]["verdict"])

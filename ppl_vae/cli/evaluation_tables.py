@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["evaluation_table", "gap_table"]
+__all__ = ["evaluation_table", "gap_table", "title_of"]
+
+
+def title_of(summary: Mapping[str, Any], name: str) -> str:
+    """What the numbers of a summary are of, in words.
+
+    Example:
+        >>> title_of({"rows": 1200}, "test"), title_of({"rows": 1, "of": "all data"}, "flu.csv")
+        ('1,200 rows: test', 'all data as one unit: flu.csv')
+    """
+    return f"{summary.get('of', '')} as one unit: {name}" if "of" in summary else f"{summary['rows']:,} rows: {name}"
 
 
 def gap_table(summary: Mapping[str, Any]) -> Table:
@@ -49,8 +59,10 @@ def evaluation_table(title: str, summary: Mapping[str, Any]) -> Table:
         return _joint_table(title, summary)
     if "particles" not in summary:
         return _reconstruction_table(title, summary)
-    table = Table(title=title, caption="± standard error over rows", title_justify="left", caption_justify="left")
-    table.add_column("nats per row")
+    unit = summary.get("of")
+    caption = None if unit else "± standard error over rows"
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column(f"nats of {unit}" if unit else "nats per row")
     table.add_column("", justify="right")
     for line in evidence_lines(summary):
         table.add_row(line.words, line.value, style="red" * line.bad)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.cli.output import note
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.errors import UserError, absent_field, unknown_name
 from ppl_vae.registry import catalog, user_files
 from ppl_vae.registry.programs import ProgramWords
 from ppl_vae.registry.rows import DataWords
@@ -36,11 +36,18 @@ SPLITS = ("train", "validation", "test")
 # -- runs --------------------------------------------------------------------------------------------------
 
 
-def open_words(path: Path, model: str | None, guide: str | None, device: str = "cpu") -> Run:
+def open_words(path: Path, model: str | None, guide: str | None, device: str = "cpu", *, whole: bool = False) -> Run:
     """Open a run folder, with a user's own programs made as they were for training.
 
+    Args:
+        path: of the run.
+        model, guide: the words for a user's own programs.
+        device: where they go.
+        whole: whether the command knows what to do with a run that took all data as one unit.
+
     Raises:
-        UserError: what `open_run` refuses; a file for a program that is of this package.
+        UserError: what `open_run` refuses; a file for a program that is of this package; a run without rows, of which
+            the command asks for some.
     """
     from ppl_vae.runs.folder import open_run
     from ppl_vae.speed.device import pick_device
@@ -49,6 +56,11 @@ def open_words(path: Path, model: str | None, guide: str | None, device: str = "
     own = (None, None) if model is None and guide is None else _own_programs(path, model, guide)
     run = open_run(path, *own)
     run.pair.to(where)
+    if run.is_one_unit and not whole:
+        raise UserError(
+            f"{path} took all data as one unit (--rows none), and this command is about rows: see ppl-vae evaluate, "
+            "posterior, diagnose and report"
+        )
     return run
 
 
@@ -151,9 +163,9 @@ class AskedRows:
 
     words: DataWords = field(init=False)
 
-    def opened(self) -> Run:
-        """The run, on its device."""
-        return open_words(self.run, self.model, self.guide, self.device)
+    def opened(self, *, whole: bool = False) -> Run:
+        """The run, on its device; `whole` as for `open_words`."""
+        return open_words(self.run, self.model, self.guide, self.device, whole=whole)
 
     def rows(self, run: Run, split: str | None = None) -> tuple[Split, str]:
         """The rows as the run's model takes them, and what to call them; of another split where none was asked for."""
@@ -190,6 +202,8 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
 
 def _other_unit(run: Run, words: DataWords) -> Split:
     """Other data as one unit, read as those of the run were."""
+    from ppl_vae.data import load
+
     told = {k: v for k, v in run.info["data"]["source"].get("options", {}).items() if k not in ("seed", "rows")}
     said = {"label": words.label, "columns": words.columns, "missing": None if words.missing == "refuse" else "allow"}
     found = load(words.data, rows=None, **told | {k: v for k, v in said.items() if v is not None})

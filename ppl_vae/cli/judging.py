@@ -61,7 +61,9 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
         apart = anomalies_of(found, model, rows, train).summary()
         apart = {key: value for key, value in apart.items() if key == "outliers" or key.startswith("auc")}
         usual = of_rows(found, (~rows.outliers).nonzero()[:, 0])
-    if train is not None and len(usual.log_evidence) == len(inliers):
+    if rows.is_one_unit:
+        apart |= {"of": "all data"}
+    elif train is not None and len(usual.log_evidence) == len(inliers):
         apart |= against(usual.log_evidence, beside(pair, inliers, train))
         if (words := worthless(apart)) is not None:
             note(f"warning: {words}")

@@ -44,14 +44,14 @@ def posterior(
 ) -> None:
     """Tell the posterior of the latents that all rows share.
 
-    Mean, deviation and quantiles of each number, by importance weights of all training rows together; with --out the
-    draws. k-hat says whether they are to be believed.
+    Mean, deviation and quantiles of each number, by importance weights of all training rows together; of a run with
+    --rows none those of all latents. With --out the draws. k-hat says whether they are to be believed.
     """
     check_whole("--draws", draws, 1)
     check_whole("--particles", particles, draws)
     check_whole("--seed", seed, 0)
     target = None if out is None else check_target(out, run / "posterior.csv", (".csv",))
-    opened = open_words(run, model, guide, device)
+    opened = open_words(run, model, guide, device, whole=True)
     found = shared_posterior(opened.model, opened.guide, opened.data(), draws, particles, seed)
     if found is None:
         raise UserError("this pair has no latent that all rows share: see ppl-vae encode for those of single rows")
@@ -70,13 +70,13 @@ def posterior(
 
 
 def shared_posterior(model: Any, guide: Any, data: Any, draws: int, particles: int, seed: int) -> Posterior | None:
-    """The posterior of a pair whose rows share latents; None where they share nothing."""
+    """The posterior of a pair whose rows share latents; None where they share nothing. All are shared in one unit."""
     import ppl_vae
     from ppl_vae.evaluation.joint_weights import shares_latents
     from ppl_vae.programs.program import Pair
 
     pair = Pair(model, guide)
-    if not shares_latents(pair, data.train.to(pair.device)):
+    if not data.train.is_one_unit and not shares_latents(pair, data.train.to(pair.device)):
         return None
     return ppl_vae.posterior(model, guide, data, draws, particles=max(particles, draws), seed=seed)
 
@@ -93,7 +93,7 @@ def posterior_table(found: Posterior, most: int | None = SHOWN) -> Table:
     if found.findings:
         caption += "\nNOT TO BE BELIEVED: the guide misses a part of the posterior (see the warning)"
     table = Table(
-        title="Posterior of what all rows share", caption=caption, title_justify="left", caption_justify="left"
+        title="Posterior of what all data share", caption=caption, title_justify="left", caption_justify="left"
     )
     table.add_column("")
     for name in lines.columns:

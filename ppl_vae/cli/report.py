@@ -37,7 +37,7 @@ def report(
     _refuse_unwritable(run)
     from ppl_vae.runs.files import read_diagnostics, read_evaluation
 
-    opened = open_words(run, model, guide)
+    opened = open_words(run, model, guide, whole=True)
     found = read_evaluation(run)
     read_diagnostics(run)  # a damaged one is refused before the work
     rows = _whole(opened, words)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ppl_vae.cli.decisions import Decided, decide, headline_of
-from ppl_vae.cli.evaluation_tables import evaluation_table
+from ppl_vae.cli.evaluation_tables import evaluation_table, title_of
 from ppl_vae.cli.files import as_json, update_evaluation
 from ppl_vae.cli.inputs import open_start
 from ppl_vae.cli.judging import Judged, judge
@@ -97,15 +97,18 @@ def _judge(ask: Command, result: Result, data: Data, decided: Decided, out: Path
     split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
     with_particles = "" if decided.points else f" with {ask.evaluate_particles:,} particles each"
     saved = "" if started is None else f"the run is saved in {out}, `ppl-vae report` and `evaluate` work on it; "
-    note(f"{saved}now {len(getattr(data, split)):,} {split} rows{with_particles}")
+    unit = data.train.is_one_unit
+    note(f"{saved}now {'all data' if unit else f'{len(getattr(data, split)):,} {split} rows'}{with_particles}")
     report = None
     try:
         judged = _evaluate(ask, result, data, split)
         summary = None if judged is None else judged.summary
         if summary is not None and not ask.as_json:
             split = "train" if "joint_elbo" in summary else split  # rows that share latents are weighed together
-            print_table(evaluation_table(f"{summary['rows']:,} {split} rows of {Path(ask.data).name}", summary))
-        drawn = None if summary is None or "joint_elbo" not in summary else _posterior(ask, result, data)
+            title = f"{summary['rows']:,} {split} rows of {Path(ask.data).name}"
+            print_table(evaluation_table(title_of(summary, Path(ask.data).name) if unit else title, summary))
+        shares = summary is not None and (unit or "joint_elbo" in summary)
+        drawn = _posterior(ask, result, data) if shares else None
         if started is None:
             return
         if judged is not None:
@@ -251,8 +254,10 @@ def _finish(
         say(f"next:   ppl-vae encode {out}{more}")
         return
     say(f"next:   ppl-vae evaluate {out} --particles 5000{more}")
-    say(f"        ppl-vae sample {out} -n 64{more}")
-    if summary is not None and "joint_elbo" in summary:
+    unit = result.data.train.is_one_unit
+    if not unit:
+        say(f"        ppl-vae sample {out} -n 64{more}")
+    if unit or (summary is not None and "joint_elbo" in summary):
         say(f"        ppl-vae posterior {out}{more}")
     else:
         say(f"        ppl-vae encode {out}{more}")

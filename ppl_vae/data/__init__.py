@@ -9,7 +9,7 @@ from typing import Any
 
 from ppl_vae.data._arrays import from_arrays
 from ppl_vae.data._labels import hide_labels
-from ppl_vae.data._one_unit import OneUnit, WholeBatch, as_one_unit, device_of, units_in
+from ppl_vae.data._one_unit import OneUnit, WholeBatch, as_one_unit, device_of, is_unit, units_in
 from ppl_vae.data._options import Options
 from ppl_vae.data._outliers import hold_out, listed
 from ppl_vae.data.conform import as_split
@@ -29,6 +29,7 @@ __all__ = [
     "as_one_unit",
     "as_split",
     "device_of",
+    "is_unit",
     "load",
     "names",
     "rebuild",

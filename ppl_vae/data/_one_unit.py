@@ -16,7 +16,7 @@ from ppl_vae.data.dataset import Data, Split
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, spelled
 
-__all__ = ["OneUnit", "WholeBatch", "as_one_unit", "device_of", "one_unit", "single", "units_in"]
+__all__ = ["OneUnit", "WholeBatch", "as_one_unit", "device_of", "is_unit", "one_unit", "single", "units_in"]
 
 
 class WholeBatch(dict[str, Tensor]):
@@ -98,6 +98,17 @@ def as_one_unit(data: Any = None) -> OneUnit:
     values = {} if data is None else dict(data) if isinstance(data, Mapping) else {"x": data}
     found = [single(str(name), value) for name, value in values.items()]
     return OneUnit(Schema(tuple(field for field, _ in found)), "all", {field.name: value for field, value in found})
+
+
+def is_unit(data: Any, rows: str | None = "auto") -> bool:
+    """Whether data are taken as one unit: with rows=None, loaded so, or none at all.
+
+    Example:
+        >>> is_unit(as_one_unit([0.5, 1.5])), is_unit({"x": [0.5]}), is_unit({"x": [0.5]}, rows=None)
+        (True, False, True)
+    """
+    split = data.train if isinstance(data, Data) else data
+    return rows is None or data is None or isinstance(split, OneUnit)
 
 
 def _whole(data: Data) -> Split:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import Data, Split, as_one_unit, as_split
+from ppl_vae.data import Data, Split, as_one_unit, as_split, is_unit
 from ppl_vae.display import Displayed
 from ppl_vae.errors import Finding, UserError, check_several, check_whole
 from ppl_vae.evaluation.baselines import Baseline, against, beside, worthless
@@ -169,7 +169,7 @@ def evaluate(
     """
     check_mode(compile)
     pair = Pair(model, guide)
-    if rows is not None and data is not None:
+    if not is_unit(data, rows):
         some = data.train if isinstance(data, Data) else rows_of(model, guide, data)
         if shares_latents(pair, some.to(pair.device)):
             if iwae:
@@ -180,7 +180,7 @@ def evaluate(
             return evaluate_jointly(
                 pair, split, held_out, particles, inner=inner, seed=seed, floats_at_once=floats_at_once
             )
-    whole = rows is None or data is None
+    whole = is_unit(data, rows)
     split = as_one_unit(data) if whole else rows_of(model, guide, data)
     found = _evaluate(pair, split, particles, iwae, seed, compile, floats_at_once)
     train = data.train if isinstance(data, Data) else getattr(model, "train_rows", None)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.data import Data, OneUnit, Split, as_one_unit
+from ppl_vae.data import Data, Split, as_one_unit, is_unit
 from ppl_vae.display import Displayed
 from ppl_vae.errors import Finding, UserError, check_choice
 from ppl_vae.evaluation.faults import Fault, Missed, faults_of, in_words, missed_by
@@ -162,7 +162,7 @@ def units(pair: Pair, data: Any, *, rows: str | None = "auto", purpose: str) -> 
     """
     if rows is not None:
         check_choice("rows", rows, ("auto",))
-    if rows is None or data is None or isinstance(data, OneUnit):
+    if is_unit(data, rows):
         return as_one_unit(data).to(pair.device)
     some = data.train if isinstance(data, Data) else rows_of(pair.model, pair.guide, data)
     if shares_latents(pair, some.to(pair.device)):

@@ -24,7 +24,7 @@ class Line(NamedTuple):
 
 
 def evidence_lines(summary: Mapping[str, Any]) -> list[Line]:
-    """The lines of `Evaluation.summary()`, in nats per row; of densities without latents where it has any.
+    """The lines of `Evaluation.summary()`, in nats per row, or of one unit (`of`); of densities without latents where it has any.
 
     Example:
         >>> import torch
@@ -43,7 +43,10 @@ def evidence_lines(summary: Mapping[str, Any]) -> list[Line]:
         Line("distortion", number(summary["distortion"])),
         Line(f"effective particles of {particles}", number(summary["ess"], 1)),
     ]
-    if "khat_limit" in summary:
+    if "khat_limit" in summary and "of" in summary:
+        words = f"k-hat (above {number(summary['khat_limit'])} the Monte Carlo error is not known)"
+        found.append(Line(words, number(summary["khat_max"])))
+    elif "khat_limit" in summary:
         limit = number(summary["khat_limit"])
         words = f"rows with k-hat above {limit} (their Monte Carlo error is not known)"
         found.append(Line(words, f"{summary['unreliable_rows']:,}"))
@@ -62,7 +65,8 @@ def with_error(summary: Mapping[str, Any], key: str, digits: int = 2) -> str:
         >>> with_error({"nll": 1.234, "nll_se": 0.5}, "nll")
         '1.23 ± 0.50'
     """
-    return f"{number(summary[key], digits)} ± {number(summary[f'{key}_se'], digits)}"
+    error = number(summary[f"{key}_se"], digits)
+    return number(summary[key], digits) + (f" ± {error}" if "of" not in summary else "")
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.data import Split
@@ -21,6 +20,7 @@ from ppl_vae.prediction.places import Places, find_places
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.simulating import unobserved
 from ppl_vae.programs.structure import sample_sites
 
 __all__ = ["Looked", "conditions_of", "interpolate", "look_at", "traverse"]
@@ -188,7 +188,7 @@ def _from_prior(places: Places) -> Places:
     """The same row's conditions with latents drawn from the prior."""
     first = {name: value[:1] for name, value in places.batch.items()}
     with pyro.validation_enabled(False):
-        sites = sample_sites(traced(poutine.uncondition(places.pair.model), first))
+        sites = sample_sites(traced(unobserved()(places.pair.model), first))
     values = {n: sites[n]["value"] if places.rows_at[n] is not None else v for n, v in places.values.items()}
     return replace(places, batch=first, values=values)
 

@@ -23,6 +23,7 @@ from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair, Program
 from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.simulating import unobserved
 from ppl_vae.programs.structure import sample_sites
 
 GROUPS = 100
@@ -157,7 +158,7 @@ def _simulated(pair: Pair, schema: Schema, shared: frozenset[str], batch: Batch,
     rows = len(next(iter(batch.values())))
     full = {f.name: blank(f, rows).to(pair.device) for f in schema} | dict(batch)
     (held,) = shared_traces(pair, shared, full, 1, None)
-    sites = sample_sites(traced(poutine.replay(poutine.uncondition(pair.model), trace=held), batch))
+    sites = sample_sites(traced(poutine.replay(unobserved()(pair.model), trace=held), batch))
     if flat := [n for n, s in sites.items() if is_improper(s["fn"]) and n not in shared]:
         raise NoDensity(
             f"no samples: the prior of site {', '.join(flat)} is improper, and nothing can be drawn from it: train a "

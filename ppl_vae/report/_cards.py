@@ -11,7 +11,7 @@ from ppl_vae.evaluation.baselines import worthless
 from ppl_vae.report.view import View
 from ppl_vae.runs.folder import Run
 
-__all__ = ["NO_DENSITY", "headline", "number", "validated", "without_evidence"]
+__all__ = ["NO_DENSITY", "Card", "headline", "number", "validated", "without_evidence"]
 
 
 NO_DENSITY = "No evidence: a deterministic autoencoder is not a density."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ppl_vae import plots
 from ppl_vae.arviz import Posterior
-from ppl_vae.data import Data, Split
+from ppl_vae.data import Data, OneUnit, Split
 from ppl_vae.evaluation import Evaluation, JointEvaluation
 from ppl_vae.report._album import Album
 from ppl_vae.report._cards import headline, number, without_evidence
@@ -21,7 +21,8 @@ from ppl_vae.report._latent_space import latent_space
 from ppl_vae.report._rows import prior_samples, reconstructions, under_conditions
 from ppl_vae.report._shared import shared_latents
 from ppl_vae.report._trust import trusted_rows
-from ppl_vae.report.view import MOST, View, look
+from ppl_vae.report._unit import page_of_unit
+from ppl_vae.report.view import MOST, View, held_out, look
 from ppl_vae.runs.folder import Run
 from ppl_vae.saving.atomic import write
 
@@ -39,7 +40,8 @@ def write_report(
 ) -> Path:
     """Draw every figure into run.path/'figures' (PNG) and write run.path/'report.html', self-contained.
 
-    Rows come from the test split; without one from validation, else from train, and the report says so.
+    Rows come from the test split; without one from validation, else from train, and the report says so. Where all data
+    are one unit it tells the bound, the evidence and the posterior of all latents.
     Figures are drawn anew, over those of an earlier report.
 
     Args:
@@ -70,6 +72,10 @@ def write_report(
         >>> "not evaluated" in page, "https://" in page
         (True, False)
     """
+    split = held_out(data)
+    if isinstance(split, OneUnit):
+        album = Album(run.path / "figures")
+        return write(run.path / "report.html", page_of_unit(run, split, evaluation, posterior, album, seed))
     pair = run.pair
     was_training = pair.training
     pair.eval()

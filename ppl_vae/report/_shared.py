@@ -5,14 +5,14 @@ from __future__ import annotations
 from ppl_vae import plots
 from ppl_vae.arviz import Posterior
 from ppl_vae.arviz import posterior as draw_posterior
-from ppl_vae.data import Data, Split
+from ppl_vae.data import Data, Split, is_unit
 from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.programs.program import Pair
 from ppl_vae.report._album import Album
 from ppl_vae.report._cards import number
 from ppl_vae.report._html import Section
 
-__all__ = ["shared_latents"]
+__all__ = ["posterior_section", "shared_latents"]
 
 SHOWN = 30
 
@@ -24,10 +24,14 @@ CONTRACTION = (
 
 def shared_latents(pair: Pair, data: Data | Split, found: Posterior | None, album: Album, seed: int) -> list[Section]:
     """What the training rows say about the latents that all rows share; nothing where there are none."""
-    if found is None:
-        if not isinstance(data, Data) or not shares_latents(pair, data.train.to(pair.device)):
-            return []
-        found = draw_posterior(pair.model, pair.guide, data, seed=seed)
+    if found is None and (not isinstance(data, Data) or not shares_latents(pair, data.train.to(pair.device))):
+        return []
+    return [posterior_section(pair, data, found, album, seed)]
+
+
+def posterior_section(pair: Pair, data: Data | Split, found: Posterior | None, album: Album, seed: int) -> Section:
+    """The posterior of what all rows share, or of all latents of one unit; drawn here where it is not given."""
+    found = draw_posterior(pair.model, pair.guide, data, seed=seed) if found is None else found
     lines = found.summary().iloc[:SHOWN]
     words = (
         f"Means, deviations and quantiles come from {len(found.weights):,} draws of the guide, weighted by how well "
@@ -50,4 +54,4 @@ def shared_latents(pair: Pair, data: Data | Split, found: Posterior | None, albu
     if len(names) > 1:
         caption = "Draws of the posterior, two numbers at a time. A slanted cloud: the rows tell a sum or difference."
         figures.append(album.add("shared-pairs", plots.pairs(found.frame()[names]), caption))
-    return [Section("What all rows share", words, table, tuple(figures))]
+    return Section("What all rows share" if not is_unit(data) else "Posterior", words, table, tuple(figures))

@@ -13,7 +13,7 @@ import torch
 from ppl_vae.bounds import ELBO
 from ppl_vae.checks.reading import read_pair
 from ppl_vae.checks.support import check_support
-from ppl_vae.data import Data, Schema, Split, as_one_unit, as_split, load
+from ppl_vae.data import Data, Schema, Split, as_one_unit, as_split, is_unit, load
 from ppl_vae.errors import UserError, check_flag, shown, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
@@ -69,7 +69,7 @@ def fit(
         rows: None takes all data as one unit, for a program without independent rows (a time series, a field, eight
             schools): ELBO, IWAE and the others are then bounds of log p(all data), in nats, every step sees all of it,
             and nothing is amortized over rows. Fields may have different lengths; with data=None the program has its
-            own. "auto" reads the rows off the program's data plate.
+            own. What was loaded with rows=None is taken so anyway. "auto" reads the rows off the program's data plate.
         on_epoch: called with the record of every epoch.
         checkpoint: a folder in which the state of the run is kept while it trains. It belongs to this run alone.
         resume: continue the run of that folder exactly where it was. Programs, data, bound, settings and versions have
@@ -191,7 +191,7 @@ def _splits(data: Any, rows: str | None, schema: Schema | None) -> tuple[Split, 
     """Rows to train and to validate on, as the model has them, where it has a schema: so the run can be rebuilt."""
     if rows is not None and not (isinstance(rows, str) and rows == "auto"):
         raise unknown_name("rows", rows, ("auto", "None"))
-    if rows is None or data is None:
+    if is_unit(data, rows):
         return as_one_unit(data), None
     if isinstance(data, Data):
         return as_split(data.train, schema=schema), data.validation and as_split(data.validation, schema=schema)

@@ -37,8 +37,8 @@ class Factor(NamedTuple):
 class Factors:
     """The factors of a run, in `all`, and what else a reduction reads of it.
 
-    `score` is log q of the sites that have no reparameterised draw, `labels` log q of the labels that were observed,
-    `drawn_as` the name under which the rate of a site is told.
+    `score` is log q of the sites that have no reparameterised draw, without scales, `labels` log q of the labels that
+    were observed, `drawn_as` the name under which the rate of a site is told.
     """
 
     def __init__(self, run: PairTrace, analytic_kl: bool = False, *, scaled: bool = False) -> None:
@@ -81,13 +81,17 @@ class Factors:
         part = "likelihood" if site["is_observed"] else "prior"
         return [Factor(part if self.structure.is_local(site) else "global", name, site, log_p)]
 
-    def _as_observed(self, site: dict[str, Any]) -> Tensor:
+    def _as_observed(self, site: dict[str, Any], scale: Any = None) -> Tensor:
         """log p where a value was observed: what the model masks there counts nothing, as at any observation."""
-        return scale_and_mask(site["fn"].log_prob(site["value"]), self.scale(site), site["mask"])
+        scale = self.scale(site) if scale is None else scale
+        return scale_and_mask(site["fn"].log_prob(site["value"]), scale, site["mask"])
 
     def _of_guide(self, name: str) -> list[Factor]:
         site = self.guide_sites.get(name)
-        if name in self.kl or site is None:
+        if site is None:
+            return []
+        if name in self.kl:  # log q is in the KL, but what else depends on the draw has its score all the same
+            self._note_score(name, site)
             return []
         if name not in self.model_sites and name not in self.structure.auxiliary:
             return []  # the model of this batch has no such site (a shorter series): nothing depends on its draw
@@ -97,12 +101,21 @@ class Factors:
         if name in self.scores:  # leave out the gradient through q's parameters at a fixed draw
             score = self._score(name)
             log_q = log_q - (score - score.detach())
-        if name in self.run.observed:  # log q counts only in the rows in which the site is latent
-            log_q = torch.where(self.run.observed[name][1], torch.zeros_like(log_q), log_q)
-        if name in self.structure.scored - self.structure.global_latents:  # a shared one has no score: it is refused
-            self.score.append((name, log_q))
+        log_q = self._where_latent(name, log_q)
+        self._note_score(name, site)
         part = "global" if name in self.structure.global_latents else "guide"
         return [Factor(part, name, site, -log_q)]
+
+    def _note_score(self, name: str, site: dict[str, Any]) -> None:
+        """log q of a draw without gradient: without scale, which the weights have. d s E_q[f] = E_q[s f d log q]."""
+        if name in self.structure.scored - self.structure.global_latents:  # a shared one has no score: it is refused
+            self.score.append((name, self._where_latent(name, self._log_prob(name, site, 1.0))))
+
+    def _where_latent(self, name: str, log_q: Tensor) -> Tensor:
+        """log q counts only in the rows in which the site is latent."""
+        if name not in self.run.observed:
+            return log_q
+        return torch.where(self.run.observed[name][1], torch.zeros_like(log_q), log_q)
 
     def _note_label(self, name: str, site: dict[str, Any]) -> None:
         """log q of the labels that were observed: what a classifier is trained on, and no part of any bound."""
@@ -123,11 +136,11 @@ class Factors:
                 "or an invertible flow"
             ) from error
 
-    def _log_prob(self, name: str, site: dict[str, Any]) -> Tensor:
+    def _log_prob(self, name: str, site: dict[str, Any], scale: Any = None) -> Tensor:
         if name not in self.structure.masked:
-            return self._as_observed(site)
+            return self._as_observed(site, scale)
         log = without_mask(site["fn"]).log_prob(site["value"])
-        return scale_and_mask(log, self.scale(site), self.counting[name])
+        return scale_and_mask(log, self.scale(site) if scale is None else scale, self.counting[name])
 
     def scale(self, site: dict[str, Any]) -> Any:
         """The scale that the program itself puts on a site, without N/B of the rows' plate, which a bound puts on.

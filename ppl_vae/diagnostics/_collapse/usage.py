@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -17,6 +16,7 @@ from ppl_vae.diagnostics._common.simulation import drawings, entries, entry_name
 from ppl_vae.prediction.coding import posterior_mean
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.simulating import unobserved
 from ppl_vae.programs.structure import Structure, sample_sites
 
 __all__ = ["Column", "Use", "estimate", "prior_moments", "used"]
@@ -121,7 +121,7 @@ def _kl(structure: Structure, q_site: TraceSite, p_site: TraceSite, particles: i
 
 def prior_moments(pair: Pair, structure: Structure, batches: Sequence[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and deviation of every continuous latent under the model alone, given the rows' conditions, [entry]."""
-    program = poutine.uncondition(pair.model)
+    program = unobserved()(pair.model)
     total = sum(len(next(iter(batch.values()))) for batch in batches)
     found: dict[str, list[Tensor]] = {}
     for batch in batches:

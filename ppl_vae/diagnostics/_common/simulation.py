@@ -22,6 +22,7 @@ from ppl_vae.prediction.filling import observing
 from ppl_vae.programs.execution import PairTrace, mark_summed, run, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.simulating import unobserved
 from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
 from ppl_vae.weights.completion import expanded
 from ppl_vae.weights.factors import Factors
@@ -82,7 +83,7 @@ def simulated(pair: Pair, structure: Structure, schema: Schema, batch: Batch) ->
         flat = ", ".join(sorted(structure.improper))
         raise NoDensity(f"no simulations: the prior of site {flat} is improper, and nothing can be drawn from it")
     batch = contiguous(batch)
-    sites = sample_sites(traced(poutine.uncondition(pair.model), batch))
+    sites = sample_sites(traced(unobserved()(pair.model), batch))
     holes = Holes(structure.holes, structure.latents, batch)
     targets = {
         t.site: t for t in observing(pair.model, holes, None if structure.is_one_unit else structure.dim, schema, batch)

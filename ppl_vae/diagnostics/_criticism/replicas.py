@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.checks.row_plates import row_plates
@@ -20,6 +19,7 @@ from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Pair, Program
+from ppl_vae.programs.simulating import unobserved
 from ppl_vae.programs.structure import frames, sample_sites
 from ppl_vae.weights.completion import completed
 
@@ -109,7 +109,7 @@ class FromPrior(_Replicas):
             yield _joined([self._some(part) for part in self.parts])
 
     def _some(self, part: _Part) -> Rows:
-        sites = sample_sites(traced(poutine.uncondition(self.model), part.batch))
+        sites = sample_sites(traced(unobserved()(self.model), part.batch))
         return self.placed(part, {target: target.draw(sites)[0] for target in part.targets})
 
 
