@@ -69,15 +69,15 @@ def elbo_of_whole(
         ProgramError: where the two programs do not belong together.
     """
     depth = _nesting(model, guide) if nesting is None else nesting
-    if first:
-        _refuse_forgotten(model, guide, depth)
     sizes = [CHUNK] * (particles // CHUNK) + ([particles % CHUNK] if particles % CHUNK else [])
     try:
-        return sum((_estimate(model, guide, k, depth) * (k / particles) for k in sizes), torch.zeros(()))
+        parts = [_estimate(model, guide, k, depth, first=first and i == 0) * k for i, k in enumerate(sizes)]
+        return sum(parts, torch.zeros(())) / particles
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
         if particles == 1:
             raise
-    return sum((_estimate(model, guide, 1, depth) / particles for _ in range(particles)), torch.zeros(()))
+    parts = [_estimate(model, guide, 1, depth, first=first and i == 0) for i in range(particles)]
+    return sum(parts, torch.zeros(())) / particles
 
 
 def _nesting(model: Callable[[], Any], guide: Callable[[], Any]) -> int:
@@ -96,10 +96,12 @@ def _refuse_forgotten(model: Any, guide: Any, nesting: int) -> None:
     refuse_forgotten(sites, {}, {n for _, found in sites.values() for n in found if not found[n]["is_observed"]})
 
 
-def _estimate(model: Any, guide: Any, particles: int, nesting: int) -> Tensor:
+def _estimate(model: Any, guide: Any, particles: int, nesting: int, *, first: bool) -> Tensor:
     if particles > 1:
         nesting += 1
         model, guide = (pyro.plate("_particles", particles, dim=-nesting)(program) for program in (model, guide))
+    if first:  # looked at as they are run: a program may count on its particles
+        _refuse_forgotten(model, guide, nesting)
     total = torch.zeros(())
     for drawn, replayed in _runs(model, guide, nesting):
         total = total + _expected(drawn, replayed)

@@ -74,7 +74,7 @@ def open_start(path: Path, words: ProgramWords) -> Run:
         word if role in own and word is not None and user_files.is_file(word) else None
         for role, word in (("model", words.model), ("guide", words.guide))
     )
-    return open_words(path, model, guide)
+    return open_words(path, model, guide, whole=True)
 
 
 def _own_programs(path: Path, model: str | None, guide: str | None) -> tuple[Any, Any]:

@@ -24,7 +24,7 @@ class Line(NamedTuple):
 
 
 def evidence_lines(summary: Mapping[str, Any]) -> list[Line]:
-    """The lines of `Evaluation.summary()`, in nats per row, or of one unit (`of`); of densities without latents where it has any.
+    """The lines of `Evaluation.summary()`, in nats per row, or of one unit; also of densities without latents.
 
     Example:
         >>> import torch
