@@ -106,6 +106,8 @@ def _is_long(data: Any, groups: Grouping) -> bool:
 def _pick(data: Data, split: str) -> Split:
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
+    if data.train.is_one_unit:  # which has no part; what is about rows says so
+        return data.train
     found = getattr(data, split)
     if found is None:
         raise UserError(f"data set {data.name!r} has no {split} split: load it with {split}=0.2, or pass rows")

@@ -106,7 +106,15 @@ class ValueSums:
 
     def pack(self, factor: Factor) -> Tensor:
         """A factor's log with a letter for every dim, in `_pyro_dims`, as Pyro's contraction takes it."""
-        return packed.pack(factor.log, factor.site["infer"]["_dim_to_symbol"])
+        try:
+            return packed.pack(factor.log, factor.site["infer"]["_dim_to_symbol"])
+        except ValueError as error:  # of a dim that this statement does not know: another one's values, or no plate's
+            raise ProgramError(
+                factor.name,
+                f"site {factor.name!r} has a log-probability of shape {tuple(factor.log.shape)}, with dims that are "
+                "neither its plates nor values of discrete latents that it depends on",
+                "declare event dims with .to_event(), or write the guide of its latents by hand",
+            ) from error
 
     def unpack(self, log: Tensor) -> Tensor:
         """Letters back to dims: plates where they are in the model, summed values left of them."""
