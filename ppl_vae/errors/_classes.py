@@ -80,7 +80,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str], synonyms: Mappin
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5) if isinstance(name, str) else []
     if isinstance(name, str) and synonyms and name in synonyms:
         near = [synonyms[name]]
-    hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ":"
+    hint = f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     return UserError(f"unknown {kind} {shown(name)}{hint} (known: {', '.join(names)})")
 
 

@@ -18,6 +18,7 @@ from ppl_vae.errors import UserError, check_number, check_whole
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.rows import with_holes
 from ppl_vae.prediction._impute import Imputation, impute, rows_with_holes
+from ppl_vae.programs.locking import exclusive
 
 __all__ = ["LEVELS", "ColumnCheck", "ImputationCheck", "check_imputation", "hidden_cells"]
 
@@ -151,6 +152,7 @@ def hidden_cells(split: Split, share: float, seed: int) -> Split:
     return Split(split.schema, split.name, fields)
 
 
+@exclusive
 def check_imputation(
     model: Callable[..., Any],
     guide: Callable[..., Any],
