@@ -166,6 +166,27 @@ def test_all_data_are_one_unit_where_rows_share_latents():
     assert "not tried on simulated rows" in found.verdict
 
 
+def test_networks_in_double_precision_and_a_planar_guide():
+    """A guide without a density at given values is a beginning all the same; types are those of the pair."""
+    from ppl_vae.guides import Planar
+
+    torch.manual_seed(0)
+    x = X.double().unsqueeze(-1)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    guide = Planar(model, {"x": x}, hidden=(4,)).double()
+    found = certify(model, guide, {"x": x}, validate=0)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(x[:, 0])
+    assert bool(found.certified.all())
+    assert found.draws["z"].dtype == torch.float64
+    assert ((found.log_evidence - exact).abs() < 4 * found.log_evidence_se).all()
+    assert "density of the guide" in found.reasons["guide"]
+
+
 def test_rows_out_of_reach_are_said():
     found = certify(toy, narrow, X, seconds=1e-6, validate=0)
     assert not bool(found.certified.any())

@@ -105,11 +105,8 @@ def certify(
     """
     accuracy = float(check_number("accuracy", accuracy, positive=True))
     seconds = None if seconds is None else float(check_number("seconds", seconds, positive=True))
-    draws, validate, seed = (
-        check_whole("draws", draws),
-        check_whole("validate", validate, 0),
-        check_whole("seed", seed, 0),
-    )
+    draws, validate = check_whole("draws", draws), check_whole("validate", validate, 0)
+    seed = check_whole("seed", seed, 0)
     check_mode(compile)
     pair = Pair(model, guide)
     split = units(pair, data, rows=rows, purpose="certify")
@@ -128,7 +125,8 @@ class _Found:
         self.khat = torch.full_like(self.log_evidence, torch.nan)
         self.method = ["none"] * rows
         self.sure = torch.zeros(rows, dtype=torch.bool)
-        self.draws = torch.zeros(draws, rows, size)
+        self.shape = draws, rows, size
+        self.draws: Tensor | None = None  # of the first estimate's type, where it lives
 
     @property
     def left(self) -> Tensor:
@@ -139,7 +137,10 @@ class _Found:
         better = believed | (estimate.log_evidence_se < self.error[rows]) | self.log_evidence[rows].isnan()
         at = rows[better]
         self.log_evidence[at], self.error[at] = estimate.log_evidence[better], estimate.log_evidence_se[better]
-        self.khat[at], self.draws[:, at] = estimate.khat[better], estimate.draws[:, better].to(self.draws)
+        self.khat[at] = estimate.khat[better]
+        if self.draws is None:
+            self.draws = estimate.draws.new_zeros(self.shape)
+        self.draws[:, at] = estimate.draws[:, better]
         for row in at.tolist():
             self.method[row] = name
         self.sure[rows[believed]] = True
@@ -155,7 +156,7 @@ class _Climb:
         self.ends = ends
         some = next(plan.batches())
         self.prior = Bridge(pair, plan.structure, some, "prior", compile)
-        self.guide, self.no_guide = _guide_bridge(pair, plan, some, compile)
+        self.guide = _guide_bridge(pair, plan, some, compile)
         # the gradients of all parts of a mixture, and what is kept of the draws of a row, fit into memory
         kept = KEPT // (10_000 * (self.prior.size + 1))
         self.at_once = max(1, min(plan.rows * plan.at_once // (FITTED * GRADIENTS), kept))
@@ -190,7 +191,7 @@ class _Climb:
             seconds=seconds,
             reasons=reasons,
             validations=simulations.tried,
-            draws=self._by_site(found.draws),
+            draws={} if found.draws is None else self._by_site(found.draws, found.log_evidence.isnan()),
             of="all data" if split.is_one_unit else "row",
         )
 
@@ -218,14 +219,19 @@ class _Climb:
         fit = self.plan.rows * self.plan.at_once // len(which)
         return Rows(self.prior, self.guide, batch, min(max(FITTED, fit), MOST), self.draws, batches)
 
-    def _by_site(self, u: Tensor) -> dict[str, Tensor]:
+    def _by_site(self, u: Tensor, unknown: Tensor) -> dict[str, Tensor]:
+        """Draws of latents by site; NaN in rows of which nothing is known, where values are real."""
         split = self.plan.split
         if split.is_one_unit:
             return self.prior.latents(split.batch(), u)
         parts = [
             self.prior.latents(split.batch(some), u[:, some]) for some in torch.arange(len(split)).split(self.at_once)
         ]
-        return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+        found = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+        for value in found.values():
+            if value.is_floating_point():
+                value[:, unknown] = torch.nan
+        return found
 
 
 class _Simulations:
@@ -271,11 +277,11 @@ class _Simulations:
         self.split = split
 
 
-def _guide_bridge(pair: Pair, plan: Passes, some: Any, compile: Compile) -> tuple[Bridge | None, str]:
-    """The bridge that begins at the guide; none where its density at given values cannot be had, and why."""
+def _guide_bridge(pair: Pair, plan: Passes, some: Any, compile: Compile) -> Bridge | None:
+    """The bridge that begins at the guide; none where its density at given values cannot be had."""
     try:
         bridge = Bridge(pair, plan.structure, some, "guide", compile)
         bridge.densities(some, bridge.drawn(some, 1), 1)
-    except UserError as reason:
-        return None, str(reason)
-    return bridge, ""
+    except UserError:
+        return None
+    return bridge

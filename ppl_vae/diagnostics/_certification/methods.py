@@ -146,7 +146,8 @@ def _annealed(chains: int, temperatures: int, steps: int) -> Callable[[Rows], Es
         found = evidence_of(log_weight)
         chosen = torch.multinomial(smooth(log_weight).softmax(0).T.nan_to_num(1.0), rows.draws, replacement=True).T
         draws = torch.take_along_dim(climb.u, chosen.unsqueeze(-1), 0)
-        return Estimate(found.log_evidence, found.log_evidence_se, khat(log_weight), khat_limit(chains), draws)
+        evidence, error = found.log_evidence.cpu(), found.log_evidence_se.cpu()
+        return Estimate(evidence, error, khat(log_weight).cpu(), khat_limit(chains), draws)
 
     return estimate
 

@@ -40,11 +40,6 @@ class Estimate(NamedTuple):
         known = (self.khat <= self.limit) & self.log_evidence.isfinite()
         return known & (self.log_evidence_se <= accuracy)
 
-    def at(self, rows: Tensor) -> Estimate:
-        """For some of the rows."""
-        one = self.log_evidence[rows], self.log_evidence_se[rows], self.khat[rows]
-        return Estimate(*one, self.limit, self.draws[:, rows])
-
 
 def concatenated(parts: list[Estimate]) -> Estimate:
     """The estimates of several batches of rows."""
@@ -168,4 +163,4 @@ def weighed(rows: Rows, draw: Callable[[int], tuple[Tensor, Tensor]], particles:
     chosen = torch.multinomial(smooth(log_weight).softmax(0).T.nan_to_num(1.0), rows.draws, replacement=True).T
     kept = torch.take_along_dim(u, chosen.unsqueeze(-1), 0)
     error = stratified_error(log_weight, rows.strata(sizes))
-    return Estimate(found.log_evidence, error, khat(log_weight), khat_limit(particles), kept)
+    return Estimate(found.log_evidence.cpu(), error.cpu(), khat(log_weight).cpu(), khat_limit(particles), kept)
