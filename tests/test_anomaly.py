@@ -75,7 +75,7 @@ def test_few_labels_are_of_the_classes_that_are_left():
 
 def test_outliers_that_cannot_be_held_out_are_refused():
     for arguments, words in (
-        (("digits", "cat"), r"unknown category of the label y 'cat': .*known: 0, 1, 2"),
+        (("digits", "cat"), r"unknown category of the label y 'cat' .*known: 0, 1, 2"),
         (("digits", [str(k) for k in range(10)]), "leaves no train rows"),
         ((np.zeros((9, 2)), "1"), "names categories of the label y, but data set 'array' has fields x"),
         ((ppl_vae.load("digits"), "1"), "got a data set that is loaded already"),

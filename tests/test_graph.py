@@ -373,7 +373,7 @@ def test_a_model_that_is_changed_between_epochs_stays_itself(eagerly_captured, p
 def test_words_and_bounds_that_make_no_sense_are_refused(digits):
     model = VAE(digits, latent_dim=3, hidden=(8,))
     for word in ("maybe", False, None):
-        with pytest.raises(UserError, match=f"unknown value of compile {word!r}: .known: auto, off, on"):
+        with pytest.raises(UserError, match=f"unknown value of compile {word!r} .known: auto, off, on"):
             ppl_vae.fit(model, MeanField(model), digits, epochs=1, compile=word)
     with pytest.raises(UserError, match="Pyro's own reads its loss back"):
         ppl_vae.fit(model, MeanField(model), digits, pyro.infer.Trace_ELBO(), epochs=1, compile="on")
