@@ -11,7 +11,7 @@ import typer
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import refuse_busy, table_text, writing
-from ppl_vae.cli.inputs import data_words, open_words, rows_of
+from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import note, print_table, say, spared
 from ppl_vae.registry.words import check_number, check_whole
 
@@ -25,6 +25,7 @@ __all__ = ["certify"]
 KIND = "certified-evidence"
 
 
+@o.on_rows
 def certify(
     run: o.RunFolder,
     accuracy: Annotated[float, typer.Option(help="Largest standard error of a row's log evidence, nats.")] = 0.05,
@@ -37,15 +38,9 @@ def certify(
     validate: Annotated[
         int, typer.Option(help="Rows simulated from the model on which each method is tried; 0 leaves this out.")
     ] = 100,
-    data: o.OtherData = None,
-    split: o.SplitName = None,
-    label: o.LabelOption = None,
-    columns: o.ColumnsOption = None,
-    missing: o.MissingOption = "refuse",
+    *,
+    asked: AskedRows,
     seed: o.Seed = 0,
-    model: o.OwnModel = None,
-    guide: o.OwnGuide = None,
-    device: o.DeviceOption = "auto",
     as_json: o.JsonOption = False,
 ) -> None:
     """Find the log evidence of every row to a stated accuracy, from the cheapest method to the dearest.
@@ -60,18 +55,18 @@ def certify(
         check_whole("--rows", rows, 1)
     check_whole("--validate", validate, 0)
     check_whole("--seed", seed, 0)
-    words = data_words(data, label, columns, missing)
     refuse_busy(run, "ppl-vae certify")
     from ppl_vae import diagnostics
     from ppl_vae.evaluation.joint_weights import shares_latents
     from ppl_vae.runs.files import read_diagnostics
 
-    opened = open_words(run, model, guide, device)
+    opened = asked.opened(whole=True)
     read_diagnostics(run)  # a damaged one is refused before the work
-    train = opened.data().train if data is None and split is None else None
+    train = opened.data().train if asked.data is None and asked.split is None else None
+    split = None
     if train is not None and shares_latents(opened.pair, train.to(opened.pair.device)):
         split = "train"  # whose evidence is that of all rows together
-    chosen, name = rows_of(opened, words, split)
+    chosen, name = asked.rows(opened, split)
     chosen = chosen.rows(slice(0, rows))
     found = diagnostics.certify(
         opened.model, opened.guide, chosen, accuracy, seconds=seconds, validate=validate, seed=seed, progress=note
@@ -80,7 +75,7 @@ def certify(
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "certified": summary}), indent=2, ensure_ascii=False))
     else:
-        print_table(_table(f"{len(chosen):,} rows: {name}", summary))
+        print_table(_table("all data as one unit" if chosen.is_one_unit else f"{len(chosen):,} rows: {name}", summary))
         say(found.verdict)
     with spared("the certification"), writing(run, "ppl-vae certify"):
         file = _keep(run, found, f"{len(chosen):,} rows: {name}")
