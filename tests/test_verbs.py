@@ -137,10 +137,11 @@ def test_the_entries_that_hang_most_on_a_latent_tell_more_of_it_than_others():
 # -- labels, conditions, several layers --------------------------------------------------------------------------------
 
 
-def test_transfer_writes_the_contents_class_in_the_styles_hand():
+@pytest.mark.parametrize("kind", [CVAE, M2])  # a condition, and a label that every row has
+def test_transfer_writes_the_contents_class_in_the_styles_hand(kind):
     data = ppl_vae.load("digits")
     torch.manual_seed(0)
-    model = CVAE(data, latent_dim=2, hidden=(8,))
+    model = kind(data, latent_dim=2, hidden=(8,))
     guide = MeanField(model, hidden=(8,))
     found = ppl_vae.transfer(model, guide, data, [0, 1, 2], [7, 9], keep=("y",))
     z = ppl_vae.encode(model, guide, data)["z"]

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from ppl_vae.errors import UserError, check_known, check_several
 from ppl_vae.evaluation.passes import judging
 from ppl_vae.prediction._traverse import conditions_of, look_at
 from ppl_vae.prediction.moved import Moved
+from ppl_vae.prediction.places import Places
 from ppl_vae.programs.locking import exclusive
 
 __all__ = ["transfer"]
@@ -61,7 +64,7 @@ def transfer(
         raise UserError(f"transfer expects rows for contents and styles, got {len(contents)} and {len(styles)}")
     pair, looked = look_at(model, guide, data, [*contents, *styles], seed)
     places = looked.places
-    conditions = conditions_of(pair, places)
+    conditions = [*conditions_of(pair, places), *_observed_conditions(places)]
     names = [*(n for n in places.values if places.rows_at[n] is not None), *conditions]
     said = take if keep is None else keep
     asked = [said] if isinstance(said, str) else check_several("keep" if take is None else "take", said, "names")
@@ -91,3 +94,20 @@ def transfer(
         places.fields,
         (note,),
     )
+
+
+def _observed_conditions(places: Places) -> list[str]:
+    """The observed fields that others are drawn given, such as the label of an M2 whose rows all have one.
+
+    What depends on an observed field is seen from what the model says of the others where rows have exchanged it.
+    """
+    rows = range(len(places))
+    latents = places.of(rows)
+    found = []
+    for name in places.observed:
+        if name in places.batch:
+            exchanged = replace(places, batch={**places.batch, name: places.batch[name].roll(1, 0)})
+            before, after = places.decode(latents, rows), exchanged.decode(latents, rows)
+            if any(not torch.equal(before[n], after[n]) for n in before if n != name):
+                found.append(name)
+    return found
