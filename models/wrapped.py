@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ppl_vae.errors import UserError, check_choice, check_number, shown
 from ppl_vae.programs.local_module import LocalModule
+from ppl_vae.programs.modes import evaluating
 
 __all__ = ["Spread", "Wrapped", "WrappedGuide", "WrappedModel", "wrap"]
 
@@ -95,6 +96,9 @@ def wrap(
 
 class _Networks(LocalModule):
     """A function of tensors with the modules that it uses, so that their parameters and modes are this module's."""
+
+    holds_own_code: ClassVar[bool] = True
+    """A run folder has the weights; the networks have to be passed again, `ppl_vae.open_run(path, *wrap(...))`."""
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -188,7 +192,7 @@ class WrappedGuide(_Networks):
     def size(self, x: Tensor) -> int:
         """How many latents there are, d."""
         if self._size is None:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(self):  # running means of its layers do not see this look
                 self._size = int(self._posterior(x[:2]).event_shape[0])
         return self._size
 

@@ -11,6 +11,18 @@ import ppl_vae
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 
+OWN_MODEL = """
+import pyro
+import pyro.distributions as dist
+from torch import zeros
+
+def model(x):
+    mean = pyro.sample("mean", dist.Normal(zeros(3), 1.0).to_event(1))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+"""
+"""A user's file, whose rows share a latent."""
+
 
 def rows(count=40, columns=3, seed=0, dtype=torch.float32):
     return torch.randn(count, columns, generator=torch.Generator().manual_seed(seed), dtype=dtype)

@@ -50,6 +50,32 @@ def test_the_part_at_fault_comes_first(guide, what):
         assert abs(found.faults[0].width - 1) < 0.1
 
 
+def test_weights_of_the_guide_alone_are_said_to_be_that(monkeypatch):
+    """What keeps draws from being placed beyond the guide is told, whatever it is: k-hat is blind there."""
+
+    def broken(*args):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr("ppl_vae.evaluation.joint_weights.beyond_guide", broken)
+    found = ppl_vae.evaluate(model, guide_of(width=0.9), Y, particles=1000)
+    assert "only draws of the guide of a, b are weighed (no room)" in found.findings[0].problem
+    assert any("no room" in f.problem for f in ppl_vae.posterior(model, guide_of(width=0.9), Y).findings)
+    assert "no room" in ppl_vae.diagnostics.joint_posterior(model, guide_of(width=0.9), Y).verdict
+
+
+def test_more_shared_numbers_than_have_directions_are_said():
+    def wide(x):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(120, dtype=F64), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.sample("mean", dist.Normal(torch.zeros(120, dtype=F64), 2**-0.5).to_event(1))
+
+    found = ppl_vae.evaluate(wide, guide, {"x": torch.zeros(1, 120, dtype=F64)}, particles=1000)
+    assert "all rows share 120 numbers, more than 100" in found.findings[0].problem
+
+
 def test_a_dependence_that_mean_field_misses_is_told():
     def mean_field(a=None, y=None):  # the best one: log w is a product of both coefficients alone
         scale = COVARIANCE.inverse().diagonal().rsqrt()

@@ -10,6 +10,7 @@ import pandas
 import pytest
 import typer
 from calls import Slow, limited
+from helpers import OWN_MODEL
 
 from ppl_vae.cli import app, main
 
@@ -72,17 +73,6 @@ def lines():
 
 LINES = lines()
 
-OWN = """
-import pyro
-import pyro.distributions as dist
-from torch import zeros
-
-def model(x):
-    mean = pyro.sample("mean", dist.Normal(zeros(3), 1.0).to_event(1))
-    with pyro.plate("data", len(x)):
-        pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
-"""
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -99,7 +89,7 @@ def run(tmp_path_factory):
         "shared": ["own.py:model", "--data", "x.npy"],
     }
     np.save(folder / "x.npy", values)
-    (folder / "own.py").write_text(OWN)
+    (folder / "own.py").write_text(OWN_MODEL)
     with contextlib.chdir(folder):
         for name, words in runs.items():
             small = [] if name == "shared" else ["--latent-dim", "2"]

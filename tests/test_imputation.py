@@ -450,3 +450,19 @@ def test_a_trained_pair_finds_the_missing_half_of_two_equal_columns():
     gap = found.mean["x"][:80, 1] - rows[:80, 1]
     assert float(gap.square().mean().sqrt()) < 0.15
     assert float(found.sd["x"][:80, 1].mean()) < 0.25
+
+
+def test_holes_that_a_guide_never_saw_are_told_where_nothing_mends_them():
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    data = ppl_vae.load(x)
+    torch.manual_seed(0)
+    holes = x.clone()
+    holes[::2, 0] = torch.nan
+    for kind, told in ((VAE, False), (GMVAE, True)):
+        model = kind(data, latent_dim=1, hidden=(4,))
+        found = impute(model, MeanField(model, hidden=(4,)), holes, particles=20)
+        assert bool(found.findings) is told
+    assert "never saw a missing entry in x" in found.findings[0].problem
+    seen = ppl_vae.load(holes, missing="allow")
+    model = GMVAE(seen, latent_dim=1, hidden=(4,))
+    assert not impute(model, MeanField(model, hidden=(4,)), holes, particles=20).findings

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from calls import Slow, limited
 from damage import damage
+from helpers import OWN_MODEL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -69,16 +70,6 @@ FILES = {
     "shared": ["run.json", "weights.safetensors", "history.jsonl"],
     "grid": ["grid.json", "CELL/comparison.safetensors", "CELL/run.json", "CELL/weights.safetensors"],
 }
-OWN = """
-import pyro
-import pyro.distributions as dist
-from torch import zeros
-
-def model(x):
-    mean = pyro.sample("mean", dist.Normal(zeros(3), 1.0).to_event(1))
-    with pyro.plate("data", len(x)):
-        pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +79,7 @@ def made(tmp_path_factory):
     np.save(folder / "x.npy", values)
     values[::7, 0] = np.nan
     np.savez(folder / "t.npz", a=values[:, :2], b=values[:, 2:], y=np.arange(60) % 2)
-    (folder / "own.py").write_text(OWN)
+    (folder / "own.py").write_text(OWN_MODEL)
     with contextlib.chdir(folder):
         for line in MADE:
             assert main(line.split()) == 0, line

@@ -153,6 +153,8 @@ def test_transfer_writes_the_contents_class_in_the_styles_hand(kind):
     again = ppl_vae.transfer(model, guide, data, [0, 1, 2], [7, 9], take=("z",))
     assert torch.equal(found.values["x"], again.values["x"])
     assert found.notes == ("y of the content, z of the style",)
+    alike = [i for i, y in enumerate(data.test["y"].tolist()) if y == 3][:2]  # of one class
+    assert ppl_vae.transfer(model, guide, data, alike[:1], alike[1:], keep=("y",)).notes == found.notes
 
 
 def test_transfer_moves_private_latents_from_one_row_to_another():

@@ -107,6 +107,41 @@ def test_a_wrapped_pair_trains_on(networks):
     assert float(ppl_vae.evaluate(model, guide, X, particles=200).elbo.mean()) > before + 0.5
 
 
+def test_running_means_of_a_network_do_not_see_how_many_latents_there_are():
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 6)).double()
+    _, guide = ppl_vae.wrap(encoder, lambda z: torch.zeros(len(z), 1, 4, 4, dtype=X.dtype), "bernoulli_logits")
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
+    assert guide.size(X) == 3
+    assert encoder[1].training
+    assert all(torch.equal(value, before[name]) for name, value in encoder.named_buffers())
+
+
+def test_missing_entries_that_networks_cannot_read_are_refused(networks):
+    x = X.clone()
+    x[0, 0, 0, 0] = torch.nan
+    pair = ppl_vae.wrap(*networks, "bernoulli")
+    with pytest.raises(UserError, match="row 0 has no weights"):
+        ppl_vae.evaluate(*pair, x, particles=3)
+    with pytest.raises(UserError, match="row 0 has no weights"):
+        ppl_vae.certify(*pair, x, validate=0)
+
+
+def test_a_run_folder_has_the_weights_and_asks_for_the_networks(tmp_path):
+    def made():
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 6))
+        return ppl_vae.wrap(encoder, nn.Sequential(nn.Linear(3, 16), nn.Unflatten(1, (1, 4, 4))), "bernoulli_logits")
+
+    x = X.float()
+    pair = made()
+    ppl_vae.fit(*pair, x, epochs=2).save(tmp_path / "run")
+    with pytest.raises(UserError, match=r"model of this run is your own .*pass it again"):
+        ppl_vae.open_run(tmp_path / "run")
+    run = ppl_vae.open_run(tmp_path / "run", *made())
+    again = ppl_vae.evaluate(run.model, run.guide, x, particles=20)
+    assert torch.equal(again.elbo, ppl_vae.evaluate(*pair, x, particles=20).elbo)
+
+
 @pytest.mark.parametrize(
     ("words", "make"),
     [

@@ -21,7 +21,7 @@ from ppl_vae.arviz._rows import Rows, cat, gathered, latents_of, picked_rows
 from ppl_vae.data import Split
 from ppl_vae.distributions import elementwise
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation.faults import Fault, Missed, faults_of, missed_by
+from ppl_vae.evaluation.faults import Fault, Missed, Unseen, faults_of, missed_by
 from ppl_vae.evaluation.joint_weights import (
     JointWeights,
     again,
@@ -75,7 +75,7 @@ class JointDraws:
     held: SharedDraws | None = None
     faults: tuple[Fault, ...] = ()
     seen: Seen = field(default_factory=Seen)
-    missed: Missed | None = None
+    missed: Missed | Unseen | None = None
 
 
 class _Weighed(NamedTuple):
@@ -85,7 +85,7 @@ class _Weighed(NamedTuple):
     log_weight: Tensor
     shared: SharedDraws | None = None
     rows: JointWeights | None = None
-    missed: Missed | None = None
+    missed: Missed | Unseen | None = None
 
 
 def draw_posterior(

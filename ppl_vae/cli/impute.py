@@ -14,7 +14,7 @@ import typer
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import array_bytes, check_target
 from ppl_vae.cli.inputs import data_words, file_rows, open_words, read_source, rows_of, text_form
-from ppl_vae.cli.output import say
+from ppl_vae.cli.output import note, say
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_whole
 
@@ -92,6 +92,8 @@ def impute(
     if draws and is_table and "draw" in source.columns:
         raise UserError("column 'draw' has the name of the column that numbers the draws: rename it")
     found = _imputed(opened, file_rows(opened, source, str(path), label), draws, particles, seed)
+    for finding in found.findings:
+        note(str(finding))
     if is_table:
         table = _Table(path, form, source, found, {"y": label} if label else {})
         written = [table.write(target, None)] + ([table.write(beside, range(draws))] if draws else [])

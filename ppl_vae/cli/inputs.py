@@ -181,6 +181,8 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
 
     if split is not None and split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
+    if split is not None and run.is_one_unit and (words.data is not None or getattr(run.data(), split) is None):
+        raise UserError(f"all data of this run are one unit, which has no {split} split: leave --split out")
     if words.data is None:
         data = run.data()
         chosen = split or next(s for s in ("test", "validation", "train") if getattr(data, s) is not None)

@@ -19,7 +19,7 @@ from ppl_vae.evaluation.chunks import Chunks
 from ppl_vae.evaluation.joint_evaluation import JointEvaluation, evaluate_jointly, fitted_rows
 from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.means import standard_error
-from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.evaluation.words import evidence_lines
 from ppl_vae.programs.locking import exclusive
@@ -229,6 +229,7 @@ def _evaluate(
         chunks = Chunks(pair, plan.structure, compile)
         parts = [_rows(chunks, plan, i, batch, sizes) for i, batch in enumerate(plan.batches())]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    refuse_blind(columns[COLUMNS.index("log_evidence")])
     bounds = columns[len(COLUMNS) :]
     told: dict[str, Any] = dict(zip(COLUMNS, columns, strict=False))
     return Evaluation(

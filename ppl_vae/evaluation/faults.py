@@ -17,11 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import biject_to
 
+from ppl_vae.errors import Finding
 from ppl_vae.evaluation.joint_weights import JointWeights
 from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.weights.psis import smooth
 
-__all__ = ["Fault", "Missed", "faults_of", "in_words", "missed_by"]
+__all__ = ["Fault", "Missed", "Unseen", "faults_of", "in_words", "missed_by"]
 
 MOST = 30
 """How many numbers have their products looked at."""
@@ -62,9 +63,41 @@ class Missed:
         """In a clause."""
         return f"{self.share:.0%} of the posterior, where {self.site} is {'low' if self.low else 'high'}"
 
+    def finding(self, sites: Sequence[str]) -> Finding:
+        """About the guide of these sites."""
+        return Finding(
+            self.site,
+            f"the guide of {', '.join(sites)} leaves out {self.words}: draws from beyond it are weighed in, so that "
+            "evidence and weighted draws have it, but the ELBO and the guide's own draws have not",
+            "read ppl_vae.posterior and pass it on (posterior=), or take a richer family; where a scale is near 0, "
+            "write the model non-centred",
+            "warning",
+        )
 
-def missed_by(shared: SharedDraws, names: Sequence[str], log_weight: Float[Tensor, " particle"]) -> Missed | None:
+
+@dataclass(frozen=True)
+class Unseen:
+    """Nothing could be drawn beyond the guide, and `why`: what it never draws, no weight can show."""
+
+    why: str
+
+    def finding(self, sites: Sequence[str]) -> Finding:
+        """About the guide of these sites."""
+        return Finding(
+            None,
+            f"only draws of the guide of {', '.join(sites)} are weighed ({self.why}), so that k-hat cannot see a part "
+            "of the posterior that it never draws",
+            "compare the log evidence with ppl_vae.diagnostics.annealed_evidence(..., start='prior')",
+            "warning",
+        )
+
+
+def missed_by(
+    shared: SharedDraws, names: Sequence[str], log_weight: Float[Tensor, " particle"]
+) -> Missed | Unseen | None:
     """What a guide leaves out, told by draws from beyond it; None where there are none, or it is not worth telling."""
+    if shared.alone:
+        return Unseen(shared.alone)
     if shared.log_proposal is None or shared.own is None:
         return None
     blind = shared.log_guide < shared.log_proposal.to(shared.log_guide) + math.log(RARE)

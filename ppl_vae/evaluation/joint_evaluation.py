@@ -14,7 +14,7 @@ from torch import Tensor
 from ppl_vae.data import Data, Split, as_one_unit, is_unit
 from ppl_vae.display import Displayed
 from ppl_vae.errors import Finding, UserError, check_choice
-from ppl_vae.evaluation.faults import Fault, Missed, faults_of, in_words, missed_by
+from ppl_vae.evaluation.faults import Fault, Missed, Unseen, faults_of, in_words, missed_by
 from ppl_vae.evaluation.joint_weights import (
     JointWeights,
     joint_passes,
@@ -216,7 +216,7 @@ def verdict_on(
     particles: int,
     sites: list[str],
     faults: Sequence[Fault] = (),
-    missed: Missed | None = None,
+    missed: Missed | Unseen | None = None,
     counting: float = math.inf,
 ) -> tuple[Finding, ...]:
     """What k-hat says against a posterior, what the guide misses, whether few draws count; nothing if all is well."""
@@ -232,7 +232,7 @@ def verdict_on(
     limit = khat_limit(particles)
     if tail <= limit:
         few = () if counting >= min(FEW, particles / 5) else (_few(counting, particles),)
-        return (*few, *(() if missed is None else (_left_out(missed, sites),)))
+        return (*few, *(() if missed is None else (missed.finding(sites),)))
     site, said = in_words(faults)
     remedy = "train longer, or take a richer family over the shared latents (FullRank, a flow)"
     if faults and faults[0].what == "rows" and said:
@@ -255,16 +255,5 @@ def _few(counting: float, particles: int) -> Finding:
         f"{counting:,.0f} of {particles:,} draws count: means have an error of {counting**-0.5:.1g} deviations, and "
         f"the largest of many correlations one of {4 * counting**-0.5:.1g}",
         "take more particles, or a richer family over the shared latents",
-        "warning",
-    )
-
-
-def _left_out(missed: Missed, sites: list[str]) -> Finding:
-    return Finding(
-        missed.site,
-        f"the guide of {', '.join(sites)} leaves out {missed.words}: draws from beyond it are weighed in, so that "
-        "evidence and weighted draws have it, but the ELBO and the guide's own draws have not",
-        "read ppl_vae.posterior and pass it on (posterior=), or take a richer family; where a scale is near 0, write "
-        "the model non-centred",
         "warning",
     )

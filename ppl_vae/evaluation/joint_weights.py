@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
+from textwrap import shorten
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Split
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import UserError, check_whole, one_line
 from ppl_vae.evaluation.own_draws import OwnDraws
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
 from ppl_vae.evaluation.proposals import beyond_guide
@@ -48,6 +49,9 @@ __all__ = [
 
 INNER = 8
 """Draws of a row's own latents for each draw of the shared ones, where nobody says how many."""
+
+UNPLACED = (RuntimeError, ValueError, NotImplementedError, KeyError)
+"""What programs raise for values that their guide did not draw: a model that runs near the guide only, for example."""
 
 LARGEST = 2**27
 """How many numbers the log-likelihoods [particle, row] may be: 1 GB."""
@@ -143,7 +147,7 @@ def weighed_particles(
     Raises:
         UserError: for a row whose weights are no numbers.
     """
-    batch, proposal = next(plan.batches()), None
+    batch, proposal, alone = next(plan.batches()), None, ""
 
     def weigh(shared: SharedDraws) -> Tensor:
         return joint_weights(pair, plan, shared, inner).log_weight
@@ -154,20 +158,23 @@ def weighed_particles(
         return shared, joint_weights(pair, plan, shared, inner)
 
     if beyond:
-        with suppress(RuntimeError, ValueError, NotImplementedError, KeyError):  # a model that runs near the guide only
+        try:
             proposal = beyond_guide(pair, plan.structure, batch, plan.particles, weigh)
+        except UNPLACED as reason:
+            alone = shorten(one_line(str(reason)), 160, placeholder=" ...")
     try:
         found = drawn(plan.particles)
-    except (RuntimeError, ValueError, NotImplementedError, KeyError):
+    except UNPLACED as reason:
         if proposal is None:
             raise
-        proposal = None
+        proposal, alone = None, shorten(one_line(str(reason)), 160, placeholder=" ...")
         found = drawn(plan.particles)
     log_weight = found[1].log_weight
     counting = float(1 / log_weight.softmax(0).square().sum())
     times = min(MORE, math.ceil(wanted / max(counting, 1.0)), LARGEST // (plan.particles * len(plan.split)))
     believed = float(khat(log_weight[:, None])) <= khat_limit(plan.particles)
-    return drawn(times * plan.particles) if times > 1 and believed else found
+    shared, weights = drawn(times * plan.particles) if times > 1 and believed else found
+    return replace(shared, alone=alone), weights  # whoever reads the weights is told
 
 
 def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, rows: Split | None = None) -> JointWeights:

@@ -146,7 +146,7 @@ class Proposal:
 def beyond_guide(
     pair: Pair, structure: Structure, batch: Batch, particles: int, weigh: Callable[[SharedDraws], Tensor]
 ) -> Proposal | None:
-    """A proposal for so many particles; None where the guide alone does, or nothing beyond it can be placed.
+    """A proposal for so many particles; None where the guide alone does, or the particles are too few to look.
 
     Args:
         pair: model and guide.
@@ -154,23 +154,26 @@ def beyond_guide(
         batch: rows to run it on; what is shared does not depend on them.
         particles: that it is for.
         weigh: log p(g, all data) - log m(g) of some particles, [particle].
+
+    Raises:
+        NotImplementedError: where nothing beyond the guide can be placed or weighed; it says why.
     """
     shared = structure.global_latents
     pilot = min(max(particles // 4, PILOT[0]), PILOT[1])
-    if (
-        particles < 2 * PILOT[0]
-        or not shared
-        or shared & (structure.scored | structure.points | structure.summed_guide)
-    ):
+    if particles < 2 * PILOT[0] or not shared or shared & structure.points:
         return None
-    vectors = Vectors.of(pair, structure, batch, shared)
-    if vectors is None or sum(site.width for site in vectors.sites.values()) > LARGEST:
-        return None
+    vectors = (
+        None if shared & (structure.scored | structure.summed_guide) else Vectors.of(pair, structure, batch, shared)
+    )
+    if vectors is None:
+        raise NotImplementedError("what all rows share is not all continuous")
     width = sum(site.width for site in vectors.sites.values())
+    if width > LARGEST:
+        raise NotImplementedError(f"all rows share {width:,} numbers, more than {LARGEST}")
     own = draw_shared(pair, structure, batch, _sizes(max(pilot, MOMENTS * width), structure))
     u, _ = vectors.vectors(own.values)
     if not _agrees(pair, structure, batch, vectors, own, u):
-        return None
+        raise NotImplementedError("log q of values that the guide did not just draw cannot be had")
     parts = Stretched.of(u.mean(0), torch.atleast_2d(torch.cov(u.T)))
     shares = torch.tensor([1 - WIDE, *[WIDE / len(parts)] * len(parts)], dtype=torch.float64)
     found = Proposal(pair, structure, batch, vectors, parts, shares)

@@ -44,7 +44,8 @@ class SharedDraws:
     `values` are [particle, plates, *event] by site of the guide, `log_prior` and `log_guide` [particle] log p(g) and
     log q(g) in nats, `infer` what the guide says of its sites, `supports` where each lives in the first run.
     `log_proposal` [particle] is the log density by which they were drawn, where that was not the guide's alone, and
-    the first `own` of them are the guide's draws. `mapped` weighs them where the programs have no room for particles.
+    the first `own` of them are the guide's draws; `alone` says why nothing could be drawn beyond it. `mapped` weighs
+    them where the programs have no room for particles.
     """
 
     structure: Structure
@@ -56,6 +57,7 @@ class SharedDraws:
     mapped: Mapped | None = None
     log_proposal: Float[Tensor, " particle"] | None = None
     own: int | None = None
+    alone: str = ""
 
     def __len__(self) -> int:
         return len(self.log_prior)

@@ -23,13 +23,15 @@ from torch import Tensor, nn
 from ppl_vae.data import Schema, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.distributions import is_real, support_of
+from ppl_vae.errors import Finding
 from ppl_vae.evaluation.rows import fields_of_guide
 from ppl_vae.prediction.filling import find_targets
+from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.completion import Particles, Parts, Sites, completed, replayed
 
-__all__ = ["is_blind", "own_particles"]
+__all__ = ["can_propose", "own_particles", "unmended", "unseen_holes"]
 
 CHAINS, STEPS = 16, 10
 """Completions of a row, and how many steps each takes."""
@@ -44,18 +46,32 @@ FREEDOM = 5.0
 """Degrees of freedom of the proposals, whose tails are heavier than a normal's."""
 
 
-def is_blind(pair: Pair, structure: Structure, split: Split) -> bool:
-    """Whether rows have holes in a field that the guide never saw one in, and proposals can be made.
-
-    They are for real latents of rows, in no plate but that of the rows.
-    """
+def unseen_holes(pair: Pair, split: Split) -> list[str]:
+    """The fields in which rows have holes and the guide never saw one, where its fields are known."""
     known = fields_of_guide(pair.guide.public)
+    names = [] if known is None else [f.name for f in split.schema if f.name in known and not known[f.name].missing]
+    return [n for n in names if bool(missing_in(split.schema[n].kind, split[n]).any())]
+
+
+def can_propose(pair: Pair, structure: Structure, batch: Batch) -> bool:
+    """Whether rows can have proposals of their own: real latents of rows, in no plate but that of the rows."""
     simple = structure.nesting == 1 and structure.broadcasts and not structure.enumerates and not structure.masked
     local = not (structure.global_latents or structure.auxiliary or structure.labelled or structure.scored)
-    if known is None or not simple or not local or not structure.latents or structure.plate is None:
+    if not simple or not local or not structure.latents or structure.plate is None:
         return False
-    names = [f.name for f in split.schema if f.name in known and not known[f.name].missing]
-    return any(bool(missing_in(split.schema[n].kind, split[n]).any()) for n in names)
+    sites = run(pair, structure, batch).model.nodes
+    return all(is_real(support_of(sites[name]["fn"])) for name in structure.latents)
+
+
+def unmended(names: list[str]) -> Finding:
+    """Said where the guide reads holes that it never saw, and proposals of the rows' own cannot be made."""
+    return Finding(
+        None,
+        f"the guide never saw a missing entry in {', '.join(names)}, and for this model nothing mends that: intervals "
+        "of imputed entries may be far too narrow",
+        "train on rows with holes (load(..., missing='allow')), and look at ppl_vae.check_imputation",
+        "warning",
+    )
 
 
 class _Completing(nn.Module):
@@ -77,11 +93,6 @@ def own_particles(
     many = {name: values.repeat(CHAINS, *[1] * (values.dim() - 1)) for name, values in batch.items()}
     filled = _completions(pair, structure, schema, many)
     first = completed(Pair(pair.model, _Completing(pair.guide, filled)), structure, many, DRAWS // CHAINS)
-    (sites,) = first.sites
-    if not all(is_real(support_of(sites[name]["fn"])) for name in structure.latents):
-        for size in sizes:
-            yield completed(pair, structure, batch, size)
-        return
     latents = {n: v.unflatten(1, (CHAINS, rows)).flatten(0, 1) for n, v in first.latents.items()}
     # moments of the completions as they are: weights of one guide each would favour its own edges
     proposal = _fitted(_joined(latents), torch.zeros(len(next(iter(latents.values()))), rows, device=pair.device))

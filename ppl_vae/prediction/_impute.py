@@ -15,12 +15,12 @@ from ppl_vae.data import Schema, Split, as_split
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import missing_in
 from ppl_vae.display import Displayed
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import Finding, UserError, check_whole
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.joint_weights import draw_particles, joint_passes, shares_latents
-from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
+from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
 from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, with_holes
-from ppl_vae.prediction._blind import is_blind, own_particles
+from ppl_vae.prediction._blind import can_propose, own_particles, unmended, unseen_holes
 from ppl_vae.prediction._jointly import filled
 from ppl_vae.prediction.filling import Target, find_targets
 from ppl_vae.prediction.sharing import HasShared, given_draws
@@ -40,7 +40,8 @@ class Imputation(Displayed):
     category without an order the likeliest level. `draws` are completed rows, [draw, row, *S]. `mask` is True where an
     entry was imputed. `probabilities` are those of the levels of single categories, [row, level], 0 and 1 where one was
     observed. `log_evidence` is log p(x_observed) of each row in nats, with its Monte Carlo standard error, `ess` the
-    effective number of `particles`: where it is near 1, draws and means rest on a single particle.
+    effective number of `particles`: where it is near 1, draws and means rest on a single particle. `findings` warn of
+    intervals that may be too narrow.
     """
 
     mean: Mapping[str, Tensor]
@@ -53,6 +54,7 @@ class Imputation(Displayed):
     particles: int
     schema: Schema
     source: Any = field(default=None, repr=False)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def sd(self) -> dict[str, Tensor]:
@@ -141,11 +143,13 @@ def impute(
     draws = check_whole("draws", draws)
     pair = Pair(model, guide)
     split = rows_with_holes(model, guide, data).to(pair.device)
+    unseen, mended = unseen_holes(pair, split), False
     if shares_latents(pair, split):
         parts = _jointly(pair, split, draws, check_whole("particles", particles), posterior, seed, floats_at_once)
     else:
         with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
-            parts = [_impute(pair, plan, batch, draws) for batch in plan.batches()]
+            mended = bool(unseen) and can_propose(pair, plan.structure, some_rows(split))
+            parts = [_impute(pair, plan, batch, draws, own=mended) for batch in plan.batches()]
     evidence = Evidence(*map(torch.cat, zip(*(p.evidence for p in parts), strict=True)))
     refuse_blind(evidence.log_evidence)
     mean = {n: torch.cat([p.mean[n] for p in parts]) for n in parts[0].mean}
@@ -159,6 +163,7 @@ def impute(
         particles=particles,
         schema=split.schema,
         source=data if is_table(data) else None,
+        findings=(unmended(unseen),) if unseen and not mended else (),
     )
 
 
@@ -182,12 +187,12 @@ class _Part(NamedTuple):
     evidence: Evidence
 
 
-def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int) -> _Part:
+def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int, *, own: bool) -> _Part:
     batch = {name: values.contiguous() for name, values in batch.items()}
     targets = find_targets(pair, plan.structure, plan.split.schema, batch)
     chosen = _Reservoir(plan.structure, targets, draws)
     log_w = []
-    for particles in _particles(pair, plan, batch):
+    for particles in _particles(pair, plan, batch, own):
         log_w.append(particles.log_weight)
         if targets and not bool(torch.isnan(particles.log_weight).any()):
             chosen.take(particles)
@@ -201,9 +206,9 @@ def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int) -> _
     return part
 
 
-def _particles(pair: Pair, plan: Passes, batch: dict[str, Tensor]) -> Iterator[Particles]:
-    """Weighted particles, pass by pass."""
-    if is_blind(pair, plan.structure, Split(plan.split.schema, "rows", batch)):
+def _particles(pair: Pair, plan: Passes, batch: dict[str, Tensor], own: bool) -> Iterator[Particles]:
+    """Weighted particles, pass by pass, from proposals of the rows' `own` or the guide."""
+    if own:
         yield from own_particles(pair, plan.structure, plan.split.schema, batch, plan.sizes())
         return
     for k in plan.sizes():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ppl_vae.errors import UserError, check_known, check_several
 from ppl_vae.evaluation.passes import judging
@@ -96,18 +97,26 @@ def transfer(
     )
 
 
+def _other(places: Places, name: str) -> Tensor:
+    """Another value of a field in every row: the next category, or that of another row."""
+    values, field = places.batch[name], places.fields.get(name)
+    if field is not None and field.cardinality and not field.shape:
+        return (values + 1) % field.cardinality
+    return values.roll(1, 0)
+
+
 def _observed_conditions(places: Places) -> list[str]:
     """The observed fields that others are drawn given, such as the label of an M2 whose rows all have one.
 
-    What depends on an observed field is seen from what the model says of the others where rows have exchanged it.
+    What depends on an observed field is seen by giving rows another value of it.
     """
     rows = range(len(places))
     latents = places.of(rows)
     found = []
     for name in places.observed:
         if name in places.batch:
-            exchanged = replace(places, batch={**places.batch, name: places.batch[name].roll(1, 0)})
-            before, after = places.decode(latents, rows), exchanged.decode(latents, rows)
-            if any(not torch.equal(before[n], after[n]) for n in before if n != name):
+            other = replace(places, batch={**places.batch, name: _other(places, name)})
+            before, after = places.decode(latents, rows), other.decode(latents, rows)
+            if any(not torch.allclose(before[n], after[n], equal_nan=True) for n in before if n != name):
                 found.append(name)
     return found

@@ -67,6 +67,8 @@ def describe(value: Any, known: Mapping[int, str] | None = None) -> Any:
 
 
 def _home(cls: type) -> str | None:
+    if getattr(cls, "holds_own_code", False):  # networks of the user's, which no folder can make again
+        return None
     for home in HOMES:
         if cls.__module__.startswith(f"ppl_vae.{home}"):
             return home

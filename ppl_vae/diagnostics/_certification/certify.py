@@ -19,7 +19,7 @@ from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._evidence.bdmc import simulated_rows
 from ppl_vae.errors import UserError, check_number, check_whole
 from ppl_vae.evaluation.joint_evaluation import units
-from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed.modes import Compile, check_mode
@@ -156,7 +156,7 @@ class _Climb:
         self.ends = ends
         some = next(plan.batches())
         self.prior = Bridge(pair, plan.structure, some, "prior", compile)
-        self.guide = _guide_bridge(pair, plan, some, compile)
+        self.guide, self.no_guide = _guide_bridge(pair, plan, some, compile)
         # the gradients of all parts of a mixture, and what is kept of the draws of a row, fit into memory
         kept = KEPT // (10_000 * (self.prior.size + 1))
         self.at_once = max(1, min(plan.rows * plan.at_once // (FITTED * GRADIENTS), kept))
@@ -164,6 +164,7 @@ class _Climb:
     def all_rows(self, validate: int, say: Callable[[str], None]) -> Certified:
         """Climb."""
         split = self.plan.split
+        self._refuse_rows_without_density()
         found, simulations = _Found(len(split), self.prior.size, self.draws), _Simulations(self, validate)
         seconds: dict[str, float] = {}
         reasons: dict[str, str] = {}
@@ -195,6 +196,14 @@ class _Climb:
             of="all data" if split.is_one_unit else "row",
         )
 
+    def _refuse_rows_without_density(self) -> None:
+        """Raise for a row whose joint density at a draw of the guide is no number, before anything is searched for."""
+        begin = 0
+        for batch in self.plan.batches():
+            _, target = self.prior.densities(batch, self.prior.drawn(batch, 1, "guide"), 1)
+            refuse_blind(target[0], begin)
+            begin += target.shape[1]
+
     def _reason(self, method: Method, split: Split) -> str:
         """Why a method is not used; nothing where it is."""
         if self.ends is not None and time.monotonic() > self.ends:
@@ -217,7 +226,8 @@ class _Climb:
         """Some rows of a split as methods take them."""
         batch = split.batch() if split.is_one_unit else split.batch(which)
         fit = self.plan.rows * self.plan.at_once // len(which)
-        return Rows(self.prior, self.guide, batch, min(max(FITTED, fit), MOST), self.draws, batches)
+        at_once = min(max(FITTED, fit), MOST)
+        return Rows(self.prior, self.guide, batch, at_once, self.draws, batches, self.no_guide)
 
     def _by_site(self, u: Tensor, unknown: Tensor) -> dict[str, Tensor]:
         """Draws of latents by site; NaN in rows of which nothing is known, where values are real."""
@@ -277,11 +287,11 @@ class _Simulations:
         self.split = split
 
 
-def _guide_bridge(pair: Pair, plan: Passes, some: Any, compile: Compile) -> Bridge | None:
-    """The bridge that begins at the guide; none where its density at given values cannot be had."""
+def _guide_bridge(pair: Pair, plan: Passes, some: Any, compile: Compile) -> tuple[Bridge | None, str]:
+    """The bridge that begins at the guide; none where its density at given values cannot be had, and why."""
     try:
         bridge = Bridge(pair, plan.structure, some, "guide", compile)
         bridge.densities(some, bridge.drawn(some, 1), 1)
-    except UserError:
-        return None
-    return bridge
+    except UserError as reason:
+        return None, str(reason).split(": use start")[0]
+    return bridge, ""

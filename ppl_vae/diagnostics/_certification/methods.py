@@ -153,7 +153,7 @@ def _annealed(chains: int, temperatures: int, steps: int) -> Callable[[Rows], Es
 
 
 def _guide_has_density(rows: Rows) -> str:
-    return "" if rows.guide is not None else "the density of the guide at given values cannot be had"
+    return rows.no_guide
 
 
 def _narrow(rows: Rows) -> str:

@@ -14,6 +14,9 @@ __all__ = ["certified"]
 
 NONE = "not certified"
 
+MOST, WIDE = 100, 5
+"""Errors above so many accuracies are drawn there; above so many, the axis is logarithmic beyond the accuracy."""
+
 
 def certified(evidence: Array, error: Array, method: Sequence[str], methods: Sequence[str], accuracy: float) -> Figure:
     """The standard error of each row against its log evidence, coloured by method; and how many rows each method took.
@@ -33,20 +36,22 @@ def certified(evidence: Array, error: Array, method: Sequence[str], methods: Seq
     first, second = figure.subplots(1, 2, width_ratios=(2, 1))
     names = [name for name in methods if name in method]
     colours = {name: ORANGE if name == NONE else ([BLUE, *CLASSES[2:]] * 2)[i] for i, name in enumerate(names)}
-    # where the weights are all one number there is no error; a logarithmic axis needs some
-    shown = np.clip(np.nan_to_num(up, nan=np.inf), accuracy / 1000, accuracy * 100)
+    shown = np.clip(np.nan_to_num(up, nan=np.inf), 0.0, accuracy * MOST)
     for name in names:
         mask = np.array([m == name for m in method])
         first.scatter(across[mask], shown[mask], s=14, color=colours[name], alpha=0.6, lw=0, label=name)
     first.axhline(accuracy, color=INK, lw=1, ls="--", label=f"accuracy {accuracy:g}")
-    first.set_yscale("log")
+    top = max(accuracy, float(shown.max(initial=0.0)))
+    if top > WIDE * accuracy:  # errors of rows that are not certified would squash those of the others
+        first.set_yscale("symlog", linthresh=accuracy)
+    first.set_ylim(0, 1.15 * top)
     house_axes(first, "log p(x) (nats)", "standard error (nats)")
     add_legend(first)
     counts = [sum(m == name for m in method) for name in names]
-    bars = second.barh(range(len(names)), counts, color=[colours[n] for n in names])
+    bars = second.barh(range(len(names)), counts, height=0.6, color=[colours[n] for n in names])
     second.bar_label(bars, padding=3)
     second.set_yticks(range(len(names)), names)
-    second.invert_yaxis()
+    second.set_ylim(max(len(names), 3) - 0.5, -0.5)
     second.set_xlim(0, 1.15 * max(counts, default=1))
     second.xaxis.set_major_locator(MaxNLocator(integer=True))
     house_axes(second, "rows")

@@ -63,6 +63,7 @@ class Rows:
         at_once: draws of a pass.
         draws: how many draws of the posterior are kept.
         batches: how many batches like this are still to come, this one among them.
+        no_guide: why there is no bridge that begins at the guide.
     """
 
     prior: Bridge
@@ -71,6 +72,7 @@ class Rows:
     at_once: int
     draws: int
     batches: int
+    no_guide: str = ""
 
     @property
     def proper(self) -> bool:
@@ -89,9 +91,7 @@ class Rows:
     def of_guide(self) -> Bridge:
         """The bridge that begins at the guide, where there is one."""
         if self.guide is None:
-            raise UserError(
-                "the density of the guide at given values cannot be had: use start='prior', or another guide"
-            )
+            raise UserError(f"{self.no_guide}: take another guide")
         return self.guide
 
     def weigh(self, family: LocalFamily, draws: int) -> tuple[Tensor, Tensor]:

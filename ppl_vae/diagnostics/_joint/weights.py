@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ppl_vae.diagnostics._joint.components import Components, components_of
 from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole
-from ppl_vae.evaluation.faults import Fault, faults_of, in_words
+from ppl_vae.evaluation.faults import Fault, Missed, Unseen, faults_of, in_words, missed_by
 from ppl_vae.evaluation.joint_evaluation import fitted_rows
 from ppl_vae.evaluation.joint_weights import joint_passes, shares_latents, weighed_particles
 from ppl_vae.plots.drawing import BLUE, house_axes
@@ -38,6 +38,7 @@ class JointWeightsVerdict(Displayed):
     particles: int
     faults: tuple[Fault, ...]
     components: tuple[Components, ...]
+    missed: Missed | Unseen | None = None
 
     @property
     def verdict(self) -> str:
@@ -50,7 +51,12 @@ class JointWeightsVerdict(Displayed):
             words = f"Not to be believed: k-hat of the joint weights is {self.khat:.2f}, above {limit:.2f}"
             words += f"; {said}." if said else "."
         told = [c.words for c in self.components if c.words]
+        told += [] if self.missed is None else [self.missed.finding(self._sites).problem]
         return " ".join([words, *(f"{w[0].upper()}{w[1:]}." for w in told)])
+
+    @property
+    def _sites(self) -> list[str]:
+        return [f.what for f in self.faults if f.what not in ("dependence", "rows")] or ["what all rows share"]
 
     def summary(self) -> dict[str, Any]:
         """Plain numbers, by what they are."""
@@ -86,11 +92,12 @@ class JointWeightsVerdict(Displayed):
 def joint_posterior(
     model: Callable[..., Any], guide: Callable[..., Any], data: Any, *, particles: int = 2000, seed: int = 0
 ) -> JointWeightsVerdict:
-    """Whether the posterior of what all rows share can be believed, by the weights of the guide's draws.
+    """Whether the posterior of what all rows share can be believed, by weights of draws from the guide and beyond.
 
-    k-hat is that of p(g, all data) / q(g). Where it is high, the variance of log w says which site, which dependence or
-    whose draws make it so. Of a mixture it is told whether components are empty or alike, whether they may be
-    exchanged, and whether the draws do it.
+    k-hat is that of p(g, all data) / m(g), the weights of `ppl_vae.posterior`; a part of the posterior that the guide
+    leaves out, and draws from beyond it found, is said. Where k-hat is high, the variance of log w says which site,
+    which dependence or whose draws make it so. Of a mixture it is told whether components are empty or alike, whether
+    they may be exchanged, and whether the draws do it.
 
     Args:
         model: p(g) prod_n p(x_n | g).
@@ -122,4 +129,5 @@ def joint_posterior(
             particles,
             faults_of(shared, names, found),
             components_of(pair, plan, shared, chances),
+            missed_by(shared, names, log_weight),
         )
