@@ -18,14 +18,14 @@ from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
 __all__ = ["Vectors", "joint_draws"]
 
 
-def joint_draws(sites: TraceSites) -> dict[str, list[str]] | None:
-    """The pieces of each of a guide's joint draws, in their order; None for an auxiliary site that is none of these."""
+def joint_draws(sites: TraceSites) -> dict[str, list[str]] | str:
+    """The pieces of each of a guide's joint draws, in their order; or the auxiliary site that is none of these."""
     found: dict[str, list[str]] = {}
     for name, site in sites.items():
         joint = site["infer"].get("joint")
         if site["infer"].get("is_auxiliary"):
             if joint != name:
-                return None
+                return name
             found[name] = []
         elif joint is not None:
             found[joint].append(name)
@@ -47,7 +47,7 @@ class Vectors:
         guide, model = sample_sites(drawn.guide), sample_sites(drawn.model)
         wanted = {n: s for n, s in guide.items() if n in names}
         joint, own = joint_draws(wanted), [n for n in wanted if n in model and n not in structure.auxiliary]
-        if joint is None or not own or any(getattr(model[n]["fn"].support, "is_discrete", False) for n in own):
+        if isinstance(joint, str) or not own or any(getattr(model[n]["fn"].support, "is_discrete", False) for n in own):
             return None
         try:
             sites = {n: read_site(n, model[n], structure.row_plates) for n in own}

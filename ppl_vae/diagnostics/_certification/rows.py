@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.diagnostics._certification.local import LocalFamily
+from ppl_vae.diagnostics._certification.local import STEPS, LocalFamily
 from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
@@ -120,7 +120,7 @@ class Rows:
 
     def gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x, u) and its gradient in u."""
-        _, target, slope = self.prior(self.batch, u, u.new_ones(()), 200 * self.batches)
+        _, target, slope = self.prior(self.batch, u, u.new_ones(()), STEPS * self.batches)
         return target, slope
 
 

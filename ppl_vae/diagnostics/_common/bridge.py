@@ -23,6 +23,7 @@ from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.data import units_in
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.evaluation.chunks import Chunks
+from ppl_vae.evaluation.vectors import joint_draws
 from ppl_vae.programs.execution import PairTrace, for_particles, run, summing, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
@@ -247,17 +248,10 @@ class Bridge:
         return self.sites[name].at(sites[name]["fn"])
 
     def _joint_draws(self, batch: Batch) -> dict[str, list[str]]:
-        """The guide's joint draws, by auxiliary site: the sites that are the pieces of each, in their order."""
         plain = replace(self.structure, summed_guide=frozenset(), summed_model=frozenset())
-        found: dict[str, list[str]] = {}
-        for name, site in sample_sites(run(self.pair, plain, batch).guide).items():
-            joint = site["infer"].get("joint")
-            if site["infer"].get("is_auxiliary"):
-                if joint != name:
-                    raise _no_density(f"has an auxiliary site {name!r}")
-                found[name] = []
-            elif joint is not None:
-                found[joint].append(name)
+        found = joint_draws(sample_sites(run(self.pair, plain, batch).guide))
+        if isinstance(found, str):
+            raise _no_density(f"has an auxiliary site {found!r}")
         return found
 
 
