@@ -24,6 +24,13 @@ __all__ = ["Capacity", "Cosine", "Cyclical", "FreeBits", "Schedule", "WarmUp", "
 Schedule = Callable[[float], float]
 """From the epoch, a float that grows within it (0 at the start of the first), to beta or the learning rate."""
 
+Mean = Callable[[Tensor], Tensor]
+"""What a process adds to a mean over all rows; or the value that all of them add up to, with its own gradient."""
+
+
+def _as_it_is(value: Tensor) -> Tensor:
+    return value
+
 
 @dataclass(frozen=True)
 class WarmUp:
@@ -123,11 +130,13 @@ class FreeBits:
         """What the objective needs to know of the epoch: beta."""
         return self(epoch)
 
-    def objective(self, bound: Bound, weights: LogWeights, level: float | Tensor) -> Tensor:
-        """The objective per row of a batch."""
+    def objective(
+        self, bound: Bound, weights: LogWeights, level: float | Tensor, mean: Mean = torch.mean, whole: Mean = _as_it_is
+    ) -> Tensor:
+        """The objective per row of a batch; `mean` and `whole` as one process of several takes them."""
         _only_elbo("FreeBits", bound, weights)
-        rates = torch.stack([rate.mean() for rate in weights.by_site.values()])
-        return weights.log_likelihood.mean() - like(level, rates) * rates.clamp(min=self.nats).sum()
+        rates = whole(torch.stack([mean(rate) for rate in weights.by_site.values()]))
+        return mean(weights.log_likelihood) - like(level, rates) * rates.clamp(min=self.nats).sum()
 
 
 @dataclass(frozen=True)
@@ -163,11 +172,13 @@ class Capacity:
         """What the objective needs to know of the epoch: C."""
         return self.target(epoch)
 
-    def objective(self, bound: Bound, weights: LogWeights, level: float | Tensor) -> Tensor:
-        """The objective per row of a batch."""
+    def objective(
+        self, bound: Bound, weights: LogWeights, level: float | Tensor, mean: Mean = torch.mean, whole: Mean = _as_it_is
+    ) -> Tensor:
+        """The objective per row of a batch; `mean` and `whole` as one process of several takes them."""
         _only_elbo("Capacity", bound, weights)
-        rate = weights.rate.mean()
-        return weights.log_likelihood.mean() - self.gamma * (rate - like(level, rate)).abs()
+        rate = whole(mean(weights.rate))
+        return mean(weights.log_likelihood) - self.gamma * (rate - like(level, rate)).abs()
 
 
 def like(level: float | Tensor, values: Tensor) -> float | Tensor:

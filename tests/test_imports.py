@@ -19,7 +19,7 @@ FLOORS = [
     "data programs saving",
     "registry",
     "nn weights plots likelihoods",
-    "priors checks decoders",
+    "priors checks decoders distributed",
     "speed",
     "autoguide bounds models",
     "evaluation",

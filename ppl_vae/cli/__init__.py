@@ -31,14 +31,15 @@ from ppl_vae.cli.fit import fit
 from ppl_vae.cli.impute import impute
 from ppl_vae.cli.interpolate import interpolate
 from ppl_vae.cli.listing import list_names
-from ppl_vae.cli.output import Interrupted, note, told_warnings
+from ppl_vae.cli.output import Interrupted, last_word, told_warnings
 from ppl_vae.cli.posterior import posterior
 from ppl_vae.cli.predict import predict
 from ppl_vae.cli.report import report
 from ppl_vae.cli.sample import sample
-from ppl_vae.cli.signals import as_interrupts, exit_status, what_ended
+from ppl_vae.cli.signals import as_interrupts, exit_status, ignore_further, what_ended
 from ppl_vae.cli.transfer import transfer
 from ppl_vae.cli.traverse import traverse
+from ppl_vae.distributed.launcher import has_launcher
 from ppl_vae.errors import UserError, is_memory, on_command_line
 from ppl_vae.saving.paths import path_of
 
@@ -64,6 +65,11 @@ def _at_home(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_home(**given: Any) -> None:
+        if command is not fit and has_launcher():
+            name = next(n for n, c in COMMANDS.items() if c is command)
+            raise UserError(
+                f"torchrun is for fit alone, every process would do all of {name}: run ppl-vae {name} itself"
+            )
         command(**{name: meant(name, value) for name, value in given.items()})
 
     return with_home
@@ -136,17 +142,18 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         status = app(args=None if argv is None else list(argv), prog_name="ppl-vae", standalone_mode=False)
     except BaseException as error:
+        ignore_further()
         if os.environ.get("PPL_VAE_TRACEBACK"):
             raise
         found = _explain(error)
         if found is None:
             raise
         message, status = found
-        note(message)
+        last_word(message)
     else:
         status = status if isinstance(status, int) else 0
         if status == 130:  # Typer's own answer to KeyboardInterrupt
-            note(what_ended())
+            last_word(what_ended())
             status = exit_status()
     return status
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ppl_vae.distributed.launcher import says_it
 from ppl_vae.errors import UnsavedWarning, escaped, one_line
 from ppl_vae.saving.locks import InUse
 
@@ -17,16 +18,43 @@ if TYPE_CHECKING:
     from rich.segment import Segment
     from rich.table import Table
 
-__all__ = ["Interrupted", "harmless", "note", "print_table", "say", "spared", "terminal_width", "told_warnings"]
+__all__ = [
+    "Interrupted",
+    "harmless",
+    "last_word",
+    "listen",
+    "note",
+    "print_table",
+    "say",
+    "spared",
+    "terminal_width",
+    "told_warnings",
+]
 
 
 class Interrupted(Exception):
     """The user stopped a command; says how to go on."""
 
 
+_listening = False
+
+
+def listen() -> None:
+    """Say nothing from now on but what ends the command: another process of the run speaks for all."""
+    global _listening
+    _listening = True
+
+
 def note(text: str) -> None:
     """A line on stderr."""
-    typer.echo(f"ppl-vae: {one_line(text)}", err=True)
+    if not _listening:
+        typer.echo(f"ppl-vae: {one_line(text)}", err=True)
+
+
+def last_word(text: str) -> None:
+    """The line that says what ended the command; of several processes of a run one says it."""
+    if says_it():
+        typer.echo(f"ppl-vae: {one_line(text)}", err=True)
 
 
 def say(text: str) -> None:

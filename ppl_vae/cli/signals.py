@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["as_interrupts", "exit_status", "what_ended"]
+__all__ = ["as_interrupts", "exit_status", "ignore_further", "what_ended"]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 _received: list[int] = []
+
+_over = False
+"""Whether the command is over, and only its last line is left to be said."""
 
 
 @contextmanager
@@ -23,7 +26,9 @@ def as_interrupts() -> Iterator[None]:
     saving is not cut short. A signal that is ignored (nohup) stays ignored; in other threads than the first nothing is
     changed.
     """
+    global _over
     _received.clear()
+    _over = False
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -39,10 +44,18 @@ def as_interrupts() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    if _over:
+        return
     first = not _received
     _received.append(number)
     if first or number == signal.SIGINT:
         raise KeyboardInterrupt
+
+
+def ignore_further() -> None:
+    """From now on no signal interrupts: torchrun sends one to a process that is about to say why it ends."""
+    global _over
+    _over = True
 
 
 def exit_status() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from ppl_vae.cli.evaluation_tables import evaluation_table, title_of
 from ppl_vae.cli.files import as_json, update_evaluation
 from ppl_vae.cli.inputs import open_start
 from ppl_vae.cli.judging import Judged, judge
-from ppl_vae.cli.output import Interrupted, note, print_table, say, spared
+from ppl_vae.cli.output import Interrupted, listen, note, print_table, say, spared
 from ppl_vae.cli.run_place import place_of, warm_up_of
+from ppl_vae.distributed.launcher import has_launcher
 from ppl_vae.errors import UserError
 from ppl_vae.registry import user_files
 from ppl_vae.registry.programs import NamedProgram, ProgramWords, build
@@ -26,13 +28,18 @@ if TYPE_CHECKING:
     from ppl_vae.arviz import Posterior
     from ppl_vae.cli.fit import Command
     from ppl_vae.data import Data
+    from ppl_vae.distributed.group import Group
     from ppl_vae.runs.result import Result
 
 __all__ = ["train"]
 
 
 def train(ask: Command) -> None:
-    """Train, save, evaluate, report."""
+    """Train, save, evaluate, report; of several processes of one run the first does all but a part of the training."""
+    group = _group(ask)
+    if not group.leads:
+        _follow(ask, group)
+        return
     place = place_of(ask)
     if ask.resume and ask.warm_up is None:
         ask = replace(ask, warm_up=warm_up_of(place.folder))
@@ -57,6 +64,7 @@ def train(ask: Command) -> None:
     extra |= {} if start is None else {"start": start}
     with place.taken(resume=ask.resume) as out:
         read_evaluation(out)  # a damaged one is refused before the work
+        group.told(json.dumps({"out": str(out), "warm_up": ask.warm_up}).encode())
         result = _fit(ask, model.value, guide.value, data, bound, decided, device, out, headline)
         unsaved = _save(result, out, extra)
         for finding in result.findings:
@@ -68,6 +76,31 @@ def train(ask: Command) -> None:
         _judge(ask, result, data, decided, out, None if unsaved else started)
     if unsaved is not None:
         raise unsaved
+
+
+def _group(ask: Command) -> Group:
+    """The processes of this run, which torchrun started."""
+    from ppl_vae.distributed.group import ALONE, joined
+
+    return joined(ask.settings["distributed"]) if has_launcher() else ALONE
+
+
+def _follow(ask: Command, group: Group) -> None:
+    """Train beside the first process, which says how, writes and speaks."""
+    listen()
+    import pyro
+
+    from ppl_vae.speed.device import pick_device
+
+    device, data = pick_device(ask.settings["device"]), ask.load()
+    ask = ask.settled(len(data.train))
+    pyro.set_rng_seed(ask.settings["seed"])
+    model, guide = build(ask.programs, data, ask.program_options())
+    _begin(ask, ask.programs, model, guide)
+    bound, decided = resolve_bound(ask.bound, ask.particles), decide(ask, model, guide, data)
+    told = json.loads(group.told())
+    ask = replace(ask, warm_up=told["warm_up"])
+    _fit(ask, model.value, guide.value, data, bound, decided, device, Path(told["out"]), None)
 
 
 def _columns(model: NamedProgram, data: Data) -> list[str]:
@@ -148,13 +181,17 @@ def _fit(
     decided: Decided,
     device: Any,
     out: Path,
-    headline: str,
+    headline: str | None,
 ) -> Result:
     import ppl_vae
     from ppl_vae.cli.progress import Display
+    from ppl_vae.distributed.group import Lost
 
+    watched: AbstractContextManager[Any] = nullcontext()  # where another process of the run shows it
+    if headline is not None:
+        watched = Display(ask.passes, headline, points=decided.points)
     try:
-        with Display(ask.passes, headline, points=decided.points) as display:
+        with watched as display:
             result = ppl_vae.fit(
                 model,
                 guide,
@@ -174,6 +211,8 @@ def _fit(
             )
     except KeyboardInterrupt as stop:
         raise _interrupted(out) from stop
+    except Lost as error:
+        raise Lost(f"{error.__cause__ or error}: {_interrupted(out)}") from error
     if result.stopped == "interrupted":
         raise _interrupted(out)
     return result
@@ -182,9 +221,10 @@ def _fit(
 def _interrupted(out: Path) -> Interrupted:
     from ppl_vae.training.checkpoint import has_checkpoint
 
+    why = "torchrun ends all processes of a run when one is gone; " if has_launcher() else ""
     if has_checkpoint(out / "checkpoint"):
-        return Interrupted(f"continue with the same options and --resume --out {out}")
-    return Interrupted("nothing was written")
+        return Interrupted(f"{why}continue with the same options and --resume --out {out}")
+    return Interrupted(f"{why}nothing was written")
 
 
 def _evaluate(ask: Command, result: Result, data: Data, split: str) -> Judged | None:

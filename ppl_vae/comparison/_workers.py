@@ -25,6 +25,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
+from ppl_vae.distributed.launcher import without_launcher
+
 __all__ = ["Job", "Watcher", "cores", "end_with_parent", "work"]
 
 # Modules are looked up where this process looks them up, and nothing in the working directory shadows them.
@@ -122,7 +124,7 @@ class _Processes:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                env=os.environ | _ONE_THREAD,
+                env=without_launcher(os.environ) | _ONE_THREAD,
             )
             self.running.add(process)
         self.watcher.begin(job.name)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ppl_vae.errors import UserError
 from ppl_vae.saving.atomic import write
 
-__all__ = ["Stored", "pack", "read_tensors", "write_tensors"]
+__all__ = ["Stored", "pack", "read_tensors", "unpack", "write_tensors"]
 
 _SUM = "sha256"
 
@@ -50,13 +50,22 @@ def read_tensors(path: Path, remedy: str) -> Stored:
     Raises:
         UserError: the file is not there, is no such file, or its checksum says that it was damaged; with the remedy.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): {remedy}") from error
+    return unpack(content, str(path), remedy)
+
+
+def unpack(content: bytes, path: str, remedy: str) -> Stored:
+    """What `pack` made; `path` says where it came from.
+
+    Raises:
+        UserError: as `read_tensors`.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     try:
         tensors = load(content)
         told = _metadata(content)

@@ -91,7 +91,7 @@ class GraphStep:
 
     def __call__(self, batch: Batch, epoch: float) -> StepOutcome:
         """One update of all parameters."""
-        key = tuple((n, v.shape, v.dtype) for n, v in batch.items()), self.step.pair.training
+        key = tuple((n, v.shape, v.dtype) for n, v in batch.items()), self.step.pair.training, self.step.share
         runs = self.by_shape.setdefault(key, _ShapeRuns())
         if runs.due:
             runs.due = False

@@ -14,6 +14,7 @@ from ppl_vae.bounds import ELBO
 from ppl_vae.checks.reading import read_pair
 from ppl_vae.checks.support import check_support
 from ppl_vae.data import Data, Schema, Split, as_one_unit, as_split, is_unit, load
+from ppl_vae.distributed.group import Group, joined
 from ppl_vae.errors import UserError, check_flag, shown, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
@@ -27,12 +28,14 @@ from ppl_vae.speed.device import pick_device
 from ppl_vae.speed.precision import check_precision, tensor_cores
 from ppl_vae.speed.threads import suitable_threads
 from ppl_vae.training._acceleration import accelerated
+from ppl_vae.training._distributed import SummedGradients, distributed_step
 from ppl_vae.training._identity import identity
 from ppl_vae.training._loop import Loop
 from ppl_vae.training._optimizers import optimizer_of
 from ppl_vae.training._starting import begin_shared
 from ppl_vae.training._steps import make_step
 from ppl_vae.training._stratified import stratified
+from ppl_vae.training._together import refuse_other_runs, same_weights
 from ppl_vae.training.checkpoint import has_checkpoint, refuse_full_disk
 from ppl_vae.training.keywords import refuse_unknown, with_settings
 from ppl_vae.training.settings import Settings, SettingsKeywords
@@ -49,7 +52,7 @@ def fit(
     bound: Any = None,
     *,
     rows: str | None = "auto",
-    on_epoch: Callable[[Record], None] | None = None,
+    on_epoch: Callable[[Record], Any] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     override: bool = False,
@@ -70,7 +73,7 @@ def fit(
             schools): ELBO, IWAE and the others are then bounds of log p(all data), in nats, every step sees all of it,
             and nothing is amortized over rows. Fields may have different lengths; with data=None the program has its
             own. What was loaded with rows=None is taken so anyway. "auto" reads the rows off the program's data plate.
-        on_epoch: called with the record of every epoch.
+        on_epoch: called with the record of every epoch; where it returns False, training stops there.
         checkpoint: a folder in which the state of the run is kept while it trains. It belongs to this run alone.
         resume: continue the run of that folder exactly where it was. Programs, data, bound, settings and versions have
             to be the same; only epochs, patience, device and compile may be others.
@@ -80,9 +83,13 @@ def fit(
     When interrupted (Ctrl-C, the stop button of a notebook) after the first epoch, the result so far is returned, with
     `stopped="interrupted"`. The pair is in eval mode afterwards.
 
+    Started by torchrun in several processes, all of them train one run, with the numbers of one process: see
+    docs/processes.md. The first one alone writes the checkpoint and calls `on_epoch`; all return the result.
+
     Raises:
         UserError: for numbers out of range, programs that break the contract, data outside the likelihood's
             support, or a training run that diverges (the last good weights are kept).
+        Lost: another process of the run is gone (a UserError); with resume=True any number of them goes on.
 
     Example:
         >>> import ppl_vae
@@ -100,6 +107,7 @@ def fit(
     check_flag("override", override)
     if on_epoch is not None and not callable(on_epoch):
         raise UserError(f"on_epoch must be a function of the record of an epoch, got {shown(on_epoch)}")
+    group = joined(said.distributed)
     data = load(data) if isinstance(data, str) else data
     made: tuple[Any, Any] = _programs(model, guide, data, said.seed)
     bound = ELBO() if bound is None else resolve("bound", bound)
@@ -125,14 +133,22 @@ def fit(
         optimizer = optimizer_of(pair, said)
         strata = stratified(train, structure, bound, said)
         weights = None if strata is None else strata.weights
-        stepping = make_step(pair, structure, bound, optimizer, len(train), said, weights)
-        step = accelerated(stepping, said.compile)
+        using = optimizer if group.size == 1 else SummedGradients(optimizer, group, pair)
+        stepping = make_step(pair, structure, bound, using, len(train), said, weights)
+        own = None if said.optimizer is None else optimizer
+        step: Any
+        if group.size > 1:
+            refuse_other_runs(group, identity(pair, bound, said, own, train, validation, data))
+            same_weights(group, pair)
+            step = distributed_step(stepping, group, train.batch(slice(0, 2 * group.size + 1)))
+        else:
+            step = accelerated(stepping, said.compile)
         torch.manual_seed(said.seed)  # here, so that draws depend on no check made before
-        loop = Loop(pair, step, optimizer, train, validation, said, on_epoch, strata, threads)
-        with _checkpointed(checkpoint, resume) as loop.folder:
+        loop = Loop(pair, step, optimizer, train, validation, said, on_epoch, strata, threads, group)
+        with _checkpointed(checkpoint, resume, group) as loop.folder:
             if loop.folder is not None:
                 refuse_full_disk(loop.folder, pair)
-                own = None if said.optimizer is None else optimizer
+            if checkpoint is not None:
                 loop.identity = identity(pair, bound, said, own, train, validation, data)
             if resume:
                 loop.resume(override=override)
@@ -153,8 +169,8 @@ def fit(
 
 
 @contextmanager
-def _checkpointed(folder: str | Path | None, resume: bool) -> Iterator[Path | None]:
-    """Hold the folder of the checkpoints for this run; None where there is none.
+def _checkpointed(folder: str | Path | None, resume: bool, group: Group) -> Iterator[Path | None]:
+    """Hold the folder of the checkpoints for this run; None where there is none, or another process holds it.
 
     Raises:
         UserError: another process trains there, or there is another run.
@@ -162,6 +178,9 @@ def _checkpointed(folder: str | Path | None, resume: bool) -> Iterator[Path | No
     if folder is None:
         if resume:
             raise UserError("resume continues from a checkpoint: pass its folder, checkpoint=...")
+        yield None
+        return
+    if not group.leads:
         yield None
         return
     place = path_of("checkpoint", folder)

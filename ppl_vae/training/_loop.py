@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Split, units_in
+from ppl_vae.distributed.group import ALONE, Group, Lost
 from ppl_vae.errors import Finding, UnsavedWarning, UserError, spelled
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
@@ -21,18 +22,20 @@ from ppl_vae.runs.result import Best, Record, unfinished
 from ppl_vae.schedules import Capacity, FreeBits
 from ppl_vae.speed.threads import Threads
 from ppl_vae.training._acceleration import GraphStep
+from ppl_vae.training._distributed import DistributedStep
 from ppl_vae.training._divergence import explain_divergence, failed_step
 from ppl_vae.training._drifting import Drift
 from ppl_vae.training._identity import differences
 from ppl_vae.training._steps import BoundStep, PyroStep, StepOutcome
 from ppl_vae.training._stratified import StratifiedBatches
-from ppl_vae.training.checkpoint import Checkpoint, read_checkpoint, restore, snapshot, write_checkpoint
+from ppl_vae.training._together import checkpoint_of_all
+from ppl_vae.training.checkpoint import Checkpoint, restore, snapshot, write_checkpoint
 from ppl_vae.training.settings import Settings
 
 __all__ = ["Loop", "Stopped"]
 
-Stopped = Literal["epochs", "patience", "interrupted"]
-"""What ended a run."""
+Stopped = Literal["epochs", "patience", "interrupted", "on_epoch"]
+"""What ended a run; "on_epoch" where that function said so."""
 
 CHECKPOINT_SECONDS = 5.0
 """How long a state is in memory alone, longer where writing takes more than a twentieth of that; 0 is every epoch."""
@@ -53,18 +56,19 @@ class Loop:
     def __init__(
         self,
         pair: Pair,
-        step: BoundStep | PyroStep | GraphStep,
+        step: BoundStep | PyroStep | GraphStep | DistributedStep,
         optimizer: Any,
         train: Split,
         validation: Split | None,
         settings: Settings,
-        on_epoch: Callable[[Record], None] | None,
+        on_epoch: Callable[[Record], Any] | None,
         strata: StratifiedBatches | None = None,
         threads: Threads | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.pair, self.step, self.train, self.validation = pair, step, train, validation
         self.beta, self.settings, self.on_epoch = settings.kl_weight, settings, on_epoch
-        self.optimizer, self.strata, self.threads = optimizer, strata, threads or Threads()
+        self.optimizer, self.strata, self.threads, self.group = optimizer, strata, threads or Threads(), group
         self.folder: Path | None = None
         self.identity: dict[str, Any] = {}
         self.overridden: tuple[str, ...] = ()
@@ -85,9 +89,12 @@ class Loop:
 
         Raises:
             KeyboardInterrupt: when interrupted before the first epoch is over.
+            Lost: another process of the run is gone; what this one stands at is saved.
         """
         try:
             stopped = self._train()
+        except Lost as error:
+            raise Lost(f"{error}: {self._goes_on()}") from error
         except KeyboardInterrupt:
             if self.done is None:
                 raise
@@ -116,14 +123,29 @@ class Loop:
             self.drift.look(epoch, self.train)
             self._keep_best(record)
             self._stand()
-            if self.on_epoch is not None:
-                self.on_epoch(record)
+            if self._told_to_stop(record):
+                return "on_epoch"
             pause = CHECKPOINT_SECONDS and max(CHECKPOINT_SECONDS, 20 * took)
             if self.folder is not None and time.monotonic() - saved >= pause:
                 began = time.monotonic()
                 self.save(self.folder)
                 saved, took = time.monotonic(), time.monotonic() - began
         return "patience" if self._out_of_patience(len(self.history)) else "epochs"
+
+    def _told_to_stop(self, record: Record) -> bool:
+        """Whether `on_epoch` returned False: it is asked in the first process, for all."""
+        stop = False
+        if self.on_epoch is not None and self.group.leads:
+            stop = self.on_epoch(record) is False
+        return bool(self.group.told(b"stop" if stop else b"")) if self.group.size > 1 else stop
+
+    def _goes_on(self) -> str:
+        """Save what stands, and say how to go on from there."""
+        again = spelled("start them again with resume=True", "start them again with the same options and --resume")
+        if self.folder is None:
+            return again if self.group.rank else f"no state was kept, {spelled('checkpoint= keeps one', 'start anew')}"
+        self.save(self.folder, "an older state is there")
+        return f"{again}, epoch {0 if self.done is None else self.done.epochs} is in {self.folder}"
 
     def _stand(self) -> None:
         """Note in one go what stands now, so that an interruption at any moment finds whole epochs."""
@@ -153,7 +175,7 @@ class Loop:
             UserError: it is of another run, unless that is to be overridden.
         """
         folder = Path(self.folder or "")
-        found = read_checkpoint(folder)
+        found = checkpoint_of_all(self.group, folder)
         self._refuse_another(found, folder, override)
         self.kept = restore(found, folder, self.pair, self.optimizer, self.generator)
         progress = found.progress
@@ -187,7 +209,7 @@ class Loop:
         self.threads.look()
         before = _copy(self.pair)
         batches = self._batches()
-        if isinstance(self.step, GraphStep):
+        if isinstance(self.step, GraphStep | DistributedStep):
             self.step.plan(self._epochs_left(epoch), [len(index) for index in batches])
         outcomes, sizes = [], []
         for i, index in enumerate(batches):
@@ -196,6 +218,9 @@ class Loop:
             with self._told(before, batch, epoch, i + 1):
                 outcomes.append(self.step(batch, epoch - 1 + i / len(batches)))
             sizes.append(len(index))
+        outcomes = self._of_all(outcomes)
+        if isinstance(self.step, DistributedStep):
+            self.step.refuse_apart(epoch)
         values = torch.stack([o.objective for o in outcomes])
         if not bool(torch.isfinite(values).all()):
             bad = int((~torch.isfinite(values)).nonzero()[0])
@@ -208,11 +233,22 @@ class Loop:
             record |= self._validate(self.validation)
         return record | {"seconds": round(time.perf_counter() - start, 4)}
 
+    def _of_all(self, outcomes: list[StepOutcome]) -> list[StepOutcome]:
+        """The outcomes of whole batches, from what each process saw of them."""
+        if self.group.size == 1:
+            return outcomes
+        there = [field for field in StepOutcome._fields if getattr(outcomes[0], field) is not None]
+        parts = torch.stack([torch.stack([getattr(o, field) for o in outcomes]) for field in there])
+        whole = self.group.total(parts.double())
+        return [StepOutcome(**dict(zip(there, column, strict=True))) for column in whole.unbind(1)]
+
     @contextmanager
     def _told(self, before: dict[str, Tensor], batch: Batch, epoch: int, step: int) -> Iterator[None]:
         """What a step raises is said with the epoch and the step; the last good weights are put back."""
         try:
             yield
+        except Lost:
+            raise
         except Exception as error:
             if all(bool(torch.isfinite(p).all()) for p in self.pair.parameters()):
                 told = failed_step(error, batch, epoch, step)
@@ -249,6 +285,7 @@ class Loop:
                 batch = split.batch(slice(start, start + 1000))
                 outcomes.append(self.step.evaluate(batch))
                 sizes.append(units_in(batch))
+        outcomes = self._of_all(outcomes)
         for module in training:
             module.training = True
         seen = _mean(outcomes, sizes, "validation")

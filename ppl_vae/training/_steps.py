@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import pyro
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ppl_vae.bounds.base import Bound
 from ppl_vae.data import units_in
+from ppl_vae.distributed.share import Share
 from ppl_vae.errors import UserError, option
 from ppl_vae.programs.execution import mark_summed
 from ppl_vae.programs.program import Batch, Pair
@@ -21,6 +23,7 @@ from ppl_vae.programs.structure import Structure
 from ppl_vae.schedules import Capacity, FreeBits, like
 from ppl_vae.speed.precision import products
 from ppl_vae.training.settings import Settings
+from ppl_vae.weights.log_weights import LogWeights
 
 __all__ = ["BoundStep", "PyroStep", "StepOutcome", "make_step"]
 
@@ -50,6 +53,9 @@ class BoundStep:
         self.settings, self.beta, self.products = settings, settings.kl_weight, products(settings.precision)
         self.pair, self.structure, self.bound, self.row_weights = pair, structure, bound, row_weights
         self.optimizer, self.rows = optimizer, structure.rows_total or rows
+        self.share: Share | None = None  # of the rows of a batch, where several processes have each a part of them
+        self.draws: Callable[[Share], AbstractContextManager[None]] | None = None
+        self.total: Callable[[Tensor], Tensor] | None = None  # over all processes
         # The parts of a weight that was summed over discrete values have no rate of their own.
         self.splits = not (structure.enumerates and bound.discrete == "marginal")
 
@@ -70,35 +76,65 @@ class BoundStep:
     def outcome(self, batch: Batch, beta: float | Tensor, level: float | Tensor) -> StepOutcome:
         """What one step sees, before any update; the objective carries its gradient."""
         with self.products():
-            weights = self.bound.weigh(self.pair, self.structure, batch, beta, scaled=True)
+            weights = self.weigh(batch, beta, scaled=True)
         shared: Any = 0.0
         if weights.log_global is not None:
-            shared = like(beta, weights.log_global) * weights.log_global.mean() / self.rows
+            shared = self._once(like(beta, weights.log_global) * weights.log_global.mean() / self.rows)
         if isinstance(self.beta, FreeBits | Capacity):
-            objective = self.beta.objective(self.bound, weights, level) + shared
+            objective = self._held(self.beta, weights, level) + shared
         else:
-            objective = self.bound.surrogate(weights, beta).mean() + shared
+            objective = self._part(self.bound.surrogate(weights, beta).mean()) + shared
         if self.settings.label_weight:
             labels = sum(self._mean(log_q) for log_q in weights.labels.values())
             objective = objective + self.settings.label_weight * labels
         if self.structure.scaled:  # what is maximised has the programs' own scales, what is reported has not
             with torch.no_grad():
-                weights = self.bound.weigh(self.pair, self.structure, batch)
+                weights = self.weigh(batch)
         return self._outcome(weights, objective, self._mean)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> StepOutcome:
         """The bound of some rows, without an update."""
-        weights = self.bound.weigh(self.pair, self.structure, batch)
-        return self._outcome(weights, self.bound.reduce(weights).mean(), torch.mean)
+        weights = self.weigh(batch)
+        return self._outcome(weights, self._plain(self.bound.reduce(weights)), self._plain)
+
+    def _held(self, beta: FreeBits | Capacity, weights: LogWeights, level: float | Tensor) -> Tensor:
+        """The objective of a schedule that looks at means of all rows: each process has its part of their gradient."""
+        if self.share is None or self.total is None:
+            return beta.objective(self.bound, weights, level)
+        total = self.total
+        objective = beta.objective(
+            self.bound, weights, level, self._plain, lambda own: own + (total(own.detach().clone()) - own.detach())
+        )
+        penalty = (self._plain(weights.log_likelihood) - objective).detach()
+        return objective + (1 - self.share.once) * penalty  # whose value every process knows whole: it counts once
+
+    def weigh(self, batch: Batch, beta: float | Tensor = 1.0, *, scaled: bool = False) -> LogWeights:
+        """The log weights of a batch, or of a process's rows of it with the draws that one process would give them."""
+        with nullcontext() if self.draws is None or self.share is None else self.draws(self.share):
+            return self.bound.weigh(self.pair, self.structure, batch, beta, scaled=scaled)
 
     def _mean(self, rows: Tensor) -> Tensor:
         """Over all rows, from those [..., B] of a batch: each is weighted by how many it stands for."""
-        return rows.mean() if self.row_weights is None else (rows * self.row_weights.to(rows.dtype)).mean()
+        if self.row_weights is None:
+            return self._plain(rows)
+        weights = self.row_weights if self.share is None else self.row_weights[self.share.rows]
+        return self._plain(rows * weights.to(rows.dtype))
+
+    def _plain(self, rows: Tensor) -> Tensor:
+        return self._part(rows.mean())
+
+    def _part(self, mean: Tensor) -> Tensor:
+        """What a mean over the rows of this process adds to that over all rows of the batch."""
+        return mean if self.share is None else self.share.weight * mean
+
+    def _once(self, shared: Tensor) -> Tensor:
+        """What all processes compute alike is counted once in their sum."""
+        return shared if self.share is None else self.share.once * shared
 
     @torch.no_grad()
     def _outcome(self, weights: Any, objective: Tensor, mean: Callable[[Tensor], Tensor]) -> StepOutcome:
-        shared = 0.0 if weights.log_global is None else weights.log_global.mean() / self.rows
+        shared = 0.0 if weights.log_global is None else self._once(weights.log_global.mean() / self.rows)
         bound = mean(self.bound.reduce(weights)) + shared
         if not self.splits:
             return StepOutcome(bound, objective)

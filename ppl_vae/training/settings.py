@@ -216,6 +216,17 @@ class Settings:
         metavar="auto|cpu|cuda",
         synonyms=("accelerator", "use_gpu", "use_cuda", "cuda", "gpu"),
     )
+    distributed: Literal["auto", "off"] = _setting(
+        "auto",
+        "Whether the processes of torchrun train one run, or each its own.",
+        one_of("auto", "off"),
+        more='"auto": where torchrun started several, or torch has a process group, they divide the rows of every '
+        'batch and have the numbers of one process (docs/processes.md); "off": this process trains alone.',
+        free=True,
+        word=str,
+        metavar="auto|off",
+        synonyms=("ddp", "strategy", "num_processes", "world_size"),
+    )
     compile: Literal["auto", "on", "off"] = _setting(
         "auto",
         "Capture and compile the training step: when that pays, at once, never.",
@@ -332,6 +343,7 @@ class SettingsKeywords(TypedDict, total=False):
     restarts: int
     seed: int
     device: str | torch.device
+    distributed: Literal["auto", "off"]
     compile: Literal["auto", "on", "off"]
     precision: Literal["float32", "tf32", "bfloat16"]
     optimizer: Callable[[Any], torch.optim.Optimizer] | None

@@ -1,0 +1,53 @@
+"""Whether torchrun started this process beside others, and which of them speaks; nothing heavy is imported to ask."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+__all__ = ["has_launcher", "says_it", "without_launcher"]
+
+_NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def has_launcher(surroundings: Mapping[str, str] | None = None) -> bool:
+    """Whether torchrun, or what speaks like it, has started this process beside others.
+
+    Example:
+        >>> has_launcher({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"})
+        True
+    """
+    there = os.environ if surroundings is None else surroundings
+    return all(there.get(name) for name in _NAMES) and int(there["WORLD_SIZE"]) > 1
+
+
+def without_launcher(surroundings: Mapping[str, str]) -> dict[str, str]:
+    """The surroundings of a process that is no part of the run.
+
+    Example:
+        >>> without_launcher({"WORLD_SIZE": "2", "RANK": "1", "HOME": "/home/me"})
+        {'HOME': '/home/me'}
+    """
+    return {name: value for name, value in surroundings.items() if name not in _NAMES}
+
+
+def says_it() -> bool:
+    """Whether this process is the one that says what ended the run: the first that asks, of all that are left."""
+    if not has_launcher():
+        return True
+    import datetime
+
+    import torch
+    from torch.distributed import TCPStore
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    try:
+        if torch.distributed.is_initialized():
+            store = _get_default_store()
+        else:
+            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            store = TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=5))
+        key = f"ppl_vae/said/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        return int(store.add(key, 1)) == 1
+    except (RuntimeError, ValueError):
+        return True
