@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
-from ppl_vae.cli.comparing import compare_grid, compare_runs
+from ppl_vae.cli.comparing import compare_cell_of, compare_grid, compare_runs, say_commands
 from ppl_vae.cli.inputs import data_words
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_choice, check_whole, split_words, whole_numbers
@@ -24,7 +24,7 @@ __all__ = ["compare", "rungs_of", "words_of"]
 Words = Annotated[str | None, typer.Option(metavar="A,B")]
 
 
-@o.with_settings(before="warm_up", without=("seed", "device"), unsaid=True)
+@o.with_settings(before="warm_up", without=("seed", "device", "distributed"), unsaid=True)
 def compare(
     runs: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders; without any, a grid is trained.")
@@ -77,6 +77,15 @@ def compare(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in the folder: what is finished is kept.")] = False,
+    print_commands: Annotated[
+        bool,
+        typer.Option(
+            "--print-commands", help="Train nothing: print a command for each cell, for a cluster; then --resume."
+        ),
+    ] = False,
+    cell: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Train this cell alone (of --print-commands).")
+    ] = None,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
     json_: o.JsonOption = False,
@@ -107,8 +116,9 @@ def compare(
         _refuse_both(
             {**factors, "seeds": seeds, **{k: v for k, v in training.items() if k not in ("label", "columns")}}
         )
-        if resume:
-            raise UserError("--resume is for a grid: leave it out, runs are there already")
+        for option, value in (("--resume", resume), ("--print-commands", print_commands), ("--cell", cell)):
+            if value:
+                raise UserError(f"{option} is for a grid: leave it out, runs are there already")
         words = data_words(data, label, columns, missing)
         compare_runs(runs, words, split, judged, device, (model, guide), out, json_)
         return
@@ -118,6 +128,14 @@ def compare(
     training |= {"missing": None if missing == "refuse" else missing, "data": data}
     training["device"] = None if device == "auto" else device
     grid = _grid(factors, seeds, {name: value for name, value in training.items() if value is not None})
+    if print_commands or cell is not None:
+        if out is None:
+            raise UserError("commands for single cells need the folder that they share: give --out")
+        if print_commands:
+            say_commands(grid, judged, out)
+        else:
+            compare_cell_of(grid, judged, out, str(cell))
+        return
     compare_grid(grid, judged, _jobs(jobs), out, resume, json_)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,39 @@ def _train_grid(grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Pa
     if found.failed:
         for name, reason in found.failed.items():
             note(f"{name} failed: {reason}")
+        raise typer.Exit(1)
+
+
+def say_commands(grid: Grid, judged: Mapping[str, Any], out: Path) -> None:
+    """Make the folder of a grid and print a command for every cell, to be run anywhere where that folder is."""
+    from ppl_vae.comparison.cells import claim_grid
+    from ppl_vae.comparison.grid import FACTORS
+
+    claim_grid(grid, out, judged["particles"])
+    words = ["ppl-vae", "compare", "--seeds", str(grid.seeds)]
+    words += [word for f in FACTORS for word in (f"--{f}s", ",".join(getattr(grid, f"{f}s")))]
+    told = {**grid.training, "particles": judged["particles"], "seed": judged["seed"]}
+    if judged["iwae"] is not None:
+        told["iwae"] = ",".join(map(str, judged["iwae"]))
+    words += [word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    for cell in grid.cells:
+        typer.echo(shlex.join([*words, "--out", str(out), "--cell", cell.folder]))
+    note(f"{len(grid.cells)} commands; when they are done: {shlex.join([*words, '--out', str(out), '--resume'])}")
+
+
+def compare_cell_of(grid: Grid, judged: Mapping[str, Any], out: Path, cell: str) -> None:
+    """Train and judge one cell of a grid whose folder is there, or go on with it."""
+    from ppl_vae.cli.progress import CellsDisplay
+    from ppl_vae.comparison.cells import judged_by, train_cell
+
+    if not (out / "grid.json").is_file():
+        raise UserError(f"{out} has no grid.json: print the commands anew, --print-commands")
+    try:
+        with CellsDisplay(1, 0, f"{cell} of {out}") as watcher:
+            reason = train_cell(grid, cell, out, judged_by(**judged), watcher)
+    except KeyboardInterrupt as stop:
+        raise Interrupted("the same command goes on with it") from stop
+    if reason is not None:
         raise typer.Exit(1)
 
 

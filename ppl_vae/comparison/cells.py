@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from ppl_vae.comparison._executors import elsewhere_done
 from ppl_vae.comparison._pairs import Compared, ladder
-from ppl_vae.comparison._workers import Job, Watcher, cores, work
+from ppl_vae.comparison._workers import GRACE, Job, Watcher, cores, work
 from ppl_vae.comparison.cache import CachedEvaluation, read_cache
 from ppl_vae.comparison.comparable import Observed, observed, preparation, refuse_incomparable
 from ppl_vae.comparison.compare import Comparison, ranked
-from ppl_vae.errors import UserError, spelled
+from ppl_vae.errors import UserError, spelled, unknown_name
 from ppl_vae.registry import user_files
 from ppl_vae.registry.programs import build
 from ppl_vae.registry.resolve import resolve_bound
 from ppl_vae.runs.folder import is_whole
 from ppl_vae.runs.place import elsewhere, emptied, is_empty, made
 from ppl_vae.saving.atomic import write_json
-from ppl_vae.saving.locks import held
+from ppl_vae.saving.locks import InUse, held
 from ppl_vae.saving.reading import read_json
 from ppl_vae.training.checkpoint import continues
 from ppl_vae.training.request import Request
@@ -29,7 +32,7 @@ from ppl_vae.training.request import Request
 if TYPE_CHECKING:
     from ppl_vae.comparison.grid import Cell, Grid
 
-__all__ = ["GridOutcome", "check_grid", "train_grid"]
+__all__ = ["GridOutcome", "check_grid", "claim_grid", "judged_by", "train_cell", "train_grid"]
 
 _QUICK = 50  # particles of fit's own evaluation, which the one of the comparison replaces
 
@@ -128,6 +131,11 @@ def _look(ask: Request, data: Any, loaded: dict[Path, Any], particles: int) -> O
         return observed(Pair(model, guide), rows, preparation(None, model))
 
 
+def judged_by(particles: int, iwae: Sequence[int] | None = None, seed: int = 0) -> dict[str, Any]:
+    """How cells are evaluated, as for `compare`: what their evaluations are kept under."""
+    return {"particles": particles, "iwae": list(ladder(particles, iwae)), "seed": seed}
+
+
 def train_grid(
     grid: Grid,
     out: Path,
@@ -138,6 +146,7 @@ def train_grid(
     jobs: int | None = None,
     resume: bool = False,
     watch: Callable[[int, int], AbstractContextManager[Watcher]] | None = None,
+    executor: Executor | None = None,
 ) -> GridOutcome:
     """Train the cells that are not finished, judge those that are not judged, and compare them all.
 
@@ -148,19 +157,62 @@ def train_grid(
         jobs: processes at once; by default as many as there are cores, on CUDA one.
         resume: go on in a folder of the same grid.
         watch: from the numbers of cells, and of those that are finished, to a context manager with a `Watcher`.
+        executor: what runs the cells instead of processes of this machine; its workers see the same folder.
 
     Raises:
         UserError: for what can be seen before training; what fails later is in the outcome.
     """
-    key = {"particles": particles, "iwae": list(ladder(particles, iwae)), "seed": seed}
+    key = judged_by(particles, iwae, seed)
     check_grid(grid, particles)
     with made(out), held(out, "ppl-vae compare"):
         _claim(grid, out, resume)
-        todo = [job for cell in grid.cells if (job := _job(grid, cell, out, key)) is not None]
+        todo = [(cell, job) for cell in grid.cells if (job := _job(grid, cell, out, key)) is not None]
         with (watch or _silent)(len(grid.cells), len(grid.cells) - len(todo)) as watcher:
             at_once = jobs or _at_once(grid)
-            failed = work(todo, min(at_once, max(1, len(todo))), watcher)
+            if executor is None:
+                failed = work([job for _, job in todo], min(at_once, max(1, len(todo))), watcher)
+            else:
+                calls = {job.name: (grid, cell.folder, out.resolve(), key) for cell, job in todo}
+                failed = elsewhere_done(executor, train_cell, calls, watcher)
         return _outcome(grid, out, key, failed)
+
+
+def claim_grid(grid: Grid, out: Path, particles: int = 1000) -> None:
+    """Make the folder of a grid whose cells are trained by others, one by one (`train_cell`).
+
+    Raises:
+        UserError: for what can be seen before training, or a folder that is not of this very grid.
+    """
+    check_grid(grid, particles)
+    with made(out), held(out, "ppl-vae compare"):
+        _claim(grid, out, resume=(out / "grid.json").is_file())
+
+
+def train_cell(grid: Grid, name: str, out: Path, key: Mapping[str, Any], watcher: Watcher | None = None) -> str | None:
+    """Train and judge one cell in the folder of its grid, or go on with it; the reason if it fails.
+
+    Done twice it is done once, so that whoever runs it may run it again where a worker is gone.
+    """
+    cell = next((c for c in grid.cells if c.folder == name), None)
+    if cell is None:
+        raise unknown_name("cell", name, [c.folder for c in grid.cells])
+    known = read_json(out / "grid.json", _GridFile, elsewhere())["cells"]
+    if known.get(name) != grid.digest(cell):
+        raise UserError(f"{name} in {out} is of another grid, or its data or programs have changed: {elsewhere()}")
+    _wait_for(out / name)
+    job = _job(grid, cell, out, key)
+    return None if job is None else next(iter(work([job], 1, watcher or _Nobody()).values()), None)
+
+
+def _wait_for(run: Path) -> None:
+    """A worker that is gone may have left a training that is still saving what it has."""
+    deadline = time.monotonic() + 2 * GRACE
+    while time.monotonic() < deadline:
+        try:
+            with held(run, "ppl-vae compare") if run.is_dir() else nullcontext():
+                return
+        except InUse:
+            time.sleep(0.2)
 
 
 def _silent(total: int, done: int) -> AbstractContextManager[Watcher]:

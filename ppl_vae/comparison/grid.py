@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, fields
 from math import prod
 from pathlib import Path
@@ -176,6 +177,7 @@ def compare_grid(
     particles: int = 1000,
     iwae: Sequence[int] | None = None,
     jobs: int | None = None,
+    executor: Executor | None = None,
     resume: bool = False,
     **training: Any,
 ) -> Comparison:
@@ -191,6 +193,9 @@ def compare_grid(
         out: the folder of the comparison.
         particles, iwae: of the evaluations, as for `compare`.
         jobs: processes at once; by default as many as there are cores, on CUDA one.
+        executor: a `concurrent.futures.Executor` that runs the cells instead, such as Dask's (`client.get_executor()`):
+            its workers have this package, and see `out`, the data and your programs at the same paths. A worker that is
+            gone costs its cell, unless the executor tries again; the cell goes on where it was.
         resume: go on in the folder of the same grid: cells that are finished are kept.
         training: options of `ppl-vae fit`, such as `data="my.csv"`, `epochs=100`, `latent_dim=8`.
 
@@ -206,8 +211,13 @@ def compare_grid(
     factors = {"models": models, "priors": priors, "guides": guides, "bounds": bounds}
     words = {name: check_several(name, value, "names, such as ('vae',)") for name, value in factors.items()}
     jobs, resume = None if jobs is None else check_whole("jobs", jobs), check_flag("resume", resume)
+    if executor is not None and not isinstance(executor, Executor):
+        raise UserError(f"executor must be a concurrent.futures.Executor, got {shown(executor)}")
+    if executor is not None and jobs is not None:
+        raise UserError("jobs is of the processes of this machine, and executor= has workers of its own: give one")
     grid = Grid(**words, seeds=seeds, training=training)
-    found = train_grid(grid, path_of("out", out), particles=particles, iwae=iwae, jobs=jobs, resume=resume)
+    place = path_of("out", out)
+    found = train_grid(grid, place, particles=particles, iwae=iwae, jobs=jobs, resume=resume, executor=executor)
     if found.comparison is None:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.failed.items())
         raise UserError(f"every cell failed ({reasons}): mend it, then go on with resume=True")
