@@ -189,3 +189,49 @@ def test_a_first_gradient_that_is_not_finite_is_named_before_training():
     assert "clamp" in found.remedy
     with pytest.raises(ProgramError, match="not finite on the first rows"):
         ppl_vae.fit(model, guide, ROWS, epochs=1)
+
+
+def eight(y, sigma):
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    with pyro.plate("schools", 8):
+        theta = pyro.sample("theta", dist.Normal(mu, 1.0))
+        pyro.sample("y", dist.Normal(theta, sigma), obs=y)
+
+
+def series(y):
+    z = 0.0
+    for t in range(20):
+        z = pyro.sample(f"z{t}", dist.Normal(z, 1.0))
+        pyro.sample(f"y{t}", dist.Normal(z, 1.0), obs=y[t])
+
+
+SCHOOLS = {"y": torch.zeros(8), "sigma": torch.ones(8)}
+"""A program whose plate has a number as its size, as many statisticians write it."""
+
+
+def at_zero(y, sigma):
+    pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("schools", 8):
+        pyro.sample("theta", dist.Normal(torch.zeros(8), 1.0))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: MeanField(eight, SCHOOLS),
+        lambda: ppl_vae.fit(eight, at_zero, SCHOOLS, epochs=1),
+        lambda: ppl_vae.log_weights(eight, at_zero, {n: v[:4] for n, v in SCHOOLS.items()}),
+        lambda: ppl_vae.predict(eight, at_zero, SCHOOLS, "y"),
+        lambda: ppl_vae.fit(series, MeanField(series), {"y": torch.zeros(20)}, epochs=1),
+    ],
+    ids=["guide", "fit", "weights", "predict", "series"],
+)
+def test_a_program_of_a_fixed_size_is_told_of_one_unit(call):
+    with pytest.raises(ProgramError) as caught:
+        call()
+    assert "or load(..., rows=None)" in caught.value.remedy
+    assert "to_event" not in str(caught.value)
+
+
+def test_a_program_of_a_fixed_size_runs_as_one_unit():
+    assert MeanField(eight, ppl_vae.load(SCHOOLS, rows=None)).ready

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pyro
 import pyro.distributions as dist
@@ -14,10 +15,13 @@ from torch.distributions import constraints
 import ppl_vae
 from ppl_vae.autoguide.whitening import moved
 from ppl_vae.checks.analysis import analyse
+from ppl_vae.errors import UserError
 from ppl_vae.guides import IAF, FullRank, LowRank, MeanField, Mixture
 from ppl_vae.nn.flows import Flow
 from ppl_vae.programs.program import Pair
 from ppl_vae.training._laplace import Density, laplace
+from ppl_vae.training._replayed import Replayed
+from ppl_vae.training._start_patience import Patience
 
 F64 = torch.float64
 NOISE, WIDE = 0.7, 5.0
@@ -232,3 +236,79 @@ def test_eight_schools_have_one_evidence_or_a_warning(model):
     judged = ppl_vae.evaluate(model, guide, SCHOOLS, particles=4000)
     assert abs(judged.log_evidence - quadrature()) < 4 * judged.log_evidence_se + 0.02 or judged.findings
     assert judged.log_evidence_se < 0.2
+
+
+def test_the_search_for_a_start_follows_the_size_of_the_programs():
+    few = Patience(analysed(4), 4).rounds(((200, 0.1), (300, 0.1)), far=True)
+    some = Patience(analysed(60), 4).rounds(((200, 0.1), (300, 0.1)), far=True)
+    none = Patience(analysed(600), 4).rounds(((200, 0.1), (300, 0.1)), far=True)
+    assert few == [(200, 0.1), (300, 0.1)]
+    assert 40 <= sum(steps for steps, _ in some) < 200
+    assert none == []
+
+
+def analysed(sites):
+    """A structure of so many statements in each program."""
+    around = {f"z{i}": set() for i in range(sites)}
+    return SimpleNamespace(plates_of={"model": around, "guide": around}, broadcasts=True)
+
+
+def test_the_clock_ends_a_search_and_it_is_said(monkeypatch):
+    monkeypatch.setattr("ppl_vae.training._start_patience.SECONDS", 0.0)
+    monkeypatch.setattr("ppl_vae.training._start_patience.SILENT", 0.0)
+    monkeypatch.setattr("ppl_vae.training._start_bound.JUDGED", 50)
+    said = []
+    data = rows(20)
+    found = ppl_vae.fit(regression, FullRank(regression, data), data, epochs=1, progress=said.append).findings
+    assert any("ended by the clock" in f.problem for f in found)
+    assert said
+    assert said[0].startswith("where the posterior starts")
+
+
+def test_progress_is_a_function_of_words():
+    with pytest.raises(UserError, match="progress must be a function of words"):
+        ppl_vae.fit(regression, "mean_field", rows(20), epochs=1, progress="yes")
+
+
+def walk(y):
+    """A random walk whose step, noise and decay are unknown; given the first two all states may be alike."""
+    step, noise = (pyro.sample(name, dist.LogNormal(0.0, 1.0)) for name in ("step", "noise"))
+    decay, z = pyro.sample("decay", dist.Beta(5.0, 1.0)), torch.zeros(())
+    for t in range(len(y)):
+        z = pyro.sample(f"z{t}", dist.Normal(decay * z, step))
+        pyro.sample(f"y{t}", dist.Normal(z, noise), obs=y[t])
+
+
+@pytest.mark.slow
+def test_a_series_does_not_start_where_its_states_are_all_alike():
+    torch.manual_seed(0)
+    torch.randn(200, 4)
+    y = torch.randn(15).cumsum(0)
+    bound = ppl_vae.fit(walk, MeanField(walk), {"y": y}, rows=None, epochs=1).history[-1]["train"]
+    assert bound > evidence_of_walk(y) - 8
+
+
+def evidence_of_walk(y, draws=20_000):
+    """log p(y) in nats: exact given step, noise and decay, of which the prior is drawn."""
+    step, noise = (dist.LogNormal(0.0, 1.0).sample((draws, 1, 1)) for _ in range(2))
+    decay, lags = dist.Beta(5.0, 1.0).sample((draws, 1, 1)), torch.arange(len(y))
+    powers = torch.where(lags[:, None] >= lags, decay ** (lags[:, None] - lags).clamp(min=0), 0.0)
+    covariance = (step * powers) @ (step * powers).mT + noise**2 * torch.eye(len(y))
+    logs = dist.MultivariateNormal(torch.zeros(len(y)), covariance).log_prob(y)
+    return float(logs.logsumexp(0)) - math.log(draws)
+
+
+def test_a_replayed_function_draws_what_it_would_and_says_so_where_it_cannot():
+    layer = torch.nn.Linear(2, 1)
+    plain, fast = (Replayed(layer, lambda x: [layer(x) + torch.randn(3, 1), None]) for _ in range(2))
+    x = torch.ones(3, 2)
+    torch.manual_seed(0)
+    expected = [plain(x)[0] for _ in range(3)]
+    torch.manual_seed(0)
+    found = [fast(x, left=1000) for _ in range(3)]
+    assert fast.graph is not None
+    assert plain.graph is None
+    assert all(f[1] is None and torch.equal(e, f[0]) for e, f in zip(expected, found, strict=True))
+    looks = Replayed(layer, lambda x: [x * float(x.sum())])
+    assert torch.equal(looks(x, left=1000)[0], 6 * x)
+    assert looks.graph is None

@@ -22,12 +22,13 @@ from ppl_vae.autoguide.starting import starts
 from ppl_vae.autoguide.summing import asked_to_be_summed
 from ppl_vae.autoguide.timing import read_timing
 from ppl_vae.checks.row_plates import informative, row_plates
-from ppl_vae.data import Schema, Split, WholeBatch, as_one_unit, as_split
+from ppl_vae.data import Schema, Split, WholeBatch, as_one_unit, as_split, units_in
 from ppl_vae.data.example import example, spread_rows
 from ppl_vae.errors import ProgramError, UserError, unknown_name
 from ppl_vae.nn.entries import Timing
 from ppl_vae.programs.dependencies import Parents, dependencies
 from ppl_vae.programs.execution import masks_as_they_were, traced
+from ppl_vae.programs.failures import all_rows_alone
 from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Program
 from ppl_vae.programs.randomness import preserved_randomness
@@ -86,7 +87,8 @@ def read_rows(
         with preserved_randomness():
             other = None if split.is_one_unit else spread_rows(split)
         return split.schema, split, batch, read_model(program, batch, other, collapse)
-    except UserError:
+    except UserError as error:
+        few, runs = error, False
         for wider in (as_split, as_one_unit):
             with suppress(UserError):
                 split = wider(data)
@@ -94,6 +96,10 @@ def read_rows(
                 model = read_model(program, batch, None, collapse)
                 if model.subsample_size is not None or not model.has_rows:
                     return split.schema, split, batch, model
+                runs = True
+        if runs and isinstance(few, ProgramError):
+            all_rows = as_split(data)
+            raise all_rows_alone(few, len(all_rows), units_in(example(all_rows.schema, all_rows))) from few
         raise
 
 

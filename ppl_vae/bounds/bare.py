@@ -143,7 +143,7 @@ class _Call:
             raise
         except Exception as error:  # whatever a user's code may raise
             given = dict(enumerate(self.args)) | self.kwargs
-            raise failed(self.role, last.name, {str(n): v for n, v in given.items()}, error) from error
+            raise failed(self.role, last.name, {str(n): v for n, v in given.items()}, error, last.plates) from error
 
 
 def _tensors(model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:

@@ -15,10 +15,11 @@ from ppl_vae.checks.ownership import unowned
 from ppl_vae.checks.particles import try_particles
 from ppl_vae.checks.support import check_support
 from ppl_vae.checks.warnings import warnings_of
-from ppl_vae.data import OneUnit, Split
+from ppl_vae.data import OneUnit, Split, units_in
 from ppl_vae.data.example import example, without_extremes
-from ppl_vae.errors import Finding, ProgramError, UserError
+from ppl_vae.errors import Finding, ProgramError, UserError, one_unit_words
 from ppl_vae.programs.execution import check_sites
+from ppl_vae.programs.failures import all_rows_alone
 from ppl_vae.programs.modes import kept_buffers
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
@@ -87,13 +88,14 @@ def read_pair(pair: Pair, split: Split) -> PairReading:
 def _run_on_some(pair: Pair, split: Split) -> tuple[Batch, Observation | None, UserError | None]:
     """One run on a few rows; on all of them for a model that subsamples its rows itself, and fails on a few."""
     batch: Batch = example(split.schema, split, ROWS)
-    failure = None
+    failure: UserError | None = None
     for some in (batch, None):
         try:
             with torch.no_grad():
                 rows = split.batch() if some is None else some
                 seen = observe(pair, rows)
                 if some is None and not any(_subsampled(seen)):
+                    failure = all_rows_alone(failure, len(split), units_in(batch))
                     break
                 return rows, seen, None
         except UserError as error:
@@ -153,7 +155,7 @@ def _other_rows(pair: Pair, batch: Batch, structure: Structure) -> Iterator[Find
         yield Finding(
             structure.plate,
             f"the programs run on {rows} rows but not on {few} (plate {structure.plate!r} or some tensor has the size "
-            f"of the batch, or sites follow the rows): {error}",
+            f"of the batch, or sites follow the rows): {error.problem if isinstance(error, ProgramError) else error}",
             f"size everything by the rows that came, pyro.plate({structure.plate!r}, len(x)): batch size belongs to "
-            "inference",
+            f"inference; or take all data as one unit, {one_unit_words()}",
         )

@@ -74,6 +74,13 @@ class Display:
             self.bar.start()
         return self
 
+    def prepare(self, words: str) -> None:
+        """Show what takes long before the first epoch."""
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, description=words)
+        else:
+            self.console.print(harmless(words), markup=False)
+
     def __call__(self, record: Mapping[str, Any]) -> None:
         """Show an epoch."""
         if self.last is None:

@@ -205,6 +205,7 @@ def _fit(
                     device=device,
                 ),
                 on_epoch=display,
+                progress=display.prepare,
                 checkpoint=out / "checkpoint",
                 resume=ask.resume,
                 override=ask.override,

@@ -33,9 +33,9 @@ def one_unit_words() -> str:
 
     Example:
         >>> one_unit_words()
-        'fit(..., rows=None)'
+        'fit(..., rows=None) or load(..., rows=None)'
     """
-    return spelled("fit(..., rows=None)", "--rows none")
+    return spelled("fit(..., rows=None) or load(..., rows=None)", "--rows none")
 
 
 def option(name: str, value: object = None) -> str:

@@ -205,10 +205,15 @@ class summing(Messenger):
 
 
 class LastSite(Messenger):
-    """Remembers how far a program came."""
+    """Remembers how far a program came, and the sizes of its plates."""
 
-    name: str | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.name: str | None = None
+        self.plates: dict[str, int] = {}
 
     def _pyro_sample(self, msg: Message) -> None:
-        if not site_is_subsample(msg):  # a plate is no site of the program
+        if site_is_subsample(msg):  # a plate is no site of the program
+            self.plates[str(msg["name"])] = msg["fn"].size
+        else:
             self.name = str(msg["name"])

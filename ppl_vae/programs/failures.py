@@ -14,9 +14,9 @@ import torch
 from pyro.poutine.runtime import NonlocalExit
 from torch import Tensor
 
-from ppl_vae.errors import ProgramError, UserError
+from ppl_vae.errors import ProgramError, UserError, one_unit_words
 
-__all__ = ["PASSING", "failed", "our_error", "place_of", "reason_of", "remedy_for"]
+__all__ = ["PASSING", "all_rows_alone", "failed", "our_error", "place_of", "reason_of", "remedy_for"]
 
 PASSING = (UserError, NonlocalExit)
 """What goes through a program as it is: our own lines, and the exception by which Pyro's handlers leave a program."""
@@ -59,8 +59,14 @@ REMEDIES = (
 """The remedy by what an error says, the first that fits."""
 
 
-def failed(role: str, site: str | None, fields: Mapping[str, Any], error: BaseException) -> ProgramError:
-    """The error of a program in one line; `site` is the last that it came to.
+def failed(
+    role: str,
+    site: str | None,
+    fields: Mapping[str, Any],
+    error: BaseException,
+    plates: Mapping[str, int] | None = None,
+) -> ProgramError:
+    """The error of a program in one line; `site` is the last that it came to, `plates` are those that it made.
 
     Example:
         >>> print(failed("model", "z", {"x": torch.zeros(8, 3)}, KeyError("mean")).problem)
@@ -72,7 +78,27 @@ def failed(role: str, site: str | None, fields: Mapping[str, Any], error: BaseEx
     where = f"at site {site!r}" if named else f"at or after site {site!r}" if site else "before its first site"
     shapes = ", ".join(f"{n} {tuple(v.shape)}" for n, v in fields.items() if isinstance(v, Tensor))
     rows = f"a batch with {shapes}" if shapes else "no rows"
-    return ProgramError(site, f"the {role} fails {where} ({reason}) on {rows}", remedy_for(error))
+    remedy = _of_another_size(str(error), plates or {}, fields) or remedy_for(error)
+    return ProgramError(site, f"the {role} fails {where} ({reason}) on {rows}", remedy)
+
+
+def all_rows_alone(error: UserError | None, rows: int, few: int) -> ProgramError:
+    """The error of programs that run on all rows, but not on a few of them.
+
+    Example:
+        >>> print(all_rows_alone(ProgramError("z8", "the model fails after site 'z8'", "mend it"), 20, 8))
+        the programs run on all 20 rows but not on 8 (the model fails after site 'z8'): size everything by the rows ...
+    """
+    said = error if isinstance(error, ProgramError) else None
+    problem = said.problem if said is not None else str(error)
+    return ProgramError(
+        said.site if said is not None else None,
+        f"the programs run on all {rows} rows but not on {few} ({problem})",
+        said.remedy
+        if said is not None and one_unit_words() in said.remedy
+        else "size everything by the rows that came, pyro.plate('data', len(x)): batch size belongs to inference; or "
+        f"take all data as one unit, {one_unit_words()}",
+    )
 
 
 def our_error(error: BaseException) -> UserError | None:
@@ -107,6 +133,20 @@ def remedy_for(error: BaseException) -> str:
     """
     text = f"{type(error).__name__}: {error}"
     return next(remedy for pattern, remedy in REMEDIES if re.search(pattern, text, re.IGNORECASE))
+
+
+def _of_another_size(text: str, plates: Mapping[str, int], fields: Mapping[str, Any]) -> str | None:
+    """The remedy where a plate has a number as its size, and as many rows came as the error names beside it."""
+    named = {int(n) for n in re.findall(r"\d+", text)}
+    counts = {len(v) for v in fields.values() if isinstance(v, Tensor) and v.dim()}
+    for name, size in plates.items():
+        if len(counts) == 1 and size > 1 and {size, *counts} <= named and size not in counts:
+            field = next(n for n, v in fields.items() if isinstance(v, Tensor) and v.dim())
+            return (
+                f"plate {name!r} has the fixed size {size}, and {counts.pop()} rows came: size it by them, "
+                f"pyro.plate({name!r}, len({field})), or take all data as one unit, {one_unit_words()}"
+            )
+    return None
 
 
 def place_of(error: BaseException) -> str | None:

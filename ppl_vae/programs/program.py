@@ -15,6 +15,7 @@ import torch
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.runtime import Message
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
@@ -119,7 +120,7 @@ class Program(nn.Module):
             except PASSING:
                 raise
             except Exception as error:  # whatever a user's code may raise
-                raise failed(self.role, answers.site, wanted, error) from error
+                raise failed(self.role, answers.site, wanted, error, answers.plates) from error
 
 
 def signature_of(program: Callable[..., Any]) -> inspect.Signature:
@@ -218,7 +219,7 @@ class _OwnParameters(nn.Module):
 class _AnswerParams(Messenger):
     """Answers parameter statements from a program's own parameters instead of the global store.
 
-    `site` is the last sample statement that the program came to.
+    `site` is the last sample statement that the program came to, `plates` are the sizes of those that it made.
     """
 
     answers_params = True
@@ -227,9 +228,13 @@ class _AnswerParams(Messenger):
         super().__init__()
         self.own = own
         self.site: str | None = None
+        self.plates: dict[str, int] = {}
 
     def _pyro_sample(self, msg: Message) -> None:
-        self.site = str(msg["name"])
+        if site_is_subsample(msg):  # a plate is no site of the program
+            self.plates[str(msg["name"])] = msg["fn"].size
+        else:
+            self.site = str(msg["name"])
 
     def _pyro_param(self, msg: Message) -> None:
         if not asks_store(msg):

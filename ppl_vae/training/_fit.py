@@ -53,6 +53,7 @@ def fit(
     *,
     rows: str | None = "auto",
     on_epoch: Callable[[Record], Any] | None = None,
+    progress: Callable[[str], None] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     override: bool = False,
@@ -74,6 +75,7 @@ def fit(
             and nothing is amortized over rows. Fields may have different lengths; with data=None the program has its
             own. What was loaded with rows=None is taken so anyway. "auto" reads the rows off the program's data plate.
         on_epoch: called with the record of every epoch; where it returns False, training stops there.
+        progress: is told in words what takes long before the first epoch, such as `print`.
         checkpoint: a folder in which the state of the run is kept while it trains. It belongs to this run alone.
         resume: continue the run of that folder exactly where it was. Programs, data, bound, settings and versions have
             to be the same; only epochs, patience, device and compile may be others.
@@ -101,12 +103,14 @@ def fit(
         >>> len(result.history)
         1
     """
-    refuse_unknown(settings, "bound", "rows", "on_epoch", "checkpoint", "resume", "override")
+    refuse_unknown(settings, "bound", "rows", "on_epoch", "progress", "checkpoint", "resume", "override")
     said = Settings(**settings)
     check_flag("resume", resume)
     check_flag("override", override)
     if on_epoch is not None and not callable(on_epoch):
         raise UserError(f"on_epoch must be a function of the record of an epoch, got {shown(on_epoch)}")
+    if progress is not None and not callable(progress):
+        raise UserError(f"progress must be a function of words, such as print, got {shown(progress)}")
     group = joined(said.distributed)
     data = load(data) if isinstance(data, str) else data
     made: tuple[Any, Any] = _programs(model, guide, data, said.seed)
@@ -129,7 +133,8 @@ def fit(
         structure = reading.sound()
         if validation is not None and reading.seen is not None:
             check_support(reading.seen.values, reading.batch, validation)
-        begun = () if resume else begin_shared(pair, structure, train, restarts=said.restarts, seed=said.seed)
+        restarts = 0 if resume else said.restarts
+        begun = begin_shared(pair, structure, train, restarts=restarts, seed=said.seed, say=progress)
         optimizer = optimizer_of(pair, said)
         strata = stratified(train, structure, bound, said)
         weights = None if strata is None else strata.weights

@@ -23,9 +23,10 @@ from ppl_vae.data import WholeBatch
 from ppl_vae.errors import UserError
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
+from ppl_vae.training._start_patience import Patience
 from ppl_vae.weights.log_weights import weigh
 
-__all__ = ["Density", "LaplaceApproximation", "in_doubles", "laplace"]
+__all__ = ["Density", "Endless", "LaplaceApproximation", "in_doubles", "laplace"]
 
 ITERATIONS, SHRINK = 100, 14
 """Newton steps at most, and how often one is halved at most."""
@@ -124,14 +125,23 @@ def in_doubles(batch: Batch) -> Iterator[Batch]:
         torch.set_default_dtype(before)
 
 
-def laplace(density: Density, start: Tensor, held: Tensor | None = None) -> LaplaceApproximation | None:
+class Endless(ArithmeticError):
+    """Newton's method has gone uphill for as long as it may, and has not arrived."""
+
+
+def laplace(
+    density: Density, start: Tensor, held: Tensor | None = None, patience: Patience | None = None
+) -> LaplaceApproximation | None:
     """The normal at the highest point that Newton's method finds from a start [d]; None where it finds none.
 
     Entries that are `held` [d] stay at the start, with a deviation of HELD: the normal is that of the others given
     them. Negative curvature is taken by its size: every step goes uphill (Dauphin et al. 2014, arXiv 1406.2572).
+
+    Raises:
+        Endless: where it does not arrive in its iterations, or the patience is over.
     """
     try:
-        return _newton(density, start, start > torch.inf if held is None else held)
+        return _newton(density, start, start > torch.inf if held is None else held, patience)
     except (
         UserError,
         RuntimeError,
@@ -140,12 +150,14 @@ def laplace(density: Density, start: Tensor, held: Tensor | None = None) -> Lapl
         return None
 
 
-def _newton(density: Density, v: Tensor, held: Tensor) -> LaplaceApproximation | None:
+def _newton(density: Density, v: Tensor, held: Tensor, patience: Patience | None) -> LaplaceApproximation | None:
     exact = v.dtype == torch.float64
     # off the middle: at 0 formulas such as log(1 + exp(-|v|)) have no second derivative
     v = v + ASIDE * torch.linspace(-1, 1, len(v), dtype=v.dtype, device=v.device).sin() * ~held
     lengths = 0.5 ** torch.arange(-1, SHRINK, dtype=v.dtype, device=v.device)
-    for _ in range(ITERATIONS):
+    for _ in range(ITERATIONS if patience is None else patience.iterations(ITERATIONS)):
+        if patience is not None and patience.is_over():
+            break
         value, gradient, hessian = density.derivatives(v)
         if not bool(value.isfinite() & gradient.isfinite().all() & hessian.isfinite().all()):
             return None
@@ -165,4 +177,4 @@ def _newton(density: Density, v: Tensor, held: Tensor) -> LaplaceApproximation |
         if not bool(values[best] > value):
             return None
         v = v + lengths[best] * step
-    return None
+    raise Endless

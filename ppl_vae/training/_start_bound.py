@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ppl_vae.autoguide.shared import SharedPosterior
 from ppl_vae.bounds import ELBO
@@ -16,6 +16,9 @@ from ppl_vae.data import Split
 from ppl_vae.errors import UserError
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
+from ppl_vae.training._replayed import Replayed, Values
+from ppl_vae.training._start_normals import Normals
+from ppl_vae.training._start_patience import Patience
 from ppl_vae.weights.psis import khat
 
 __all__ = ["StartBound"]
@@ -29,22 +32,27 @@ JUDGED = 600
 NETWORKS = 5e-3
 """Step size of networks for the rows' own latents, which are trained along."""
 
-ROWS = 4000
-"""Rows of a step, at most."""
+ROWS, ENTRIES, FEW = 4000, 400_000, 100
+"""Rows of a step, at most: so many, and so many numbers in them; but not fewer than the last."""
 
 
 class StartBound:
     """The bound of a pair on all rows, or on as many as a step looks at."""
 
-    def __init__(self, pair: Pair, shared: SharedPosterior, structure: Structure, train: Split) -> None:
+    def __init__(
+        self, pair: Pair, shared: SharedPosterior, structure: Structure, train: Split, patience: Patience
+    ) -> None:
         self.pair, self.shared, self.structure, self.train = pair, shared, structure, train
-        self.rows = len(train) if train.is_one_unit else min(len(train), ROWS)
+        self.patience = patience
+        width = sum(values[0].numel() for values in train.fields.values()) if not train.is_one_unit else 1
+        self.rows = len(train) if train.is_one_unit else min(len(train), ROWS, max(FEW, ENTRIES // max(1, width)))
         self.scale = len(train) / self.rows
         self.networks = [p for p in pair.parameters() if all(p is not q for q in shared.parameters())]
+        self.graphs: dict[Normals | None, Replayed] = {}
 
     def optimise(
         self,
-        base: Callable[[int], Any] | None,
+        base: Normals | None,
         parameters: list[nn.Parameter],
         steps: int,
         lr: float,
@@ -56,37 +64,55 @@ class StartBound:
         if self.networks:
             groups.append({"params": self.networks, "lr": NETWORKS, "most": min(NETWORKS, lr)})
         optimizer: Any = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        together = self.structure.broadcasts
-        bound = ELBO(DRAWS if together else ALONE, estimator=estimator if together else "reparameterised")
+        step = self._step(base, parameters, estimator)
         failed = 0
         for i in range(steps):
+            if self.patience.is_over():
+                break
             for group in optimizer.param_groups:
                 group["lr"] = group["most"] * (0.02 + 0.98 * (1 + math.cos(math.pi * i / steps)) / 2)
-            optimizer.zero_grad(set_to_none=True)
             try:
-                with self._drawn_from(base):
-                    weights = bound.weigh(self.pair, self.structure, self.batch(), scaled=True)
-                    loss = -bound.total(bound.surrogate(weights), weights, self.scale)
-            except (UserError, ValueError):
+                loss, *gradients = step(*self.batch().values(), left=self.patience.planned)
+            except (UserError, ValueError, torch.linalg.LinAlgError):
                 return False
-            if not bool(loss.isfinite()):
+            if loss is None or not bool(loss.isfinite()):
                 failed += 1
                 if failed > steps // 10 or not all(bool(p.isfinite().all()) for p in self.pair.guide.parameters()):
                     return False
                 continue
-            loss.backward()
+            for parameter, gradient in zip(parameters + self.networks, gradients, strict=True):
+                parameter.grad = gradient
             held = [p for p in parameters if p.grad is not None]
             nn.utils.clip_grad_norm_(held, 1e3 * len(held) ** 0.5)
             optimizer.step()
+            self.patience.steps += 1
             if each is not None and i >= steps - steps // 3:
                 each()
         return True
 
-    def _drawn_from(self, base: Callable[[int], Any] | None) -> Any:
-        return nullcontext() if base is None else self.shared.instead(base)
+    def _step(self, base: Normals | None, parameters: list[nn.Parameter], estimator: Any) -> Replayed:
+        """From the fields of a batch to minus the bound and its gradients; the same graph in every round of a base."""
+        if base in self.graphs:
+            return self.graphs[base]
+        together, names = self.structure.broadcasts, tuple(self.batch())
+        bound = ELBO(DRAWS if together else ALONE, estimator=estimator if together else "reparameterised")
+
+        def step(*values: Tensor) -> Values:
+            with torch.enable_grad(), self._drawn_from(base):
+                batch = dict(zip(names, values, strict=True))
+                weights = bound.weigh(self.pair, self.structure, batch, scaled=True)
+                loss = -bound.total(bound.surrogate(weights), weights, self.scale)
+                found = torch.autograd.grad(loss, parameters + self.networks, allow_unused=True)
+            return [loss.detach(), *found]
+
+        modules = nn.ModuleList([self.pair, *([] if base is None else [base])])
+        return self.graphs.setdefault(base, Replayed(modules, step))
+
+    def _drawn_from(self, base: Normals | None) -> Any:
+        return nullcontext() if base is None else self.shared.instead(base.base)
 
     @torch.no_grad()
-    def judged(self, base: Callable[[int], Any] | None) -> tuple[float, float]:
+    def judged(self, base: Normals | None) -> tuple[float, float]:
         """The bound of all rows in nats and k-hat of its weights, with the same draws for all starts."""
         torch.manual_seed(0)
         bound, size = ELBO(1), 50 if self.structure.broadcasts else 1

@@ -18,21 +18,34 @@ __all__ = ["Normals"]
 class Normals(nn.Module):
     """One normal for each block, in units of where it starts: N(0, scale^2 I) at first."""
 
-    def __init__(self, shared: SharedPosterior, centre: Tensor, units: list[Tensor], scale: float = 1.0) -> None:
+    def __init__(self, shared: SharedPosterior) -> None:
         super().__init__()
-        self.centres, self.units = centre.split(shared.widths), units
-        self.loc = nn.ParameterList([torch.zeros_like(c) for c in self.centres])
-        self.log_scale = nn.ParameterList([torch.full_like(c, math.log(scale)) for c in self.centres])
-        full = [shared.unit(i).dim() > 1 for i in range(len(units))]
+        centres = shared.centre.split(shared.widths)
+        self.full = [shared.unit(i).dim() > 1 for i in range(len(centres))]
+        self.loc = nn.ParameterList([torch.zeros_like(c) for c in centres])
+        self.log_scale = nn.ParameterList([torch.zeros_like(c) for c in centres])
         self.below = nn.ParameterList(
-            [c.new_zeros((len(c) * (len(c) - 1) // 2) if f else 0) for c, f in zip(self.centres, full, strict=True)]
+            [c.new_zeros((len(c) * (len(c) - 1) // 2) if f else 0) for c, f in zip(centres, self.full, strict=True)]
         )
-        self.full = full
+        for place, centre in enumerate(centres):
+            self.register_buffer(f"centre_{place}", centre.clone())
+            self.register_buffer(f"unit_{place}", shared.unit(place).clone())
+        self.sums, self.count = [torch.zeros_like(p) for p in self.parameters()], 0
+
+    @torch.no_grad()
+    def begin(self, centre: Tensor, units: list[Tensor], scale: float = 1.0) -> None:
+        """Stand at a centre [d], in these units; the same tensors have other values."""
+        for place, (own, unit) in enumerate(zip(centre.split([len(p) for p in self.loc]), units, strict=True)):
+            self.get_buffer(f"centre_{place}").copy_(own)
+            self.get_buffer(f"unit_{place}").copy_(unit)
+            self.loc[place].zero_()
+            self.log_scale[place].fill_(math.log(scale))
+            self.below[place].zero_()
         self.sums, self.count = [torch.zeros_like(p) for p in self.parameters()], 0
 
     def base(self, place: int) -> Any:
         """The distribution of a block's vector."""
-        return moved(self._normal(place), self.centres[place], self.units[place])
+        return moved(self._normal(place), self.get_buffer(f"centre_{place}"), self.get_buffer(f"unit_{place}"))
 
     def _normal(self, place: int) -> Any:
         loc, scale = self.loc[place], self.log_scale[place].exp()
@@ -57,7 +70,7 @@ class Normals(nn.Module):
             for total, parameter in zip(self.sums, self.parameters(), strict=True):
                 parameter.copy_(total / self.count)
         centres, units = [], []
-        for place in range(len(self.units)):
+        for place in range(len(self.full)):
             fn = self.base(place)
             if self.full[place]:
                 centres.append(fn.loc)

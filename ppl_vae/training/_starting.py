@@ -14,6 +14,8 @@ Source: Roeder et al. 2017, arXiv 1703.09194; Zhang et al. 2022, arXiv 2108.0378
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,9 +34,10 @@ from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure
-from ppl_vae.training._laplace import Density, LaplaceApproximation, in_doubles, laplace
-from ppl_vae.training._start_bound import StartBound
+from ppl_vae.training._laplace import Density, Endless, LaplaceApproximation, in_doubles, laplace
+from ppl_vae.training._start_bound import ALONE, StartBound
 from ppl_vae.training._start_normals import Normals
+from ppl_vae.training._start_patience import Patience
 
 __all__ = ["begin_shared"]
 
@@ -68,14 +71,22 @@ class Start:
     khat: float
 
 
-def begin_shared(pair: Pair, structure: Structure, train: Split, *, restarts: int, seed: int) -> tuple[Finding, ...]:
+def begin_shared(
+    pair: Pair,
+    structure: Structure,
+    train: Split,
+    *,
+    restarts: int,
+    seed: int,
+    say: Callable[[str], None] | None = None,
+) -> tuple[Finding, ...]:
     """Give the shared latents of a generated guide their start; leave alone what has one, or can have none."""
     shared = _startable(pair, structure) if restarts else None
     if shared is None:
         return ()
     with preserved_randomness():
         torch.manual_seed(seed)
-        return _Search(pair, shared, structure, train).best(restarts)
+        return _Search(pair, shared, structure, train, Patience(structure, ALONE, say)).best(restarts)
 
 
 def _startable(pair: Pair, structure: Structure) -> SharedPosterior | None:
@@ -96,10 +107,12 @@ def _startable(pair: Pair, structure: Structure) -> SharedPosterior | None:
 class _Search:
     """All starts of one pair, and the best of them."""
 
-    def __init__(self, pair: Pair, shared: SharedPosterior, structure: Structure, train: Split) -> None:
-        self.pair, self.shared, self.structure = pair, shared, structure
-        self.initial = _copied(pair.guide)
-        self.bound = StartBound(pair, shared, structure, train)
+    def __init__(
+        self, pair: Pair, shared: SharedPosterior, structure: Structure, train: Split, patience: Patience
+    ) -> None:
+        self.pair, self.shared, self.structure, self.patience = pair, shared, structure, patience
+        self.initial, self.normals = _copied(pair.guide), Normals(shared)
+        self.bound = StartBound(pair, shared, structure, train, patience)
         whole = Density(pair, structure, self.bound.batch())
         one_by_one = bool(whole.own) and self.bound.rows < len(train)
         self.has_density = whole.size <= LARGEST and not whole.is_mixed and not one_by_one
@@ -115,12 +128,12 @@ class _Search:
             found += self._again(number)
         self.pair.guide.load_state_dict(self.initial)
         if not found:
-            return ()
+            return self.patience.findings()
         best = max(found, key=lambda start: start.bound)
         self.pair.guide.load_state_dict(best.state)
         self.shared.begin(best.centre, best.units)
         self._train_family(best)
-        return () if near is None else self._too_narrow(near)
+        return self.patience.findings() + (() if near is None else self._too_narrow(near))
 
     # -- starts ----------------------------------------------------------------------------------------------
 
@@ -128,16 +141,18 @@ class _Search:
         if not self.has_density:
             return None
         batch = self.bound.batch()
-        with in_doubles(batch) as doubled:
-            found = self._highest(doubled, start.double(), held)
-        return found or self._highest(batch, start, held)  # programs with single-precision numbers of their own
+        with suppress(Endless):  # there is no highest point in any precision
+            with in_doubles(batch) as doubled:
+                found = self._highest(doubled, start.double(), held)
+            return found or self._highest(batch, start, held)  # programs with single-precision numbers of their own
+        return None
 
     def _highest(self, batch: Batch, start: Tensor, held: Tensor | None) -> LaplaceApproximation | None:
         """The Laplace approximation of the shared latents, those of the rows integrated out."""
         density, count = Density(self.pair, self.structure, batch, self.bound.scale), len(start)
         more = start.new_zeros(density.size - count)
         held = None if held is None else torch.cat([held, more > 0])
-        found = laplace(density, torch.cat([start, more]), held)
+        found = laplace(density, torch.cat([start, more]), held, self.patience)
         return found and LaplaceApproximation(found.mean[:count], found.covariance[:count, :count])
 
     def _scales(self) -> Tensor:
@@ -152,15 +167,19 @@ class _Search:
         return torch.cat([torch.full((s.width,), s.name in above and not s.is_real) for s in sites])
 
     def _far(self, start: Tensor) -> list[Start]:
-        """From a point: of a hierarchy, from the Laplace approximation given its scales."""
+        """From a point: of a hierarchy, from the Laplace approximation given its scales; where that misleads, without.
+
+        Given its scales a series may be highest where its states are all alike, from which no step leads back.
+        """
         held = self._scales() if self.has_density else start > torch.inf
         near = self._laplace(start, held) if bool(held.any()) else None
-        if near is not None:
-            return self._from(*self._units(near), FAR)
+        found = [] if near is None else self._from(*self._units(near), FAR)
+        if found and found[0].khat <= GOOD:
+            return found
         matrices = [self.shared.unit(i).dim() > 1 for i in range(len(self.shared.blocks))]
         sizes = zip(matrices, self.shared.widths, strict=True)
         units = [torch.eye(width) if matrix else torch.ones(width) for matrix, width in sizes]
-        return self._from(start, units, FAR, NARROW_START)
+        return found + self._from(start, units, FAR, NARROW_START)
 
     def _units(self, near: LaplaceApproximation) -> tuple[Tensor, list[Tensor]]:
         """Centre and units of the normal over every block given the others, which is the best product of normals."""
@@ -185,21 +204,23 @@ class _Search:
         self, centre: Tensor, units: list[Tensor], rounds: tuple[tuple[int, float], ...], scale: float = 1.0
     ) -> list[Start]:
         """The best normal that is found from here; none where the bound is not finite, even with smaller steps."""
-        for smaller in (1.0, 0.1):
-            found = self._led(centre, units, [(steps, lr * smaller) for steps, lr in rounds], scale)
+        planned = self.patience.rounds(rounds, far=rounds is FAR)
+        for smaller in (1.0, 0.1) if planned else ():
+            found = self._led(centre, units, [(steps, lr * smaller) for steps, lr in planned], scale)
             if found is not None:
                 return [found]
         return []
 
     def _led(self, centre: Tensor, units: list[Tensor], rounds: list[tuple[int, float]], scale: float) -> Start | None:
         self.pair.guide.load_state_dict(self.initial)
+        normals = self.normals
         for i, (steps, lr) in enumerate(rounds):
-            normals = Normals(self.shared, centre, units, 1.0 if i else scale)
-            if not self.bound.optimise(normals.base, [*normals.parameters()], steps, lr, normals.mean_of_last):
+            normals.begin(centre, units, 1.0 if i else scale)
+            if not self.bound.optimise(normals, [*normals.parameters()], steps, lr, normals.mean_of_last):
                 return None
             centre, units = normals.absorbed()
-        fixed = Normals(self.shared, centre, units)
-        bound, tail = self.bound.judged(fixed.base)
+        normals.begin(centre, units)
+        bound, tail = self.bound.judged(normals)
         return Start(centre, units, _copied(self.pair.guide), bound, tail) if math.isfinite(bound) else None
 
     # -- the guide's own family ------------------------------------------------------------------------------
@@ -209,10 +230,13 @@ class _Search:
         fns = [head(self.shared.centre.new_zeros(0)) for head in self.shared.heads]
         if all(is_normal(fn) or isinstance(fn, dist.MultivariateNormal) for fn in fns):
             return
+        if self.patience.is_over():
+            return
         before, (bound, _) = _copied(self.pair.guide), self.bound.judged(None)
         flows = any(isinstance(fn, Flow) for fn in fns)
         estimator = "reparameterised" if flows else "stl"
-        fine = self.bound.optimise(None, [*self.shared.parameters()], *FLOW, estimator=estimator)
+        (steps, lr), *_ = self.patience.rounds((FLOW,), far=False)
+        fine = self.bound.optimise(None, [*self.shared.parameters()], steps, lr, estimator=estimator)
         if not fine or not self.bound.judged(None)[0] > bound:
             self.pair.guide.load_state_dict(before)
 
