@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ppl_vae.data import load as load
     from ppl_vae.diagnostics import Certified as Certified
     from ppl_vae.diagnostics import certify as certify
+    from ppl_vae.diagrams import Diagram as Diagram
+    from ppl_vae.diagrams import draw as draw
     from ppl_vae.errors import Finding as Finding
     from ppl_vae.errors import UserError as UserError
     from ppl_vae.evaluation import Evaluation as Evaluation
@@ -79,6 +81,8 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.data:load",
         "ppl_vae.diagnostics:Certified",
         "ppl_vae.diagnostics:certify",
+        "ppl_vae.diagrams:Diagram",
+        "ppl_vae.diagrams:draw",
         "ppl_vae.errors:Finding",
         "ppl_vae.errors:UserError",
         "ppl_vae.evaluation:Evaluation",

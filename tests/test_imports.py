@@ -23,7 +23,7 @@ FLOORS = [
     "speed",
     "autoguide bounds models",
     "evaluation",
-    "guides runs schedules prediction arviz",
+    "guides runs schedules prediction arviz diagrams",
     "training diagnostics._common",
     "diagnostics._anomalies diagnostics._calibration diagnostics._collapse diagnostics._criticism "
     "diagnostics._evidence diagnostics._joint",

@@ -65,7 +65,7 @@ def untrained(model, guide, data, folder):
 
 
 def figures(run):
-    return {path.stem for path in (run.path / "figures").iterdir()}
+    return {path.stem for path in (run.path / "figures").glob("*.png")}
 
 
 def sections(page):
@@ -85,8 +85,15 @@ def digits(tmp_path_factory):
 def test_every_figure_of_pictures_is_drawn_and_shown(digits):
     assert figures(digits.run) == PICTURES
     assert digits.page.count("data:image/png;base64,") == len(PICTURES)
-    for path in (digits.run.path / "figures").iterdir():
+    for path in (digits.run.path / "figures").glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_programs_are_drawn(digits):
+    svg = (digits.run.path / "figures" / "programs.svg").read_text(encoding="utf-8")
+    assert "data: 1,000" in svg
+    assert digits.page.count("data:image/svg+xml;base64,") == 1
+    assert "guide: z | h ~ MeanField, in plate data" in digits.page
 
 
 def test_the_page_needs_nothing_else(digits):

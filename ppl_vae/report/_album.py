@@ -36,6 +36,11 @@ class Album:
         write(self.folder / f"{name}.png", png)
         return png, caption, f"{name.replace('-', ' ')}: {caption.partition('.')[0]}"
 
+    def add_drawn(self, name: str, svg: str, caption: str, words: str) -> Picture:
+        """A drawing in SVG, with the words that say what it shows, after writing it to `name`.svg."""
+        write(self.folder / f"{name}.svg", svg)
+        return svg.encode(), caption, words
+
 
 def is_picture(view: View) -> bool:
     """Whether a row is drawn as a picture."""

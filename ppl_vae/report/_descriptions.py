@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.data import Data, Field, Schema, Split
+from ppl_vae.diagrams import draw
 from ppl_vae.distributions import unwrapped
 from ppl_vae.likelihoods.columns import column_table
 from ppl_vae.prediction.latents import draw_pair
-from ppl_vae.programs.program import Program
+from ppl_vae.programs.program import Pair, Program
+from ppl_vae.report._album import Album, Picture
 from ppl_vae.report._cards import NO_DENSITY, validated
 from ppl_vae.report._html import Section
 from ppl_vae.report.view import View
@@ -18,7 +20,7 @@ from ppl_vae.runs.folder import Run
 from ppl_vae.runs.result import unfinished
 from ppl_vae.saving.specs import HOMES
 
-__all__ = ["columns", "data_name", "name_of", "what_was_trained"]
+__all__ = ["columns", "data_name", "drawn_pair", "name_of", "what_was_trained"]
 
 
 FEW = 3
@@ -36,7 +38,7 @@ def columns(run: Run, data: Data | Split) -> list[Section]:
     return [Section("Columns", text, column_table(run.model, data.train if isinstance(data, Data) else data))]
 
 
-def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
+def what_was_trained(run: Run, data: Data | Split, view: View, album: Album) -> Section:
     """The section that says which programs, data and settings made the run."""
     info, settings = run.info, run.info.get("settings", {})
     model, guide = name_of(info.get("model"), run.model), name_of(info.get("guide"), run.guide)
@@ -75,7 +77,18 @@ def what_was_trained(run: Run, data: Data | Split, view: View) -> Section:
             f"{NO_DENSITY + ' ' if view.flat else ''}"
             + _kept(best, validated(run)).replace("the best bound", "the best reconstruction")
         )
-    return Section("What was trained", text, (("part", "in this run"), rows))
+    return Section("What was trained", text, (("part", "in this run"), rows), (drawn_pair(pair, data, album),))
+
+
+def drawn_pair(pair: Pair, data: Data | Split, album: Album) -> Picture:
+    """Both programs as graphs."""
+    diagram = draw(pair.model, pair.guide, data)
+    words = "; ".join(f"{program}: {line}" for program, line in diagram.display_lines())
+    caption = (
+        "What depends on what. In the guide h are features that a network reads from the fields; latents that one node "
+        "names together are drawn together."
+    )
+    return album.add_drawn("programs", diagram.svg, caption, words)
 
 
 def _kept(best: object, validated: bool) -> str:

@@ -20,8 +20,8 @@ class Section:
 
     `text` is plain words: a blank line starts a paragraph, lines that begin with "- " make a list, `**bold**`
     and `` `code` `` are understood, and everything else is escaped. `table` is (header, rows); None is an
-    empty cell and floats are rounded for reading. `figures` holds (PNG bytes, caption, words for those who
-    cannot see).
+    empty cell and floats are rounded for reading. `figures` holds (bytes of a PNG or SVG, caption, words for
+    those who cannot see).
     """
 
     title: str
@@ -39,7 +39,7 @@ def render(
 ) -> str:
     """One HTML page as text; the headline is (label, value, explanation), shown as large numbers.
 
-    Raises UserError when a picture is not a PNG or a table's row is not as long as its header.
+    Raises UserError when a picture is neither PNG nor SVG or a table's row is not as long as its header.
 
     Example:
         >>> page = render("A <run>", "", [("evidence", "-98.2", "nats")], [Section("Data", "1797 rows")], "")
@@ -141,25 +141,27 @@ def _cell(value: object) -> str:
     return _escape(str(value).replace("-", "\N{MINUS SIGN}") if _is_number(value) and "e" not in str(value) else value)
 
 
-def _figure(png: bytes, caption: str, alt: str) -> str:
-    width, height = _size(png)
-    # Pictures are drawn with two pixels for each one on the page, to be sharp on fine screens and in print.
+def _figure(picture: bytes, caption: str, alt: str) -> str:
+    kind, width, height = _size(picture)
     return (
-        f'<figure style="--width:{width // 2}px"><div class="paper">'
-        f'<img width="{width // 2}" height="{height // 2}" alt="{_escape(alt)}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>'
+        f'<figure style="--width:{width}px"><div class="paper">'
+        f'<img width="{width}" height="{height}" alt="{_escape(alt)}" '
+        f'src="data:image/{kind};base64,{base64.b64encode(picture).decode()}"></div>'
         f"<figcaption>{_escape(caption)}</figcaption></figure>"
     )
 
 
-def _size(png: bytes) -> tuple[int, int]:
-    if len(png) < 24 or not png.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise UserError(f"a figure of the page must be the bytes of a PNG file, got {bytes(png[:8])!r}")
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
+def _size(picture: bytes) -> tuple[str, int, int]:
+    """The kind of a picture, and its width and height on the page."""
+    if drawn := re.match(rb'<svg [^>]*viewBox="0 0 (\d+) (\d+)"', picture):
+        return "svg+xml", int(drawn[1]), int(drawn[2])
+    if len(picture) < 24 or not picture.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise UserError(f"a figure of the page must be the bytes of a PNG or SVG file, got {bytes(picture[:8])!r}")
+    width, height = struct.unpack(">II", picture[16:24])
+    # drawn with two pixels for each one on the page, to be sharp on fine screens and in print
+    return "png", width // 2, height // 2
 
 
-# The page may not fetch or run anything, even if something hostile slipped through the escaping.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _PAGE = """<!DOCTYPE html>

@@ -83,7 +83,7 @@ def write_report(
         view = look(pair, data, run.schema, seed=seed)
         album = Album(run.path / "figures")
         sections = [
-            what_was_trained(run, data, view),
+            what_was_trained(run, data, view, album),
             *columns(run, data),
             _reconstruction_training(run, album) if view.points else _training(run, album),
             *shared_latents(pair, data, posterior, album, seed),

@@ -11,7 +11,7 @@ from ppl_vae.arviz import Posterior
 from ppl_vae.data import OneUnit
 from ppl_vae.report._album import Album
 from ppl_vae.report._cards import Card, number
-from ppl_vae.report._descriptions import name_of
+from ppl_vae.report._descriptions import drawn_pair, name_of
 from ppl_vae.report._diagnosed import diagnosed
 from ppl_vae.report._html import Section, render
 from ppl_vae.report._shared import posterior_section
@@ -28,7 +28,7 @@ def page_of_unit(
     """The page of a run that took all data as one unit."""
     model, guide = (name_of(run.info.get(r), p) for r, p in (("model", run.model), ("guide", run.guide)))
     sections = [
-        _trained(run, unit, model, guide),
+        _trained(run, unit, model, guide, album),
         _curve(run, album),
         posterior_section(run.pair, unit, posterior, album, seed),
         *diagnosed(run.path),
@@ -68,7 +68,7 @@ def _cards(run: Run, evaluation: Numbers | None) -> list[Card]:
     ]
 
 
-def _trained(run: Run, unit: OneUnit, model: str, guide: str) -> Section:
+def _trained(run: Run, unit: OneUnit, model: str, guide: str, album: Album) -> Section:
     info, best = run.info, run.info.get("best", {})
     sizes = [sum(p.numel() for p in part.parameters()) for part in (run.pair.model, run.pair.guide)]
     fields = "; ".join(f"{name} {' x '.join(map(str, v.shape)) or 'one number'}" for name, v in unit.fields.items())
@@ -82,7 +82,8 @@ def _trained(run: Run, unit: OneUnit, model: str, guide: str) -> Section:
         ("versions", ", ".join(f"{k} {v}" for k, v in info.get("versions", {}).items())),
     ]
     words = "The **guide** q(z) is a distribution over all latents of the **model** p(z) p(x|z), for these data alone."
-    return Section("What was trained", words, (("part", "in this run"), rows))
+    figures = (drawn_pair(run.pair, unit, album),)
+    return Section("What was trained", words, (("part", "in this run"), rows), figures)
 
 
 def _curve(run: Run, album: Album) -> Section:
