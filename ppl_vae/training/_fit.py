@@ -13,9 +13,11 @@ import torch
 from ppl_vae.bounds import ELBO
 from ppl_vae.checks.reading import read_pair
 from ppl_vae.checks.support import check_support
+from ppl_vae.checks.unobserved import rows_that_tell
 from ppl_vae.data import Data, Schema, Split, as_one_unit, as_split, is_unit, load
 from ppl_vae.distributed.group import Group, joined
 from ppl_vae.errors import UserError, check_flag, shown, unknown_name
+from ppl_vae.errors import Finding, UserError, check_flag, shown, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
 from ppl_vae.programs.randomness import preserved_randomness
@@ -135,6 +137,10 @@ def fit(
             check_support(reading.seen.values, reading.batch, validation)
         restarts = 0 if resume else said.restarts
         begun = begin_shared(pair, structure, train, restarts=restarts, seed=said.seed, say=progress)
+        silent: tuple[Finding, ...] = ()
+        if reading.seen is not None and not (structure.is_one_unit or structure.rows_total):
+            train, validation, silent = rows_that_tell(reading.seen.values, reading.batch, train, validation)
+        begun = () if resume else begin_shared(pair, structure, train, restarts=said.restarts, seed=said.seed)
         optimizer = optimizer_of(pair, said)
         strata = stratified(train, structure, bound, said)
         weights = None if strata is None else strata.weights
@@ -167,7 +173,7 @@ def fit(
         train.schema,
         said.plain(),
         data,
-        (*reading.findings, *begun, *getattr(step, "findings", ()), *loop.findings, *threads.findings),
+        (*reading.findings, *silent, *begun, *getattr(step, "findings", ()), *loop.findings, *threads.findings),
         stopped,
         loop.overridden,
     )
