@@ -105,12 +105,12 @@ def _stepwise(graph: Graph) -> Graph:
 
 def _alike(graph: Graph) -> Graph:
     """Nodes with the same parents, children and plates become one, where they are many: the columns of a table."""
-    groups: dict[object, list[str]] = {}
+    alike: dict[object, list[str]] = {}
     for node in graph.nodes:
         children = frozenset(child for child, above in graph.parents.items() if node.name in above)
         key = node.kind, node.plates, node.lag, graph.parents.get(node.name, frozenset()), children
-        groups.setdefault(key, []).append(node.name)
-    groups = {f"{names[0]}, ..., {names[-1]}": names for names in groups.values() if len(names) > ALIKE}
+        alike.setdefault(key, []).append(node.name)
+    groups = {f"{names[0]}, ..., {names[-1]}": names for names in alike.values() if len(names) > ALIKE}
     merged = _merged(graph, {name: shown for shown, names in groups.items() for name in names})
     nodes = tuple(replace(n, count=len(groups[n.name])) if n.name in groups else n for n in merged.nodes)
     return replace(merged, nodes=nodes)

@@ -153,7 +153,7 @@ def _family(guide: AmortizedProgram, block: Block) -> str:
     if site is not None and site.classified is not None:
         return site.classified.__name__
     if block.sites[0] in getattr(guide, "families", {}):
-        return str(guide.families[block.sites[0]].name)  # type: ignore[union-attr,index]
+        return str(guide.families[block.sites[0]].name)
     if site is None:
         return str(getattr(guide, "for_shared").name)  # noqa: B009
     return type(guide).__name__
