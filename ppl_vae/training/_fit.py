@@ -16,7 +16,6 @@ from ppl_vae.checks.support import check_support
 from ppl_vae.checks.unobserved import rows_that_tell
 from ppl_vae.data import Data, Schema, Split, as_one_unit, as_split, is_unit, load
 from ppl_vae.distributed.group import Group, joined
-from ppl_vae.errors import UserError, check_flag, shown, unknown_name
 from ppl_vae.errors import Finding, UserError, check_flag, shown, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
@@ -136,11 +135,10 @@ def fit(
         if validation is not None and reading.seen is not None:
             check_support(reading.seen.values, reading.batch, validation)
         restarts = 0 if resume else said.restarts
-        begun = begin_shared(pair, structure, train, restarts=restarts, seed=said.seed, say=progress)
         silent: tuple[Finding, ...] = ()
         if reading.seen is not None and not (structure.is_one_unit or structure.rows_total):
             train, validation, silent = rows_that_tell(reading.seen.values, reading.batch, train, validation)
-        begun = () if resume else begin_shared(pair, structure, train, restarts=said.restarts, seed=said.seed)
+        begun = begin_shared(pair, structure, train, restarts=restarts, seed=said.seed, say=progress)
         optimizer = optimizer_of(pair, said)
         strata = stratified(train, structure, bound, said)
         weights = None if strata is None else strata.weights
