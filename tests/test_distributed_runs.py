@@ -79,6 +79,52 @@ def test_the_posterior_of_what_rows_share_is_that_of_all_rows(tmp_path):
     assert found[4] == pytest.approx(found[1], abs=1e-5)
 
 
+GRADIENTS = """
+    import torch.distributed
+    sys.path.insert(0, options["tests"])
+    import test_distributed_steps as steps
+    from cases import BOUNDS, PROBLEMS, is_defined
+    from ppl_vae.distributed.group import joined
+
+    group, found = joined("auto"), {}
+
+    def compare(name, step, batch):
+        own = steps.DistributedStep(step, group)
+        step.total = group.total
+        torch.manual_seed(steps.SEED)
+        whole = own._values(batch)
+        torch.manual_seed(steps.SEED)
+        parts = own._summed(own._values(own._enter(batch)))
+        apart = [(a - b).norm() / (b.norm() + 1e-9) for a, b in zip(parts, whole, strict=True) if b is not None]
+        found[name] = float(torch.stack(apart).max())
+
+    for problem in PROBLEMS:
+        for bound in ("ELBO", "ELBO, analytic KL", "IWAE", "IWAE, dreg", "TVO"):
+            made = BOUNDS[bound](5)
+            if is_defined(made, problem) and not problem.structure.is_one_unit:
+                pair = steps.Pair(problem.model, problem.guide)
+                step = steps.step_of(pair, problem.structure, made, 100)
+                compare(f"{bound} of {problem.name}", step, problem.batch)
+    compare("gamma, beta, Dirichlet", *steps.rates_step())
+    for name in ("M2", "Hierarchical", "GMVAE"):
+        torch.manual_seed(1)
+        model = steps.MODELS[name](steps.some_digits())
+        batch = steps.some_digits().train.batch(slice(0, 7))
+        compare(name, *steps.step_of_model(model, steps.own_guide(model), batch, steps.ELBO()))
+    if rank == 0:
+        json.dump(found, open(options["found"], "w"))
+"""
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_gradients_over_gloo_are_those_of_one_process(tmp_path, count):
+    """In float64, to 1e-6: shared latents, IWAE-5, sums over labels, groups, masks and holes, samplers of any kind."""
+    found = run_script(tmp_path, count, GRADIENTS, tests=str(ROOT / "tests"))
+    assert len(found) > 50
+    worst = max(found, key=found.get)
+    assert found[worst] < 1e-6, worst
+
+
 def rows_mean_sd():
     import torch
 

@@ -245,3 +245,15 @@ def test_a_command_of_the_examples_ends_with_a_report(command, tmp_path, monkeyp
     script["simulate"]().to_csv(words[words.index("--data") + 1], index=False)
     assert command_line([*words, "--out", "run"]) == 0
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_study_is_pruned_by_on_epoch(capsys):
+    optuna = pytest.importorskip("optuna")
+    study = runpy.run_path(str(EXAMPLES / "prune.py"))["main"](trials=8)
+    states = [trial.state for trial in study.trials]
+    assert optuna.trial.TrialState.PRUNED in states
+    assert "were pruned" in capsys.readouterr().out
+    for trial in study.trials:
+        if trial.state == optuna.trial.TrialState.PRUNED:
+            assert len(trial.intermediate_values) < 20  # its training ended with its last report

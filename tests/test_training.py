@@ -77,6 +77,15 @@ def test_a_linear_guide_reaches_the_evidence(bound):
     assert abs(elbo - gaussian_evidence(x).mean()) < 0.05
 
 
+@pytest.mark.parametrize(("answer", "epochs"), [(lambda r: r["epoch"] < 2, 2), (lambda r: None, 3), (lambda r: 0, 3)])
+def test_on_epoch_stops_training_by_returning_false(answer, epochs):
+    """Only by that: functions that return nothing, or a number, are no judges."""
+    x = gaussian_rows(20)
+    result = ppl_vae.fit(linear_gaussian, LinearGuide(), x, epochs=3, on_epoch=answer)
+    assert len(result.history) == epochs
+    assert result.stopped == ("on_epoch" if epochs < 3 else "epochs")
+
+
 def test_an_upper_bound_trains_nothing(digits):
     with pytest.raises(UserError, match="upper bound"):
         ppl_vae.fit(*small(digits), digits, CUBO(), epochs=1)

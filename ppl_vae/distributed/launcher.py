@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import threading
 from collections.abc import Mapping
 
 __all__ = ["has_launcher", "says_it", "without_launcher"]
+
+ANSWER = 5.0
+"""Seconds in which another process says whether it has spoken."""
 
 _NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -32,11 +37,18 @@ def without_launcher(surroundings: Mapping[str, str]) -> dict[str, str]:
 
 
 def says_it() -> bool:
-    """Whether this process is the one that says what ended the run: the first that asks, of all that are left."""
+    """Whether this process says what ended the run: the first one that asks, of all that reach each other."""
     if not has_launcher():
         return True
-    import datetime
+    answers: list[bool] = []
+    # A thread, as a machine that is out of reach does not answer, and its store has no time-out.
+    asking = threading.Thread(target=lambda: answers.append(_is_first()), daemon=True)
+    asking.start()
+    asking.join(ANSWER)
+    return not answers or answers[0]
 
+
+def _is_first() -> bool:
     import torch
     from torch.distributed import TCPStore
     from torch.distributed.distributed_c10d import _get_default_store
@@ -46,7 +58,7 @@ def says_it() -> bool:
             store = _get_default_store()
         else:
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            store = TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=5))
+            store = TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=ANSWER))
         key = f"ppl_vae/said/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         return int(store.add(key, 1)) == 1
     except (RuntimeError, ValueError):
