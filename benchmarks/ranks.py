@@ -80,11 +80,18 @@ def constants(asked: argparse.Namespace) -> None:
     print(f"parameters: {parameters:,}; a gradient is {4 * parameters / 1e6:.1f} MB")
     print(f"matrix product: {2 * 1024**3 / product / 1e9:.1f} Gflop/s of one thread")
     print(f"operations of a step: {6 * parameters:,} per row (two for each weight, forward and twice backward)")
+    weights = torch.zeros(parameters, requires_grad=True)
+    weights.grad = torch.ones(parameters)
+    adam = torch.optim.AdamW([weights], fused=True)
+    adam.step()
+    update = cpu_seconds(adam.step, 5)
+    print(f"an update of Adam: {1e3 * update:.1f} ms, {28 * parameters / update / 1e9:.1f} GB/s")
     normals = torch.empty(10_000_000)
     print(f"a normal drawn: {cpu_seconds(normals.normal_, 3) / len(normals) * 1e9:.1f} ns")
     table = torch.randn(200_000, COLUMNS)
     index = torch.randperm(len(table))
-    print(f"a row of {COLUMNS} floats gathered: {cpu_seconds(lambda: table[index[:20_000]], 5) / 20_000 * 1e6:.2f} us")
+    gathered = cpu_seconds(lambda: table[index[:20_000]], 5) / 20_000
+    print(f"a row of {COLUMNS} floats gathered: {gathered * 1e6:.2f} us, {8 * COLUMNS / gathered / 1e9:.1f} GB/s")
 
 
 def cpu_seconds(function: Any, times: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pyro
@@ -9,6 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import BOUNDS, F64, MODELS, PROBLEMS, is_defined, own_guide
+from pyro.infer import Trace_ELBO
 from pyro.nn import PyroModule
 from torch import nn
 
@@ -16,12 +18,12 @@ import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.bounds import ELBO, IWAE, PIWAE
 from ppl_vae.checks.analysis import analyse
-from ppl_vae.distributed.group import Group
+from ppl_vae.distributed.group import Group, Lost, joined
 from ppl_vae.guides import FullRank, MeanField
 from ppl_vae.programs.program import Pair
 from ppl_vae.schedules import Capacity, FreeBits
 from ppl_vae.training import Settings
-from ppl_vae.training._distributed import DistributedStep
+from ppl_vae.training._distributed import DistributedStep, distributed_step
 from ppl_vae.training._steps import make_step
 
 SEED = 7
@@ -82,7 +84,7 @@ def _undefined(bound, problem):
 
 
 PAIRS = [(b, p) for b in BOUNDS for p in PROBLEMS if not _undefined(BOUNDS[b](4), p)]
-FEW = {("ELBO", "hierarchy"), ("IWAE", "style, some labels"), ("ELBO", "groups"), ("IWAE, dreg", "linear Gaussian")}
+FEW = {("ELBO", "groups of unequal size"), ("IWAE", "style, some labels"), ("ELBO, stl", "linear-Gaussian with holes")}
 
 
 @pytest.mark.parametrize(
@@ -277,6 +279,66 @@ def test_draws_that_cannot_be_divided_are_refused(name):
     with pytest.raises(UserError, match=r"processes cannot share.*distributed='off'"):
         for _ in range(5):
             parts(step, batch, 2)
+
+
+def _own_rows(x=None):
+    with pyro.plate("data", 10, subsample_size=4) as rows:
+        z = pyro.sample("z", dist.Normal(torch.zeros(4, dtype=F64), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=None if x is None else x[rows])
+
+
+def _own_rows_guide(x=None):
+    with pyro.plate("data", 10, subsample_size=4):
+        pyro.sample("z", dist.Normal(torch.zeros(4, dtype=F64), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("bound", "problem", "words"),
+    [
+        (Trace_ELBO(), "linear-Gaussian", "one of Pyro's own"),
+        (ELBO(), "one unit", "all data are one unit"),
+        (ELBO(), "its own rows", "draws its own rows"),
+    ],
+    ids=["pyro", "one unit", "own rows"],
+)
+def test_what_has_no_rows_to_divide_is_refused(bound, problem, words):
+    if problem == "its own rows":
+        pair, batch = Pair(_own_rows, _own_rows_guide), {"x": torch.randn(10, dtype=F64)}
+        structure = analyse(pair, batch)
+    else:
+        found = next(p for p in PROBLEMS if p.name == "linear-Gaussian")
+        pair, batch, structure = Pair(found.model, found.guide), found.batch, found.structure
+        structure = replace(structure, plate=None) if problem == "one unit" else structure
+    step = step_of(pair, structure, bound, 100)
+    with pytest.raises(UserError, match=rf"{words}.*train in one process, distributed='off'"):
+        distributed_step(step, Group(0, 2), batch)
+
+
+def test_compile_on_is_refused_where_processes_talk_within_a_step():
+    step, batch = rates_step(compile="on")
+    own = DistributedStep(step, Group(0, 2))
+    own._enter(batch)
+    with pytest.raises(UserError, match="compile='on', but a sampler looks at the parameters of all rows"):
+        own.accelerate()
+    step, _ = rates_step(compile="auto")
+    own = DistributedStep(step, Group(0, 2))
+    own._enter(batch)
+    own.accelerate()
+    assert own.step is step
+    assert ["a sampler looks" in finding.problem for finding in own.findings] == [True]
+
+
+def test_the_launcher_is_known_by_its_variables(monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        assert joined("auto").size == 1
+        monkeypatch.setenv(name, value)
+    assert joined("off").size == 1
+    monkeypatch.setenv("PPL_VAE_TIMEOUT", "soon")
+    with pytest.raises(UserError, match="PPL_VAE_TIMEOUT must be a number of seconds, got 'soon'"):
+        joined("auto")
+    monkeypatch.setenv("PPL_VAE_TIMEOUT", "0.2")
+    with pytest.raises(Lost, match="do not find each other at localhost:1"):
+        joined("auto")
 
 
 def test_a_mean_over_rows_is_found_by_the_proof():

@@ -25,6 +25,7 @@ DOCUMENTS = {
     "docs/wrap.md": 1,
     "docs/posterior.md": 2,
     "docs/processes.md": 1,
+    "docs/scale.md": 1,
     "docs/programs.md": 3,
 }
 """How many blocks of Python each has at least; those of the README stand alone, those of a document go on."""

@@ -27,11 +27,11 @@ from ppl_vae.speed.proof import agree
 from ppl_vae.training._acceleration import GraphStep, accelerated
 from ppl_vae.training._steps import BoundStep, PyroStep, StepOutcome
 
-__all__ = ["DistributedStep", "SummedGradients", "distributed_step"]
+__all__ = ["DistributedStep", "distributed_step"]
 
 
 class SummedGradients:
-    """An optimizer that sums the gradients of all processes before it uses them: in one buffer, once a step.
+    """Sums the gradients of all processes and what each saw, in one buffer, and updates.
 
     A parameter without a gradient in any process keeps none. `refuse_odd` says, once an epoch so that nobody waits for
     it within one, whether some process had a gradient where another had none.
@@ -39,42 +39,42 @@ class SummedGradients:
 
     def __init__(self, optimizer: Any, group: Group, pair: Pair) -> None:
         self.optimizer, self.group = optimizer, group
-        self.names, self.parameters = [], []
-        for name, parameter in pair.named_parameters():
-            if parameter.requires_grad:
-                self.names.append(name)
-                self.parameters.append(parameter)
+        self.parameters = [p for p in pair.parameters() if p.requires_grad]
         self.odd: Tensor | None = None
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget gradients."""
-        self.optimizer.zero_grad(set_to_none=set_to_none)
+        self.steps = 0
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Sum, then update."""
+    def __call__(self, outcome: StepOutcome) -> StepOutcome:
+        """Sum, then update; the outcome of the whole batch."""
         there = [p.grad is not None for p in self.parameters]
-        for kind in dict.fromkeys((p.dtype, p.device) for p in self.parameters):
-            self._sum([p for p in self.parameters if (p.dtype, p.device) == kind])
+        beside = [value.reshape(1) for value in outcome if value is not None]
+        kinds = list(dict.fromkeys((p.dtype, p.device) for p in self.parameters))
+        for i, kind in enumerate(kinds):
+            own = [p for p in self.parameters if (p.dtype, p.device) == kind]
+            found = self._sum(own, () if i else beside)
+            beside = beside if i else found
         for parameter, has in zip(self.parameters, there, strict=True):
             if not has:
                 parameter.grad = None
         self.optimizer.step()
+        self.steps += 1
+        whole = iter(beside)
+        return StepOutcome(*(None if value is None else next(whole).reshape(()) for value in outcome))  # type: ignore[arg-type]
 
-    def _sum(self, parameters: Sequence[Any]) -> None:
+    def _sum(self, parameters: Sequence[Any], beside: Sequence[Tensor]) -> list[Tensor]:
+        """Sum the gradients of some parameters, and other numbers beside them; those sums."""
         flat = [torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1) for p in parameters]
         has = flat[0].new_tensor([float(p.grad is not None) for p in parameters])
-        whole = self.group.total(torch.cat([*flat, has]))
-        odd = (whole[-len(has) :] - self.group.size * has).abs()
-        found = odd.amax()
-        self.odd = found if self.odd is None else torch.maximum(self.odd, found.to(self.odd))
-        place = 0
-        for parameter in parameters:
-            part = whole[place : place + parameter.numel()].view(parameter.shape)
-            place += parameter.numel()
+        whole = self.group.total(torch.cat([*flat, has, *(value.to(has) for value in beside)]))
+        parts = list(whole.split([*(p.numel() for p in parameters), len(has), *(1 for _ in beside)]))
+        for parameter, part in zip(parameters, parts, strict=False):
+            gradient = part.view(parameter.shape)
             # optimizers expect gradients that lie in memory as their parameters do
-            same = part.stride() == parameter.stride()
-            parameter.grad = part if same else torch.empty_like(parameter).copy_(part)
+            same = gradient.stride() == parameter.stride()
+            parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
+        odd = (parts[len(parameters)] - self.group.size * has).abs().amax()
+        self.odd = odd if self.odd is None else torch.maximum(self.odd, odd.to(self.odd))
+        return parts[len(parameters) + 1 :]
 
     def refuse_odd(self) -> None:
         """Raise where gradients of a step were not of the same parameters in all processes."""
@@ -88,7 +88,7 @@ class SummedGradients:
 
 
 class DistributedStep:
-    """A step that is given whole batches and computes the rows of this process; its outcomes are parts of sums.
+    """A step that is given whole batches, computes the rows of this process, and tells what all saw.
 
     Args:
         bound: the eager step of one process.
@@ -97,6 +97,8 @@ class DistributedStep:
 
     def __init__(self, bound: BoundStep, group: Group) -> None:
         self.bound, self.group = bound, group
+        self.sums = SummedGradients(bound.optimizer, group, bound.pair)
+        bound.summed = self.sums
         self.step: BoundStep | PyroStep | GraphStep = bound
         self.structure = bound.structure
         self.draws: dict[bool, SharedDraws] = {}
@@ -143,13 +145,19 @@ class DistributedStep:
             self.step.plan(epochs_left, [self.share(rows).computed for rows in sizes])
 
     def __call__(self, batch: Batch, epoch: float) -> StepOutcome:
-        """One update of all parameters, from all rows of the batch; the outcome is this process's part of it."""
-        own = self._enter(batch)
-        return self.step(own, epoch)
+        """One update of all parameters, from all rows of the batch."""
+        own, before = self._enter(batch), self.sums.steps
+        found = self.step(own, epoch)
+        return self._whole(found) if self.sums.steps == before else found  # nothing is trained: no gradient was summed
 
     def evaluate(self, batch: Batch) -> StepOutcome:
-        """This process's part of the bound of some rows, without an update."""
-        return self.bound.evaluate(self._enter(batch))
+        """The bound of some rows, without an update."""
+        return self._whole(self.bound.evaluate(self._enter(batch)))
+
+    def _whole(self, parts: StepOutcome) -> StepOutcome:
+        """What all processes saw together."""
+        whole = iter(self.group.total(torch.stack([value for value in parts if value is not None])))
+        return StepOutcome(*(None if value is None else next(whole) for value in parts))  # type: ignore[arg-type]
 
     def _enter(self, batch: Batch) -> Batch:
         self.bound.share = self.share(units_in(batch))
@@ -179,9 +187,7 @@ class DistributedStep:
 
     def refuse_apart(self, epoch: int) -> None:
         """Raise where the processes did not do the same in an epoch: their weights are one, bit for bit."""
-        optimizer = self.bound.optimizer
-        if isinstance(optimizer, SummedGradients):
-            optimizer.refuse_odd()
+        self.sums.refuse_odd()
         own = sum(_bits(value) for value in self.bound.pair.state_dict().values())
         total = int(self.group.total(torch.tensor(own)))
         if not self.group.agrees(total == self.group.size * own):

@@ -29,7 +29,7 @@ from ppl_vae.speed.device import pick_device
 from ppl_vae.speed.precision import check_precision, tensor_cores
 from ppl_vae.speed.threads import suitable_threads
 from ppl_vae.training._acceleration import accelerated
-from ppl_vae.training._distributed import SummedGradients, distributed_step
+from ppl_vae.training._distributed import distributed_step
 from ppl_vae.training._identity import identity
 from ppl_vae.training._loop import Loop
 from ppl_vae.training._optimizers import optimizer_of
@@ -142,8 +142,7 @@ def fit(
         optimizer = optimizer_of(pair, said)
         strata = stratified(train, structure, bound, said)
         weights = None if strata is None else strata.weights
-        using = optimizer if group.size == 1 else SummedGradients(optimizer, group, pair)
-        stepping = make_step(pair, structure, bound, using, len(train), said, weights)
+        stepping = make_step(pair, structure, bound, optimizer, len(train), said, weights)
         own = None if said.optimizer is None else optimizer
         step: Any
         if group.size > 1:

@@ -218,7 +218,6 @@ class Loop:
             with self._told(before, batch, epoch, i + 1):
                 outcomes.append(self.step(batch, epoch - 1 + i / len(batches)))
             sizes.append(len(index))
-        outcomes = self._of_all(outcomes)
         if isinstance(self.step, DistributedStep):
             self.step.refuse_apart(epoch)
         values = torch.stack([o.objective for o in outcomes])
@@ -232,15 +231,6 @@ class Loop:
         if self.validation is not None:
             record |= self._validate(self.validation)
         return record | {"seconds": round(time.perf_counter() - start, 4)}
-
-    def _of_all(self, outcomes: list[StepOutcome]) -> list[StepOutcome]:
-        """The outcomes of whole batches, from what each process saw of them."""
-        if self.group.size == 1:
-            return outcomes
-        there = [field for field in StepOutcome._fields if getattr(outcomes[0], field) is not None]
-        parts = torch.stack([torch.stack([getattr(o, field) for o in outcomes]) for field in there])
-        whole = self.group.total(parts.double())
-        return [StepOutcome(**dict(zip(there, column, strict=True))) for column in whole.unbind(1)]
 
     @contextmanager
     def _told(self, before: dict[str, Tensor], batch: Batch, epoch: int, step: int) -> Iterator[None]:
@@ -285,7 +275,6 @@ class Loop:
                 batch = split.batch(slice(start, start + 1000))
                 outcomes.append(self.step.evaluate(batch))
                 sizes.append(units_in(batch))
-        outcomes = self._of_all(outcomes)
         for module in training:
             module.training = True
         seen = _mean(outcomes, sizes, "validation")

@@ -83,9 +83,8 @@ class StepGraph:
         fields = len(StepOutcome._fields)
         for parameter, gradient in zip(self.parameters, values[fields:], strict=True):
             parameter.grad = gradient
-        if any(self.present[fields:]):
-            self.step.optimizer.step()
-        return StepOutcome(*values[:fields])  # type: ignore[arg-type]
+        outcome = StepOutcome(*values[:fields])  # type: ignore[arg-type]
+        return self.step.update(outcome) if any(self.present[fields:]) else outcome
 
     def use(self, graph: Graph) -> None:
         """Run another form of the captured graph."""

@@ -56,6 +56,7 @@ class BoundStep:
         self.share: Share | None = None  # of the rows of a batch, where several processes have each a part of them
         self.draws: Callable[[Share], AbstractContextManager[None]] | None = None
         self.total: Callable[[Tensor], Tensor] | None = None  # over all processes
+        self.summed: Callable[[StepOutcome], StepOutcome] | None = None
         # The parts of a weight that was summed over discrete values have no rate of their own.
         self.splits = not (structure.enumerates and bound.discrete == "marginal")
 
@@ -65,8 +66,15 @@ class BoundStep:
         outcome = self.outcome(batch, *self.levels(epoch))
         if outcome.objective.requires_grad:
             (-outcome.objective).backward()
-            self.optimizer.step()
-        return outcome._replace(objective=outcome.objective.detach())
+            return self.update(outcome._replace(objective=outcome.objective.detach()))
+        return outcome
+
+    def update(self, outcome: StepOutcome) -> StepOutcome:
+        """Update the parameters from their gradients; the outcome, of all processes where there are several."""
+        if self.summed is not None:
+            return self.summed(outcome)
+        self.optimizer.step()
+        return outcome
 
     def levels(self, epoch: float) -> tuple[float, float]:
         """The numbers of a step that change with the epoch: beta, and what FreeBits or Capacity holds it to."""
