@@ -25,10 +25,10 @@ from cases import (
 
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.diagnostics import annealed_evidence, bidirectional
-from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._evidence.ladder import rungs
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import chunks
+from ppl_vae.evaluation.bridge import Bridge
 from ppl_vae.guides import FullRank, MeanField, Planar
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Pair

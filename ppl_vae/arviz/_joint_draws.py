@@ -8,7 +8,8 @@ Where all data are one unit, all latents are of that unit; where nothing is shar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from ppl_vae.arviz._layouts import Layout, read_layouts
 from ppl_vae.arviz._rows import Rows, cat, gathered, latents_of, picked_rows
-from ppl_vae.data import Split
+from ppl_vae.checks.analysis import analyse
+from ppl_vae.data import Split, as_one_unit, units_in
 from ppl_vae.distributions import elementwise
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.faults import Fault, Missed, Unseen, faults_of, missed_by
@@ -26,12 +28,16 @@ from ppl_vae.evaluation.joint_weights import (
     JointWeights,
     again,
     joint_passes,
+    joint_weights,
+    not_enough,
     parts_of,
     shares_latents,
     weighed_particles,
 )
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
 from ppl_vae.evaluation.shared_draws import AT_ONCE, SharedDraws
+from ppl_vae.evaluation.tempering import Moves, moved_draws, why_not
+from ppl_vae.evaluation.vectors import placed_values
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.completion import completed, replayed
@@ -61,7 +67,9 @@ class JointDraws:
     rows for these, `log_likelihood` [draw, row] log p(x_n | shared), `prior` draws of what the particles hold from the
     model alone (nothing where it does not run without data), all values arranged by their `layouts`. `held` are the
     chosen draws of what rows share, on which programs can be run. `faults` say what makes the weights uneven,
-    `seen` has the data as observed and as drawn, `missed` says what the guide leaves out.
+    `seen` has the data as observed and as drawn, `missed` says what the guide leaves out. Where weights were not enough
+    the particles are draws that were moved from the guide to the posterior, `moves` says how and `why`, and
+    `log_weight` are those of the guide's particles.
     """
 
     structure: Structure
@@ -76,6 +84,8 @@ class JointDraws:
     faults: tuple[Fault, ...] = ()
     seen: Seen = field(default_factory=Seen)
     missed: Missed | Unseen | None = None
+    moves: Moves | None = None
+    why: str = ""
 
 
 class _Weighed(NamedTuple):
@@ -95,6 +105,7 @@ def draw_posterior(
     particles: int,
     *,
     resample: bool,
+    move: bool = False,
     wanted: int = 0,
     predictive: bool = False,
     inner: int | None = None,
@@ -103,7 +114,8 @@ def draw_posterior(
 ) -> JointDraws:
     """Draws of the posterior by importance sampling, or of the guide where nothing is resampled.
 
-    Of latents that rows share, and of one unit, there are more particles where fewer than `wanted` count.
+    Of latents that rows share, and of one unit, there are more particles where fewer than `wanted` count; with `move`
+    draws are moved on from the guide where even then the weights are not enough.
 
     Raises:
         UserError: as `joint_passes` does, or for draws of rows that would not fit into memory.
@@ -117,14 +129,14 @@ def draw_posterior(
             return JointDraws(plan.structure, layouts, {}, nothing, torch.arange(draws), local, {}, {})
     if split.is_one_unit:
         with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
-            return _Joint(pair, plan, _layouts(pair, plan), 1, draws, predictive).of(
-                _one_unit(pair, plan, resample, wanted), resample
-            )
+            joint = _Joint(pair, plan, _layouts(pair, plan), 1, draws, predictive)
+            return joint.of(_one_unit(pair, plan, resample, wanted), resample, wanted if move else None)
     with joint_passes(pair, split, particles, inner, seed=seed, floats_at_once=floats_at_once) as (plan, inner):
         shared, found = weighed_particles(pair, plan, inner, beyond=resample, wanted=wanted)
         values = shared.of_model(plan.structure)
         weighed = _Weighed(values, found.log_weight, shared, found, missed_by(shared, sorted(values), found.log_weight))
-        return _Joint(pair, plan, _layouts(pair, plan), inner, draws, predictive).of(weighed, resample)
+        joint = _Joint(pair, plan, _layouts(pair, plan), inner, draws, predictive)
+        return joint.of(weighed, resample, wanted if move else None)
 
 
 def _layouts(pair: Pair, plan: Passes) -> dict[str, Layout]:
@@ -146,27 +158,79 @@ class _Joint:
     def rows(self) -> Rows:
         return Rows(self.pair, self.plan.structure, self.layouts, self.plan.at_once)
 
-    def of(self, weighed: _Weighed, resample: bool) -> JointDraws:
-        """Choose particles by their weights, or take the first, and draw what belongs to them."""
+    def of(self, weighed: _Weighed, resample: bool, wanted: int | None = None) -> JointDraws:
+        """Choose particles by their weights, or take the first, and draw what belongs to them.
+
+        Or move them on from the guide, where `wanted` is given and the weights are not enough.
+        """
+        _refuse_large([*self.own, *(self.rows.shown if self.predictive else [])], self.layouts, self.plan, self.draws)
+        why = "" if wanted is None else not_enough(weighed.log_weight, wanted)
+        moved = self._moved(weighed, why) if why else None
+        if moved is not None:
+            return moved
         if resample:
             chances = smooth(weighed.log_weight[:, None]).softmax(0)[:, 0]
             chosen = torch.multinomial(chances, self.draws, replacement=True)
         else:
             chosen = torch.arange(self.draws)
-        _refuse_large([*self.own, *(self.rows.shown if self.predictive else [])], self.layouts, self.plan, self.draws)
-        prior = self._prior(sorted(weighed.values), 1000)
-        values = {n: v[chosen.to(v.device)] for n, v in weighed.values.items()}
-        local, seen = self._rows(weighed, chosen, prior, resample)
+        likelihood = None if weighed.rows is None else weighed.rows.log_likelihood[chosen]
+        held = None if weighed.shared is None else weighed.shared.at(chosen)
+
+        def own(batch: Batch, number: int) -> dict[str, Tensor]:
+            return self._given(weighed, chosen, batch, number, resample)
+
+        return self._told(weighed, weighed.values, chosen, own, likelihood, held)
+
+    def _moved(self, weighed: _Weighed, why: str) -> JointDraws | None:
+        """Draws that were moved from the guide to the posterior; None where nothing can be moved."""
+        split, plan = as_one_unit(self.plan.split), self.plan
+        batch = split.batch()
+        rows = max((v.numel() for v in batch.values()), default=1) if plan.split.is_one_unit else len(plan.split)
+        structure = plan.structure if plan.split.is_one_unit else analyse(self.pair, batch)
+        if why_not(structure, rows):
+            return None
+        try:
+            values, moves = moved_draws(self.pair, structure, batch, max(plan.particles, self.draws), rows)
+        except (UserError, NotImplementedError):  # a guide without a density of given values, for example
+            return None
+        chosen = torch.randperm(math.prod(moves.shape))[: self.draws]
+        common = {n: values[n] for n in weighed.values if n in values}
+        held = likelihood = None
+        if weighed.shared is not None:
+            held = placed_values(self.pair, plan.structure, next(plan.batches()), weighed.shared, common, chosen)
+            likelihood = joint_weights(self.pair, plan, held, self.inner).log_likelihood
+
+        def own(batch: Batch, number: int) -> dict[str, Tensor]:
+            start, size = number * plan.rows, units_in(batch)
+            picked = {n: values[n][chosen] for n in self.own}
+            dims = {n: v.dim() + plan.structure.dim - len(self.layouts[n].event_shape) for n, v in picked.items()}
+            return {n: v.narrow(dims[n], start, size) for n, v in picked.items()}
+
+        return replace(self._told(weighed, common, chosen, own, likelihood, held), moves=moves, why=why)
+
+    def _told(
+        self,
+        weighed: _Weighed,
+        particles: Mapping[str, Tensor],
+        chosen: Tensor,
+        own: Callable[[Batch, int], dict[str, Tensor]],
+        likelihood: Tensor | None,
+        held: SharedDraws | None,
+    ) -> JointDraws:
+        """What was drawn, arranged; `own` are the latents of the rows of a batch, by its number."""
+        prior = self._prior(sorted(particles), 1000)
+        values = {n: v[chosen.to(v.device)] for n, v in particles.items()}
+        local, seen = self._rows(values, own, prior)
         return JointDraws(
             self.plan.structure,
             self.layouts,
-            {n: self.layouts[n].arranged(v).cpu() for n, v in weighed.values.items() if n in self.layouts},
+            {n: self.layouts[n].arranged(v).cpu() for n, v in particles.items() if n in self.layouts},
             weighed.log_weight,
             chosen,
             local,
-            self._log_likelihood(weighed, values, chosen),
+            self._log_likelihood(values) if likelihood is None else self._of_rows(likelihood),
             {n: self.layouts[n].arranged(v).cpu() for n, v in prior.items()},
-            None if weighed.shared is None else weighed.shared.at(chosen),
+            held,
             self._faults(weighed),
             seen,
             weighed.missed,
@@ -185,17 +249,16 @@ class _Joint:
         return sorted(own & self.layouts.keys())
 
     def _rows(
-        self, weighed: _Weighed, chosen: Tensor, prior: Mapping[str, Tensor], resample: bool
+        self, drawn: Mapping[str, Tensor], own: Callable[[Batch, int], dict[str, Tensor]], prior: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], Seen]:
         """What single rows have, for every draw, and their data."""
         parts: list[tuple[dict[str, Tensor], ...]] = []
-        drawn = {n: v[chosen.to(v.device)] for n, v in weighed.values.items()}
         before = min(len(next(iter(prior.values()), ())), self.draws) if self.predictive else 0
         for i, batch in enumerate(self.plan.batches()):
             if not self.plan.split.is_one_unit:
                 batch = {n: v.contiguous() for n, v in batch.items()}
-            local = self._given(weighed, chosen, batch, i, resample) if self.own else {}
-            predicted = self.rows.predicted(batch, drawn | local, self.draws if self.predictive else 0)
+            local = own(batch, i) if self.own else {}
+            predicted = self.rows.predicted(batch, {**drawn, **local}, self.draws if self.predictive else 0)
             simulated = self.rows.simulated(batch, self.rows.shown, before, prior)
             data = self.rows.data(batch)
             parts.append(
@@ -233,11 +296,13 @@ class _Joint:
         back = torch.cat(order).argsort()
         return {n: torch.cat(v)[back.to(v[0].device)] for n, v in found.items()}
 
-    def _log_likelihood(self, weighed: _Weighed, values: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
-        """log p of every row given what is shared; of one unit that of every element that is observed by itself."""
+    def _of_rows(self, likelihood: Tensor) -> dict[str, Tensor]:
         observed = [n for n in self.layouts if n in self.plan.structure.observed]
-        if weighed.rows is not None:
-            return {observed[0] if len(observed) == 1 else "log_likelihood": weighed.rows.log_likelihood[chosen]}
+        return {observed[0] if len(observed) == 1 else "log_likelihood": likelihood}
+
+    def _log_likelihood(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """log p of every element of one unit that is observed by itself, given all latents."""
+        observed = [n for n in self.layouts if n in self.plan.structure.observed]
         structure, batch = self.plan.structure, next(self.plan.batches())
         alone = [n for n in observed if n not in structure.holes] if not structure.enumerates else []
         parts: list[dict[str, Tensor]] = []

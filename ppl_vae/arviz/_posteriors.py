@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from ppl_vae.evaluation.joint_evaluation import fitted_rows, verdict_on
 from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.evaluation.shared_draws import SharedDraws
+from ppl_vae.evaluation.tempering import Moves
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.weights.psis import khat, smooth
@@ -45,7 +47,9 @@ class Posterior:
     `log_likelihood` has by observed site log p(x_n | shared latents) in nats, [draw, row]; of one unit that of every
     entry that is observed by itself, [draw, plates, *event]. `observed` and `constant` are the data as one draw,
     `predictive` draws of the data for these latents, and `prior_predictive` for those of the prior, where asked for.
-    `faults` say what makes the joint weights uneven.
+    `faults` say what makes the joint weights uneven. Where these were not enough the particles were moved from the
+    guide to the posterior, `moves` says how; `khat` is that of the guide's weights, `weights` are equal, and `ess` is
+    what the draws of the worst number are worth.
     `shared_draws` are the draws of what rows share as programs take them, for `ppl_vae.predict` and its like.
     """
 
@@ -68,6 +72,7 @@ class Posterior:
     prior_predictive: Mapping[str, Tensor] = field(default_factory=dict)
     shared_draws: SharedDraws | None = field(default=None, repr=False)
     names: Names | None = field(default=None, repr=False)
+    moves: Moves | None = field(default=None, repr=False)
 
     def __getitem__(self, name: str) -> Tensor:
         """The draws of a latent."""
@@ -121,9 +126,9 @@ class Posterior:
         line = {"mean": mean, "sd": variance**0.5}
         line |= {f"{100 * q:g}%": float(value[order][i]) for q, i in zip(QUANTILES, at, strict=True)}
         # where few particles have all the weight, the noise that they show is none: no more than the weights are worth
-        most = float(1 / w.square().sum())
+        most = float(1 / w.square().sum()) if self.moves is None else self.moves.ess(value)
         line["ess"] = min(variance / noise, most) if noise > 0 else most
-        line["khat"] = max(self.khat, float(tails[0])) if variance > 0 else self.khat
+        line["khat"] = max(self.khat, float(tails[0])) if variance > 0 and self.moves is None else self.khat
         width = line[f"{100 * QUANTILES[-1]:g}%"] - line[f"{100 * QUANTILES[0]:g}%"]
         line["contraction"] = 1 - (width / before) ** 2 if before > 0 else float("nan")
         return line
@@ -207,7 +212,7 @@ def posterior(
     data: Any,
     draws: int = 1000,
     *,
-    resample: Literal["psis"] | None = "psis",
+    resample: Literal["auto", "psis"] | None = "auto",
     rows: str | None = "auto",
     particles: int | None = None,
     inner: int | None = None,
@@ -219,15 +224,18 @@ def posterior(
 
     K particles g ~ q(g) of the shared latents are weighed with all rows, w = p(g) prod_n p(x_n | g) / q(g), and draws
     are particles chosen by their Pareto smoothed weights: draws of the posterior as K grows, where k-hat is below its
-    limit. `findings` say where it is not, and then neither mean nor deviation is to be believed. Latents of the rows
-    are drawn given the shared ones by importance resampling, discrete ones given all others.
+    limit. Latents of the rows are drawn given the shared ones by importance resampling, discrete ones given all others.
+    Where k-hat is above its limit, or fewer than 1,000 particles count, the guide's draws are moved to the posterior
+    instead, all latents together, by a sequential Monte Carlo sampler (`ppl_vae.evaluation.tempering`): `moves` says
+    how, and `findings` whether groups of its chains agree. Where they do not, or nothing could be moved (programs
+    without room for particles, more than 500 numbers), neither mean nor deviation is to be believed.
 
     Args:
         model: p(g) prod_n p(z_n | g) p(x_n | z_n, g).
         guide: q(g) prod_n q(z_n | x_n, g).
         data: the rows that the pair was fitted to; of a data set its training split.
         draws: how many.
-        resample: None takes draws of the guide as they are.
+        resample: "psis" takes weights alone, and None draws of the guide as they are.
         rows: None takes all data as one unit, as for `fit`.
         particles: K, at least `draws`; by default 4,000, or `draws` if these are more, and twice as many where
             fewer than 1,000 count.
@@ -241,7 +249,8 @@ def posterior(
             where latents are shared.
         NoDensity: for a guide that draws a latent from a point mass.
 
-    Source: Vehtari et al. 2024, arXiv 1507.02646; Yao et al. 2018, arXiv 1802.02538 (k-hat of a variational posterior).
+    Source: Vehtari et al. 2024, arXiv 1507.02646; Yao et al. 2018, arXiv 1802.02538 (k-hat of a variational posterior);
+    Del Moral et al. 2006, JRSS B 68(3) (sequential Monte Carlo samplers).
 
     Example:
         >>> import pyro
@@ -261,7 +270,7 @@ def posterior(
     """
     draws = check_whole("draws", draws)
     if resample is not None:
-        check_choice("resample", resample, ("psis",))
+        check_choice("resample", resample, ("auto", "psis"))
     if rows is not None:
         check_choice("rows", rows, ("auto",))
     count = max(draws, 4000) if particles is None else check_whole("particles", particles, draws)
@@ -278,6 +287,7 @@ def posterior(
         draws,
         count,
         resample=resample is not None,
+        move=resample == "auto",
         wanted=0 if resample is None or particles is not None else ENOUGH,
         predictive=predictive,
         inner=inner,
@@ -285,11 +295,16 @@ def posterior(
         floats_at_once=floats_at_once,
     )
     shared = tuple(found.particles)
-    log_weight = found.log_weight
+    log_weight, moves = found.log_weight, found.moves
     count = len(log_weight)
     weights = smooth(log_weight[:, None]).softmax(0)[:, 0] if resample else torch.full_like(log_weight, 1 / count)
     tail = float(khat(log_weight[:, None])) if shared else float("nan")
     effective = float(1 / log_weight.softmax(0).square().sum()) if shared else float("nan")
+    findings = verdict_on(tail, count, sorted(shared), found.faults, found.missed, effective) if shared else ()
+    if moves is not None:
+        log_weight = torch.zeros(math.prod(moves.shape), dtype=torch.float64)
+        weights, findings = log_weight.softmax(0), (moves.finding(found.why),)
+        effective = min(moves.ess(each) for v in found.particles.values() for each in v.reshape(len(v), -1).T)
     values = {n: v[found.chosen] for n, v in found.particles.items()} | found.local
     names = Names(split.schema, found.layouts, row_ids(data, len(split)))
     return Posterior(
@@ -305,10 +320,11 @@ def posterior(
         ess=effective,
         log_likelihood=found.log_likelihood,
         faults=found.faults,
-        findings=verdict_on(tail, count, sorted(shared), found.faults, found.missed, effective) if shared else (),
+        findings=findings,
         **vars(found.seen),
         shared_draws=found.held,
         names=names,
+        moves=moves,
     )
 
 

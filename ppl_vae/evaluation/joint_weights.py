@@ -33,7 +33,7 @@ from ppl_vae.evaluation.shared_draws import AT_ONCE, SharedDraws, draw_shared
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.weights.completion import Particles, completed, concatenate
-from ppl_vae.weights.psis import khat, khat_limit
+from ppl_vae.weights.psis import FEWEST, khat, khat_limit
 
 __all__ = [
     "INNER",
@@ -42,6 +42,7 @@ __all__ = [
     "draw_particles",
     "joint_passes",
     "joint_weights",
+    "not_enough",
     "parts_of",
     "shares_latents",
     "weighed_particles",
@@ -175,6 +176,22 @@ def weighed_particles(
     believed = float(khat(log_weight[:, None])) <= khat_limit(plan.particles)
     shared, weights = drawn(times * plan.particles) if times > 1 and believed else found
     return replace(shared, alone=alone), weights  # whoever reads the weights is told
+
+
+def not_enough(log_weight: Float[Tensor, " particle"], wanted: int) -> str:
+    """Why draws chosen by these weights are not to be read: k-hat, or fewer than `wanted` count; nothing if they are.
+
+    Example:
+        >>> not_enough(torch.zeros(1000).double(), 500), not_enough(torch.zeros(1000).double(), 2000)
+        ('', '1,000 of 1,000 weighted draws of the guide count')
+    """
+    count = len(log_weight)
+    if count < FEWEST:
+        return ""
+    tail, counting = float(khat(log_weight[:, None])), float(1 / log_weight.softmax(0).square().sum())
+    if not tail <= khat_limit(count):
+        return f"k-hat of the joint weights is {tail:.2f}, above {khat_limit(count):.2f}"
+    return f"{counting:,.0f} of {count:,} weighted draws of the guide count" if counting < wanted else ""
 
 
 def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, rows: Split | None = None) -> JointWeights:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.errors import ProgramError
+from ppl_vae.evaluation.shared_draws import SharedDraws, placed_shared
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
 
-__all__ = ["Vectors", "joint_draws"]
+__all__ = ["Vectors", "joint_draws", "placed_values"]
 
 
 def joint_draws(sites: TraceSites) -> dict[str, list[str]] | str:
@@ -83,3 +84,20 @@ class Vectors:
             name: torch.cat([self.sites[n].vector(values[n])[0] for n in pieces], -1)
             for name, pieces in self.joint.items()
         }
+
+
+def placed_values(
+    pair: Pair, structure: Structure, batch: Batch, like: SharedDraws, values: Mapping[str, Tensor], chosen: Tensor
+) -> SharedDraws:
+    """Chosen draws [draw, plates, *event] of the model's shared latents, as draws on which programs can be run.
+
+    Raises:
+        NotImplementedError: where the guide's own joint draws cannot be made of them.
+    """
+    vectors = Vectors.of(pair, structure, batch, structure.global_latents)
+    if vectors is None:
+        raise NotImplementedError("what all rows share is not all continuous")
+    few = {n: values[n][chosen.to(values[n].device)] for n in vectors.sites}
+    shaped = {n: v.reshape(len(chosen), *like.values[n].shape[1:]) for n, v in few.items()}
+    u, _ = vectors.vectors(shaped)
+    return placed_shared(pair, structure, batch, like, vectors.values(u, like.values))

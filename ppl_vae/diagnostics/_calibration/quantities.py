@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Schema
-from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._common.features import matrices
 from ppl_vae.diagnostics._common.simulation import Simulated, entries
 from ppl_vae.distributions import is_discrete
 from ppl_vae.errors import UserError, shown
+from ppl_vae.evaluation.bridge import Bridge
 from ppl_vae.programs.program import Batch
 from ppl_vae.programs.structure import Structure, TraceSites
 from ppl_vae.weights.completion import expanded

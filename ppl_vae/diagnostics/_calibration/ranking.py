@@ -14,7 +14,6 @@ from torch.nn.functional import one_hot
 from ppl_vae.data import Schema
 from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._calibration.quantities import DENSITY, Quantities, Quantity, density_ranks
-from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._common.classes import class_probabilities, class_value, levels_of
 from ppl_vae.diagnostics._common.simulation import (
     Simulated,
@@ -26,6 +25,7 @@ from ppl_vae.diagnostics._common.simulation import (
     specific,
 )
 from ppl_vae.errors import UserError
+from ppl_vae.evaluation.bridge import Bridge
 from ppl_vae.evaluation.passes import Passes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness

@@ -17,10 +17,10 @@ from ppl_vae.diagnostics._calibration.ranking import JOINT, ClassRanks, joined, 
 from ppl_vae.diagnostics._calibration.ranks import holm, rank_tests
 from ppl_vae.diagnostics._calibration.reliability import Reliability, reliability
 from ppl_vae.diagnostics._calibration.units import refits, told
-from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._common.simulation import resampled, specific
 from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole
+from ppl_vae.evaluation.bridge import Bridge
 from ppl_vae.evaluation.joint_evaluation import fitted_rows, units
 from ppl_vae.evaluation.passes import Passes, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive

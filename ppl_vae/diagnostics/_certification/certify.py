@@ -15,9 +15,9 @@ from ppl_vae.diagnostics._certification.certified import OUT_OF_TIME, Certified
 from ppl_vae.diagnostics._certification.methods import METHODS, Method
 from ppl_vae.diagnostics._certification.rows import Estimate, Rows, concatenated
 from ppl_vae.diagnostics._certification.validation import Reference, Validation, reference, validated
-from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._evidence.bdmc import simulated_rows
 from ppl_vae.errors import UserError, check_number, check_whole
+from ppl_vae.evaluation.bridge import Bridge
 from ppl_vae.evaluation.joint_evaluation import units
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.programs.locking import exclusive

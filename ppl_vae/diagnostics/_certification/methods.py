@@ -17,9 +17,9 @@ from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.autoguide.refining import moved, offsets_of, refine
 from ppl_vae.diagnostics._certification.local import DRAWS, RATE, STEPS, LocalFamily, adapted, fitted
 from ppl_vae.diagnostics._certification.rows import Estimate, Rows, beside_prior, weighed
-from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.diagnostics._evidence.ladder import Ladder, LadderSettings
 from ppl_vae.evaluation import evidence_of
+from ppl_vae.evaluation.bridge import Bridge
 from ppl_vae.weights.psis import khat, khat_limit, smooth
 
 __all__ = ["METHODS", "WIDEST", "Method", "mixed"]

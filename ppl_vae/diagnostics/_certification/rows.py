@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.diagnostics._certification.local import STEPS, LocalFamily
-from ppl_vae.diagnostics._common.bridge import Bridge
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
+from ppl_vae.evaluation.bridge import Bridge
 from ppl_vae.programs.program import Batch
 from ppl_vae.weights.psis import khat, khat_limit, smooth
 

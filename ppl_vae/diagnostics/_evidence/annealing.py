@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.diagnostics._common.bridge import Start
 from ppl_vae.diagnostics._evidence.ladder import LadderSettings, ladder
 from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
+from ppl_vae.evaluation.bridge import Start
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.speed.modes import Compile

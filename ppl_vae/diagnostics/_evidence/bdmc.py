@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Split
-from ppl_vae.diagnostics._common.bridge import Start
 from ppl_vae.diagnostics._common.simulation import simulated
 from ppl_vae.diagnostics._evidence.annealing import acceptance_words
 from ppl_vae.diagnostics._evidence.ladder import Climb, LadderSettings, ladder
 from ppl_vae.display import Displayed
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation import evidence_of
+from ppl_vae.evaluation.bridge import Start
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import judging, some_rows
 from ppl_vae.evaluation.rows import rows_of

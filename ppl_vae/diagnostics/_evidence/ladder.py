@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.diagnostics._common.bridge import Bridge, Start
-from ppl_vae.diagnostics._evidence.transitions import next_step_size, transition
 from ppl_vae.errors import check_number, check_whole
+from ppl_vae.evaluation.bridge import Bridge, Start
 from ppl_vae.evaluation.joint_evaluation import units
 from ppl_vae.evaluation.passes import Passes, passes, refuse_endless
+from ppl_vae.evaluation.transitions import next_step_size, transition
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.speed.modes import Compile, check_mode
 

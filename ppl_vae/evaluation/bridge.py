@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -66,8 +67,21 @@ class Bridge:
         self.sites = _read(pair, structure, batch)
         self.size = sum(site.width for site in self.sites.values())
         self.joint = self._joint_draws(batch) if start == "guide" and self.sites else {}
-        self._run = Chunks(pair, structure, compile, self._values)
-        self._look = Chunks(pair, structure, compile, self._densities)
+        self.ended = False
+        self.compile_for(compile)
+
+    def end(self) -> Bridge:
+        """The other end alone: log f_0 is 0, and is not computed."""
+        found = copy(self)
+        found.ended = True
+        found.compile_for(self.mode)
+        return found
+
+    def compile_for(self, mode: Compile) -> None:
+        """Capture and compile what is run in this mode."""
+        self.mode = mode
+        self._run = Chunks(self.pair, self.structure, mode, self._values)
+        self._look = Chunks(self.pair, self.structure, mode, self._densities)
 
     def __call__(self, batch: Batch, u: Tensor, b: Tensor, left: int) -> tuple[Tensor, Tensor, Tensor]:
         """Both log densities and the gradient; `left` is how many calls with these shapes are still to come."""
@@ -114,12 +128,24 @@ class Bridge:
 
         Discrete latents are drawn given all others and the data.
         """
+        return self._completed(batch, u, self._by_row)
+
+    def values(self, batch: Batch, u: Tensor) -> dict[str, Tensor]:
+        """The same, [chain, plates, *event]."""
+        return self._completed(batch, u, lambda value, site: value)
+
+    def _completed(self, batch: Batch, u: Tensor, shaped: Any) -> dict[str, Tensor]:
         parts = []
         for piece in u.split(self._runs(len(u))):
             joint = Factors(self._placed_run(batch, piece)[0])
             names = [*self.sites, *sorted(joint.structure.summed_model)]
-            parts.append({n: self._by_row(v, joint.model_sites[n]) for n, v in latent_values(joint, names).items()})
+            parts.append({n: shaped(v, joint.model_sites[n]) for n, v in latent_values(joint, names).items()})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def exchanged(self, batch: Batch, u: Tensor, other: Bridge) -> Tensor:
+        """u of this bridge as that of another one over the same latents, whose coordinates are others."""
+        sites = sample_sites(self.placed_run(batch, u).model)
+        return other._packed(sites, len(u), batch)
 
     def _by_row(self, value: Tensor, site: Mapping[str, Any]) -> Tensor:
         event = site["fn"].event_dim
@@ -147,6 +173,10 @@ class Bridge:
             (gradient,) = torch.autograd.grad(((1 - b) * start + b * target).sum(), u)
         return [start.detach(), target.detach(), gradient]
 
+    def placed_run(self, batch: Batch, u: Tensor) -> PairTrace:
+        """The model run at u."""
+        return self._placed_run(batch, u)[0]
+
     def _placed_run(self, batch: Batch, u: Tensor) -> tuple[PairTrace, Holes, _Placing]:
         """The model run at u, discrete latents with all of their values."""
         holes, placing = Holes(self.structure.holes, self.structure.latents), _Placing(self, u)
@@ -161,7 +191,7 @@ class Bridge:
         logs = placing.stretch | self._known(placing, holes)
         stretch = sum(for_each_row(joint, name, log) for name, log in logs.items())
         target = _total(joint) + stretch
-        if not self.sites:
+        if not self.sites or self.ended:
             return torch.zeros_like(target), target
         if self.start == "prior":
             return _total(Factors(drawn).priors()) + stretch, target
@@ -239,13 +269,17 @@ class Bridge:
         parts = [] if like is None else [like.new_zeros(chains, rows, 0)]
         shape = self._shape(chains, rows)
         for name in self.sites:
-            vector = self._site(name, sites).vector(sites[name]["value"])[0]
+            vector = self.coordinates(name, sites).vector(sites[name]["value"])[0]
             parts.append(vector.expand(*shape, vector.shape[-1]).reshape(chains, rows, -1))
         return torch.cat(parts, dim=-1)
 
     def _site(self, name: str, sites: _Sites) -> Site:
         """The site with the support that it has in this run, which may depend on the row or on other latents."""
         return self.sites[name].at(sites[name]["fn"])
+
+    def coordinates(self, name: str, sites: _Sites) -> Site:
+        """The site by which a vector becomes a value."""
+        return self._site(name, sites)
 
     def _joint_draws(self, batch: Batch) -> dict[str, list[str]]:
         plain = replace(self.structure, summed_guide=frozenset(), summed_model=frozenset())
@@ -302,7 +336,7 @@ class _Placing(Messenger):
         name = str(msg["name"])
         if name not in self.pieces:
             return
-        site = self.bridge.sites[name].at(msg["fn"])
+        site = self.bridge.coordinates(name, {name: msg})
         placed = site.unpacked(self.pieces[name])
         msg["value"], msg["done"] = placed.value, True
         self.stretch[name] = -placed.log_density
