@@ -14,7 +14,7 @@ from ppl_vae.cli.files import as_json
 from ppl_vae.cli.inputs import SPLITS, open_words, rows_of
 from ppl_vae.cli.output import Interrupted, note, print_table, say, spared, terminal_width
 from ppl_vae.errors import UserError, unknown_name
-from ppl_vae.registry.rows import DataWords
+from ppl_vae.registry.rows import DataWords, folder_word
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.compare import Comparison
@@ -94,7 +94,7 @@ def compare_grid(
     """Train a grid, or go on with it, and compare its cells."""
     from ppl_vae.runs.place import last_numbered, made
 
-    base = Path("runs") / f"compare-{Path(str(grid.training['data'])).stem}" if out is None else out.expanduser()
+    base = Path("runs") / f"compare-{folder_word(str(grid.training['data']))}" if out is None else out.expanduser()
     place = last_numbered(base) if out is None and resume else base
     if resume and not (place / "grid.json").is_file():
         raise UserError(f"there is nothing to continue in {place} (it has no grid.json): leave --resume out")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ppl_vae.errors import UserError
+from ppl_vae.registry.rows import folder_word
 from ppl_vae.registry.words import split_options
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def place_of(ask: Command) -> _Place:
             refuse_existing(out)
         return _Place(out)
     programs = (split_options(word)[0].rpartition(":")[2] for word in (ask.model, ask.programs.guide_word))
-    words = [Path(ask.data).stem, *programs]
-    base = Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", w) if w != ask.data else w for w in words)
+    words = [re.sub(r"[^\w.]+", "_", word) for word in programs]
+    base = Path("runs") / "-".join([folder_word(ask.data), *words])
     if ask.resume:
         last = last_numbered(base)
         _need_checkpoint(last)

@@ -15,7 +15,7 @@ from ppl_vae.data._outliers import hold_out, listed
 from ppl_vae.data.conform import as_split
 from ppl_vae.data.dataset import Data, Split
 from ppl_vae.data.files import EXTENSIONS, from_path
-from ppl_vae.data.named import NAMES, no_downloads, read
+from ppl_vae.data.named import NAMES, is_named, no_downloads, read
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
 
@@ -29,6 +29,7 @@ __all__ = [
     "as_one_unit",
     "as_split",
     "device_of",
+    "is_named",
     "is_unit",
     "load",
     "names",
@@ -67,12 +68,13 @@ def load(
     Floats are kept as float32 (float64 tensors as they are), categories as int64; missing is NaN or -1.
 
     Args:
-        source: a name (`ppl_vae.data.names`); a path (.npz .npy .csv .tsv .jsonl .parquet, .csv.gz); an array
-            `[row, ...]`, tensor or table (pandas, polars, Arrow); a dict of arrays by field name; a pair (X, y);
-            sparse matrices, AnnData, bunches, data sets of torch; `Data` is returned as it is. A table whose columns
-            are all bool, all integers or all floats is one field x; of any other every column is a field of its own,
-            strings being categories and dates numbers of days or seconds. Columns that float32 would not hold are
-            centred first (`Field.origin`). Integers of a tensor stay int64, but for field x.
+        source: a name (`ppl_vae.data.names`), with options where it has some ("sprites:side=32,positions=16"); a path
+            (.npz .npy .csv .tsv .jsonl .parquet, .csv.gz); an array `[row, ...]`, tensor or table (pandas, polars,
+            Arrow); a dict of arrays by name; a pair (X, y); sparse matrices, AnnData, bunches, data sets of torch;
+            `Data` is returned as it is. A table whose columns are all bool, all integers or all floats is one field x;
+            of any other every column is a field of its own, strings being categories and dates numbers of days or
+            seconds. Columns that float32 would not hold are centred first (`Field.origin`). Integers of a tensor stay
+            int64, but for field x.
         seed: of the split of arrays and files; named sets have one fixed split, whatever the seed.
         binarise: grey levels of x in [0, 1] to 0 and 1: "dynamic" draws train anew at every use, "static"
             once, "none" keeps them. Validation and test are drawn once, with numpy seed 777. The default is
@@ -81,7 +83,7 @@ def load(
         columns: keep only these columns of a table, or fields of a dict.
         missing: "refuse" or "allow" NaN entries and labels -1 or None.
         test, validation: share (float) or number (int) of rows, 0.2 and 0.1 unless given; 0 for none.
-        root: folder in which to look for the two MNISTs, or into which to download; also PPL_VAE_DATA.
+        root: folder in which to look for the two MNISTs and for dSprites, or into which to download; also PPL_VAE_DATA.
         kinds: kind by field name where the guess is wrong (`positive` is never guessed); naming a column of a
             DataFrame makes every column a field.
         fields: columns of a table by field name, for a model that observes several fields: a list makes a
@@ -151,7 +153,7 @@ def load(
 
 
 def _read(source: Any, options: Options, root: str | Path | None) -> Data:
-    if isinstance(source, str) and source in NAMES:
+    if isinstance(source, str) and is_named(source):
         return read(source, options, root)
     if isinstance(source, (str, Path)):
         if isinstance(source, str) and not _looks_like_path(source):
@@ -180,7 +182,7 @@ def rebuild(source: Mapping[str, Any]) -> Data:
         if source.get("sha256", data.source["sha256"]) != data.source["sha256"]:
             raise UserError(f"{source['path']} has changed since it was loaded: restore it, or load it anew")
         return data
-    if source.get("name") not in NAMES:
+    if not (isinstance(source.get("name"), str) and is_named(source["name"])):
         raise UserError(f"data from memory ({source.get('name')!r}) cannot be loaded again: pass the rows")
     with no_downloads():
         return load(source["name"], **options)

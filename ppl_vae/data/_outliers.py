@@ -89,4 +89,4 @@ def _marked(split: Split, codes: Tensor, schema: Schema, names: Sequence[str]) -
         if not bool(some.any()):
             raise UserError(f"outliers= expects some test rows of category {', '.join(names)}, got {words} row")
     shown = {**split.fields, "y": torch.full_like(y, -1)}
-    return Split(schema, split.name, shown, split.draws, {**split.hidden, "y": y}, outliers)
+    return replace(split, schema=schema, fields=shown, hidden={**split.hidden, "y": y}, outliers=outliers)

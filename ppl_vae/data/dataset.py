@@ -51,6 +51,8 @@ class Split:
         outliers: which rows are of a class that was held out (`load(..., outliers="9")`), [row], or None: to score
             what a pair finds strange. It is never in a batch.
         groups: the names of the rows, where each is a group of rows of a long table (`load(..., group=)`).
+        factors: what made the rows, by name, where that is known (`load("sprites")`): whole numbers are categories. To
+            ask which latent means which (`ppl_vae.diagnostics.factors`); they are never in a batch.
 
     Raises:
         UserError: no rows, fields of different lengths or devices, or fields that the schema does not have.
@@ -72,6 +74,7 @@ class Split:
     hidden: dict[str, Tensor] = field(default_factory=dict)
     outliers: Tensor | None = None
     groups: tuple[str, ...] = ()
+    factors: dict[str, Tensor] = field(default_factory=dict)
 
     is_one_unit: ClassVar[bool] = False
     """Whether all data are one unit, without rows (`ppl_vae.data.OneUnit`)."""
@@ -86,6 +89,7 @@ class Split:
             if name not in self.fields:
                 raise UserError(f"split {self.name!r} expects field {name!r} of its schema: pass its tensor")
         apart = {f"hidden {name}": values for name, values in self.hidden.items()}
+        apart |= {f"factor {name}": values for name, values in self.factors.items()}
         count_rows({**self.fields, **apart, **({} if self.outliers is None else {"outliers": self.outliers})})
         devices = {name: values.device for name, values in self.fields.items()}
         if len(set(devices.values())) > 1:
@@ -116,9 +120,11 @@ class Split:
         return self.hidden[name] if name in self.hidden else self[name]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
-        fields, hidden = ({name: change(v) for name, v in part.items()} for part in (self.fields, self.hidden))
+        fields, hidden, factors = (
+            {name: change(v) for name, v in part.items()} for part in (self.fields, self.hidden, self.factors)
+        )
         outliers = None if self.outliers is None else change(self.outliers)
-        return replace(self, fields=fields, hidden=hidden, outliers=outliers)
+        return replace(self, fields=fields, hidden=hidden, factors=factors, outliers=outliers)
 
     def batch(self, index: Tensor | slice | None = None, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """These rows (all without an index) as a model receives them; fields in `draws` are drawn anew.

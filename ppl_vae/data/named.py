@@ -1,4 +1,4 @@
-"""The named data sets, with the splits that published numbers use: digits, mnist, fashion-mnist."""
+"""The named data sets, with the splits that published numbers use: digits, mnist, fashion-mnist, sprites."""
 
 from __future__ import annotations
 
@@ -17,18 +17,35 @@ from torch import Tensor
 
 from ppl_vae.data._grey import binarised
 from ppl_vae.data._options import Options
+from ppl_vae.data._sprites import Grid, read_dsprites, sprites
 from ppl_vae.data.dataset import SPLITS, Data, assemble
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, option
 
-__all__ = ["NAMES", "no_downloads", "read"]
+__all__ = ["NAMES", "is_named", "no_downloads", "read"]
 
 NAMES = {
     "digits": "1,797 labelled handwritten digits, 8 x 8 pixels of 17 grey levels; comes with scikit-learn",
     "digit-pairs": "1,797 pairs of different digits of one class, labelled: a in grey levels, b in black and white",
     "mnist": "70,000 labelled handwritten digits, 28 x 28 pixels, dynamically binarised; downloaded once",
     "fashion-mnist": "70,000 labelled garments, 28 x 28 pixels, dynamically binarised; downloaded once",
+    "sprites": "shapes drawn as those of dSprites, whose factors are known; sprites:side=32,positions=16 is smaller",
+    "dsprites": "dSprites itself, from its .npz in PPL_VAE_DATA; dsprites:rows=50000 is some of its 737,280 pictures",
 }
+
+
+def is_named(word: str) -> bool:
+    """Whether this is the name of a data set, with options where it takes some.
+
+    Example:
+        >>> is_named("sprites:side=32"), is_named("digits"), is_named("digits:side=32")
+        (True, True, False)
+    """
+    name, colon, _ = word.partition(":")
+    return word in NAMES or (name in _WITH_OPTIONS and bool(colon))
+
+
+_WITH_OPTIONS = ("sprites", "dsprites")
 
 
 class _Idx(NamedTuple):
@@ -75,7 +92,22 @@ def read(name: str, options: Options, root: str | Path | None = None) -> Data:
     if name in ("digits", "digit-pairs"):
         digits = _digits(name, options, source)
         return digits if name == "digits" else _pairs(digits, source)
+    kind, _, words = name.partition(":")
+    if kind in _WITH_OPTIONS:
+        return _drawn(kind, words, options, root, source)
     return _idx(name, options, root, source)
+
+
+def _drawn(kind: str, words: str, options: Options, root: str | Path | None, source: dict[str, Any]) -> Data:
+    """Sprites, whose pixels are 0 and 1 and whose one field has no label."""
+    for given in ("binarise", "labels", "outliers"):
+        if getattr(options, given) not in (None, "none"):
+            raise UserError(f"data set {kind!r} has pixels of 0 and 1 and no label y, got {given}=: leave it out")
+    if kind == "sprites":
+        return sprites(Grid.of(words), source)
+    if words and not words.startswith("rows="):
+        raise UserError(f"data set 'dsprites' has one option, rows=N, got {words!r}")
+    return read_dsprites(Grid.of(words).rows, root, _roots(root), source)
 
 
 def _pairs(digits: Data, source: dict[str, Any]) -> Data:
