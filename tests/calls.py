@@ -228,6 +228,10 @@ SCHEDULES = {
     schedules.Cosine: {"lr": 0.1, "epochs": 3},
     schedules.FreeBits: {"nats": 1.0},
     schedules.Capacity: {"gamma": 1.0, "stop": 2.0, "epochs": 3},
+    schedules.Decomposed: {},
+    schedules.FactorTC: {},
+    schedules.DIP: {},
+    schedules.MMD: {},
 }
 NEEDED = {"features": 3, "variance": 0.5, "cutpoints": 3, "labels": 2}
 """What a class must be given, if it is."""

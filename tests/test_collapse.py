@@ -41,9 +41,9 @@ from torch.distributions import kl_divergence
 import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.diagnostics import collapse
-from ppl_vae.diagnostics._collapse.aggregate import elementwise, marginals
 from ppl_vae.guides import FullRank, MeanField
 from ppl_vae.models import CVAE, GMVAE, M2, VAE, Hierarchical
+from ppl_vae.weights.marginals import elementwise, marginals
 
 # -- a linear encoder of one number: q(z | x) = N(slope x, diag scale^2) -------------------------------------------
 

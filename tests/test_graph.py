@@ -36,7 +36,7 @@ from ppl_vae.guides import CNF, MeanField, Refined
 from ppl_vae.models import VAE, Multimodal
 from ppl_vae.nn.networks import concatenate
 from ppl_vae.programs.program import Pair
-from ppl_vae.schedules import Capacity, FreeBits, WarmUp
+from ppl_vae.schedules import DIP, MMD, Capacity, Decomposed, FreeBits, WarmUp
 from ppl_vae.speed import compiler, modes
 from ppl_vae.speed.capture import Uncapturable, capture
 from ppl_vae.speed.compiler import compiled, seconds_to_compile
@@ -77,9 +77,10 @@ def step_of(model, guide, batch, bound, beta=WARM_UP, **options):
     bound.refuse(structure)
     parameters = list(pair.parameters())
     optimizer = torch.optim.SGD(parameters, 0.1) if parameters else NoOptimizer()
-    return BoundStep(
-        pair, structure, bound, optimizer, 10 * len(next(iter(batch.values()))), Settings(beta=beta, **options)
-    )
+    rows = 10 * len(next(iter(batch.values())))
+    step = BoundStep(pair, structure, bound, optimizer, rows, Settings(beta=beta, **options))
+    step.begin(batch)
+    return step
 
 
 def eager(graph, batch, epoch):
@@ -214,6 +215,13 @@ def test_what_changes_with_the_epoch_is_an_input(digits, beta):
     late = graph.values(batch, 9.0)
     assert early[0] == late[0]  # the bound
     assert early[1] != late[1]  # the objective
+
+
+@pytest.mark.parametrize("beta", [Decomposed(6, beta=WarmUp(10)), DIP(kind=1), DIP(kind=2), MMD(10.0)], ids=str)
+def test_objectives_that_look_at_all_rows_are_captured(digits, beta):
+    model = VAE(digits, latent_dim=3, hidden=(8,))
+    batch, other = digits.train.batch(slice(0, 6)), digits.train.batch(slice(6, 12))
+    check(step_of(model, MeanField(model, hidden=(8,)), batch, ELBO(), beta), batch, other)
 
 
 def test_a_label_weight_is_captured():

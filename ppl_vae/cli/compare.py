@@ -61,6 +61,7 @@ def compare(
         str | None, typer.Option(metavar="dynamic|static|none", help="As for fit; so are the options that follow.")
     ] = None,
     likelihood: Annotated[str | None, typer.Option()] = None,
+    objective: Annotated[str | None, typer.Option()] = None,
     latent_dim: Annotated[int | None, typer.Option()] = None,
     hidden: Annotated[str | None, typer.Option(metavar="N,N")] = None,
     warm_up: Annotated[
@@ -106,6 +107,7 @@ def compare(
         "columns": columns,
         "binarise": binarise,
         "likelihood": likelihood,
+        "objective": objective,
         "latent_dim": latent_dim,
         "hidden": hidden,
         "warm_up": warm_up,

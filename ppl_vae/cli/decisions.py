@@ -75,7 +75,7 @@ def headline_of(
     rows = [f"{len(s):,} {n}" for n in ("train", "validation", "test") if (s := getattr(data, n)) is not None]
     told = "all data as one unit" if data.train.is_one_unit else f"{', '.join(rows)} rows"
     particles = getattr(bound, "particles", getattr(bound, "num_particles", 1))
-    schedule = ask.schedule(points=decided.points, begun=decided.begun)
+    schedule = ask.weight(points=decided.points, begun=decided.begun)
     if ask.is_pyro:
         weight = "KL weight 1 (Pyro's own bounds have no warm-up)"
     elif callable(schedule):
@@ -84,6 +84,7 @@ def headline_of(
         weight = f"KL weight {schedule:g}"
     if decided.points:
         weight = weight.replace("KL weight", "penalty weight") + "; no bound: the guide draws points"
+    weight += "" if ask.objective is None else f", objective {ask.objective}"
     rate = "" if ask.lr_schedule == "constant" else f" ({ask.lr_schedule})"
     labels = f", label weight {decided.label_weight:g}" if decided.label_weight else ""
     if ask.settings["label_share"] is not None:

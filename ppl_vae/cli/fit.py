@@ -69,6 +69,14 @@ def fit(
             show_default="dynamic for mnist and fashion-mnist",
         ),
     ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What is maximised: decomposed:tc=6, factor:gamma=10, dip:kind=2, mmd:weight=100; see `ppl-vae list`.",
+            show_default="the bound",
+        ),
+    ] = None,
     lr_schedule: Annotated[
         str, typer.Option(metavar="constant|cosine", help="cosine lets it fall to 0 over the epochs.")
     ] = "constant",

@@ -23,7 +23,7 @@ def list_names(
 ) -> None:
     """List the names that the commands know.
 
-    Models, guides, priors, likelihoods, decoders, bounds and data sets, each with a sentence about it.
+    Models, guides, priors, likelihoods, decoders, bounds, objectives and data sets, each with a sentence about it.
     """
     kinds = catalog.KINDS if kind is None else (kind,)
     tables = {k: catalog.table(k) for k in kinds}

@@ -1,7 +1,8 @@
 """The names of the command line and of Python's words: what there is in this package, and where it is.
 
-The packages of models, guides, priors, likelihoods and bounds say their names in `NAMES` of their `__init__.py`: a word
-and the class, as "module:Class", which is imported when it is used. So a mistyped name is refused before torch is.
+The packages of models, guides, priors, likelihoods, bounds and schedules say their names in `NAMES` of their
+`__init__.py`: a word and the class, as "module:Class", which is imported when it is used. So a mistyped name is refused
+before torch is.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from ppl_vae.registry.words import split_options
 
 __all__ = ["KINDS", "Entry", "find", "table"]
 
-KINDS = ("models", "guides", "priors", "likelihoods", "decoders", "bounds", "data")
+KINDS = ("models", "guides", "priors", "likelihoods", "decoders", "bounds", "objectives", "data")
 """The tables that there are."""
+
+_HOMES = {"objectives": "schedules"}
+"""Packages that are not called as the table is."""
 
 _PYRO_BOUNDS = {
     "trace_elbo": ("Trace_ELBO", "Pyro's own ELBO, trained through its SVI."),
@@ -72,7 +76,7 @@ def table(kind: str) -> dict[str, Entry]:
         from ppl_vae.data.named import NAMES
 
         return {name: Entry(kind, name, "ppl_vae.data.named:read", said) for name, said in sorted(NAMES.items())}
-    homes = importlib.import_module(f"ppl_vae.{kind}").NAMES
+    homes = importlib.import_module(f"ppl_vae.{_HOMES.get(kind, kind)}").NAMES
     found = {name: Entry(kind, name, home) for name, home in homes.items()}
     if kind == "bounds":
         found |= {n: Entry(kind, n, f"pyro.infer:{attribute}", s) for n, (attribute, s) in _PYRO_BOUNDS.items()}

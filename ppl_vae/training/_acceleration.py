@@ -32,6 +32,13 @@ def accelerated(step: BoundStep | PyroStep, compile: Compile) -> BoundStep | Pyr
         UserError: for another word, or "on" with one of Pyro's own bounds.
     """
     check_mode(compile)
+    if isinstance(step, BoundStep) and step.critic is not None:
+        if compile == "on":
+            raise UserError(
+                f"compile='on', but {type(step.beta).__name__} trains a second network between the steps, which is no "
+                "part of a captured one: use compile='auto' or 'off'"
+            )
+        return step
     if compile != "off" and isinstance(step, BoundStep):
         return GraphStep(step, compile)
     if compile == "on":

@@ -34,7 +34,7 @@ from ppl_vae.training._identity import identity
 from ppl_vae.training._loop import Loop
 from ppl_vae.training._optimizers import optimizer_of
 from ppl_vae.training._starting import begin_shared
-from ppl_vae.training._steps import make_step
+from ppl_vae.training._steps import BoundStep, make_step
 from ppl_vae.training._stratified import stratified
 from ppl_vae.training._together import refuse_other_runs, same_weights
 from ppl_vae.training.checkpoint import has_checkpoint, refuse_full_disk
@@ -143,6 +143,8 @@ def fit(
         strata = stratified(train, structure, bound, said)
         weights = None if strata is None else strata.weights
         stepping = make_step(pair, structure, bound, optimizer, len(train), said, weights)
+        if isinstance(stepping, BoundStep):
+            stepping.begin(reading.batch, group.size)
         own = None if said.optimizer is None else optimizer
         step: Any
         if group.size > 1:

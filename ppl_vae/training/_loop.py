@@ -19,7 +19,7 @@ from ppl_vae.errors import Finding, UnsavedWarning, UserError, spelled
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.runs.result import Best, Record, unfinished
-from ppl_vae.schedules import Capacity, FreeBits
+from ppl_vae.schedules import Capacity, FreeBits, Objective
 from ppl_vae.speed.threads import Threads
 from ppl_vae.training._acceleration import GraphStep
 from ppl_vae.training._distributed import DistributedStep
@@ -69,6 +69,7 @@ class Loop:
         self.pair, self.step, self.train, self.validation = pair, step, train, validation
         self.beta, self.settings, self.on_epoch = settings.kl_weight, settings, on_epoch
         self.optimizer, self.strata, self.threads, self.group = optimizer, strata, threads or Threads(), group
+        self.critic = step.critic if isinstance(step, BoundStep) else None
         self.folder: Path | None = None
         self.identity: dict[str, Any] = {}
         self.overridden: tuple[str, ...] = ()
@@ -149,7 +150,7 @@ class Loop:
 
     def _stand(self) -> None:
         """Note in one go what stands now, so that an interruption at any moment finds whole epochs."""
-        state = None if self.folder is None else snapshot(self.pair, self.optimizer, self.generator)
+        state = None if self.folder is None else snapshot(self.pair, self.optimizer, self.generator, self.critic)
         self.done = Done(len(self.history), self.best, self.kept, state)
 
     def save(self, folder: Path, otherwise: str = "training goes on, and it is tried again") -> None:
@@ -177,7 +178,7 @@ class Loop:
         folder = Path(self.folder or "")
         found = checkpoint_of_all(self.group, folder)
         self._refuse_another(found, folder, override)
-        self.kept = restore(found, folder, self.pair, self.optimizer, self.generator)
+        self.kept = restore(found, folder, self.pair, self.optimizer, self.generator, self.critic)
         progress = found.progress
         self.history, self.findings = progress["history"], found.findings
         self.best = Best(int(progress["best"][0]), float(progress["best"][1]))
@@ -279,6 +280,8 @@ class Loop:
             module.training = True
         seen = _mean(outcomes, sizes, "validation")
         found = {"validation": seen["validation"]}
+        if isinstance(self.beta, Objective):
+            return found | {"validation_objective": seen["objective"]}
         weight = 1.0 if isinstance(self.beta, FreeBits | Capacity) else self.beta(self.settings.passes)
         if weight != 1 and seen["rate"] is not None:
             found["validation_objective"] = -seen["distortion"] - weight * seen["rate"]
@@ -325,4 +328,6 @@ def _mean(outcomes: list[StepOutcome], sizes: list[int], name: str) -> Record:
     there = [field for field in StepOutcome._fields if getattr(outcomes[0], field) is not None]
     columns = torch.stack([torch.stack([getattr(o, field) for o in outcomes]).double() for field in there]).cpu()
     seen = dict(zip(there, ((column * weight).sum().item() for column in columns), strict=True))
-    return {name if field == "bound" else field: seen.get(field) for field in StepOutcome._fields}
+    parts = StepOutcome._fields[4:]  # of an objective that sees them
+    told = [field for field in StepOutcome._fields if field in seen or field not in parts]
+    return {name if field == "bound" else field: seen.get(field) for field in told}

@@ -19,8 +19,10 @@ from ppl_vae.distributed.share import Share
 from ppl_vae.errors import UserError, option
 from ppl_vae.programs.execution import mark_summed
 from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import Structure
-from ppl_vae.schedules import Capacity, FreeBits, like
+from ppl_vae.schedules import Capacity, FreeBits, Objective, like
+from ppl_vae.schedules.objectives import Critic, Seen, Shaped
 from ppl_vae.speed.precision import products
 from ppl_vae.training.settings import Settings
 from ppl_vae.weights.log_weights import LogWeights
@@ -35,6 +37,9 @@ class StepOutcome(NamedTuple):
     objective: Tensor
     rate: Tensor | None = None
     distortion: Tensor | None = None
+    mutual_information: Tensor | None = None
+    total_correlation: Tensor | None = None
+    dimensions: Tensor | None = None
 
 
 class BoundStep:
@@ -59,6 +64,23 @@ class BoundStep:
         self.summed: Callable[[StepOutcome], StepOutcome] | None = None
         # The parts of a weight that was summed over discrete values have no rate of their own.
         self.splits = not (structure.enumerates and bound.discrete == "marginal")
+        self.shaped: Shaped | None = None
+
+    def begin(self, batch: Batch, processes: int = 1) -> None:
+        """Make the objective ready, where it is one that looks at the latents of all rows together; a batch shows them.
+
+        Raises:
+            UserError: it has no meaning for this pair or bound, or there are several processes.
+        """
+        if isinstance(self.beta, Objective):
+            if processes > 1:
+                raise UserError(
+                    f"{type(self.beta).__name__} looks at the latents of all rows of a batch together, of which each of "
+                    f"{processes} processes has a part: train in one, {option('distributed', 'off')}"
+                )
+            with preserved_randomness():
+                torch.manual_seed(self.settings.seed)
+                self.shaped = self.beta.begin(self.pair, self.structure, self.bound, batch, self.rows)
 
     def __call__(self, batch: Batch, epoch: float) -> StepOutcome:
         """One update of all parameters."""
@@ -66,7 +88,9 @@ class BoundStep:
         outcome = self.outcome(batch, *self.levels(epoch))
         if outcome.objective.requires_grad:
             (-outcome.objective).backward()
-            return self.update(outcome._replace(objective=outcome.objective.detach()))
+            outcome = self.update(outcome._replace(objective=outcome.objective.detach()))
+        if self.shaped is not None:
+            self.shaped.learn()
         return outcome
 
     def update(self, outcome: StepOutcome) -> StepOutcome:
@@ -81,6 +105,11 @@ class BoundStep:
         beta = self.beta(epoch)
         return beta, self.beta.level(epoch) if isinstance(self.beta, FreeBits | Capacity) else beta
 
+    @property
+    def critic(self) -> Critic | None:
+        """What is trained beside the pair."""
+        return None if self.shaped is None else self.shaped.critic
+
     def outcome(self, batch: Batch, beta: float | Tensor, level: float | Tensor) -> StepOutcome:
         """What one step sees, before any update; the objective carries its gradient."""
         with self.products():
@@ -88,7 +117,11 @@ class BoundStep:
         shared: Any = 0.0
         if weights.log_global is not None:
             shared = self._once(like(beta, weights.log_global) * weights.log_global.mean() / self.rows)
-        if isinstance(self.beta, FreeBits | Capacity):
+        seen = None
+        if self.shaped is not None:
+            seen = self.shaped(weights, level)
+            objective = seen.objective + shared
+        elif isinstance(self.beta, FreeBits | Capacity):
             objective = self._held(self.beta, weights, level) + shared
         else:
             objective = self._part(self.bound.surrogate(weights, beta).mean()) + shared
@@ -98,13 +131,17 @@ class BoundStep:
         if self.structure.scaled:  # what is maximised has the programs' own scales, what is reported has not
             with torch.no_grad():
                 weights = self.weigh(batch)
-        return self._outcome(weights, objective, self._mean)
+        return self._outcome(weights, objective, self._mean, seen)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> StepOutcome:
         """The bound of some rows, without an update."""
         weights = self.weigh(batch)
-        return self._outcome(weights, self._plain(self.bound.reduce(weights)), self._plain)
+        if self.shaped is None:
+            return self._outcome(weights, self._plain(self.bound.reduce(weights)), self._plain)
+        # these rows are all that is known of q(z) here: none stands for others
+        seen = self.shaped(weights, self.beta(self.settings.passes), units_in(batch))
+        return self._outcome(weights, seen.objective, self._plain, seen)
 
     def _held(self, beta: FreeBits | Capacity, weights: LogWeights, level: float | Tensor) -> Tensor:
         """The objective of a schedule that looks at means of all rows: each process has its part of their gradient."""
@@ -141,12 +178,15 @@ class BoundStep:
         return shared if self.share is None else self.share.once * shared
 
     @torch.no_grad()
-    def _outcome(self, weights: Any, objective: Tensor, mean: Callable[[Tensor], Tensor]) -> StepOutcome:
+    def _outcome(
+        self, weights: Any, objective: Tensor, mean: Callable[[Tensor], Tensor], seen: Seen | None = None
+    ) -> StepOutcome:
         shared = 0.0 if weights.log_global is None else self._once(weights.log_global.mean() / self.rows)
         bound = mean(self.bound.reduce(weights)) + shared
         if not self.splits:
             return StepOutcome(bound, objective)
-        return StepOutcome(bound, objective, mean(weights.rate) - shared, -mean(weights.log_likelihood))
+        parts = () if seen is None else seen[1:]
+        return StepOutcome(bound, objective, mean(weights.rate) - shared, -mean(weights.log_likelihood), *parts)
 
 
 class PyroStep:
@@ -156,7 +196,7 @@ class PyroStep:
         self, pair: Pair, structure: Structure, bound: Any, optimizer: Any, rows: int, settings: Settings
     ) -> None:
         beta = settings.kl_weight
-        if beta(0) != 1 or beta(1e9) != 1:
+        if isinstance(beta, FreeBits | Capacity | Objective) or beta(0) != 1 or beta(1e9) != 1:
             raise UserError(
                 f"{type(bound).__name__} is Pyro's own and has no KL weight: use beta=1, or a bound of ppl_vae.bounds"
             )

@@ -19,6 +19,7 @@ from ppl_vae.programs.program import Pair
 from ppl_vae.runs.place import elsewhere
 from ppl_vae.saving.atomic import write
 from ppl_vae.saving.tensors import Stored, pack, read_tensors
+from ppl_vae.schedules.objectives import Critic
 from ppl_vae.training._identity import versions
 
 __all__ = [
@@ -50,8 +51,10 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (FILE, PREVIOUS))
 
 
-def snapshot(pair: Pair, optimizer: Any, shuffle: torch.Generator) -> dict[str, Tensor]:
+def snapshot(pair: Pair, optimizer: Any, shuffle: torch.Generator, critic: Critic | None = None) -> dict[str, Tensor]:
     """Copies of everything that the next step depends on; the state of the optimizer by the names of parameters.
+
+    `critic` is a network that is trained beside the pair.
 
     Raises:
         UserError: the optimizer keeps something that is no tensor.
@@ -72,6 +75,8 @@ def snapshot(pair: Pair, optimizer: Any, shuffle: torch.Generator) -> dict[str, 
     found |= {"random/shuffle": shuffle.get_state(), "random/cpu": torch.get_rng_state()}
     if pair.device.type == "cuda":
         found["random/cuda"] = torch.cuda.get_rng_state(pair.device)
+    if critic is not None:
+        found |= {f"critic/{name}": value for name, value in critic.state().items()}
     return {name: value.detach().clone() for name, value in found.items()}
 
 
@@ -134,7 +139,12 @@ def _parts(stored: Stored, file: Path, problems: list[str]) -> Checkpoint:
 
 
 def restore(
-    checkpoint: Checkpoint, folder: Path, pair: Pair, optimizer: Any, shuffle: torch.Generator
+    checkpoint: Checkpoint,
+    folder: Path,
+    pair: Pair,
+    optimizer: Any,
+    shuffle: torch.Generator,
+    critic: Critic | None = None,
 ) -> dict[str, Tensor]:
     """Put a state in place; returns the best weights so far.
 
@@ -148,6 +158,8 @@ def restore(
             _refuse_other_weights(pair, state)
         pair.load_state_dict(now)
         _restore_optimizer(pair, optimizer, _under("optimizer/", tensors, device))
+        if critic is not None:
+            critic.restore(_under("critic/", tensors, device))
         _restore_random(tensors, shuffle, device, len(checkpoint.progress["history"]))
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]

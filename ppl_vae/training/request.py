@@ -21,6 +21,7 @@ from ppl_vae.registry.words import (
     field_columns,
     kind_words,
     marks,
+    split_options,
     split_words,
     whole_numbers,
 )
@@ -63,6 +64,7 @@ class Request:
     time: str | None = None
     rows: str = "auto"
     binarise: str | None = None
+    objective: str | None = None
     lr_schedule: str = "constant"
     warm_up: float | None = None
     pace: int = 1
@@ -139,11 +141,22 @@ class Request:
         for kind, word in (("priors", self.prior), *(("likelihoods", each) for each in likelihoods)):
             if word is not None:
                 catalog.find(kind, word)
+        if self.objective is not None:
+            self._refuse_objective(self.objective)
         if self.is_pyro:
             for name, value, only in (("warm_up", self.warm_up, 0), ("beta", self.beta, 1)):
                 if value is not None and value != only:
                     told, remedy = option(name, f"{value:g}"), option("bound", "elbo")
                     raise UserError(f"{told}: Pyro's own bounds have no KL weight, use {remedy}")
+
+    def _refuse_objective(self, word: str) -> None:
+        """An objective that there is, with a KL weight from `beta` and a bound that has a KL to take apart."""
+        catalog.find("objectives", word)
+        if "beta" in split_options(word)[1]:
+            raise UserError(f"{option('objective')} {word}: the KL weight is said by {option('beta')}: leave it out")
+        if self.is_pyro:
+            remedy = option("bound", "elbo")
+            raise UserError(f"{option('objective')}: Pyro's own bounds have no parts to weigh, use {remedy}")
 
     def settled(self, rows: int) -> Self:
         """The same with the epochs, patience and warm-up that so many training rows need, where nobody said them.
@@ -240,6 +253,11 @@ class Request:
         return found | {"beta": self.schedule(points=points, begun=begun)} | decided
 
     def schedule(self, *, points: bool = False, begun: bool = False) -> Any:
+        """What is maximised: the KL weight, or the objective that was asked for, of which it weighs the KL."""
+        weight = self.weight(points=points, begun=begun)
+        return weight if self.objective is None else replace(resolve("objective", self.objective), beta=weight)
+
+    def weight(self, *, points: bool = False, begun: bool = False) -> Any:
         """The KL weight, with a warm-up, or only one that was asked for where it has no use.
 
         There is no KL where the guide draws points, and a pair that begins at a linear model has latents in use.

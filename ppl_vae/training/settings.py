@@ -150,8 +150,8 @@ class Settings:
         1.0,
         "The KL weight, after a warm-up.",
         number_or_schedule(positive=False),
-        more="A number, or a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits, Capacity). It shapes what is "
-        "maximised, never what is reported.",
+        more="A number, a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits, Capacity), or an objective that "
+        "weighs parts of the KL (Decomposed, FactorTC, DIP, MMD). It shapes what is maximised, never what is reported.",
         word=float,
         decided="1; 0.01 for information_bottleneck",
         synonyms=("kl_weight", "kld_weight", "annealing", "kl_beta"),

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.programs.execution import run
+from ppl_vae.programs.execution import PairTrace, run
 from ppl_vae.programs.gradients import Estimator, PathScale
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
@@ -28,7 +28,7 @@ class LogWeights:
     plate) are kept apart in `log_global` [particle]: log p - log q of all of them. `score` is log q of the
     sites that have no reparameterised draw, from which a bound makes their gradient. `by_site` is the rate of
     every latent site, `labels` log q of the labels that were observed (0 in rows without one; no part of any bound),
-    `path` the handle by which a bound scales gradients through the draws.
+    `path` the handle by which a bound scales gradients through the draws, `runs` the programs' traces.
 
     With discrete latents summed out, "expectation" gives each part as its expectation under the guide's
     classifier; "marginal" gives log of the sum over the discrete values, whose parts belong together: they
@@ -43,6 +43,7 @@ class LogWeights:
     by_site: Mapping[str, Float[Tensor, "particle row"]] = field(default_factory=dict)
     labels: Mapping[str, Float[Tensor, "particle row"]] = field(default_factory=dict)
     path: PathScale | None = None
+    runs: tuple[PairTrace, ...] = ()
 
     @property
     def rate(self) -> Float[Tensor, "particle row"]:
@@ -83,8 +84,9 @@ def weigh(
     runs = [particles] if structure.broadcasts else [1] * particles
     parts = []
     for k in runs:
-        factors = Factors(run(pair, structure, batch, k, estimator=estimator, path=path), analytic_kl, scaled=scaled)
-        parts.append(LogWeights(**reduced(factors, discrete, beta)._asdict(), path=path))
+        drawn = run(pair, structure, batch, k, estimator=estimator, path=path)
+        factors = Factors(drawn, analytic_kl, scaled=scaled)
+        parts.append(LogWeights(**reduced(factors, discrete, beta)._asdict(), path=path, runs=(drawn,)))
     return concatenate(parts)
 
 
@@ -100,4 +102,10 @@ def concatenate(parts: Sequence[LogWeights]) -> LogWeights:
     names = ("log_likelihood", "log_prior", "log_guide", "log_global", "score")
     by_site = {s: torch.cat([p.by_site[s] for p in parts]) for s in parts[0].by_site}
     labels = {s: torch.cat([p.labels[s] for p in parts]) for s in parts[0].labels}
-    return LogWeights(**{n: join(n) for n in names}, by_site=by_site, labels=labels, path=parts[0].path)
+    return LogWeights(
+        **{n: join(n) for n in names},
+        by_site=by_site,
+        labels=labels,
+        path=parts[0].path,
+        runs=tuple(r for p in parts for r in p.runs),
+    )

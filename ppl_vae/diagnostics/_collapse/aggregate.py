@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from torch.distributions.transforms import IndependentTransform
 
-from ppl_vae.distributions import unwrapped
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE
 from ppl_vae.nn.flows import NoInverse
@@ -23,7 +20,7 @@ from ppl_vae.programs.execution import for_particles, traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, TraceSites, sample_sites
-from ppl_vae.weights.completion import expanded
+from ppl_vae.weights.marginals import columns, marginals, points
 from ppl_vae.weights.reduction import by_row
 
 __all__ = [
@@ -31,9 +28,7 @@ __all__ = [
     "MeanOverDraws",
     "TraceSites",
     "aggregate_log_density",
-    "elementwise",
     "estimated",
-    "marginals",
     "total_correlation",
 ]
 
@@ -88,12 +83,7 @@ def aggregate_log_density(
 def _values(structure: Structure, sites: TraceSites) -> dict[str, Tensor]:
     """One draw of each row as draws for whatever row, [row, plates with one row, *event]; pieces of joint draws not."""
     names = [name for name in structure.latents if sites[name]["infer"].get("joint", name) == name]
-    return {name: _points(structure, sites[name]) for name in names}
-
-
-def _points(structure: Structure, site: Mapping[str, Any]) -> Tensor:
-    whole = expanded(structure, site, site["value"], 1)
-    return whole.transpose(0, structure.dim - site["fn"].event_dim)
+    return {name: points(structure, sites[name]) for name in names}
 
 
 def _log_density(pair: Pair, structure: Structure, batch: Batch, values: Mapping[str, Tensor]) -> Tensor:
@@ -131,41 +121,6 @@ def _repeated(structure: Structure, values: Mapping[str, Tensor], rows: int) -> 
     return trace
 
 
-# -- single entries ------------------------------------------------------------------------------------------------
-
-
-def elementwise(fn: Any) -> Any:
-    """The distribution of the single entries of an event, if they are independent; else None.
-
-    Example:
-        >>> elementwise(dist.LogNormal(torch.zeros(3), 1.0).to_event(1)).log_prob(torch.ones(3)).shape
-        torch.Size([3])
-        >>> elementwise(dist.MultivariateNormal(torch.zeros(3), torch.eye(3))) is None
-        True
-    """
-    fn = unwrapped(fn)
-    if isinstance(fn, dist.TransformedDistribution) and fn.event_dim:
-        base, steps = elementwise(fn.base_dist), [_of_entries(step) for step in fn.transforms]
-        if base is None or any(step is None for step in steps):
-            return None
-        return dist.TransformedDistribution(base, steps)
-    return None if fn.event_dim else fn
-
-
-def _of_entries(transform: Any) -> Any:
-    while isinstance(transform, IndependentTransform):
-        transform = transform.base_transform
-    return None if transform.domain.event_dim or transform.codomain.event_dim else transform
-
-
-def marginals(fn: Any) -> Any:
-    """The distributions of the single entries of an event, where they are known; else None."""
-    base = unwrapped(fn)
-    if isinstance(base, dist.MultivariateNormal | dist.LowRankMultivariateNormal):
-        return dist.Normal(base.mean, base.variance.sqrt())
-    return elementwise(fn)
-
-
 def total_correlation(structure: Structure, name: str, drawn: Sequence[TraceSites]) -> MeanOverDraws | None:
     """KL(q(z) || prod_j q(z_j)) of one site's entries under the aggregate posterior, in nats; None if not known.
 
@@ -178,22 +133,16 @@ def total_correlation(structure: Structure, name: str, drawn: Sequence[TraceSite
     entries = [marginals(fn) for fn in fns]
     if any(each is None for each in entries):
         return None
-    points = torch.cat([_points(structure, sites[name]) for sites in drawn])
+    points = torch.cat([points(structure, sites[name]) for sites in drawn])
     at_once = max(1, FLOATS_AT_ONCE // (4 * points[:1].numel() * len(points)))
     found = []
     for some in points.split(at_once):
         together = torch.cat([by_row(structure, name, fn.log_prob(some)) for fn in fns], 1)
         row = structure.dim - fns[0].event_dim
-        apart = torch.cat([_columns(each.log_prob(some), row) for each in entries], 1)
+        apart = torch.cat([columns(each.log_prob(some), row) for each in entries], 1)
         each_entry = apart.logsumexp(1) - math.log(len(points))
         found.append(together.logsumexp(1) - math.log(len(points)) - each_entry.sum(1))
     return estimated(torch.cat(found))
-
-
-def _columns(log_q: Tensor, row: int) -> Tensor:
-    """[point, row, entry]."""
-    log_q = log_q.movedim(row, 1)
-    return log_q.reshape(*log_q.shape[:2], -1)
 
 
 def estimated(values: Tensor) -> MeanOverDraws:

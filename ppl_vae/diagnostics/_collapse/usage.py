@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.diagnostics._collapse.aggregate import MeanOverDraws, elementwise
+from ppl_vae.diagnostics._collapse.aggregate import MeanOverDraws
 from ppl_vae.diagnostics._common.classes import class_probabilities, class_value, levels_of
 from ppl_vae.diagnostics._common.simulation import drawings, entries, entry_names, specific
 from ppl_vae.prediction.coding import posterior_mean
@@ -18,6 +18,7 @@ from ppl_vae.programs.execution import traced
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.simulating import unobserved
 from ppl_vae.programs.structure import Structure, sample_sites
+from ppl_vae.weights.marginals import elementwise
 
 __all__ = ["Column", "Use", "estimate", "prior_moments", "used"]
 
