@@ -1,4 +1,4 @@
-"""Objectives that weigh parts of the KL: exact where they must be, biased to the side that is said, refused elsewhere."""
+"""Objectives that weigh parts of the KL: exact where they must be, biased to the side that is said, else refused."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_latents_without_an_aggregate_are_refused(digits):
     model = M2(few, latent_dim=2, hidden=(8,))
     with pytest.raises(UserError, match="y"):
         ppl_vae.fit(model, MeanField(model, hidden=(8,)), few, beta=MMD(), epochs=1)
-    with pytest.raises(UserError, match="without an inverse|no known marginals"):
+    with pytest.raises(UserError, match=r"without an inverse|no known marginals"):
         ppl_vae.fit(*small(digits, IAF), digits, beta=Decomposed(6), epochs=1)
     rows = torch.randn(100, 2)
     with pytest.raises(UserError, match="not the prior of site 'z'"):
