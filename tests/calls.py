@@ -175,6 +175,8 @@ def functions() -> Iterator[tuple[Any, dict[str, Any]]]:
     yield diagnostics.annealed_evidence, pair_and_rows(**ladder)
     yield diagnostics.bidirectional, pair_and_rows(rows=4, **ladder)
     yield ppl_vae.certify, pair_and_rows(accuracy=1.0, draws=5, validate=0, compile="off")
+    yield diagnostics.factors, pair_and_rows(factors={"half": np.arange(len(made.data.test)) % 2})
+    yield diagnostics.factors_of_codes, {"latents": np.eye(24)[:, :2], "factors": {"half": np.arange(24) % 2}}
     yield diagnostics.gap, pair_and_rows(particles=30, steps=2, compile="off")
     yield diagnostics.loo_pit, pair_and_rows(rows=10, **few)
     yield diagnostics.predictive_check, pair_and_rows(rows=10, draws=5)

@@ -26,7 +26,7 @@ FLOORS = [
     "guides runs schedules prediction arviz diagrams",
     "training diagnostics._common",
     "diagnostics._anomalies diagnostics._calibration diagnostics._collapse diagnostics._criticism "
-    "diagnostics._evidence diagnostics._joint",
+    "diagnostics._evidence diagnostics._factors diagnostics._joint",
     "diagnostics._certification",
     "diagnostics",
     "comparison report sklearn",

@@ -27,6 +27,7 @@ from ppl_vae.cli.encode import encode
 from ppl_vae.cli.evaluate import evaluate
 from ppl_vae.cli.explain import explain
 from ppl_vae.cli.export import export
+from ppl_vae.cli.factors import factors
 from ppl_vae.cli.fit import fit
 from ppl_vae.cli.impute import impute
 from ppl_vae.cli.interpolate import interpolate
@@ -90,6 +91,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "transfer": transfer,
     "explain": explain,
     "coherence": coherence,
+    "factors": factors,
     "posterior": posterior,
     "impute": impute,
     "predict": predict,

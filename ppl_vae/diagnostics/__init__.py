@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from ppl_vae.diagnostics._evidence.gaps import Gap as Gap
     from ppl_vae.diagnostics._evidence.gaps import gap as gap
     from ppl_vae.diagnostics._evidence.plot_khat import khat_scatter as khat_scatter
+    from ppl_vae.diagnostics._factors.meaning import Factors as Factors
+    from ppl_vae.diagnostics._factors.meaning import factors as factors
+    from ppl_vae.diagnostics._factors.meaning import factors_of_codes as factors_of_codes
     from ppl_vae.diagnostics._joint.weights import JointWeightsVerdict as JointWeightsVerdict
     from ppl_vae.diagnostics._joint.weights import joint_posterior as joint_posterior
 
@@ -69,6 +72,9 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.diagnostics._evidence.gaps:Gap",
         "ppl_vae.diagnostics._evidence.gaps:gap",
         "ppl_vae.diagnostics._evidence.plot_khat:khat_scatter",
+        "ppl_vae.diagnostics._factors.meaning:Factors",
+        "ppl_vae.diagnostics._factors.meaning:factors",
+        "ppl_vae.diagnostics._factors.meaning:factors_of_codes",
         "ppl_vae.diagnostics._joint.weights:JointWeightsVerdict",
         "ppl_vae.diagnostics._joint.weights:joint_posterior",
     ],

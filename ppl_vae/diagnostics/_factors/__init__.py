@@ -1,0 +1,1 @@
+"""Which latent means what: information about known factors, scores of disentanglement."""
