@@ -106,7 +106,7 @@ def _columns(names: Sequence[str], run: Run, asked: AskedRows, split: Split, nam
     there: dict[str, Any] = {f.name: split.truth(f.name) for f in split.schema if not f.shape} | split.factors
     absent = [n for n in names if n not in there]
     if absent:
-        path = Path(asked.data).expanduser() if asked.words.is_file else run.data_file
+        path = Path(asked.data or "").expanduser() if asked.words.is_file else run.data_file
         if path is None:
             raise unknown_name("factor", absent[0], there)
         source = _as_columns(read_source(path, text_form(run)))

@@ -75,7 +75,7 @@ class _Factoring(Shaped):
         super().__init__(self._value_of, 0)
         self.told = told
         self.ratio = DensityRatio(groups, told.hidden).to(like_these)
-        self.critic = Critic(self.ratio, torch.optim.Adam(self.ratio.parameters(), told.lr, (0.5, 0.9)))
+        self.critic: Critic = Critic(self.ratio, torch.optim.Adam(self.ratio.parameters(), told.lr, (0.5, 0.9)))
 
     def _value_of(self, weights: LogWeights, latents: Latents, beta: float | Tensor, rows: int) -> Seen:
         z, rate = latents.joined, weights.rate.mean()

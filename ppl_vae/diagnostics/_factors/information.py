@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,8 @@ __all__ = ["BINS", "binned", "bins_for", "codes_of", "entropies", "mutual_inform
 BINS = 20
 """Of the histogram of each latent, as in the tables that are published."""
 
-Floats, Codes = NDArray[np.float64], NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+Codes: TypeAlias = NDArray[np.int64]
 
 
 def bins_for(rows: int) -> int:
@@ -61,8 +64,8 @@ def mutual_information(bins: Codes, codes: Codes) -> Floats:
     for j in range(codes.shape[1]):
         levels = codes[:, j].max() + 1
         for i in range(bins.shape[1]):
-            joint = np.bincount(bins[:, i] * levels + codes[:, j], minlength=(bins[:, i].max() + 1) * levels)
-            joint = joint.reshape(-1, levels) / len(bins)
+            counts = np.bincount(bins[:, i] * levels + codes[:, j], minlength=(bins[:, i].max() + 1) * levels)
+            joint = counts.reshape(-1, levels) / len(bins)
             apart = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
             there = joint > 0
             found[i, j] = float((joint[there] * np.log(joint[there] / apart[there])).sum())
