@@ -39,7 +39,7 @@ class DIP(Objective):
     Source: Kumar et al. 2018, arXiv 1711.00848.
 
     Example:
-        >>> DIP(kind=1).weights, DIP(off=5, kind=2).weights
+        >>> DIP(kind=1).weights, DIP(off=5.0, kind=2).weights
         ((10.0, 100.0), (5.0, 5.0))
     """
 

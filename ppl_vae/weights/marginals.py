@@ -32,6 +32,7 @@ def elementwise(fn: Any) -> Any:
     """The distribution of the single entries of an event, if they are independent; else None.
 
     Example:
+        >>> import torch
         >>> elementwise(dist.LogNormal(torch.zeros(3), 1.0).to_event(1)).log_prob(torch.ones(3)).shape
         torch.Size([3])
         >>> elementwise(dist.MultivariateNormal(torch.zeros(3), torch.eye(3))) is None

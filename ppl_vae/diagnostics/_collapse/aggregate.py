@@ -133,15 +133,15 @@ def total_correlation(structure: Structure, name: str, drawn: Sequence[TraceSite
     entries = [marginals(fn) for fn in fns]
     if any(each is None for each in entries):
         return None
-    points = torch.cat([points(structure, sites[name]) for sites in drawn])
-    at_once = max(1, FLOATS_AT_ONCE // (4 * points[:1].numel() * len(points)))
+    values = torch.cat([points(structure, sites[name]) for sites in drawn])
+    at_once = max(1, FLOATS_AT_ONCE // (4 * values[:1].numel() * len(values)))
     found = []
-    for some in points.split(at_once):
+    for some in values.split(at_once):
         together = torch.cat([by_row(structure, name, fn.log_prob(some)) for fn in fns], 1)
         row = structure.dim - fns[0].event_dim
         apart = torch.cat([columns(each.log_prob(some), row) for each in entries], 1)
-        each_entry = apart.logsumexp(1) - math.log(len(points))
-        found.append(together.logsumexp(1) - math.log(len(points)) - each_entry.sum(1))
+        each_entry = apart.logsumexp(1) - math.log(len(values))
+        found.append(together.logsumexp(1) - math.log(len(values)) - each_entry.sum(1))
     return estimated(torch.cat(found))
 
 
