@@ -199,6 +199,13 @@ def test_a_second_network_is_never_part_of_a_captured_step(digits):
         ppl_vae.fit(*small(digits), digits, beta=FactorTC(5), epochs=1, compile="on")
 
 
+def test_several_processes_are_refused(digits):
+    batch = digits.train.batch(slice(0, 16))
+    step = step_of(*small(digits), batch, Decomposed(6))
+    with pytest.raises(UserError, match="each of 2 processes has a part of them: train in one, distributed='off'"):
+        step.begin(batch, 2)
+
+
 @pytest.mark.slow
 def test_total_correlation_falls_where_it_is_weighed(digits):
     told = {"epochs": 12, "patience": None, "lr": 5e-3, "batch_size": 100}

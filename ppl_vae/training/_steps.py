@@ -75,8 +75,8 @@ class BoundStep:
         if isinstance(self.beta, Objective):
             if processes > 1:
                 raise UserError(
-                    f"{type(self.beta).__name__} looks at the latents of all rows of a batch together, of which each of "
-                    f"{processes} processes has a part: train in one, {option('distributed', 'off')}"
+                    f"{type(self.beta).__name__} looks at the latents of all rows of a batch together, and each of "
+                    f"{processes} processes has a part of them: train in one, {option('distributed', 'off')}"
                 )
             with preserved_randomness():
                 torch.manual_seed(self.settings.seed)
