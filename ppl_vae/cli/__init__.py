@@ -68,9 +68,7 @@ def _at_home(command: Callable[..., None]) -> Callable[..., None]:
     def with_home(**given: Any) -> None:
         if command is not fit and has_launcher():
             name = next(n for n, c in COMMANDS.items() if c is command)
-            raise UserError(
-                f"torchrun is for fit alone, every process would do all of {name}: run ppl-vae {name} itself"
-            )
+            raise UserError(f"torchrun is for fit, and every process would do all of {name}: run ppl-vae {name} alone")
         command(**{name: meant(name, value) for name, value in given.items()})
 
     return with_home

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import os
 import threading
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ def says_it() -> bool:
     """Whether this process says what ended the run: the first one that asks, of all that reach each other."""
     if not has_launcher():
         return True
+    importlib.import_module("torch.distributed")  # which takes seconds: here, so that they are not those of the answer
     answers: list[bool] = []
     # A thread, as a machine that is out of reach does not answer, and its store has no time-out.
     asking = threading.Thread(target=lambda: answers.append(_is_first()), daemon=True)
