@@ -31,6 +31,7 @@ __all__ = [
     "analyse",
     "observe",
     "observed_structure",
+    "outline",
     "read",
 ]
 
@@ -69,13 +70,28 @@ def analyse(pair: Programs, batch: Batch) -> Structure:
     return observed_structure(pair, batch)[1]
 
 
+def outline(pair: Programs, batch: Batch) -> Structure:
+    """As `analyse`, from one run alone: nothing is said yet of particles that run together (`broadcasts`).
+
+    Raises:
+        ProgramError: as `analyse` does, but for what shows only with particles or summed values.
+    """
+    with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
+        return read(pair, batch, _checked(pair, batch))
+
+
 def observed_structure(pair: Programs, batch: Batch) -> tuple[Observation, Structure]:
     """As `analyse`, with the run from which the structure was read."""
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-        seen = observe(pair, batch)
-        for check in contract_checks(pair, batch, seen):
-            check()
+        seen = _checked(pair, batch)
         return seen, try_particles(pair, batch, read(pair, batch, seen))[0]
+
+
+def _checked(pair: Programs, batch: Batch) -> Observation:
+    seen = observe(pair, batch)
+    for check in contract_checks(pair, batch, seen):
+        check()
+    return seen
 
 
 def contract_checks(

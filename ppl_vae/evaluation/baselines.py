@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.checks.analysis import analyse
+from ppl_vae.checks.analysis import outline
 from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import example
@@ -103,7 +103,7 @@ def beside(pair: Pair, rows: Split, train: Split) -> list[Baseline]:
     rows, train = rows.to(pair.device), train.to(pair.device)
     try:
         with preserved_randomness(), torch.no_grad():
-            observed = analyse(pair, example(train.schema, train)).observed
+            observed = outline(pair, example(train.schema, train)).observed
         return baselines(pair.model.public, observed, train, rows)
     except UserError:
         return []

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.checks.analysis import analyse
+from ppl_vae.checks.analysis import outline
 from ppl_vae.data import Split
 from ppl_vae.errors import UserError, check_whole, one_line
 from ppl_vae.evaluation.own_draws import OwnDraws
@@ -102,7 +102,7 @@ class JointWeights(NamedTuple):
 
 def shares_latents(pair: Pair, split: Split) -> bool:
     """Whether all rows share a latent, so that their posterior is one."""
-    return bool(analyse(pair, some_rows(split)).global_latents)
+    return bool(outline(pair, some_rows(split)).global_latents)
 
 
 @contextmanager

@@ -11,14 +11,13 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 __all__ = ["Footprint", "footprint", "live_bytes"]
 
@@ -30,27 +29,46 @@ class _LiveBytes(TorchDispatchMode):
         super().__init__()
         self.bytes = 0
         self.history: list[int] = []
-        self.storages: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+        self.storages: dict[int, weakref.ref[Any]] = {}
+        """By their identity, which is theirs as long as they are here."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's own question: else it imports its compiler, which takes a second, and asks it at every operation."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        inputs = {id(a.untyped_storage()) for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)}
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if storage not in self.storages and id(storage) not in inputs:  # a view, or written in place
-                    self._count(storage)
+        made = {id(storage): storage for storage in _storages(result) if id(storage) not in self.storages}
+        if made:
+            for storage in _storages((args, kwargs)):  # a view, or written in place
+                made.pop(id(storage), None)
+            for storage in made.values():
+                self._count(storage)
         self.history.append(self.bytes)
         return result
 
     def _count(self, storage: Any) -> None:
-        size = storage.nbytes()
+        size, name = storage.nbytes(), id(storage)
         self.bytes += size
 
         def released(_: Any) -> None:
             self.bytes -= size
+            del self.storages[name]
 
-        self.storages[storage] = weakref.ref(storage, released)
+        self.storages[name] = weakref.ref(storage, released)
+
+
+def _storages(values: Any) -> Iterator[Any]:
+    """The storages of all tensors in arguments or results: torch's `tree_leaves` takes longer than the operation."""
+    if isinstance(values, Tensor):
+        yield values.untyped_storage()
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _storages(value)
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _storages(value)
 
 
 def live_bytes(function: Callable[[], object]) -> list[int]:
