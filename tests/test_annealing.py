@@ -51,7 +51,7 @@ QUICK = {"temperatures": 8, "steps": 3, "compile": "off"}
 @pytest.mark.parametrize("name", MOVING)
 def test_both_starts_find_the_evidence(name, start):
     problem = PROBLEM[name]
-    found = annealed_evidence(problem.model, problem.guide, problem.batch, chains=400, start=start, **QUICK)
+    found = annealed_evidence(problem.model, problem.guide, problem.batch, chains=200, start=start, **QUICK)
     assert (found.log_evidence_se < 0.2).all()
     assert ((found.log_evidence - problem.log_evidence).abs() < 4 * found.log_evidence_se).all()
     assert float(found.acceptance.min()) > 0.4
@@ -268,7 +268,7 @@ def standard_error(values):
 def test_bounds_from_both_sides_hold_the_evidence(name):
     problem = PROBLEM[name]
     found = bidirectional(
-        problem.model, problem.guide, problem.batch, rows=150, chains=4, **(QUICK | {"temperatures": 4})
+        problem.model, problem.guide, problem.batch, rows=100, chains=4, **(QUICK | {"temperatures": 4})
     )
     exact = EXACT[name](found.rows)
     low, high = found.lower - exact, found.upper - exact
@@ -302,7 +302,9 @@ def test_more_temperatures_bring_the_bounds_together():
 
 def test_simulated_rows_miss_what_the_data_miss():
     problem = PROBLEM["style, some labels"]
-    found = bidirectional(problem.model, problem.guide, problem.batch, rows=7, chains=2, **QUICK)
+    found = bidirectional(
+        problem.model, problem.guide, problem.batch, rows=7, chains=2, **(QUICK | {"temperatures": 2})
+    )
     missing = (problem.batch["y"] == -1).repeat(2)[:7]
     assert torch.equal(found.rows["y"] == -1, missing)
     assert not torch.equal(found.rows["x"][:5], problem.batch["x"])

@@ -549,7 +549,12 @@ def test_the_document_runs():
     assert len(blocks) == 5
     space = {"__name__": "document"}
     for block in blocks:
-        for long, short in ((r"epochs=\d+", "epochs=2"), (r"rows=\d+", "rows=12"), (r"particles=\d+", "particles=400")):
+        for long, short in (
+            (r"epochs=\d+", "epochs=2"),
+            (r"rows=\d+", "rows=12"),
+            (r"particles=\d+", "particles=400"),
+            (r"table\.test\)", "table.test, rows=20, particles=100)"),
+        ):
             block = re.sub(long, short, block)
         exec(compile(block, str(DOCUMENT), "exec"), space)
     plt.close("all")

@@ -45,11 +45,11 @@ def test_iwae_stays_below_the_evidence_when_rows_are_subsampled_by_plate_or_by_f
     x = normals(rows, math.sqrt(2.0))
     truth = float(normal_evidence(x).sum())
     with torch.no_grad():
-        whole = [-IWAE(particles).loss(normal_model, NormalGuide(), x) for _ in range(20)]
+        whole = [-IWAE(particles).loss(normal_model, NormalGuide(), x) for _ in range(10)]
     full, full_error = mean_and_error(whole)
     assert full <= truth + 4 * full_error
     assert full > truth - 5  # K = 100 draws from this guide lose far less than one nat in 200
-    for size, seeds in ((1000, 20), (100, 400), (10, 800)):
+    for size, seeds in ((1000, 10), (100, 100), (10, 200)):
         programs = subsampled(rows, size)
         bound = IWAE(particles)
         by_plate = mean_and_error([-bound.loss(*programs, x) for _ in range(seeds)])
@@ -60,7 +60,7 @@ def test_iwae_stays_below_the_evidence_when_rows_are_subsampled_by_plate_or_by_f
             assert value <= truth + 4 * error
     if PYRO_MULTIPLIES_INSIDE:
         renyi = RenyiELBO(alpha=0, num_particles=particles, vectorize_particles=True, max_plate_nesting=1)
-        value, error = mean_and_error([-renyi.loss(*subsampled(rows, 10), x) for _ in range(100)])
+        value, error = mean_and_error([-renyi.loss(*subsampled(rows, 10), x) for _ in range(200)])
         assert value > truth + 10 * error
         assert abs(by_plate[0] - truth) < 0.2 * abs(value - truth)
 
@@ -243,9 +243,9 @@ def test_minibatches_weigh_rows_by_n_over_b_against_global_latents(bound):
                 kept.append(float(gradient) / -per_row)
 
     history = ppl_vae.fit(
-        shared_mean, guide, x, bound, epochs=60, batch_size=50, optimizer=lambda ps: Watching(ps, lr=0.0)
+        shared_mean, guide, x, bound, epochs=25, batch_size=50, optimizer=lambda ps: Watching(ps, lr=0.0)
     ).history
-    assert steps == 600
+    assert steps == 250
     values = {"value": [record["train"] for record in history], **seen}
     for name, draws in values.items():
         mean, error = mean_and_error(draws)

@@ -81,13 +81,14 @@ def plausible(rejections, repetitions, level):
     return low <= rejections <= high
 
 
+@pytest.mark.parametrize("runs", [300, pytest.param(1500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("simulations", "draws"), [(300, 19), (300, 99), (60, 9)])
-def test_each_test_of_ranks_has_its_level(simulations, draws):
+def test_each_test_of_ranks_has_its_level(simulations, draws, runs):
     generator = np.random.default_rng(1)
-    p = np.array([rank_tests(generator.integers(0, draws + 1, simulations), draws)[:3] for _ in range(1500)])
+    p = np.array([rank_tests(generator.integers(0, draws + 1, simulations), draws)[:3] for _ in range(runs)])
     for column in p.T:
-        assert plausible((column < 0.05).sum(), 1500, 0.05)
-        assert plausible((column < 0.01).sum(), 1500, 0.01)
+        assert plausible((column < 0.05).sum(), runs, 0.05)
+        assert plausible((column < 0.01).sum(), runs, 0.01)
 
 
 def test_the_band_holds_whole_curves_as_often_as_it_says():
@@ -249,9 +250,12 @@ EXACT = {
 @pytest.mark.parametrize("name", EXACT)
 def test_exact_posteriors_of_every_kind_pass(name):
     model, guide, data = EXACT[name]
-    found = [calibration(model, guide, data, simulations=300, draws=39, seed=seed) for seed in (0, 1)]
-    assert any(each.calibrated for each in found), [each.verdict for each in found]  # one of 400 is none
-    assert "Calibrated" in next(each for each in found if each.calibrated).verdict
+    for seed in (0, 1):  # one of 400 passes neither
+        found = calibration(model, guide, data, simulations=300, draws=39, seed=seed)
+        if found.calibrated:
+            break
+    assert found.calibrated, found.verdict
+    assert "Calibrated" in found.verdict
 
 
 @pytest.mark.parametrize("name", ["mixture, some labels", "style, some labels"])
@@ -275,7 +279,7 @@ def test_a_label_that_was_observed_is_no_latent_of_its_row(name):
 
 @pytest.mark.parametrize(("scale", "word"), [(0.8, "narrow"), (1.2, "wide")])
 def test_a_scale_that_is_off_by_a_fifth_is_rejected(scale, word):
-    for seed in range(5):
+    for seed in range(2):
         found = calibration(linear_gaussian, normal_guide(scale), {"x": X}, seed=seed)
         assert rejected(found) >= {"z[0]", "z[1]"}
         assert f"too {word}" in found.verdict
@@ -294,10 +298,9 @@ def test_a_shift_is_rejected_and_named(shift, word):
 
 
 def test_an_overconfident_classifier_is_rejected():
-    for seed in range(3):
-        found = calibration(mixture, mixture_posterior(1.5), {"x": XM}, draws=19, seed=seed)
-        assert "y overconfident, log-odds about 1." in found.verdict
-        assert abs(found.classes["y"].sharpness - 1.5) < 0.25
+    found = calibration(mixture, mixture_posterior(1.5), {"x": XM}, draws=19)
+    assert "y overconfident, log-odds about 1." in found.verdict
+    assert abs(found.classes["y"].sharpness - 1.5) < 0.25
     unsure = calibration(mixture, mixture_posterior(0.6), {"x": XM}, draws=19)
     assert "y too unsure" in unsure.verdict
 

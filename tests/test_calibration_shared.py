@@ -24,26 +24,27 @@ def posterior_of(width):
 
 
 def test_ranks_of_an_exact_posterior_are_uniform():
-    found = calibration(regression, posterior_of(1.0), DATA, simulations=400)
+    found = calibration(regression, posterior_of(1.0), DATA, simulations=200)
     assert found.calibrated
     assert found.names == ("b[0]", "b[1]", "log p(x, z)")
-    assert found.ranks.shape == (400, 3)
-    assert "400 simulated data sets" in found.verdict
+    assert found.ranks.shape == (200, 3)
+    assert "200 simulated data sets" in found.verdict
     assert ((found.coverage - torch.tensor(found.levels)).abs() < 4 * found.coverage_se).all()
 
 
 def test_a_posterior_that_is_a_fifth_too_narrow_is_not_calibrated():
-    found = calibration(regression, posterior_of(0.8), DATA, simulations=400)
+    found = calibration(regression, posterior_of(0.8), DATA, simulations=300)
     assert not found.calibrated
     assert "too narrow" in found.verdict
     assert abs(found.width["b[0]"] - 0.8) < 0.08
     assert abs(found.width["b[1]"] - 0.8) < 0.08
 
 
-def test_a_guide_is_fitted_to_every_data_set_and_stays_as_it_was():
+@pytest.mark.parametrize(("simulations", "steps"), [(20, 30), pytest.param(20, 150, marks=pytest.mark.slow)])
+def test_a_guide_is_fitted_to_every_data_set_and_stays_as_it_was(simulations, steps):
     guide = FullRank(regression, DATA).double()
     before = {name: value.clone() for name, value in guide.state_dict().items()}
-    found = calibration(regression, guide, DATA, simulations=20, steps=150, draws=19)
+    found = calibration(regression, guide, DATA, simulations=simulations, steps=steps, draws=19)
     assert found.calibrated
     assert all(torch.equal(value, before[name]) for name, value in guide.state_dict().items())
 

@@ -116,7 +116,7 @@ def test_a_method_whose_errors_do_not_cover_is_not_used(monkeypatch):
     monkeypatch.setattr("ppl_vae.diagnostics._certification.validation.DRAWS", 1000)
     monkeypatch.setattr("ppl_vae.diagnostics._certification.methods.PARTS", 2)
     monkeypatch.setattr("ppl_vae.diagnostics._certification.certify.METHODS", (planted, *methods.METHODS[2:3]))
-    found = certify(toy, narrow, X, validate=30)
+    found = certify(toy, narrow, X, validate=20)
     assert "planted" not in found.method
     assert "it is not used" in found.reasons["planted"]
     assert bool(found.certified.all())

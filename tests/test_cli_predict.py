@@ -25,8 +25,8 @@ def folder(tmp_path_factory):
     flowers.to_csv(place / "flowers.csv", index=False)
     flowers.drop(columns="target").to_csv(place / "new.csv", index=False)
     for model, file, more in (
-        ("regression", "numbers.csv", ("--kind", "y=real", "--epochs", "40", "--lr", "0.01")),
-        ("information_bottleneck", "flowers.csv", ("--beta", "0.01", "--epochs", "40", "--lr", "0.02")),
+        ("regression", "numbers.csv", ("--kind", "y=real", "--epochs", "10", "--lr", "0.02")),
+        ("information_bottleneck", "flowers.csv", ("--beta", "0.01", "--epochs", "15", "--lr", "0.04")),
     ):
         assert (
             main(

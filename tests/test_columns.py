@@ -264,17 +264,15 @@ def test_a_schema_alone_makes_a_model():
 def test_the_command_line_trains_and_uses_a_table_with_holes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with_holes(table(100).drop(columns="grade")).to_csv("mixed.csv", index=False)
-    fit = ("fit", "vae", "--data", "mixed.csv", "--likelihood", "columns", "--epochs", "2", "--latent-dim", "2")
+    fit = ("fit", "vae", "--data", "mixed.csv", "--likelihood", "columns", "--epochs", "1", "--latent-dim", "2")
     assert main([*fit, "--hidden", "8", "--evaluate-particles", "5", "--missing", "allow", "--out", "a"]) == 0
     page = (tmp_path / "a" / "report.html").read_text()
     assert "price: LogNormal" in page
     for command in (
-        ["evaluate", "a", "--particles", "5"],
         ["evaluate", "a", "--particles", "5", "--data", "mixed.csv"],
         ["encode", "a", "--data", "mixed.csv", "--out", "z.csv"],
         ["sample", "a", "-n", "7", "--out", "s.csv"],
         ["sample", "a", "-n", "7", "--mean", "--out", "m.csv"],
-        ["sample", "a", "-n", "7", "--out", "s.png"],
         ["sample", "a", "-n", "7"],
     ):
         assert main(command) == 0, capsys.readouterr().err

@@ -80,17 +80,18 @@ TESTS = {
 }
 
 
+@pytest.mark.parametrize("runs", [40, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("name", TESTS)
-def test_two_sample_tests_keep_their_level_and_have_power(name, paired):
-    runs, n = 100, 40
+def test_two_sample_tests_keep_their_level_and_have_power(name, paired, runs):
+    n = 40
     null = [
         TESTS[name](*pair_of(r, n, n if paired else 30, paired), paired=paired, seed=r).p_value for r in range(runs)
     ]
     assert sum(p <= 0.05 for p in null) <= most_by_chance(runs)
     assert sum(p <= 0.5 for p in null) <= most_by_chance(runs, 0.5)
     found = []
-    for r in range(20):
+    for r in range(runs // 5):
         a, b = pair_of(r, 60, 60 if paired else 50, paired)
         found.append(TESTS[name](a, b + 1.0, paired=paired, seed=r).p_value)
     assert np.mean(np.array(found) <= 0.05) >= 0.9
@@ -147,9 +148,9 @@ def test_the_classifier_tests_are_fishers_and_the_binomial():
 
 
 def test_a_right_model_passes_and_a_wrong_scale_is_found():
-    rows = {"x": gaussian_rows(300, 1)}
+    rows = {"x": gaussian_rows(120, 1)}
     assert two_sample(linear_gaussian, rows, permutations=99).p_value > 0.05
-    wrong = two_sample(linear_gaussian, {"x": gaussian_rows(300, 1, noise=2.0)}, permutations=199)
+    wrong = two_sample(linear_gaussian, {"x": gaussian_rows(120, 1, noise=2.0)}, permutations=99)
     assert wrong.p_value < 0.05
     assert "Samples can be told" in wrong.verdict
     assert to_png_bytes(wrong.figure())
@@ -231,7 +232,7 @@ def means_and_spreads():
 
 
 def test_checks_against_new_rows_keep_their_level():
-    runs, each, together = 40, np.zeros(3), 0
+    runs, each, together = 20, np.zeros(3), 0
     for r in range(runs):
         rows = {"x": gaussian_rows(20, r)}
         found = predictive_check(linear_gaussian, linear_gaussian_off, rows, means_and_spreads(), draws=39, seed=r)
@@ -363,8 +364,9 @@ def test_missing_entries_are_left_out_too():
     assert ((found.u[0, seen] - exact).abs() < 0.04).all()
 
 
-def test_the_right_model_is_uniform_in_repeated_runs_and_a_wrong_scale_is_not():
-    runs, rejected = 25, 0
+@pytest.mark.parametrize("runs", [5, pytest.param(25, marks=pytest.mark.slow)])
+def test_the_right_model_is_uniform_in_repeated_runs_and_a_wrong_scale_is_not(runs):
+    rejected = 0
     for r in range(runs):
         rows = {"x": gaussian_rows(60, 100 + r)}
         rejected += loo_pit(linear_gaussian, linear_gaussian_exact, rows, particles=150, seed=r).p_value <= 0.05

@@ -1,8 +1,6 @@
 """Data: every source, schema, splits, batches, binarisation; see also test_data_named, _refusals."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -318,13 +316,3 @@ def test_binarisation_keeps_missing_entries():
         for split in parts(data):
             assert split.batch()["x"][:, 1].isnan().all()
             assert not split.batch()["x"][:, 0].isnan().any()
-
-
-# the package ----------------------------------------------------------------------------------------------
-
-
-def test_import_is_light():
-    heavy = ("pandas", "sklearn", "torchvision")
-    code = f"import sys, ppl_vae.data; print([m for m in {heavy} if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"

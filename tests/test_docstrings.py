@@ -33,7 +33,12 @@ SHORTER = {
     r"(\bfit\(model.*)\bepochs=\d+": r"\1epochs=2, restarts=0",
     r"(?<=\W)epochs=(?!2,)\d+": "epochs=2",
     r"(?<!_)particles=\d{3,}": "particles=20",
-    r"\bposterior\(model, guide, data\)": "posterior(model, guide, data, draws=100, particles=200)",
+    r"score_particles=\d+": "score_particles=5",
+    r"temperatures=\d+, steps=\d+": "temperatures=2, steps=1",
+    r"range\(\d{3,}\)": "range(20)",
+    r"(?<!_)\bposterior\(model, guide, data\)": "posterior(model, guide, data, draws=100, particles=200)",
+    r"\bjoint_posterior\(model, guide, data\)": "joint_posterior(model, guide, data, particles=200)",
+    r"\bto_arviz\(model, guide, data, resample": "to_arviz(model, guide, data, draws=20, particles=200, resample",
 }
 """Whether a document runs does not depend on how long it would; that the first epoch begins well is test_starting's."""
 

@@ -41,7 +41,7 @@ def test_a_fit_that_still_moves_says_how_far_it_has_to_go():
 
 
 def test_a_fit_that_stands_says_nothing():
-    result = fitted(400, 0.03)
+    result = fitted(150, 0.05)
     assert not unfinished(result)
     line = ppl_vae.posterior(model, result.guide, {"x": X}).summary().loc["mu"]
     assert abs(line["mean"] - float(X.sum()) / (100 + 0.01)) < 0.02

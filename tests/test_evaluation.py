@@ -54,7 +54,7 @@ def test_the_evidence_is_computed_under_the_prior_that_was_learned():
             pyro.sample("x", dist.Normal(z, 0.5), obs=x)
 
     guide = MeanField(model, truth.float(), hidden=(16,))
-    result = ppl_vae.fit(model, guide, truth.float(), epochs=150, batch_size=100, lr=0.01)
+    result = ppl_vae.fit(model, guide, truth.float(), epochs=70, batch_size=100, lr=0.02)
     learned = {n.split(".")[-1]: p for n, p in result.model.named_parameters()}
     loc, scale = learned["loc"].item(), learned["scale"].exp().item()
     assert abs(loc - 2.5) < 0.2

@@ -16,7 +16,7 @@ from ppl_vae.errors._wording import SCREEN
 
 pytestmark = pytest.mark.faults
 
-SEED, COUNT, FEW = 19, 1500, 30
+SEED, COUNT, FEW = 19, 1500, 15
 
 
 def outcome(case, seconds=60):

@@ -53,7 +53,7 @@ def test_with_parameters_of_scikit_learn_the_evidence_is_its_log_likelihood(kind
     assert torch.allclose(gap, kl, atol=1e-6)
 
 
-@by_kind
+@pytest.mark.parametrize("kind", ["diagonal", pytest.param("full", marks=pytest.mark.slow)])
 def test_training_reaches_the_optimum_of_em_and_the_guide_its_responsibilities(kind):
     theirs = reference(kind)
     data = iris(torch.float32)

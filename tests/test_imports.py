@@ -7,6 +7,7 @@ other package or loose module of `ppl_vae` is one. Imports inside functions and 
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +60,12 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imported(file: Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imported(file: Path) -> list[tuple[int, str]]:
+    return list(imports_of(file))
+
+
+def imports_of(file: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ppl_vae":
             for name in node.names:

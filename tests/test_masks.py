@@ -71,7 +71,7 @@ def test_the_evidence_of_ragged_rows_is_exact(masked):
     assert ((found - exact).abs() < 5 * error + 1e-6).all()
 
 
-@pytest.mark.parametrize("family", [MeanField, FullRank, IAF])
+@pytest.mark.parametrize("family", [FullRank, *[pytest.param(f, marks=pytest.mark.slow) for f in (MeanField, IAF)]])
 def test_generated_guides_stay_below_the_evidence(family):
     batch, exact = series()
     torch.manual_seed(0)

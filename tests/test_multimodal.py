@@ -206,8 +206,17 @@ def test_private_latents_see_their_own_field_alone(data):
     assert torch.equal(*moved)
 
 
-@pytest.mark.parametrize("bound", [ELBO(), IWAE(3), IWAE(3, estimator="dreg")], ids=["elbo", "iwae", "dreg"])
-@pytest.mark.parametrize("experts", EXPERTS)
+TRAINED_WITH = {"elbo": ELBO(), "iwae": IWAE(3), "dreg": IWAE(3, estimator="dreg")}
+
+
+@pytest.mark.parametrize(
+    ("experts", "bound"),
+    [
+        pytest.param(experts, bound, id=f"{experts}-{name}", marks=() if i == j else pytest.mark.slow)
+        for i, experts in enumerate(EXPERTS)
+        for j, (name, bound) in enumerate(TRAINED_WITH.items())
+    ],
+)
 def test_every_bound_trains_every_kind_of_experts_from_whole_rows_for_rows_with_holes(data, experts, bound):
     torch.manual_seed(0)
     model = Multimodal(data, private=2, latent_dim=2, hidden=(16,))

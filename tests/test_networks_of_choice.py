@@ -105,7 +105,7 @@ def test_particles_and_enumerated_labels_go_through_any_decoder(digits, make):
     guide = IAF(model, flows=1, width=8, hidden=(8,))
     result = ppl_vae.fit(model, guide, data, bound=IWAE(3) if make is not M2 else None, epochs=1, compile="off")
     assert math.isfinite(result.history[-1]["train"])
-    assert bool(ppl_vae.evaluate(model, guide, data.test, particles=7).log_evidence.isfinite().all())
+    assert bool(ppl_vae.evaluate(model, guide, data.test.rows(slice(0, 60)), particles=7).log_evidence.isfinite().all())
 
 
 def test_a_decoder_of_ours_goes_into_the_run_folder_and_a_users_does_not(digits, tmp_path):

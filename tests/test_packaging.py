@@ -59,6 +59,22 @@ def test_importing_is_lazy(statement):
     assert out.stdout.strip() == "[]"
 
 
+def test_data_need_no_table_package_and_flows_leave_validation_on():
+    """Zuko turns the validation of all distributions off when it is imported."""
+    code = """
+import sys
+import ppl_vae.data
+print([m for m in ("pandas", "sklearn", "torchvision") if m in sys.modules])
+import pyro, torch
+pyro.enable_validation(True)
+from ppl_vae.guides import *
+from ppl_vae.priors import *
+print("zuko" in sys.modules, torch.distributions.Distribution._validate_args)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True)
+    assert out.stdout.split("\n")[:2] == ["[]", "True True"]
+
+
 def test_version_is_that_of_the_distribution():
     assert ppl_vae.__version__ == importlib.metadata.version("ppl-vae")
 

@@ -279,7 +279,7 @@ def test_dims_without_a_plate_are_dims_of_one_unit(family):
     weights = ppl_vae.log_weights(model, guide.double(), as_one_unit(data), particles=3)
     assert weights.log_weight.shape == (3, 1)
     exact = dist.MultivariateNormal(torch.zeros(3, dtype=F64), torch.diag(sigma**2 + 9) + 4).log_prob(y)
-    result = ppl_vae.fit(model, guide, data, rows=None, restarts=0, epochs=300, lr=0.05, compile="off")
+    result = ppl_vae.fit(model, guide, data, rows=None, restarts=0, epochs=80, lr=0.1, compile="off")
     found = ppl_vae.evaluate(model, result.guide, data, particles=400, rows=None)
     assert abs(float(found.log_evidence) - float(exact)) < 5 * float(found.log_evidence_se) + 0.01
     with pytest.raises(ProgramError, match="rows=None"):

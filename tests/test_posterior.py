@@ -83,7 +83,7 @@ def test_rows_of_a_poor_guide_are_drawn_without_bias():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.5))
 
-    found = ppl_vae.posterior(hierarchy, guide, {"x": XH[:2]}, draws=8000, particles=20_000)
+    found = ppl_vae.posterior(hierarchy, guide, {"x": XH[:2]}, draws=4000, particles=8000)
     variance = 1 / (1 / 4 + 2 / 1.25)
     centre = variance * XH[:2].sum() / 1.25
     torch.testing.assert_close(found["z"].mean(0), 0.2 * centre + 0.8 * XH[:2], rtol=0, atol=0.03)

@@ -33,7 +33,7 @@ def fitted(tmp_path_factory):
         file.write("a,r\n" + "\n".join(f"{x:.5f},{y:.5f}" for x, y in zip(a.tolist(), r.tolist(), strict=True)))
     word = f"{folder / 'line.py'}:model"
     options = ["--guide", "full_rank", "--data", str(folder / "d.csv"), "--field", "a", "--field", "r"]
-    more = ["--epochs", "150", "--batch-size", "60", "--lr", "0.03", "--evaluate-particles", "500"]
+    more = ["--epochs", "60", "--batch-size", "60", "--lr", "0.05", "--evaluate-particles", "200"]
     assert main(["fit", word, *options, *more, "--patience", "0", "--out", str(folder / "run")]) == 0
     return folder / "run", word
 

@@ -121,7 +121,7 @@ def test_columns_of_a_table_are_predicted_from_the_others():
     data = ppl_vae.load(table, missing="allow", test=0, validation=0)
     model = VAE(data, latent_dim=1, hidden=(8,))
     guide = IAF(model, hidden=(8,), width=8, flows=1)
-    ppl_vae.fit(model, guide, data, epochs=15, lr=0.03, batch_size=20)
+    ppl_vae.fit(model, guide, data, epochs=15, lr=0.03, batch_size=50)
     tall = ppl_vae.predict(model, guide, {"height": torch.tensor([-1.5, 1.5])}, "old")
     assert tall.probs.shape == (2, 2)
     assert tall.probs[0, 0] > 0.6

@@ -141,22 +141,6 @@ def test_a_mixture_is_that_of_torch():
     torch.testing.assert_close(single, found.float(), rtol=1e-5, atol=1e-5)
 
 
-def test_zuko_leaves_validation_as_it_was():
-    code = """
-import pyro, torch
-pyro.enable_validation(True)
-from ppl_vae.guides import *
-from ppl_vae.priors import *
-import sys
-assert "zuko" in sys.modules
-assert torch.distributions.Distribution._validate_args
-"""
-    import subprocess
-    import sys
-
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 # -- in a pair -----------------------------------------------------------------------------------------------
 
 
@@ -253,10 +237,10 @@ def test_the_evidence_is_computed_under_the_learned_prior(make, size):
     model, guide = pair_of(make, size, data)
     shaken(model.decoder), shaken(guide)  # away from factor analysis, under which N(0, I) is the right prior
     shaken(model.prior, 0.5)  # far from N(0, I), so that the test has power; model and guide then learn around it
-    ppl_vae.fit(model, guide, data, IWAE(8), epochs=40, batch_size=25, lr=1e-2)
-    x = data.train["x"][:12]
-    found = ppl_vae.evaluate(model, guide, x, particles=40_000)
-    grid, volume = grid_of(size, end=15.0, points={1: 6001, 2: 801}[size])
+    ppl_vae.fit(model, guide, data, IWAE(8), epochs=20, batch_size=25, lr=2e-2)
+    x = data.train["x"][:6]
+    found = ppl_vae.evaluate(model, guide, x, particles=10_000)
+    grid, volume = grid_of(size, end=15.0, points={1: 3001, 2: 401}[size])
     grid = grid.float()
     with torch.no_grad():
         of_grid = model.likelihood(model.decoder(grid))

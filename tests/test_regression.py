@@ -20,7 +20,7 @@ LOADING = torch.tensor([[0.6, -0.4, 0.3, 0.0, 0.5], [0.2, 0.5, -0.3, 0.6, 0.0]])
 SLOPE, NOISE, S = torch.tensor([1.5, -1.0]), 0.8, 0.5
 
 
-def linear_rows(n=3000, *, hidden_share=0.0):
+def linear_rows(n=1500, *, hidden_share=0.0):
     """x = z L + noise, y = z b + s: everything about p(y | x) is known."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(n, 2, generator=generator)
@@ -111,7 +111,7 @@ def test_on_real_rows_it_is_better_than_the_mean():
     data = ppl_vae.load({"x": x, "y": y}, kinds={"y": "real"}, test=0.25, validation=0)
     model = Regression(data, latent_dim=4, hidden=())
     guide = MeanField(model, hidden=(32,))
-    ppl_vae.fit(model, guide, data, epochs=50, lr=5e-3)
+    ppl_vae.fit(model, guide, data, epochs=30, lr=1e-2)
     found, truth = ppl_vae.predict(model, guide, data.test), data.test["y"]
     gain = (data.train["y"].mean() - truth).square() - (found.mean - truth).square()
     assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5

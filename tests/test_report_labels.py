@@ -15,8 +15,8 @@ from ppl_vae.prediction import label_scores
 from ppl_vae.report import write_report
 
 
-def report(model, data, tmp_path):
-    result = ppl_vae.fit(model, MeanField(model, hidden=(8,)), data, epochs=1)
+def report(model, data, tmp_path, **settings):
+    result = ppl_vae.fit(model, MeanField(model, hidden=(8,)), data, epochs=1, **settings)
     run = ppl_vae.open_run(result.save(tmp_path / "run"))
     page = write_report(run, data).read_text(encoding="utf-8")
     return page, {f.stem for f in (run.path / "figures").glob("*.png")}
@@ -25,14 +25,15 @@ def report(model, data, tmp_path):
 SMALL = {M2: {"latent_dim": 2}, M1M2: {"latent_dims": (2, 2)}}
 
 
-@pytest.mark.parametrize("make", SMALL)
+@pytest.mark.parametrize("make", [M2, pytest.param(M1M2, marks=pytest.mark.slow)])
 def test_a_label_is_scored_shown_and_styled(make, tmp_path):
     data = ppl_vae.load("digits", labels=30)
-    page, figures = report(make(data, hidden=(8,), **SMALL[make]), data, tmp_path)
+    page, figures = report(make(data, hidden=(8,), **SMALL[make]), data, tmp_path, label_weight=20, label_share=0.5)
     assert {"y-confusion", "y-exemplars", "y-samples"} <= figures
     assert ("y-styles" in figures) == (make is M2)  # in M1M2 the label acts through the features, which are kept
     assert "Of the 447 test rows whose true label is known" in page
     assert "What y stands for" in page
+    assert "label weight 20, labels in 0.5 of the rows of a batch" in page
 
 
 def test_clusters_of_a_table_are_told_by_their_columns(tmp_path):
@@ -67,8 +68,7 @@ def test_the_command_line_hides_labels_and_scores_them(tmp_path, capsys):
         "--latent-dim",
         "2",
     ]
-    assert main([*words, "--evaluate-particles", "2", "--out", str(out)]) == 0
-    assert "label weight 20, labels in 0.5 of the rows of a batch" in (out / "report.html").read_text()
+    assert main([*words, "--evaluate-particles", "2", "--out", str(out), "--no-report"]) == 0
     shown = capsys.readouterr()
     assert "label weight 20, labels in 0.5 of the rows of a batch" in shown.err  # 1,000 rows, 50 labels
     assert "label right, of 447 rows" in shown.out

@@ -72,7 +72,7 @@ def test_labels_that_were_hidden_never_reach_training(make):
         torch.manual_seed(0)
         model = make(data, hidden=(8,))
         guide = MeanField(model, hidden=(8,))
-        result = ppl_vae.fit(model, guide, data, epochs=2, label_weight=2.0)
+        result = ppl_vae.fit(model, guide, data, epochs=1, label_weight=2.0)
         return [p.detach() for p in (*model.parameters(), *guide.parameters())], result.history[-1]["validation"]
 
     data, other = ppl_vae.load("digits", labels=40), ppl_vae.load("digits", labels=40)
@@ -157,8 +157,8 @@ def m1m2_evidence(model, x):
 def test_the_evidence_is_that_of_the_row_with_the_label_it_has(make, options, evidence):
     model, guide, rows = linear(make, **options)
     exact = labelled(evidence(model, rows["x"]), rows["y"])
-    found = ppl_vae.evaluate(model, guide, rows, particles=20_000)
-    assert (found.log_evidence_se < 0.05).all()
+    found = ppl_vae.evaluate(model, guide, rows, particles=4000)
+    assert (found.log_evidence_se < 0.1).all()
     assert ((found.log_evidence - exact).abs() < 4.5 * found.log_evidence_se).all()  # 24 rows
     assert (found.elbo < exact + 1e-9).all()
 
@@ -168,9 +168,9 @@ def test_the_evidence_is_that_of_the_row_with_the_label_it_has(make, options, ev
 )
 def test_labelled_and_other_rows_stand_in_one_batch(make, options):
     model, guide, rows = linear(make, **options)
-    both = ppl_vae.evaluate(model, guide, rows, particles=4000, seed=0)
+    both = ppl_vae.evaluate(model, guide, rows, particles=1000, seed=0)
     for seen in (rows["y"] >= 0, rows["y"] < 0):
-        alone = ppl_vae.evaluate(model, guide, rows.rows(seen.nonzero()[:, 0]), particles=4000, seed=1)
+        alone = ppl_vae.evaluate(model, guide, rows.rows(seen.nonzero()[:, 0]), particles=1000, seed=1)
         error = (alone.log_evidence_se.square() + both.log_evidence_se[seen].square()).sqrt()
         assert ((alone.log_evidence - both.log_evidence[seen]).abs() < 4.5 * error).all()
 
