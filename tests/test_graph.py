@@ -169,7 +169,9 @@ def trainable(program):
     return Scaled()
 
 
-LIKE_OTHERS = {"Spline, coupling", "Sylvester, orthogonal", "Sylvester, triangular", "MeanField, independent"}
+OF_THESE_PARTS = {"one-hot label and flag", "label, then two", "simplex", "items"}
+"""Programs whose parts are in others: labels, sums over them, simplices, and dims within rows."""
+LIKE_OTHERS = {"Spline, coupling", "Sylvester, orthogonal", "Sylvester, triangular", "MeanField, independent", "MAF"}
 """Variants whose operations are those of other families."""
 
 
@@ -183,7 +185,10 @@ def test_every_guide_is_captured(name):
     check(step_of(PROGRAMS["positive vector"], guide, batch, ELBO(2)), batch, turned(batch))
 
 
-@pytest.mark.parametrize("name", [n for n in PROGRAMS if n not in ALIKE])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in OF_THESE_PARTS else ()) for n in PROGRAMS if n not in ALIKE],
+)
 def test_every_program_is_captured(name):
     batch = fields_of(PROGRAMS[name])
     guide = MeanField(PROGRAMS[name], batch, hidden=(4,))
@@ -207,7 +212,7 @@ def test_every_prior_is_captured(digits, name):
     check(step_of(model, MeanField(model, hidden=(8,)), batch, IWAE(2)), batch, other)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "," in n else ()) for n in MODELS])
 def test_every_model_is_captured(digits, name):
     model = MODELS[name](digits)
     batch, other = digits.train.batch(slice(0, 6)), digits.train.batch(slice(6, 12))

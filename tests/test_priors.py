@@ -70,7 +70,7 @@ def density_of(make, size=2):
 
 def grid_of(size, end=50.0, points=None):
     """Points of a square grid [n, size], and the volume that each stands for."""
-    points = points or {1: 40_001, 2: 801}[size]
+    points = points or {1: 40_001, 2: 601}[size]
     axis = torch.linspace(-end, end, points, dtype=torch.float64)
     grid = torch.cartesian_prod(*[axis] * size).reshape(-1, size)
     return grid, float(axis[1] - axis[0]) ** size

@@ -38,11 +38,11 @@ class VAERegressor(RegressorMixin, VAEEstimator):
     Source: Yu, Yu, Tresp, Kriegel & Wu 2006, KDD (supervised probabilistic principal components).
 
     Example:
-        >>> X = np.random.RandomState(0).randn(200, 3)
-        >>> model = VAERegressor(3, hidden=(16,), epochs=2, particles=50, random_state=0).fit(X, X.sum(1))
+        >>> X = np.random.RandomState(0).randn(60, 3)
+        >>> model = VAERegressor(3, hidden=(16,), epochs=2, particles=20, random_state=0).fit(X, X.sum(1))
         >>> mean, sd = model.predict(X, return_std=True)
         >>> mean.shape, sd.shape
-        ((200,), (200,))
+        ((60,), (60,))
     """
 
     particles: int

@@ -169,7 +169,7 @@ def bidirectional(
         >>> def guide(x=None):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("z", dist.Normal(x / 3, 1.0))
-        >>> found = bidirectional(model, guide, torch.zeros(1), rows=30, temperatures=50, steps=3)
+        >>> found = bidirectional(model, guide, torch.zeros(1), rows=20, temperatures=20, steps=3)
         >>> abs(found.gap_mean) < 0.1
         True
     """
