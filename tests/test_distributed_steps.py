@@ -23,7 +23,7 @@ from ppl_vae.guides import FullRank, MeanField
 from ppl_vae.programs.program import Pair
 from ppl_vae.schedules import Capacity, FreeBits
 from ppl_vae.training import Settings
-from ppl_vae.training._distributed import DistributedStep, distributed_step
+from ppl_vae.training._distributed import DistributedStep, refuse_undivided
 from ppl_vae.training._steps import make_step
 
 SEED = 7
@@ -303,15 +303,13 @@ def _own_rows_guide(x=None):
 )
 def test_what_has_no_rows_to_divide_is_refused(bound, problem, words):
     if problem == "its own rows":
-        pair, batch = Pair(_own_rows, _own_rows_guide), {"x": torch.randn(10, dtype=F64)}
-        structure = analyse(pair, batch)
+        structure = analyse(Pair(_own_rows, _own_rows_guide), {"x": torch.randn(10, dtype=F64)})
     else:
         found = next(p for p in PROBLEMS if p.name == "linear-Gaussian")
-        pair, batch, structure = Pair(found.model, found.guide), found.batch, found.structure
-        structure = replace(structure, plate=None) if problem == "one unit" else structure
-    step = step_of(pair, structure, bound, 100)
+        structure = replace(found.structure, plate=None) if problem == "one unit" else found.structure
+    refuse_undivided(structure, bound, Group())
     with pytest.raises(UserError, match=rf"{words}.*train in one process, distributed='off'"):
-        distributed_step(step, Group(0, 2), batch)
+        refuse_undivided(structure, bound, Group(0, 2))
 
 
 def test_compile_on_is_refused_where_processes_talk_within_a_step():

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.bounds.base import Bound
 from ppl_vae.data import device_of, units_in
 from ppl_vae.distributed.calls import read_calls
 from ppl_vae.distributed.draws import SharedDraws
@@ -22,12 +23,13 @@ from ppl_vae.errors import Finding, UserError, option
 from ppl_vae.programs.modes import kept_buffers
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.structure import Structure
 from ppl_vae.schedules import Capacity, FreeBits
 from ppl_vae.speed.proof import agree
 from ppl_vae.training._acceleration import GraphStep, accelerated
 from ppl_vae.training._steps import BoundStep, PyroStep, StepOutcome
 
-__all__ = ["DistributedStep", "distributed_step"]
+__all__ = ["DistributedStep", "distributed_step", "refuse_undivided"]
 
 
 class SummedGradients:
@@ -257,20 +259,25 @@ def _bits(value: Tensor) -> int:
     return int(whole.sum(dtype=torch.int64)) % 2**40
 
 
-def distributed_step(step: BoundStep | PyroStep, group: Group, batch: Batch) -> DistributedStep:
-    """The step of one process of several, proved on some rows of a batch.
-
-    Raises:
-        UserError: for what cannot be divided among processes, with what to do instead.
-    """
+def refuse_undivided(structure: Structure, bound: Any, group: Group) -> None:
+    """Raise for what cannot be divided among processes, with what to do instead."""
+    if group.size == 1:
+        return
     alone = f"train in one process, {option('distributed', 'off')}"
-    structure = step.structure
-    if not isinstance(step, BoundStep):
+    if not isinstance(bound, Bound):
         raise UserError(f"several processes need a bound of ppl_vae.bounds, got one of Pyro's own: use one, or {alone}")
     if structure.is_one_unit:
         raise UserError(f"all data are one unit, without rows to divide among {group.size} processes: {alone}")
     if structure.rows_total:
         raise UserError(f"the model's plate draws its own rows, in each of {group.size} processes others: {alone}")
+
+
+def distributed_step(step: BoundStep, group: Group, batch: Batch) -> DistributedStep:
+    """The step of one process of several, proved on some rows of a batch.
+
+    Raises:
+        UserError: as `prove` and `accelerate`.
+    """
     step.total = group.total
     found = DistributedStep(step, group)
     found.prove(batch)

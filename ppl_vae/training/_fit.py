@@ -29,7 +29,7 @@ from ppl_vae.speed.device import pick_device
 from ppl_vae.speed.precision import check_precision, tensor_cores
 from ppl_vae.speed.threads import suitable_threads
 from ppl_vae.training._acceleration import accelerated
-from ppl_vae.training._distributed import distributed_step
+from ppl_vae.training._distributed import distributed_step, refuse_undivided
 from ppl_vae.training._identity import identity
 from ppl_vae.training._loop import Loop
 from ppl_vae.training._optimizers import optimizer_of
@@ -132,6 +132,7 @@ def fit(
     ):
         reading = read_pair(pair, train)
         structure = reading.sound()
+        refuse_undivided(structure, bound, group)
         if validation is not None and reading.seen is not None:
             check_support(reading.seen.values, reading.batch, validation)
         restarts = 0 if resume else said.restarts
@@ -147,7 +148,7 @@ def fit(
             stepping.begin(reading.batch, group.size)
         own = None if said.optimizer is None else optimizer
         step: Any
-        if group.size > 1:
+        if group.size > 1 and isinstance(stepping, BoundStep):
             refuse_other_runs(group, identity(pair, bound, said, own, train, validation, data))
             same_weights(group, pair)
             step = distributed_step(stepping, group, train.batch(slice(0, 2 * group.size + 1)))
