@@ -235,7 +235,7 @@ def sized_guide(x=None, w=None):
         pyro.sample("w", dist.LogNormal(0.9 * z, 1.1))
 
 
-@pytest.mark.parametrize("start", ["guide", "prior"])
+@pytest.mark.parametrize("start", ["guide", pytest.param("prior", marks=pytest.mark.slow)])
 def test_a_size_that_is_latent_in_some_rows_only(start):
     x, w = torch.tensor([0.3, -1.0, 1.5]).double(), torch.tensor([2.0, torch.nan, 0.4]).double()
     few = {"chains": 8, "temperatures": 3, "steps": 2, "compile": "off"}  # such a pair runs chain by chain

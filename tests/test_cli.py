@@ -130,7 +130,7 @@ def script(*argv, cwd):
 @pytest.mark.parametrize("word", ["--help", "--version"])
 def test_help_answers_at_once(word, tmp_path):
     seconds = []
-    for _ in range(3):
+    for _ in range(2):
         before = os.times()
         done = script(word, cwd=tmp_path)
         seconds.append(sum(os.times()[2:4]) - sum(before[2:4]))
@@ -249,6 +249,7 @@ def test_encode_keeps_the_order_of_rows(digits, capsys, folder):
     assert float(row["z_0"]) == pytest.approx(float(found["z"][0, 0]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_report(digits, capsys):
     said(capsys, "report", digits)
     assert "<html" in (digits / "report.html").read_text()

@@ -214,7 +214,7 @@ def test_holes_in_columns_leave_the_guide_alone():
     assert ppl_vae.check(model, guide, data) == []
 
 
-@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("holes", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_pair_of_columns_is_trained_judged_and_rebuilt(holes, tmp_path):
     data = ppl_vae.load(with_holes(table(200)) if holes else table(200), missing="allow")
     model, guide = small(data)

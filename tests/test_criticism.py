@@ -252,7 +252,7 @@ def test_checks_against_replicas_of_the_same_rows_are_conservative():
     assert np.mean(np.array(p) <= 0.3) < 0.3 - 2 * math.sqrt(0.3 * 0.7 / 40)  # a uniform p would be there in 30 %
 
 
-@pytest.mark.parametrize("kind", ["prior", "posterior"])
+@pytest.mark.parametrize("kind", [pytest.param("prior", marks=pytest.mark.slow), "posterior"])
 def test_checks_find_a_wrong_scale_and_say_where(kind):
     rows = {"x": gaussian_rows(200, 3, noise=2.0)}
     found = predictive_check(linear_gaussian, linear_gaussian_exact, rows, draws=99, kind=kind)

@@ -70,6 +70,7 @@ def grey(file):
     return np.frombuffer(content, np.uint8, offset=16).reshape(-1, 784) / 255.0
 
 
+@pytest.mark.slow
 @needs_fashion
 def test_fashion_mnist_follows_the_exemplar_protocol():
     data = load("fashion-mnist")

@@ -42,6 +42,7 @@ def test_a_run_is_diagnosed_and_its_report_repeats_it(run, capsys):
     assert "Diagnosis: two sample" in page
 
 
+@pytest.mark.slow
 def test_answers_are_kept_beside_each_other_and_json_is_one_object(run, capsys):
     assert main(["diagnose", str(run), "--rows", "60", "--only", "calibration", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -288,7 +288,7 @@ def test_responsibilities_of_a_mixture_match_the_exact_ones():
 # -- reproducible, saved -----------------------------------------------------------------------------------------
 
 
-@by_guide
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "CNF" else ()) for n in GUIDES])
 def test_a_trained_guide_is_reproducible_and_comes_back_from_its_run_folder(name, tmp_path):
     torch.set_default_dtype(torch.float32)
     digits = ppl_vae.load("digits")

@@ -600,7 +600,7 @@ def count_encoder(guide):
     return calls
 
 
-@pytest.mark.parametrize("prior", ["StandardNormal", "VampPrior"])
+@pytest.mark.parametrize("prior", [pytest.param("StandardNormal", marks=pytest.mark.slow), "VampPrior"])
 def test_evaluation_runs_what_no_draw_enters_once_for_each_row(digits, eagerly_captured, monkeypatch, prior):
     """The same numbers, bit for bit, with graphs: the larger part of the operations in the first of the two."""
     made = []

@@ -263,7 +263,7 @@ def test_all_data_as_one_unit():
         diagnostics.bidirectional(model, guide, as_one_unit(data))
 
 
-@pytest.mark.parametrize("family", [FullRank, MeanField])
+@pytest.mark.parametrize("family", [FullRank, pytest.param(MeanField, marks=pytest.mark.slow)])
 def test_dims_without_a_plate_are_dims_of_one_unit(family):
     """Schools as in Pyro's examples: a vector of effects with neither plate nor `.to_event`."""
     y, sigma = torch.linspace(-3, 5, 3, dtype=F64), torch.linspace(2.0, 4.0, 3, dtype=F64)

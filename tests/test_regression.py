@@ -91,6 +91,7 @@ def test_a_guide_of_x_alone_has_the_right_mean_and_the_narrow_deviation_that_is_
     assert float(narrow) < 0.5 * float(v + S**2)  # so that the difference is seen
 
 
+@pytest.mark.slow
 def test_with_hidden_responses_the_deviation_is_that_of_the_posterior():
     pyro.set_rng_seed(2)
     data = linear_rows(hidden_share=0.5)

@@ -67,6 +67,7 @@ def test_pictures_with_missing_pixels(tmp_path):
     assert "Sand-coloured pixels" in words
 
 
+@pytest.mark.slow
 def test_complete_rows_have_no_such_section(tmp_path):
     words, figures = reported(ppl_vae.load(frame()), tmp_path)
     assert words is None

@@ -41,7 +41,7 @@ class ReadBack(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("mode", ["off", "auto"])
+@pytest.mark.parametrize("mode", [pytest.param("off", marks=pytest.mark.slow), "auto"])
 def test_an_epoch_reads_back_as_many_values_however_many_steps_it_has(mode, soon_captured, monkeypatch):
     """Epochs without a proof, 4 or 24 steps, dynamic binarisation, a learning rate and a KL weight that change."""
     grey = torch.rand(96, 5)

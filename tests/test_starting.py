@@ -89,7 +89,9 @@ def mean_alone(x):
         pyro.sample("x", dist.Normal(mu, math.sqrt(2.0)), obs=x)
 
 
-@pytest.mark.parametrize("family", [MeanField, FullRank, IAF, LowRank, Mixture])
+@pytest.mark.parametrize(
+    "family", [MeanField, FullRank, LowRank, *[pytest.param(f, marks=pytest.mark.slow) for f in (IAF, Mixture)]]
+)
 def test_a_mean_far_from_its_prior_is_found_by_the_default_step_size(family):
     torch.manual_seed(0)
     x = 3 + math.sqrt(2.0) * torch.randn(500)
