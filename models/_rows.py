@@ -74,8 +74,8 @@ class RowModel(Recorded, LocalModule):
 
     @property
     def train_rows(self) -> Split | None:
-        """The training rows, where the model was given any."""
-        return None if isinstance(self.data, Schema) else self.data.train
+        """The training rows, or the first of very many, where the model was given any."""
+        return None if isinstance(self.data, Schema) else self.data.train.head
 
     def decodes(
         self,

@@ -47,8 +47,8 @@ def check_support(values: Values, batch: Batch, *splits: Split | None) -> None:
         field = next((f for f, v in batch.items() if v.data_ptr() == value.data_ptr()), None)
         if field is not None and batch[field].shape == value.shape:
             for split in splits:
-                if split is not None and field in split.fields:
-                    _check(field, name, fn, split)
+                if split is not None and field in split.schema:
+                    _check(field, name, fn, split.sample)
 
 
 def _check(field: str, site: str, fn: Any, split: Split) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ppl_vae.data import Split
@@ -13,6 +14,9 @@ from ppl_vae.programs.missing import is_missing
 from ppl_vae.programs.program import Batch
 
 __all__ = ["rows_that_tell"]
+
+AT_ONCE = 2**16
+"""So many streamed rows are looked at at a time."""
 
 Values = Mapping[str, tuple[Any, Tensor]]
 
@@ -58,11 +62,35 @@ def rows_that_tell(
 def _observes_nothing(values: Values, batch: Batch, split: Split) -> Tensor | None:
     """Which rows have no entry that the model observes, [row]; None where it observes no fields as they are."""
     empty: Tensor | None = None
+    if split.is_streamed:
+        return _refuse_in_stream(values, batch, split)
     for fn, value in values.values():
         field = next((f for f, v in batch.items() if v.data_ptr() == value.data_ptr() and v.shape == value.shape), None)
-        if field is None or field not in split.fields:
+        if field is None or field not in split.schema:
             return None
         missing = is_missing(fn, split[field])
         missing = missing.flatten(1).all(1) if missing.dim() > 1 else missing
         empty = missing if empty is None else empty & missing
     return empty
+
+
+def _refuse_in_stream(values: Values, batch: Batch, split: Split) -> None:
+    """Refuse streamed rows without an observation, which cannot be left out; looked for where all fields have holes."""
+    observed = []
+    for fn, value in values.values():
+        field = next((f for f, v in batch.items() if v.data_ptr() == value.data_ptr() and v.shape == value.shape), None)
+        if field is None or field not in split.schema or not split.schema[field].missing:
+            return
+        observed.append((field, fn))
+    start = 0
+    for rows in split.select([field for field, _ in observed]).scan(AT_ONCE):
+        there = [~is_missing(fn, rows[field]).reshape(len(rows[field]), -1).all(1) for field, fn in observed]
+        empty = ~torch.stack(there).any(0)
+        if bool(empty.any()):
+            names = ", ".join(field for field, _ in observed)
+            raise ProgramError(
+                names,
+                f"{split.name} row {start + int(empty.nonzero()[0])} has nothing that the model observes ({names})",
+                "leave such rows out of the files, or load them in memory, where they are left out",
+            )
+        start += len(empty)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ppl_vae.distributed.launcher import says_it
-from ppl_vae.errors import UnsavedWarning, escaped, one_line
+from ppl_vae.errors import StreamWarning, UnsavedWarning, escaped, one_line
 from ppl_vae.saving.locks import InUse
 
 if TYPE_CHECKING:
@@ -72,9 +72,10 @@ def told_warnings() -> Iterator[None]:
     """Within the block warnings are told in a line each, of whatever library; what could not be saved always."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UnsavedWarning)
+        warnings.simplefilter("always", StreamWarning)
 
         def tell(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, UnsavedWarning):
+            if issubclass(category, UnsavedWarning | StreamWarning):
                 note(f"warning: {message}")
             else:
                 note(f"warning: {message} ({category.__name__})")

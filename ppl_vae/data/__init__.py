@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,25 @@ from ppl_vae.data._labels import hide_labels
 from ppl_vae.data._one_unit import OneUnit, WholeBatch, as_one_unit, device_of, is_unit, units_in
 from ppl_vae.data._options import Options
 from ppl_vae.data._outliers import hold_out, listed
+from ppl_vae.data._stores import is_streamable
+from ppl_vae.data._streams import from_stream
 from ppl_vae.data.conform import as_split
 from ppl_vae.data.dataset import Data, Split
 from ppl_vae.data.files import EXTENSIONS, from_path
 from ppl_vae.data.named import NAMES, is_named, no_downloads, read
+from ppl_vae.data.rows import Rows, sizes_of
 from ppl_vae.data.schema import Field, Schema
-from ppl_vae.errors import UserError, unknown_name
+from ppl_vae.data.stream import Stream
+from ppl_vae.errors import StreamWarning, UserError, check_flag, unknown_name
 
 __all__ = [
     "Data",
     "Field",
     "OneUnit",
+    "Rows",
     "Schema",
     "Split",
+    "Stream",
     "WholeBatch",
     "as_one_unit",
     "as_split",
@@ -34,10 +41,14 @@ __all__ = [
     "load",
     "names",
     "rebuild",
+    "sizes_of",
     "units_in",
 ]
 
 names = NAMES
+
+LARGE = 2**31
+"""A file of so many bytes is streamed without being asked."""
 
 
 def load(
@@ -62,6 +73,8 @@ def load(
     group: str | None = None,
     time: str | None = None,
     rows: str | None = "auto",
+    stream: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Data:
     """Rows to train, validate and test on, with a schema: from a name, a file, an array or a table.
 
@@ -103,6 +116,11 @@ def load(
         rows: None takes all data as one unit (a series, a field), in their order, of which nothing is held out.
             Every column of a table is a field of its own; fields of a dict or an .npz may have different lengths. `fit`
             and all others then take the data so without being told.
+        stream: read rows block by block while they are gone through, instead of holding all of them: Parquet files, a
+            folder or a pattern of them ("rows/*.parquet"), .npy, .zarr, .h5ad, memory maps, data sets of torch with a
+            length, of Hugging Face, AnnData on disk. One pass over all rows decides the fields. None streams folders,
+            patterns, what is on disk already, and files of 2 GiB or more, and says so of these.
+        progress: told after every block of that pass how many rows are read, and of how many.
 
     Raises:
         UserError: whatever is wrong with the rows or options, in one line with the remedy.
@@ -147,6 +165,8 @@ def load(
         time=time,
         rows=rows,
     )
+    if _is_streamed(source, stream):
+        return from_stream(source, options, progress)
     data = _read(source, options, root)
     data = data if apart is None else hold_out(data, apart)
     return data if labels is None else hide_labels(data, labels, seed)
@@ -160,6 +180,24 @@ def _read(source: Any, options: Options, root: str | Path | None) -> Data:
             raise unknown_name("data set", source, NAMES)
         return from_path(source, options)
     return from_arrays(source, options)
+
+
+def _is_streamed(source: Any, stream: bool | None) -> bool:
+    """Whether rows are streamed; of large files this is said."""
+    if stream is not None:
+        return check_flag("stream", stream)
+    if isinstance(source, str) and is_named(source):
+        return False
+    if is_streamable(source):
+        return True
+    path = Path(source).expanduser() if isinstance(source, str | Path) else None
+    if path is None or path.suffix.lower() not in (".parquet", ".npy") or not path.is_file():
+        return False
+    if path.stat().st_size < LARGE:
+        return False
+    size = path.stat().st_size / 2**30
+    warnings.warn(f"{path} has {size:.1f} GiB and is streamed: stream=False holds it in memory", StreamWarning, 3)
+    return True
 
 
 def rebuild(source: Mapping[str, Any]) -> Data:
@@ -177,6 +215,8 @@ def rebuild(source: Mapping[str, Any]) -> Data:
     """
     told = source.get("options", {}) if "path" in source else source
     options = {field.name: told[field.name] for field in fields_of(Options) if field.name in told}
+    if told.get("stream") is True:
+        options["stream"] = True
     if "path" in source:
         data = load(Path(source["path"]), **options)
         if source.get("sha256", data.source["sha256"]) != data.source["sha256"]:

@@ -24,29 +24,14 @@ from ppl_vae.data.dataset import SPLITS, Data, assemble, count_rows
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["from_arrays"]
+__all__ = ["decided", "from_arrays", "held_out"]
 
 
 def from_arrays(source: Any, options: Options, name: str = "array", origin: dict[str, Any] | None = None) -> Data:
     """A data set from an array, tensor, DataFrame or dict of arrays; see `load` for the rules."""
-    kinds, whole = options.kinds or {}, options.rows is None
-    # A kind for a single column says that the columns are fields of their own.
-    apart = True if set(kinds) - {"x", "y"} else None
+    whole = options.rows is None
     source, rows = (source, None) if options.group is None else without_group(source, options.group, options.time)
-    each = is_table(source) and (whole or rows is not None)
-    raws = raw_fields(
-        source,
-        options.label,
-        None if each else options.columns,
-        apart=apart,
-        fields=_each_column(source, options) if each else options.fields,
-        kinds=kinds,
-        form=options.form,
-    )
-    for key in kinds:
-        if key not in raws:
-            raise unknown_name("field", key, raws)
-    fields, tensors = _fields(raws, options)
+    fields, tensors = decided(source, options, each=is_table(source) and (whole or rows is not None))
     schema, draws = Schema(fields), frozenset[str]()
     if rows is not None and options.group is not None:
         count_rows({**tensors, options.group: rows.group})
@@ -63,6 +48,29 @@ def from_arrays(source: Any, options: Options, name: str = "array", origin: dict
         return one_unit(OneUnit(schema, "train", parts["train"]), name, origin)
     groups = {} if rows is None else {split: tuple(rows.names[i] for i in some) for split, some in index.items()}
     return assemble(name, schema, parts, draws, origin or {"name": name}, groups)
+
+
+def decided(source: Any, options: Options, *, each: bool = False) -> tuple[tuple[Field, ...], dict[str, Tensor]]:
+    """What the fields of some rows are, and their values: for rows in memory and for the digest of a stream.
+
+    With `each` every column of a table is a field of its own.
+    """
+    kinds = options.kinds or {}
+    # A kind for a single column says that the columns are fields of their own.
+    apart = True if set(kinds) - {"x", "y"} else None
+    raws = raw_fields(
+        source,
+        options.label,
+        None if each else options.columns,
+        apart=apart,
+        fields=_each_column(source, options) if each else options.fields,
+        kinds=kinds,
+        form=options.form,
+    )
+    for key in kinds:
+        if key not in raws:
+            raise unknown_name("field", key, raws)
+    return _fields(raws, options)
 
 
 def _fields(raws: Mapping[str, Raw], options: Options) -> tuple[tuple[Field, ...], dict[str, Tensor]]:
@@ -97,6 +105,19 @@ def _each_column(table: Any, options: Options) -> Mapping[str, str | Sequence[st
 
 def _split_index(rows: int, options: Options) -> dict[str, Tensor]:
     """A seeded permutation of the rows, cut into test, validation and train."""
+    test, validation = held_out(rows, options)
+    order = torch.from_numpy(np.random.default_rng(int(options.seed)).permutation(rows))
+    cut = test + validation
+    index = {"train": order[cut:], "validation": order[test:cut], "test": order[:test]}
+    return {split: index[split] for split in SPLITS if len(index[split])}
+
+
+def held_out(rows: int, options: Options) -> tuple[int, int]:
+    """How many rows are for test and for validation.
+
+    Raises:
+        UserError: if none are left to train on.
+    """
     test = _count("test", options.test, 0.2, rows)
     validation = _count("validation", options.validation, 0.1, rows)
     if test + validation >= rows:
@@ -104,10 +125,7 @@ def _split_index(rows: int, options: Options) -> dict[str, Tensor]:
             f"expected at least one row to train on, got {rows} rows with {test} for test and"
             f" {validation} for validation: make test= and validation= smaller"
         )
-    order = torch.from_numpy(np.random.default_rng(int(options.seed)).permutation(rows))
-    cut = test + validation
-    index = {"train": order[cut:], "validation": order[test:cut], "test": order[:test]}
-    return {split: index[split] for split in SPLITS if len(index[split])}
+    return test, validation
 
 
 def _count(name: str, given: float | None, default: float, rows: int) -> int:

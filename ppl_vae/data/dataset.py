@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ppl_vae.data._order import BlockOrder
+from ppl_vae.data.rows import Moments, shuffled
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.data.summary import ColumnSummary, aligned, summaries
 from ppl_vae.errors import UserError, one_unit_words, unknown_name
 
-__all__ = ["SPLITS", "Data", "Split", "assemble", "columns_of", "count_rows"]
+__all__ = ["SPLITS", "Data", "Split", "Streamed", "assemble", "columns_of", "count_rows"]
 
 
 SPLITS = ("train", "validation", "test")
@@ -37,6 +40,23 @@ def _listed(counts: Mapping[str, object]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
+class Streamed:
+    """What is known of training rows that came from a stream: their order, and what models are made from.
+
+    Attributes:
+        order: how they are shuffled.
+        moments: mean and variance of the fields of numbers, by name.
+        head: models are made from the first so many rows.
+        sample: rows by field on which programs are read, with the extremes of every column.
+    """
+
+    order: BlockOrder
+    moments: Mapping[str, Moments]
+    head: int
+    sample: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class Split:
     """Rows of one split, living as tensors on one device.
 
@@ -53,6 +73,7 @@ class Split:
         groups: the names of the rows, where each is a group of rows of a long table (`load(..., group=)`).
         factors: what made the rows, by name, where that is known (`load("sprites")`): whole numbers are categories. To
             ask which latent means which (`ppl_vae.diagnostics.factors`); they are never in a batch.
+        streamed: what is known of rows that came from a stream, so that they are gone through as those are.
 
     Raises:
         UserError: no rows, fields of different lengths or devices, or fields that the schema does not have.
@@ -75,6 +96,7 @@ class Split:
     outliers: Tensor | None = None
     groups: tuple[str, ...] = ()
     factors: dict[str, Tensor] = field(default_factory=dict)
+    streamed: Streamed | None = None
 
     is_one_unit: ClassVar[bool] = False
     """Whether all data are one unit, without rows (`ppl_vae.data.OneUnit`)."""
@@ -139,14 +161,73 @@ class Split:
             fields[name] = _draw(fields[name], self.schema[name].missing, generator)
         return fields
 
+    def scan(self, rows: int) -> Iterator[dict[str, Tensor]]:
+        """All rows in their order, so many at a time."""
+        for start in range(0, len(self), rows):
+            yield self.batch(slice(start, start + rows))
+
+    def stored(self, name: str, rows: int) -> Iterator[Tensor]:
+        """The stored values of a field in the order of the rows, those of so many rows at a time."""
+        return iter(self[name].split(rows))
+
+    def batches(self, size: int, generator: torch.Generator) -> Sequence[Tensor]:
+        """The numbers of the rows of every batch of an epoch."""
+        if self.streamed is not None:
+            return self.streamed.order.batches(size, generator)
+        return shuffled(len(self), size, generator, self.device)
+
+    def served(
+        self, batches: Sequence[Tensor], generator: torch.Generator | None = None, start: int = 0
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """The batches of an epoch from number `start` on: the numbers of their rows, and the rows."""
+        for place in range(start, len(batches)):
+            yield batches[place], self.batch(batches[place], generator)
+
+    @property
+    def head(self) -> Split:
+        """Rows in memory from which a model is made: these, or the first of those that came from a stream."""
+        return self if self.streamed is None else self.rows(slice(0, self.streamed.head))
+
+    @property
+    def sample(self) -> Split:
+        """Rows in memory that programs are read on: these, or some with the extremes of those from a stream."""
+        if self.streamed is None:
+            return self
+        fields = {name: values.to(self.device) for name, values in self.streamed.sample.items()}
+        return Split(self.schema, self.name, {name: fields[name] for name in self.schema.names})
+
+    def moments(self, name: str) -> Moments:
+        """Mean and variance of the observed entries of a field of numbers, [D]."""
+        if self.streamed is not None and name in self.streamed.moments:
+            return Moments(*(part.to(self.device) for part in self.streamed.moments[name]))
+        field = self.schema[name]
+        x = self[name].reshape(len(self), -1)
+        # floats at least of the default type: float64 rows far from 0 are standardised in float64
+        x = x.to(torch.promote_types(x.dtype, torch.get_default_dtype()))
+        x = torch.where(x == -1, torch.nan, x) if field.kind == "categorical" and field.missing else x
+        mean = x.nanmean(0).nan_to_num()
+        return Moments(mean, (x - mean).square().nanmean(0).nan_to_num())
+
+    def fingerprint(self) -> str:
+        """A hash of all values, in their order."""
+        found = hashlib.sha256(f"{type(self).__name__} {sorted(self.draws)}".encode())
+        for name, values in sorted(self.fields.items()):
+            found.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+            found.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
+
     def rows(self, index: Tensor | slice) -> Split:
         """A split of only these rows, with the stored values."""
         index = index.to(self.device) if isinstance(index, Tensor) else index
-        rows = self._each(lambda values: values[index])
+        rows = replace(self._each(lambda values: values[index]), streamed=None)
         if not self.groups:
             return rows
         places = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
         return replace(rows, groups=tuple(self.groups[i] for i in places.tolist()))
+
+    def in_memory(self) -> Split:
+        """The same rows in memory, in their order."""
+        return self
 
     def inliers(self) -> Split:
         """A split of only the rows that are not known to be outliers."""
@@ -206,6 +287,11 @@ class Data:
         """The same data set on another device."""
         splits = {name: getattr(self, name) for name in SPLITS}
         return replace(self, **{name: split and split.to(device) for name, split in splits.items()})
+
+    def in_memory(self) -> Data:
+        """The same data set with all rows in memory; they are still gone through in the order of the stream."""
+        splits = {name: getattr(self, name) for name in SPLITS}
+        return replace(self, **{name: split and split.in_memory() for name, split in splits.items()})
 
     def __repr__(self) -> str:
         sizes = [f"{len(s)} {name}" for name in SPLITS if (s := getattr(self, name)) is not None]

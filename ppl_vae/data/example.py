@@ -18,7 +18,8 @@ def example(schema: Schema, split: Split | None, rows: int = 4) -> dict[str, Ten
     """A few rows to run a program on; where the schema allows missing entries, the first row misses a field."""
     if isinstance(split, OneUnit):
         return split.batch()
-    batch = {f.name: blank(f, rows) for f in schema} if split is None else split.batch(_some(split, rows))
+    sample = None if split is None else split.sample
+    batch = {f.name: blank(f, rows) for f in schema} if sample is None else sample.batch(_some(sample, rows))
     for field in schema:
         if field.missing and field.name in batch:
             values = batch[field.name].clone()
@@ -29,6 +30,7 @@ def example(schema: Schema, split: Split | None, rows: int = 4) -> dict[str, Ten
 
 def spread_rows(split: Split, rows: int = 64) -> dict[str, Tensor]:
     """Rows from all over a split, without extremes: what changes with the rows is another there than in `example`."""
+    split = split.head
     count = min(rows, len(split))
     return without_extremes(split.batch(torch.linspace(0, len(split) - 1, count).round().long()))
 

@@ -43,6 +43,7 @@ def summaries(split: Split) -> list[ColumnSummary]:
         age | count | 31 to 64 | 1 (33 %)
         sex | categorical | 2 levels: f, m |
     """
+    split = split.head
     found = [line for field in split.schema for line in _of(field, split[field.name], field.name in split.draws)]
     if len(found) <= MOST:
         return found

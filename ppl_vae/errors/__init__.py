@@ -13,6 +13,7 @@ from ppl_vae.errors._classes import (
     Finding,
     NoDensity,
     ProgramError,
+    StreamWarning,
     UnsavedWarning,
     UserError,
     absent_field,
@@ -25,6 +26,7 @@ __all__ = [
     "Finding",
     "NoDensity",
     "ProgramError",
+    "StreamWarning",
     "UnsavedWarning",
     "UserError",
     "absent_field",
@@ -47,5 +49,5 @@ __all__ = [
     "within_memory",
 ]
 
-for _class in (Finding, NoDensity, ProgramError, UnsavedWarning, UserError):
+for _class in (Finding, NoDensity, ProgramError, StreamWarning, UnsavedWarning, UserError):
     _class.__module__ = __name__  # where they are imported from, and what a traceback says

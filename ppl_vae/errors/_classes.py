@@ -9,7 +9,16 @@ from typing import Any, Literal
 
 from ppl_vae.errors._wording import one_line, shown
 
-__all__ = ["Finding", "NoDensity", "ProgramError", "UnsavedWarning", "UserError", "absent_field", "unknown_name"]
+__all__ = [
+    "Finding",
+    "NoDensity",
+    "ProgramError",
+    "StreamWarning",
+    "UnsavedWarning",
+    "UserError",
+    "absent_field",
+    "unknown_name",
+]
 
 
 class UserError(ValueError):
@@ -25,6 +34,10 @@ class UserError(ValueError):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(one_line(str(message)))
+
+
+class StreamWarning(UserWarning):
+    """Rows are streamed, which nobody asked for."""
 
 
 class UnsavedWarning(UserWarning):

@@ -65,10 +65,7 @@ class StandardisedInput(nn.Module):
         self.size = field.size * (2 if field.missing else 1)
         mean, scale = torch.zeros(field.size), torch.ones(field.size)
         if train is not None:
-            x = _precise(train[field.name].reshape(len(train), -1))
-            x = torch.where(x == -1, torch.nan, x) if self.categorical and field.missing else x
-            mean = x.nanmean(0).nan_to_num()
-            variance = (x - mean).square().nanmean(0).nan_to_num()
+            mean, variance = train.moments(field.name)
             if field.kind in ("binary", "unit", "categorical", "count"):
                 variance = variance.mean().expand(field.size)
             scale = torch.where(variance > 0, variance, torch.ones_like(variance)).sqrt()
@@ -155,6 +152,7 @@ def entries_of(field: Field, train: Split | None) -> Split | None:
     """All entries of a field as rows."""
     if train is None:
         return None
+    train = train.head
     return replace(
         train.select([field.name]),
         schema=type(train.schema)((entry_of(field),)),
@@ -163,11 +161,6 @@ def entries_of(field: Field, train: Split | None) -> Split | None:
         hidden={},
         outliers=None,
     )
-
-
-def _precise(x: Tensor) -> Tensor:
-    """Floats at least of the default type: float64 rows far from 0 are standardised in float64."""
-    return x.to(torch.promote_types(x.dtype, torch.get_default_dtype()))
 
 
 def input_layer(

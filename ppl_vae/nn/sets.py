@@ -70,7 +70,7 @@ class SetEncoder(EntryEncoder):
         self.of_step = hidden_layers(self.own + together, hidden[-1:] if of_members else (), activation)
         centre, spread = torch.zeros(COUNTS), torch.ones(COUNTS)
         if train is not None:
-            found = _of_count(self._seen(train.fields).sum(0).unsqueeze(-1).to(centre.dtype))
+            found = _of_count(self._seen(train.head.fields).sum(0).unsqueeze(-1).to(centre.dtype))
             varies = found.std(0) > 1e-3 if len(found) > 1 else torch.zeros(COUNTS, dtype=torch.bool)
             centre, spread = found.mean(0), torch.where(varies, found.std(0), spread)
         self.register_buffer("centre", centre)

@@ -50,7 +50,7 @@ def unseen_holes(pair: Pair, split: Split) -> list[str]:
     """The fields in which rows have holes and the guide never saw one, where its fields are known."""
     known = fields_of_guide(pair.guide.public)
     names = [] if known is None else [f.name for f in split.schema if f.name in known and not known[f.name].missing]
-    return [n for n in names if bool(missing_in(split.schema[n].kind, split[n]).any())]
+    return [n for n in names if bool(missing_in(split.schema[n].kind, split.sample[n]).any())]
 
 
 def can_propose(pair: Pair, structure: Structure, batch: Batch) -> bool:

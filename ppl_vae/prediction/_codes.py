@@ -138,8 +138,7 @@ def encode(model: Callable[..., Any], guide: Callable[..., Any], data: Any, *, d
         own = [n for n in structure.latents if n not in structure.global_latents | structure.auxiliary]
         if not own:
             raise UserError("this guide has no latent of single rows: there is nothing to encode")
-        for start in range(0, len(split), ROWS_AT_ONCE):
-            batch = split.batch(slice(start, start + ROWS_AT_ONCE))
+        for batch in split.scan(ROWS_AT_ONCE):
             parts.append(_drawn(pair, batch, draws) if draws else dict(coding.encode(pair.guide, batch, seed=seed)))
     names = [name for name in own if name in parts[0]]
     values = {name: torch.cat([p[name] for p in parts], 1 if draws else 0) for name in names}

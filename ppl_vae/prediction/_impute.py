@@ -157,7 +157,7 @@ def impute(
     return Imputation(
         mean=mean,
         draws={n: torch.cat([p.draws[n] for p in parts], dim=1) for n in parts[0].draws},
-        mask={n: missing_in(k, split[n]) & ~missing_in(k, mean[n]) for n, k in kinds.items()},
+        mask={n: torch.cat([p.holes[n] for p in parts]) & ~missing_in(k, mean[n]) for n, k in kinds.items()},
         probabilities={n: torch.cat([p.probabilities[n] for p in parts]) for n in parts[0].probabilities},
         **evidence._asdict(),
         particles=particles,
@@ -185,6 +185,7 @@ class _Part(NamedTuple):
     draws: dict[str, Tensor]
     probabilities: dict[str, Tensor]
     evidence: Evidence
+    holes: dict[str, Tensor]
 
 
 def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int, *, own: bool) -> _Part:
@@ -197,13 +198,18 @@ def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int, *, o
         if targets and not bool(torch.isnan(particles.log_weight).any()):
             chosen.take(particles)
     evidence = evidence_of(torch.cat(log_w))
+    part = _Part({}, {}, {}, evidence, _holes(plan, batch))
     if chosen.total is None:
-        return _Part({}, {}, {}, evidence)
-    part = _Part({}, {}, {}, evidence)
+        return part
     values = _draw(pair, plan, batch, chosen)
     for target in targets:
         _fill(part, target, batch[target.name], chosen.average[target], values[target])
     return part
+
+
+def _holes(plan: Passes, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Where entries are missing, by field."""
+    return {f.name: missing_in(f.kind, batch[f.name]) for f in plan.split.schema if f.name in batch}
 
 
 def _particles(pair: Pair, plan: Passes, batch: dict[str, Tensor], own: bool) -> Iterator[Particles]:
@@ -254,7 +260,7 @@ def _jointly(
         for batch in plan.batches():
             batch = {name: values.contiguous() for name, values in batch.items()}
             average, drawn, evidence = filled(pair, plan, batch, shared, inner, draws)
-            part = _Part({}, {}, {}, evidence)
+            part = _Part({}, {}, {}, evidence, _holes(plan, batch))
             for target, values in drawn.items():
                 _fill(part, target, batch[target.name], average[target], values)
             parts.append(part)

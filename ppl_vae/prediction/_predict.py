@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import pyro
@@ -116,7 +117,7 @@ def predict(
     split, truth = without_and_with(data, field, known, hints)
     about = [*(known or (split if truth is None else truth).schema), *(hints or ())]
     asked = _Asked(pair, field, next((f for f in about if f.name == field), None), draws, seed)
-    split, values = split.to(pair.device), None if truth is None else truth[field].to(pair.device)
+    split, truth = split.to(pair.device), None if truth is None else truth.to(pair.device)
     refuse_endless("draws", draws, len(split))
     was_training = pair.training
     pair.eval()
@@ -127,12 +128,10 @@ def predict(
             torch.manual_seed(seed)
             count = draws if states is None or states.structure.latents else 1
             held = shared_traces(pair, shared_names(pair, some), some, count, posterior)
+            values = repeat(None) if truth is None else truth.stored(field, ROWS_AT_ONCE)
             parts = [
-                asked.some(held, split.batch(index), None if values is None else values[index])
-                if states is None
-                else states.some(held, split.batch(index))
-                for start in range(0, len(split), ROWS_AT_ONCE)
-                for index in [slice(start, start + ROWS_AT_ONCE)]
+                asked.some(held, batch, value) if states is None else states.some(held, batch)
+                for batch, value in zip(split.scan(ROWS_AT_ONCE), values, strict=False)
             ]
     finally:
         pair.train(was_training)

@@ -53,6 +53,7 @@ class VampPrior(EncodedPrior):
 
     def take(self, fields: Sequence[Field], train: Split | None) -> None:
         """Pseudo-inputs at random training rows, the same ones for all fields."""
+        train = None if train is None else train.head
         index = None if train is None else _random_rows(len(train), self.components)
         parts: dict[str, nn.Module] = {}
         for field in fields:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.data import Split
+from ppl_vae.data import Rows
 from ppl_vae.errors import Finding
 from ppl_vae.programs.execution import for_particles, traced
 from ppl_vae.programs.program import Batch, Pair
@@ -54,7 +54,7 @@ class Drift:
         self.moments: list[Moment] = []
         self.names: list[str] = []
 
-    def look(self, epoch: int, rows: Split) -> None:
+    def look(self, epoch: int, rows: Rows) -> None:
         """Take in an epoch, if it is one of those that are looked at; nothing else changes by it."""
         if not self.sites or epoch % self.every:
             return

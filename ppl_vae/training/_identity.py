@@ -11,10 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from pyro.infer import ELBO
 
-from ppl_vae.data import Data, Split
+from ppl_vae.data import Data, Rows
 from ppl_vae.programs.program import Pair
 from ppl_vae.saving.specs import describe
 from ppl_vae.training.settings import SETTINGS, Settings
@@ -30,8 +29,8 @@ def identity(
     bound: Any,
     settings: Settings,
     optimizer: Any,
-    train: Split,
-    validation: Split | None,
+    train: Rows,
+    validation: Rows | None,
     data: Any = None,
 ) -> dict[str, Any]:
     """All that the next step depends on beside the state of the run, as plain values.
@@ -56,8 +55,8 @@ def identity(
         "optimizer": None if optimizer is None else _optimizer(optimizer),
         "parameters": {n: list(p.shape) for n, p in pair.named_parameters() if p.requires_grad},
         "schema": train.schema.to_json(),
-        "training rows": _rows(train),
-        "validation rows": None if validation is None else _rows(validation),
+        "training rows": train.fingerprint(),
+        "validation rows": None if validation is None else validation.fingerprint(),
         "versions": versions(),
     }
     return dict(json.loads(json.dumps(found)))  # as it will be read back
@@ -96,15 +95,6 @@ def _text(value: Any) -> str | None:
 def _optimizer(optimizer: Any) -> dict[str, Any]:
     plain = {k: v for k, v in optimizer.defaults.items() if isinstance(v, bool | int | float | str | tuple)}
     return {"class": type(optimizer).__name__, "options": plain}
-
-
-def _rows(split: Split) -> str:
-    """A hash of all values of a split, in their order."""
-    found = hashlib.sha256(f"{type(split).__name__} {sorted(split.draws)}".encode())
-    for name, values in sorted(split.fields.items()):
-        found.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        found.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.data import Split, units_in
+from ppl_vae.data import Rows, sizes_of, units_in
 from ppl_vae.distributed.group import ALONE, Group, Lost
 from ppl_vae.errors import Finding, UnsavedWarning, UserError, spelled
 from ppl_vae.programs.program import Batch, Pair
@@ -26,7 +26,8 @@ from ppl_vae.training._distributed import DistributedStep
 from ppl_vae.training._divergence import explain_divergence, failed_step
 from ppl_vae.training._drifting import Drift
 from ppl_vae.training._identity import differences
-from ppl_vae.training._steps import BoundStep, PyroStep, StepOutcome
+from ppl_vae.training._outcomes import Cursor, Outcomes
+from ppl_vae.training._steps import BoundStep, PyroStep
 from ppl_vae.training._stratified import StratifiedBatches
 from ppl_vae.training._together import checkpoint_of_all
 from ppl_vae.training.checkpoint import Checkpoint, restore, snapshot, write_checkpoint
@@ -53,13 +54,16 @@ class Done(NamedTuple):
 class Loop:
     """The state of one training run."""
 
+    is_within = False
+    """Whether the last checkpoint was written within an epoch."""
+
     def __init__(
         self,
         pair: Pair,
         step: BoundStep | PyroStep | GraphStep | DistributedStep,
         optimizer: Any,
-        train: Split,
-        validation: Split | None,
+        train: Rows,
+        validation: Rows | None,
         settings: Settings,
         on_epoch: Callable[[Record], Any] | None,
         strata: StratifiedBatches | None = None,
@@ -84,6 +88,8 @@ class Loop:
         self.judged_since = 0
         self.kept: dict[str, Tensor] = {}
         self.done: Done | None = None
+        self.cursor: Cursor | None = None
+        self.saved, self.took = time.monotonic(), 0.0
 
     def run(self) -> Stopped:
         """Train until the epochs are over, patience is or the user is, then put the best weights back.
@@ -108,13 +114,13 @@ class Loop:
         self.findings = (*self.findings, *self.drift.findings(self.history, len(self.train), steps))
         if stopped == "epochs" and (more := unfinished(self.history, self.best.epoch, self.settings.passes)):
             self.findings = (*self.findings, more)
-        if self.folder is not None:
+        if self.folder is not None and not (stopped == "interrupted" and self.is_within):
             self.save(self.folder, "the result is whole all the same, but cannot be continued from there")
         self.pair.load_state_dict(self.kept)
         return stopped
 
     def _train(self) -> Stopped:
-        saved, took = time.monotonic(), 0.0
+        self.saved, self.took = time.monotonic(), 0.0
         self.pair.train()
         for epoch in range(len(self.history) + 1, self.settings.passes + 1):
             if self._out_of_patience(epoch - 1):
@@ -126,11 +132,8 @@ class Loop:
             self._stand()
             if self._told_to_stop(record):
                 return "on_epoch"
-            pause = CHECKPOINT_SECONDS and max(CHECKPOINT_SECONDS, 20 * took)
-            if self.folder is not None and time.monotonic() - saved >= pause:
-                began = time.monotonic()
+            if self.folder is not None and self._is_due():
                 self.save(self.folder)
-                saved, took = time.monotonic(), time.monotonic() - began
         return "patience" if self._out_of_patience(len(self.history)) else "epochs"
 
     def _told_to_stop(self, record: Record) -> bool:
@@ -148,6 +151,14 @@ class Loop:
         self.save(self.folder, "an older state is there")
         return f"{again}, epoch {0 if self.done is None else self.done.epochs} is in {self.folder}"
 
+    @property
+    def _keeps_within(self) -> bool:
+        """Whether checkpoints are written within epochs: by one process, which sees whole batches."""
+        return self.folder is not None and self.group.size == 1 and CHECKPOINT_SECONDS > 0
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self.saved >= (CHECKPOINT_SECONDS and max(CHECKPOINT_SECONDS, 20 * self.took))
+
     def _stand(self) -> None:
         """Note in one go what stands now, so that an interruption at any moment finds whole epochs."""
         state = None if self.folder is None else snapshot(self.pair, self.optimizer, self.generator, self.critic)
@@ -157,17 +168,31 @@ class Loop:
         """Write the checkpoint of the last whole epoch; where that fails, warn, and go on."""
         if self.done is None or self.done.state is None:
             return
+        self._write(folder, self.done, {}, otherwise)
+        self.is_within = False
+
+    def _save_within(self, cursor: Cursor, of: int) -> None:
+        """Write a checkpoint within an epoch."""
+        state = snapshot(self.pair, self.optimizer, self.generator, self.critic) | cursor.tensors()
+        within = {"within": {"step": cursor.step, "of": of}}
+        done = Done(len(self.history), self.best, self.kept, state)
+        self._write(Path(self.folder or ""), done, within, "training goes on")
+        self.is_within = True
+
+    def _write(self, folder: Path, done: Done, more: dict[str, Any], otherwise: str) -> None:
         progress = {
-            "history": self.history[: self.done.epochs],
-            "best": [self.done.best.epoch, self.done.best.bound],
+            "history": self.history[: done.epochs],
+            "best": [done.best.epoch, done.best.bound if done.epochs else 0.0],
             "judged_since": self.judged_since,
             "overridden": list(self.overridden),
         }
+        began = time.monotonic()
         try:
-            write_checkpoint(folder, self.done.state, self.done.kept, progress, self.identity)
+            write_checkpoint(folder, done.state or {}, done.kept, progress | more, self.identity)
         except OSError as error:
-            text = f"the checkpoint of epoch {self.done.epochs} is not written ({error.strerror}: {error.filename})"
-            warnings.warn(f"{text}: {otherwise}", UnsavedWarning, stacklevel=2)
+            text = f"the checkpoint of epoch {done.epochs} is not written ({error.strerror}: {error.filename})"
+            warnings.warn(f"{text}: {otherwise}", UnsavedWarning, stacklevel=3)
+        self.saved, self.took = time.monotonic(), time.monotonic() - began
 
     def resume(self, *, override: bool = False) -> None:
         """Continue from the checkpoint.
@@ -181,13 +206,20 @@ class Loop:
         self.kept = restore(found, folder, self.pair, self.optimizer, self.generator, self.critic)
         progress = found.progress
         self.history, self.findings = progress["history"], found.findings
-        self.best = Best(int(progress["best"][0]), float(progress["best"][1]))
+        self.best = Best(int(progress["best"][0]), float(progress["best"][1]) if self.history else -math.inf)
         self.judged_since = int(progress.get("judged_since", 0))
         if len(self.overridden) > len(progress.get("overridden", ())):
             # Bounds of other rows, programs or settings are no bounds of these: the best is looked for anew.
             self.judged_since = len(self.history)
             self.best, self.kept = Best(len(self.history), self.best.bound), _copy(self.pair)
-        self._stand()
+            self._stand()
+            return
+        self.cursor = Cursor.of(found.tensors, progress, self.pair.device)
+        if self.cursor is None:
+            self._stand()
+        elif self.history:  # what is on disk is further than that, and stays
+            self.done = Done(len(self.history), self.best, self.kept, None)
+            self.is_within = True
 
     def _refuse_another(self, found: Checkpoint, folder: Path, override: bool) -> None:
         before, epochs = tuple(found.progress.get("overridden", ())), len(found.progress["history"])
@@ -209,26 +241,34 @@ class Loop:
         start = time.perf_counter()
         self.threads.look()
         before = _copy(self.pair)
-        batches = self._batches()
+        cursor, self.cursor = self.cursor, None
+        begin = self.generator.get_state()
+        if cursor is None:
+            batches, outcomes, first = self._batches(), Outcomes(), 0
+        else:
+            now, first = begin, cursor.step
+            self.generator.set_state(cursor.begin)
+            begin, batches, outcomes = cursor.begin, self._batches(), Outcomes(cursor.outcomes)
+            self.generator.set_state(now)
+        sizes = sizes_of(batches)
         if isinstance(self.step, GraphStep | DistributedStep):
-            self.step.plan(self._epochs_left(epoch), [len(index) for index in batches])
-        outcomes, sizes = [], []
-        for i, index in enumerate(batches):
-            batch = self.train.batch(index, self.generator)
+            self.step.plan(self._epochs_left(epoch), sizes)
+        for i, (_, batch) in enumerate(self.train.served(batches, self.generator, first), first):
             self._set_lr(epoch - 1 + i / len(batches))
             with self._told(before, batch, epoch, i + 1):
-                outcomes.append(self.step(batch, epoch - 1 + i / len(batches)))
-            sizes.append(len(index))
+                outcomes.add(self.step(batch, epoch - 1 + i / len(batches)))
+            if self._keeps_within and i + 1 < len(batches) and self._is_due():
+                self._save_within(Cursor(i + 1, begin, outcomes.columns()), len(batches))
         if isinstance(self.step, DistributedStep):
             self.step.refuse_apart(epoch)
-        values = torch.stack([o.objective for o in outcomes])
+        values = outcomes.columns()["objective"]
         if not bool(torch.isfinite(values).all()):
             bad = int((~torch.isfinite(values)).nonzero()[0])
-            batch = self.train.rows(batches[bad]).batch()
+            batch = self.train.batch(batches[bad])
             message = explain_divergence(self.pair, self.step.structure, batch, epoch, bad + 1)
             self.pair.load_state_dict(self.kept or before)
             raise UserError(message)
-        record = {"epoch": epoch, "beta": self.beta(epoch)} | _mean(outcomes, sizes, "train")
+        record = {"epoch": epoch, "beta": self.beta(epoch)} | outcomes.mean(sizes, "train")
         if self.validation is not None:
             record |= self._validate(self.validation)
         return record | {"seconds": round(time.perf_counter() - start, 4)}
@@ -253,32 +293,27 @@ class Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.lr(epoch)
 
-    def _batches(self) -> list[Tensor]:
+    def _batches(self) -> Sequence[Tensor]:
         if self.step.structure.rows_total:  # the model draws its own rows out of all
             steps = math.ceil(len(self.train) / self.settings.batch_size)
             return [torch.arange(len(self.train), device=self.train.device)] * steps
         if self.strata is not None:
             return self.strata.batches(self.generator)
-        order = torch.randperm(len(self.train), generator=self.generator, device=self.train.device)
-        batches = list(order.split(self.settings.batch_size))
-        if len(batches) > 1 and len(batches[-1]) == 1:  # one row has no variance (BatchNorm), and a step of noise
-            batches[-2:] = [torch.cat(batches[-2:])]
-        return batches
+        return self.train.batches(self.settings.batch_size, self.generator)
 
-    def _validate(self, split: Split) -> Record:
+    def _validate(self, split: Rows) -> Record:
         """The bound on held-out rows, with the same draws at every epoch so that epochs can be compared."""
-        outcomes, sizes = [], []
+        outcomes, sizes = Outcomes(), []
         training = [module for module in self.pair.modules() if module.training]
         self.pair.eval()  # noise and penalties are for training
         with preserved_randomness():
             torch.manual_seed(self.settings.seed)
-            for start in range(0, len(split), 1000):
-                batch = split.batch(slice(start, start + 1000))
-                outcomes.append(self.step.evaluate(batch))
+            for batch in split.scan(1000):
+                outcomes.add(self.step.evaluate(batch))
                 sizes.append(units_in(batch))
         for module in training:
             module.training = True
-        seen = _mean(outcomes, sizes, "validation")
+        seen = outcomes.mean(sizes, "validation")
         found = {"validation": seen["validation"]}
         if isinstance(self.beta, Objective):
             return found | {"validation_objective": seen["objective"]}
@@ -319,15 +354,3 @@ def _score(record: Record) -> float:
 
 def _copy(pair: Pair) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in pair.state_dict().items()}
-
-
-def _mean(outcomes: list[StepOutcome], sizes: list[int], name: str) -> Record:
-    """Averages over the rows of an epoch, read back from the device once."""
-    weight = torch.tensor(sizes, dtype=torch.float64)
-    weight = weight / weight.sum()
-    there = [field for field in StepOutcome._fields if getattr(outcomes[0], field) is not None]
-    columns = torch.stack([torch.stack([getattr(o, field) for o in outcomes]).double() for field in there]).cpu()
-    seen = dict(zip(there, ((column * weight).sum().item() for column in columns), strict=True))
-    parts = StepOutcome._fields[4:]  # of an objective that sees them
-    told = [field for field in StepOutcome._fields if field in seen or field not in parts]
-    return {name if field == "bound" else field: seen.get(field) for field in told}

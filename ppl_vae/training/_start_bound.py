@@ -44,7 +44,7 @@ class StartBound:
     ) -> None:
         self.pair, self.shared, self.structure, self.train = pair, shared, structure, train
         self.patience = patience
-        width = sum(values[0].numel() for values in train.fields.values()) if not train.is_one_unit else 1
+        width = 1 if train.is_one_unit else sum(field.size for field in train.schema)
         self.rows = len(train) if train.is_one_unit else min(len(train), ROWS, max(FEW, ENTRIES // max(1, width)))
         self.scale = len(train) / self.rows
         self.networks = [p for p in pair.parameters() if all(p is not q for q in shared.parameters())]
@@ -131,4 +131,5 @@ class StartBound:
         """All rows, or a random choice of them where they are many."""
         if self.rows == len(self.train) or self.train.is_one_unit:
             return self.train.batch(slice(0, len(self.train)))
-        return self.train.batch(torch.randperm(len(self.train))[: self.rows].to(self.train.device))
+        some = self.train.head
+        return some.batch(torch.randperm(len(some))[: self.rows].to(some.device))

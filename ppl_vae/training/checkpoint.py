@@ -154,7 +154,7 @@ def restore(
     tensors, device = checkpoint.tensors, pair.device
     try:
         now, kept = (_under(f"{part}/", tensors, device) for part in ("now", "kept"))
-        for state in (now, kept):
+        for state in (now, kept) if kept or "within" not in checkpoint.progress else (now,):
             _refuse_other_weights(pair, state)
         pair.load_state_dict(now)
         _restore_optimizer(pair, optimizer, _under("optimizer/", tensors, device))

@@ -1,0 +1,379 @@
+"""Rows that are read block by block while they are gone through, and never all in memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data._ahead import ahead
+from ppl_vae.data._columns import NUMERIC
+from ppl_vae.data._order import BufferedBatches
+from ppl_vae.data._permutation import Permutation
+from ppl_vae.data._stores import Store, place_in
+from ppl_vae.data.conform import as_split
+from ppl_vae.data.containers import Labelled
+from ppl_vae.data.dataset import Split, Streamed, columns_of
+from ppl_vae.data.rows import Moments
+from ppl_vae.data.schema import Field, Schema
+from ppl_vae.errors import UserError
+
+__all__ = ["Reader", "Stream", "relocated"]
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which rows are for training, validation and test: a function of a row's number and the seed.
+
+    Example:
+        >>> part = Parts(rows=100, test=20, validation=10, seed=0)
+        >>> np.bincount(part(np.arange(100))).tolist()
+        [70, 10, 20]
+    """
+
+    rows: int
+    test: int
+    validation: int
+    seed: int
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """0 for training, 1 for validation, 2 for test."""
+        if not self.test + self.validation:
+            return np.zeros(len(rows), dtype=np.int64)
+        place = Permutation(self.rows, self.seed)(rows)
+        return np.where(place < self.test, 2, np.where(place < self.test + self.validation, 1, 0))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Blocks of a store as tensors by field, of the rows of one part."""
+
+    store: Store
+    schema: Schema
+    parts: Parts
+    label: str | None
+    columns: tuple[str, ...] | None
+
+    def block(self, number: int, part: int, schema: Schema | None = None) -> dict[str, Tensor]:
+        """The rows of a block that are in train (0), validation (1) or test (2), by field [row, *shape].
+
+        Raises:
+            UserError: for what cannot be read, or does not fit the fields.
+        """
+        schema = schema or self.schema
+        start = sum(self.store.lengths[:number])
+        try:
+            tensors = self._tensors(self.store.block(number, self.columns), schema)
+        except UserError as problem:
+            raise relocated(problem, self.store, lambda row: start + row) from problem
+        chosen = np.flatnonzero(self.parts(np.arange(start, start + self.store.lengths[number])) == part)
+        if len(chosen) == self.store.lengths[number]:
+            return tensors
+        index = torch.from_numpy(chosen)
+        return {name: values[index] for name, values in tensors.items()}
+
+    def _tensors(self, piece: Any, schema: Schema) -> dict[str, Tensor]:
+        """A block by field: numbers that need no look straight away, all else as any rows are taken."""
+        found = {f.name: values for f in schema if (values := self._straight(f, piece)) is not None}
+        rest = [f for f in schema if f.name not in found]
+        if rest:
+            taken = as_split(self.rows_of(piece), schema=schema.of(rest))
+            found |= taken.fields
+        return {name: found[name] for name in schema.names}
+
+    def rows_of(self, piece: Any) -> Any:
+        """A block as other functions of this package take rows."""
+        if isinstance(piece, Mapping):
+            return dict(piece)
+        frame = piece.to_pandas()
+        return frame if self.label is None else Labelled(frame, self.label)
+
+    def _straight(self, field: Field, piece: Any) -> Tensor | None:
+        """Numbers that were looked at already and are kept as they are, [row, *shape]; None for others."""
+        if field.kind not in NUMERIC or field.origin or field.unit:
+            return None
+        if isinstance(piece, Mapping):
+            values = piece.get(field.name)
+            if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+                return None
+            return torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
+        names = columns_of(field)
+        several = [names] if isinstance(names, str) else list(names)
+        if not several or any(n not in piece.column_names for n in several):
+            return None
+        columns = [piece.column(n) for n in several]
+        if not all(_is_plain(column.type) for column in columns):
+            return None
+        made = np.empty((len(piece), len(columns)), dtype=np.float32)
+        for place, column in enumerate(columns):
+            made[:, place] = column.to_numpy()
+        tensor = torch.from_numpy(made)
+        return tensor[:, 0].contiguous() if isinstance(names, str) else tensor
+
+
+def _is_plain(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+_ROW = re.compile(r"\brow (\d+)( \(from 0\))?")
+
+
+def relocated(problem: UserError, store: Store, row_of: Callable[[int], int]) -> UserError:
+    """What was said of a row of a block, said of that row of its file."""
+
+    def told(found: re.Match[str]) -> str:
+        return f"{place_in(store, row_of(int(found[1])))} (from 0)"
+
+    return UserError(_ROW.sub(told, str(problem)))
+
+
+class Stream(Split):
+    """Rows of one part of a store, read block by block; whoever needs all of them in memory is refused.
+
+    The rows are numbered in the order of the store. `head` are the first ones, from which models are made.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        name: str,
+        counts: Sequence[int],
+        streamed: Streamed,
+        sha256: str,
+        schema: Schema | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        for key, value in {
+            "reader": reader,
+            "name": name,
+            "counts": tuple(int(c) for c in counts),
+            "streamed": streamed,
+            "sha256": sha256,
+            "schema": schema or reader.schema,
+            "draws": frozenset(),
+            "hidden": {},
+            "outliers": None,
+            "groups": (),
+            "_device": torch.device(device),
+            "_cache": {},
+        }.items():
+            object.__setattr__(self, key, value)
+        ends = np.cumsum([0, *self.counts])
+        object.__setattr__(self, "starts", ends)
+
+    reader: Reader
+    counts: tuple[int, ...]
+    starts: np.ndarray
+    sha256: str
+
+    @property
+    def fields(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """Not there: the rows are not in memory."""
+        raise self._refused()
+
+    def _refused(self) -> UserError:
+        return UserError(
+            f"these {len(self):,} {self.name} rows are streamed, and this looks at all of them at once: pass some, such "
+            f"as data.{self.name}.head, or load them in memory"
+        )
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.schema[name]
+        raise self._refused()
+
+    def __repr__(self) -> str:
+        blocks = sum(c > 0 for c in self.counts)
+        return f"Stream({self.name}, {len(self)} rows in {blocks} blocks; {'; '.join(map(str, self.schema))})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        found: torch.device = self._device  # type: ignore[attr-defined]
+        return found
+
+    def _like(self, **changed: Any) -> Stream:
+        kept = {"schema": self.schema, "device": self.device, "streamed": self.streamed} | changed
+        return Stream(self.reader, self.name, self.counts, sha256=self.sha256, **kept)
+
+    def to(self, device: torch.device | str) -> Stream:
+        """The same rows on another device."""
+        return self if torch.device(device) == self.device else self._like(device=device)
+
+    def select(self, names: Iterable[str]) -> Stream:
+        """Only these fields."""
+        wanted = {names} if isinstance(names, str) else set(names)
+        for name in wanted:
+            self.schema[name]
+        if not wanted:
+            raise UserError("select expects at least one field name, got none")
+        return self._like(schema=self.schema.of(f for f in self.schema if f.name in wanted))
+
+    # -- rows --------------------------------------------------------------------------------------------------
+
+    def _block(self, number: int) -> dict[str, Tensor]:
+        part = PARTS.index(self.name)
+        return self.reader.block(number, part, self.schema)
+
+    def _blocks(self, first: int = 0) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        for number in range(first, len(self.counts)):
+            if self.counts[number]:
+                yield number, self._block(number)
+
+    def batch(self, index: Tensor | slice | None = None, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """These rows by field name, in the order that is asked for.
+
+        Raises:
+            UserError: for all rows at once.
+        """
+        if index is None:
+            raise self._refused()
+        if isinstance(index, slice):
+            index = torch.arange(*index.indices(len(self)))
+        rows = index.cpu().numpy()
+        rows = np.where(rows < 0, rows + len(self), rows)
+        of = np.searchsorted(self.starts, rows, side="right") - 1
+        made: dict[str, Tensor] = {}
+        for number in np.unique(of) if len(rows) else [int(np.argmax(self.counts))]:
+            block = self._kept_block(int(number))
+            here = torch.from_numpy(np.flatnonzero(of == number))
+            inside = torch.from_numpy(rows[here.numpy()] - self.starts[number])
+            for name, values in block.items():
+                like = made.get(name)
+                made[name] = values.new_empty((len(rows), *values.shape[1:])) if like is None else like
+                made[name][here] = values[inside]
+        return self._placed(made)
+
+    def _kept_block(self, number: int) -> dict[str, Tensor]:
+        """A block, of which the last two that were asked for are kept."""
+        cache: dict[int, dict[str, Tensor]] = self._cache  # type: ignore[attr-defined]
+        if number not in cache:
+            while len(cache) > 1:
+                cache.pop(next(iter(cache)))
+            cache[number] = self._block(number)
+        return cache[number]
+
+    def _placed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.device.type == "cpu":
+            return batch
+        return {name: values.to(self.device, non_blocking=True) for name, values in batch.items()}
+
+    def rows(self, index: Tensor | slice) -> Split:
+        """These rows, in memory."""
+        names = self.schema.names
+        fields = self.batch(index)
+        return Split(self.schema, self.name, {name: fields[name] for name in names})
+
+    def scan(self, rows: int) -> Iterator[dict[str, Tensor]]:
+        """All rows in their order, so many at a time, the next block read while one is used."""
+        held: dict[str, Tensor] | None = None
+        for _, block in ahead(self._blocks()):
+            held = block if held is None else {n: torch.cat([held[n], v]) for n, v in block.items()}
+            count = len(next(iter(held.values())))
+            for start in range(0, count - rows + 1, rows):
+                yield self._placed({n: v[start : start + rows] for n, v in held.items()})
+            left = count % rows
+            held = {n: v[count - left :] for n, v in held.items()} if left else None
+        if held is not None:
+            yield self._placed(held)
+
+    def stored(self, name: str, rows: int) -> Iterator[Tensor]:
+        """The values of a field in the order of the rows, those of so many rows at a time."""
+        for batch in self.select([name]).scan(rows):
+            yield batch[name]
+
+    def batches(self, size: int, generator: torch.Generator) -> BufferedBatches:
+        """The numbers of the rows of every batch of an epoch."""
+        return self._order.batches(size, generator)
+
+    @property
+    def _order(self) -> Any:
+        if self.streamed is None:
+            raise self._refused()
+        return self.streamed.order
+
+    def served(
+        self, batches: Sequence[Tensor], generator: torch.Generator | None = None, start: int = 0
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """The batches of an epoch from number `start` on; buffers are read and shuffled ahead, on a thread."""
+        if not isinstance(batches, BufferedBatches):
+            yield from super().served(batches, generator, start)
+            return
+        if start >= len(batches):
+            return
+        place = start
+        first = batches.window_at(batches.span(start)[0])
+        at, held = batches.edges[first], dict[str, Tensor]()
+        for number, buffer in ahead((n, self._buffer(batches, n)) for n in range(first, len(batches.windows))):
+            held = {n: torch.cat([held[n], v]) for n, v in buffer.items()} if held else buffer
+            while place < len(batches):
+                low, high = batches.span(place)
+                if high > batches.edges[number + 1]:
+                    break
+                yield batches[place], self._placed({n: v[low - at : high - at] for n, v in held.items()})
+                place += 1
+            if place == len(batches):
+                return
+            low = batches.span(place)[0]
+            held = {n: v[low - at :].clone() for n, v in held.items()}
+            at = low
+
+    def _buffer(self, batches: BufferedBatches, number: int) -> dict[str, Tensor]:
+        """The rows of a buffer in the order of the epoch."""
+        blocks = [self._block(block) for block in batches.windows[number]]
+        order = batches.shuffle(number)
+        return {name: torch.cat([block[name] for block in blocks])[order] for name in blocks[0]}
+
+    # -- what is known of all of them --------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Split:
+        """The first rows, in memory."""
+        cache: dict[Any, Any] = self._cache  # type: ignore[attr-defined]
+        key = ("head", self.device)
+        if key not in cache:
+            count = min(len(self), self.streamed.head if self.streamed is not None else 1000)
+            cache[key] = self.rows(slice(0, count))
+        found: Split = cache[key]
+        return found
+
+    def moments(self, name: str) -> Moments:
+        """Mean and variance of a field: of all rows, or of the first where it did not come as numbers."""
+        known = {} if self.streamed is None else self.streamed.moments
+        return super().moments(name) if name in known else self.head.moments(name)
+
+    def in_memory(self) -> Split:
+        """The same rows in memory, in their order, which are gone through in the order of the stream."""
+        blocks = [block for _, block in self._blocks()]
+        fields = {name: torch.cat([block[name] for block in blocks]).to(self.device) for name in self.schema.names}
+        return Split(self.schema, self.name, fields, streamed=self.streamed)
+
+    def inliers(self) -> Stream:
+        """These rows: no outliers are known of a stream."""
+        return self
+
+    def truth(self, name: str) -> Tensor:
+        """Not there: the rows are not in memory."""
+        raise self._refused()
+
+    def fingerprint(self) -> str:
+        """A hash of all values, and of which of them these are."""
+        return f"{self.sha256} {self.name} {self.reader.parts}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_cache"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for key, value in (state | {"_cache": {}}).items():
+            object.__setattr__(self, key, value)
