@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from ppl_vae.errors import UserError as UserError
     from ppl_vae.evaluation import Evaluation as Evaluation
     from ppl_vae.evaluation import JointEvaluation as JointEvaluation
+    from ppl_vae.evaluation import Parts as Parts
     from ppl_vae.evaluation import evaluate as evaluate
+    from ppl_vae.evaluation import in_parts as in_parts
     from ppl_vae.evaluation import log_weights as log_weights
     from ppl_vae.models.wrapped import wrap as wrap
     from ppl_vae.prediction import Codes as Codes
@@ -87,7 +89,9 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.errors:UserError",
         "ppl_vae.evaluation:Evaluation",
         "ppl_vae.evaluation:JointEvaluation",
+        "ppl_vae.evaluation:Parts",
         "ppl_vae.evaluation:evaluate",
+        "ppl_vae.evaluation:in_parts",
         "ppl_vae.evaluation:log_weights",
         "ppl_vae.models.wrapped:wrap",
         "ppl_vae.prediction:Imputation",

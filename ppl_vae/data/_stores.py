@@ -303,8 +303,8 @@ def _of_several(files: list[Path], folder: Path | None, label: str | None) -> St
         return store_of(anndata.read_h5ad(files[0], backed="r"), label)
     other = next((p for p in files if p.suffix.lower() not in (".parquet", ".npy")), files[0])
     raise UserError(
-        f"a stream expects .parquet files (one, a folder, a pattern), or .npy, .zarr, .h5ad, got {other}: convert it to "
-        "Parquet, or load it in memory"
+        f"a stream expects .parquet files (one, a folder, a pattern), or .npy, .zarr, .h5ad, got {other}: convert it "
+        "to Parquet, or load it in memory"
     )
 
 

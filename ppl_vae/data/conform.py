@@ -117,6 +117,8 @@ def _pick(data: Data, split: str) -> Split:
 def _conform(split: Split, schema: Schema) -> Split:
     """A split checked against a foreign schema; drawn fields are checked as grey levels."""
     split = split.select([name for name in split.schema.names if name in schema] or schema.names)
+    if (anew := split.conformed(schema)) is not None:
+        return anew
     tensors = {}
     for ours in split.schema:
         theirs = schema[ours.name]

@@ -101,6 +101,10 @@ class Split:
     is_one_unit: ClassVar[bool] = False
     """Whether all data are one unit, without rows (`ppl_vae.data.OneUnit`)."""
 
+    def conformed(self, schema: Schema) -> Split | None:
+        """These rows as another schema has them, where they are read anew; None where they are in memory."""
+        return None
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", dict(self.fields))
         object.__setattr__(self, "draws", frozenset(self.draws))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,21 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data._ahead import ahead
-from ppl_vae.data._columns import NUMERIC
+from ppl_vae.data._columns import NUMERIC, column
 from ppl_vae.data._order import BufferedBatches
 from ppl_vae.data._permutation import Permutation
 from ppl_vae.data._stores import Store, place_in
 from ppl_vae.data.conform import as_split
 from ppl_vae.data.containers import Labelled
+from ppl_vae.data.convert import convert
 from ppl_vae.data.dataset import Split, Streamed, columns_of
 from ppl_vae.data.rows import Moments
 from ppl_vae.data.schema import Field, Schema
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, absent_field
 
 __all__ = ["Reader", "Stream", "relocated"]
+
+AT_ONCE = 4096
 
 PARTS = ("train", "validation", "test")
 
@@ -60,6 +63,7 @@ class Reader:
     parts: Parts
     label: str | None
     columns: tuple[str, ...] | None
+    looked_at: bool = True
 
     def block(self, number: int, part: int, schema: Schema | None = None) -> dict[str, Tensor]:
         """The rows of a block that are in train (0), validation (1) or test (2), by field [row, *shape].
@@ -83,21 +87,24 @@ class Reader:
         """A block by field: numbers that need no look straight away, all else as any rows are taken."""
         found = {f.name: values for f in schema if (values := self._straight(f, piece)) is not None}
         rest = [f for f in schema if f.name not in found]
+        if [f.name for f in rest] == ["y"] and self.label is not None:  # which is no row without other columns
+            labels = piece.select([self.label]).to_pandas()[self.label]
+            return found | {"y": convert(rest[0], column(self.label, labels, rest[0].kind, label=True))}
         if rest:
-            taken = as_split(self.rows_of(piece), schema=schema.of(rest))
+            taken = as_split(self._rows(piece, rest), schema=schema.of(rest))
             found |= taken.fields
         return {name: found[name] for name in schema.names}
 
-    def rows_of(self, piece: Any) -> Any:
-        """A block as other functions of this package take rows."""
+    def _rows(self, piece: Any, fields: Sequence[Field]) -> Any:
+        """A block as other functions of this package take rows, of these fields at least."""
         if isinstance(piece, Mapping):
-            return dict(piece)
+            return {f.name: piece[f.name] for f in fields if f.name in piece}
         frame = piece.to_pandas()
         return frame if self.label is None else Labelled(frame, self.label)
 
     def _straight(self, field: Field, piece: Any) -> Tensor | None:
         """Numbers that were looked at already and are kept as they are, [row, *shape]; None for others."""
-        if field.kind not in NUMERIC or field.origin or field.unit:
+        if not self.looked_at or field.kind not in NUMERIC or field.origin or field.unit:
             return None
         if isinstance(piece, Mapping):
             values = piece.get(field.name)
@@ -111,9 +118,11 @@ class Reader:
         columns = [piece.column(n) for n in several]
         if not all(_is_plain(column.type) for column in columns):
             return None
-        made = np.empty((len(piece), len(columns)), dtype=np.float32)
-        for place, column in enumerate(columns):
-            made[:, place] = column.to_numpy()
+        made, several_numbers = np.empty((len(piece), len(columns)), dtype=np.float32), [c.to_numpy() for c in columns]
+        for start in range(0, len(piece), AT_ONCE):  # few enough to stay in the cache of a processor
+            rows = slice(start, start + AT_ONCE)
+            for place, numbers in enumerate(several_numbers):
+                made[rows, place] = numbers[rows]
         tensor = torch.from_numpy(made)
         return tensor[:, 0].contiguous() if isinstance(names, str) else tensor
 
@@ -182,8 +191,8 @@ class Stream(Split):
 
     def _refused(self) -> UserError:
         return UserError(
-            f"these {len(self):,} {self.name} rows are streamed, and this looks at all of them at once: pass some, such "
-            f"as data.{self.name}.head, or load them in memory"
+            f"these {len(self):,} {self.name} rows are streamed, and this looks at all of them at once: pass some, "
+            f"such as data.{self.name}.head, or load them in memory"
         )
 
     def __len__(self) -> int:
@@ -219,6 +228,25 @@ class Stream(Split):
         if not wanted:
             raise UserError("select expects at least one field name, got none")
         return self._like(schema=self.schema.of(f for f in self.schema if f.name in wanted))
+
+    def conformed(self, schema: Schema) -> Stream:
+        """The same rows as the fields of other rows have them; values that do not fit are refused as they are read.
+
+        Raises:
+            UserError: for a field that is absent or of another kind.
+        """
+        for wanted in schema:
+            optional = wanted.missing or (wanted.kind == "categorical" and not wanted.shape)
+            if wanted.name not in self.schema and not optional:
+                raise absent_field(wanted.name, self.schema.names)
+            if wanted.name in self.schema and self.schema[wanted.name].kind != wanted.kind:
+                raise UserError(
+                    f"field {wanted.name!r} expects kind {wanted.kind}, got {self.schema[wanted.name].kind}: load it "
+                    "as the training data were loaded (kinds=)"
+                )
+        known = schema.of(f for f in schema if f.name in self.schema or f.missing)
+        reader = replace(self.reader, schema=known, looked_at=False)
+        return Stream(reader, self.name, self.counts, self.streamed, self.sha256, device=self.device)
 
     # -- rows --------------------------------------------------------------------------------------------------
 
@@ -352,6 +380,13 @@ class Stream(Split):
         """Mean and variance of a field: of all rows, or of the first where it did not come as numbers."""
         known = {} if self.streamed is None else self.streamed.moments
         return super().moments(name) if name in known else self.head.moments(name)
+
+    @property
+    def sample(self) -> Split:
+        """Rows in memory that programs are read on."""
+        if not self.reader.looked_at:
+            return self.head
+        return super().sample
 
     def in_memory(self) -> Split:
         """The same rows in memory, in their order, which are gone through in the order of the stream."""

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.checks.analysis import outline
-from ppl_vae.data import Field, Split
+from ppl_vae.data import Field, Split, Stream
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import example
 from ppl_vae.errors import UserError
@@ -25,6 +25,8 @@ __all__ = ["Baseline", "against", "baselines", "beside", "worthless"]
 
 TRAINING_ROWS = 10_000
 """A baseline needs no more of them."""
+ROWS_AT_ONCE = 2**17
+"""So many streamed rows are told about at a time."""
 FEATURES = 5000
 """So many numbers of one field are fitted by steps; more stay at their moments."""
 WIDEST, JOINED = 300, 60
@@ -73,9 +75,21 @@ def baselines(model: Any, observed: Sequence[str], train: Split, rows: Split) ->
         return []
     fields = [train.schema[name] for name in observed]
     seeds = [torch.Generator(train.device).manual_seed(0), torch.Generator(rows.device).manual_seed(0)]
-    seen, new = train.batch(slice(0, TRAINING_ROWS), seeds[0]), rows.batch(None, seeds[1])
+    seen = train.batch(slice(0, TRAINING_ROWS), seeds[0])
     own = _likelihoods(model)
     margins = [_fitted(f, own.get(f.name), seen[f.name]) for f in fields]
+    if not isinstance(rows, Stream):
+        return _of_rows(fields, margins, seen, rows.batch(None, seeds[1]))
+    parts = [_of_rows(fields, margins, seen, new) for new in rows.scan(ROWS_AT_ONCE)]
+    names = [each.name for each in parts[0] if all(each.name in [b.name for b in part] for part in parts)]
+    found = [[next(b for b in part if b.name == name) for part in parts] for name in names]
+    return [several[0]._replace(log_density=torch.cat([b.log_density for b in several])) for several in found]
+
+
+def _of_rows(
+    fields: Sequence[Field], margins: Sequence[Any], seen: Mapping[str, Tensor], new: Mapping[str, Tensor]
+) -> list[Baseline]:
+    """The densities of new rows."""
     with torch.no_grad():
         alone = [_score(*fitted, new[f.name]) for f, fitted in zip(fields, margins, strict=True)]
         found = [Baseline("independent", "independent columns, no latents", torch.stack(alone).sum(0))]
