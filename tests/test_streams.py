@@ -289,6 +289,9 @@ def test_results_by_parts_are_the_same_in_one_go_resumed_and_over_workers(tmp_pa
     assert frame["row"].tolist() == list(range(140))
     told = whole.summary()
     assert told["log_evidence"] == pytest.approx(frame["log_evidence"].mean(), rel=1e-6)
+    errors = frame["log_evidence_se"].to_numpy()
+    assert told["log_evidence_mc_se"] == pytest.approx((errors**2).sum() ** 0.5 / len(errors), rel=1e-6)
+    assert told["log_evidence_se"] == pytest.approx(frame["log_evidence"].sem(), rel=1e-5)
     assert told["elbo_se"] == pytest.approx(frame["elbo"].sem(), rel=1e-5)
     again = ppl_vae.evaluate(model, guide, data, particles=500)
     spread = (frame["log_evidence_se"] ** 2).sum() ** 0.5 / len(frame)
@@ -362,7 +365,7 @@ def test_what_is_wrong_is_told_with_the_file_the_column_and_the_row(tmp_path):
     with pytest.raises(UserError, match=r"3\.parquet has no column 'a'"):
         load(tmp_path / "rows")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty folder"):
+    with pytest.raises(UserError, match="which has none"):
         load(tmp_path / "empty")
     with pytest.raises(UserError, match="found nothing at"):
         load(str(tmp_path / "nothing*.parquet"))

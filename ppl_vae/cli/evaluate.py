@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +18,7 @@ from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import refuse_busy, update_evaluation, writing
 from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.judging import Judged, judge, judge_gap
-from ppl_vae.cli.output import print_table, say, spared
+from ppl_vae.cli.output import print_table, say, spared, told_rows
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_choice, check_whole
 
@@ -36,6 +40,11 @@ def evaluate(
     gap_evidence: Annotated[
         str, typer.Option(metavar="iwae|ais", help="The evidence of --gap: by weights, or by annealing (longer).")
     ] = "iwae",
+    parts: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="For very many rows: write a Parquet file for every 16,384; resumes."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the rows of --parts.")] = 1,
     *,
     asked: AskedRows,
     seed: o.Seed = 0,
@@ -50,6 +59,11 @@ def evaluate(
     check_whole("--gap-rows", gap_rows, 1)
     check_choice("--gap-evidence", gap_evidence, ("iwae", "ais"))
     check_whole("--seed", seed, 0)
+    check_whole("--workers", workers, 1)
+    if parts is not None and gap:
+        raise UserError("--gap looks at some rows, --parts writes what is told of all: leave one out")
+    if parts is None and workers > 1:
+        raise UserError("--workers share the rows of --parts: name its folder")
     refuse_busy(run, "ppl-vae evaluate")
     from ppl_vae.runs.files import read_evaluation
 
@@ -58,6 +72,9 @@ def evaluate(
     from ppl_vae.evaluation.joint_weights import shares_latents
 
     rows, name = asked.rows(opened)
+    if parts is not None:
+        _in_parts(opened, rows, name, parts, workers, particles, seed, as_json)
+        return
     shared = shares_latents(opened.pair, rows.to(opened.pair.device))
     # what simpler scores and baselines are made from, and what latents that all rows share were fitted to
     train = opened.data().train if rows.outliers is not None or shared else _train_of(opened)
@@ -75,6 +92,38 @@ def evaluate(
         say(summary["gap"]["verdict"])
     if (file := _keep(run, name, judged)) is not None:
         say(f"written to {file}")
+
+
+def _in_parts(
+    opened: Run, rows: Split, name: str, folder: Path, workers: int, particles: int, seed: int, as_json: bool
+) -> None:
+    """Evaluate very many rows by parts, and tell the means."""
+    from ppl_vae.evaluation import evaluate_rows, in_parts
+    from ppl_vae.saving.paths import path_of
+
+    options = {"out": path_of("parts", folder), "seed": seed, "particles": particles, "progress": told_rows()}
+    with _workers(workers) as executor:
+        found = in_parts(evaluate_rows, opened.model, opened.guide, rows, executor=executor, **options)
+    told = found.summary()
+    if as_json:
+        typer.echo(
+            json.dumps(plain({"run": opened.path, "rows": name, "parts": found.folder, "means": told}), indent=2)
+        )
+        return
+    say(f"{found.rows:,} rows of {name}, nats per row, ± standard error over rows")
+    for column in ("elbo", "log_evidence", "rate", "distortion", "ess"):
+        say(f"  {column:13}{told[column]:10.4f} ± {told[f'{column}_se']:.4f}")
+    say(f"written to {found.folder}")
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[Executor | None]:
+    """So many processes, or none."""
+    if count == 1:
+        yield None
+        return
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as executor:
+        yield executor
 
 
 def _train_of(run: Run) -> Split | None:

@@ -45,7 +45,8 @@ def fit(
         int | None, typer.Option(help="Draws per row of the bound.", show_default="the bound's own")
     ] = None,
     data: Annotated[
-        str, typer.Option(help="A data set, or a .csv .tsv .jsonl .parquet .npz .npy file (.csv.gz too).")
+        str,
+        typer.Option(help="A data set, a .csv .tsv .jsonl .parquet .npz .npy file (.csv.gz too), a folder of Parquet."),
     ] = "digits",
     label: o.LabelOption = None,
     labels: o.LabelsOption = None,
@@ -58,6 +59,7 @@ def fit(
     separator: o.SeparatorOption = None,
     decimal: o.DecimalOption = None,
     encoding: o.EncodingOption = None,
+    stream: o.StreamOption = None,
     group: o.GroupOption = None,
     time: o.TimeOption = None,
     rows: o.RowsOption = "auto",

@@ -177,7 +177,7 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
 
     Without --data the run's own data; of a named set one split; of a file all rows, in its order.
     """
-    from ppl_vae.data import as_split
+    from ppl_vae.data import as_split, is_streamable
 
     if split is not None and split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -197,9 +197,23 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
     if split is not None:
         raise UserError("of a file all rows are taken: leave --split out, or --data for the run's own")
     path = Path(words.data or "").expanduser()
+    if is_streamable(path):
+        return _other_stream(run, words), path.name
     label = words.label or run.info["data"]["source"].get("options", {}).get("label")
     rows = file_rows(run, read_source(path, text_form(run)), str(words.data), label, asked=words.label is not None)
     return as_split(rows, schema=run.schema), path.name
+
+
+def _other_stream(run: Run, words: DataWords) -> Split:
+    """All rows of other files that are streamed, read as those of the run were."""
+    from ppl_vae.data import as_split, load
+
+    told = run.info["data"]["source"].get("options", {})
+    kept = {name: told[name] for name in ("label", "columns", "fields", "kinds") if name in told}
+    said = {"label": words.label, "columns": words.columns}
+    options = kept | {name: value for name, value in said.items() if value is not None}
+    found = load(Path(words.data or ""), stream=True, test=0, validation=0, missing="allow", **options)
+    return as_split(found.train, schema=run.schema)
 
 
 def _other_unit(run: Run, words: DataWords) -> Split:

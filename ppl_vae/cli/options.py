@@ -109,6 +109,14 @@ RowsOption = Annotated[
         help="none takes all data as one unit (a series, a field), in their order; nothing is held out.",
     ),
 ]
+StreamOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream",
+        help="Read rows block by block instead of holding them in memory: Parquet (a file, folder or pattern), .npy.",
+        show_default="folders, patterns, large files",
+    ),
+]
 MarksOption = Annotated[
     str | None,
     typer.Option(

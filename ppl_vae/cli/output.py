@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "say",
     "spared",
     "terminal_width",
+    "told_rows",
     "told_warnings",
 ]
 
@@ -65,6 +67,18 @@ def say(text: str) -> None:
 def harmless(text: str) -> str:
     """Lines without the control characters that names of files and columns may hold."""
     return "\n".join(map(escaped, text.split("\n")))
+
+
+def told_rows() -> Callable[[int, int], None]:
+    """What tells on stderr how far a pass over rows is, every two seconds."""
+    last = [time.monotonic()]
+
+    def tell(done: int, rows: int) -> None:
+        if time.monotonic() - last[0] >= 2:
+            last[0] = time.monotonic()
+            note(f"read {done:,} of {rows:,} rows")
+
+    return tell
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ppl_vae.cli.evaluation_tables import evaluation_table, title_of
 from ppl_vae.cli.files import as_json, update_evaluation
 from ppl_vae.cli.inputs import open_start
 from ppl_vae.cli.judging import Judged, judge
-from ppl_vae.cli.output import Interrupted, listen, note, print_table, say, spared
+from ppl_vae.cli.output import Interrupted, listen, note, print_table, say, spared, told_rows
 from ppl_vae.cli.run_place import place_of, warm_up_of
 from ppl_vae.distributed.launcher import has_launcher
 from ppl_vae.errors import UserError
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from ppl_vae.runs.result import Result
 
 __all__ = ["train"]
+
+JUDGED = 10_000
+"""Of streamed rows so many are evaluated and reported at once."""
 
 
 def train(ask: Command) -> None:
@@ -50,7 +53,7 @@ def train(ask: Command) -> None:
 
     started = time.monotonic()
     device = pick_device(ask.settings["device"])
-    data = ask.load()
+    data = ask.load(told_rows())
     ask = ask.settled(len(data.train))
     pyro.set_rng_seed(ask.settings["seed"])
     words = ask.programs
@@ -108,7 +111,7 @@ def _columns(model: NamedProgram, data: Data) -> list[str]:
     from ppl_vae.data.summary import aligned
     from ppl_vae.likelihoods.columns import column_table
 
-    return aligned(*column_table(model.value, data.train))
+    return aligned(*column_table(model.value, data.train.head))
 
 
 def _save(result: Result, out: Path, extra: dict[str, Any]) -> UserError | None:
@@ -128,6 +131,10 @@ def _save(result: Result, out: Path, extra: dict[str, Any]) -> UserError | None:
 def _judge(ask: Command, result: Result, data: Data, decided: Decided, out: Path, started: float | None) -> None:
     """Evaluate, tell the numbers, then write them; of a run that is not saved (no `started`) nothing is written."""
     split = next(n for n in ("test", "validation", "train") if getattr(data, n) is not None)
+    if data.train.is_streamed:
+        if len(getattr(data, split)) > JUDGED:
+            note(f"the first {JUDGED:,} rows of a split are judged; ppl-vae evaluate {out} --parts FOLDER judges all")
+        data = data.first(JUDGED)
     with_particles = "" if decided.points else f" with {ask.evaluate_particles:,} particles each"
     saved = "" if started is None else f"the run is saved in {out}, `ppl-vae report` and `evaluate` work on it; "
     unit = data.train.is_one_unit

@@ -10,6 +10,7 @@ from typing import Any
 
 from ppl_vae.data._arrays import from_arrays
 from ppl_vae.data._labels import hide_labels
+from ppl_vae.data._large import from_large
 from ppl_vae.data._one_unit import OneUnit, WholeBatch, as_one_unit, device_of, is_unit, units_in
 from ppl_vae.data._options import Options
 from ppl_vae.data._outliers import hold_out, listed
@@ -37,6 +38,7 @@ __all__ = [
     "as_split",
     "device_of",
     "is_named",
+    "is_streamable",
     "is_unit",
     "load",
     "names",
@@ -179,7 +181,8 @@ def _read(source: Any, options: Options, root: str | Path | None) -> Data:
         if isinstance(source, str) and not _looks_like_path(source):
             raise unknown_name("data set", source, NAMES)
         return from_path(source, options)
-    return from_arrays(source, options)
+    large = from_large(source, options)
+    return from_arrays(source, options) if large is None else large
 
 
 def _is_streamed(source: Any, stream: bool | None) -> bool:

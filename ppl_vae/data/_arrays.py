@@ -24,7 +24,7 @@ from ppl_vae.data.dataset import SPLITS, Data, assemble, count_rows
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.errors import UserError, unknown_name
 
-__all__ = ["decided", "from_arrays", "held_out"]
+__all__ = ["decided", "from_arrays", "held_out", "split_index"]
 
 
 def from_arrays(source: Any, options: Options, name: str = "array", origin: dict[str, Any] | None = None) -> Data:
@@ -36,7 +36,7 @@ def from_arrays(source: Any, options: Options, name: str = "array", origin: dict
     if rows is not None and options.group is not None:
         count_rows({**tensors, options.group: rows.group})
         schema, tensors = into_groups(fields, tensors, rows, options.group, options.time)
-    index = {} if whole else _split_index(count_rows(tensors), options)
+    index = {} if whole else split_index(count_rows(tensors), options)
     parts = {split: {key: values[i.to(values.device)] for key, values in tensors.items()} for split, i in index.items()}
     parts = {"train": tensors} if whole else parts
     if options.binarise in ("dynamic", "static"):
@@ -103,7 +103,7 @@ def _each_column(table: Any, options: Options) -> Mapping[str, str | Sequence[st
     return {name: name for name in options.columns or names if name != options.label}
 
 
-def _split_index(rows: int, options: Options) -> dict[str, Tensor]:
+def split_index(rows: int, options: Options) -> dict[str, Tensor]:
     """A seeded permutation of the rows, cut into test, validation and train."""
     test, validation = held_out(rows, options)
     order = torch.from_numpy(np.random.default_rng(int(options.seed)).permutation(rows))

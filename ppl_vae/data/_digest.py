@@ -100,6 +100,7 @@ def digest(
     columns: Sequence[str] | None = None,
     labels: Sequence[str] = (),
     progress: Progress | None = None,
+    first_rows: int | None = None,
 ) -> Digest:
     """Read all rows once.
 
@@ -109,6 +110,7 @@ def digest(
         columns: those that are read; None for all.
         labels: the columns whose numbers may be classes.
         progress: told after every block.
+        first_rows: so many first rows are in the digest; by default FIRST, or fewer of long ones.
 
     Raises:
         UserError: for a column with too many names.
@@ -125,7 +127,7 @@ def digest(
         parts = part_of(np.arange(start, start + length))
         counts[:, number] = np.bincount(parts, minlength=3)
         if not most:
-            most = max(1000, min(FIRST, FIRST_BYTES * length // max(_bytes(piece), 1)))
+            most = first_rows or max(1000, min(FIRST, FIRST_BYTES * length // max(_bytes(piece), 1)))
         if start < most:
             first.append(_slice(piece, 0, min(length, most - start)))
         train = None if counts[0, number] == length else np.flatnonzero(parts == 0)
@@ -172,17 +174,17 @@ def _witnesses(column: _Column, values: np.ndarray, start: int) -> tuple[bool, s
     if holes:
         gone = np.isnan(values)
         low, high = np.where(gone, np.inf, values).min(0), np.where(gone, -np.inf, values).max(0)
-        for entry in np.flatnonzero(gone.any(0)):
-            if ("hole", int(entry)) not in column.rows:
-                stands("hole", int(entry), int(gone[:, entry].argmax()))
+        for entry in np.flatnonzero(gone.any(0)).tolist():
+            if ("hole", entry) not in column.rows:
+                stands("hole", entry, int(gone[:, entry].argmax()))
     for what, bound, best in (("low", low, column.low), ("high", high, column.high)):
         better = np.ones(len(bound), dtype=bool) if best is None else bound < best if what == "low" else bound > best
-        for entry in np.flatnonzero(better & np.isfinite(bound) if floats else better):
-            stands(what, int(entry), int((values[:, entry] == bound[entry]).argmax()))
-        for entry in np.flatnonzero(np.isinf(bound)) if floats else ():
+        for entry in np.flatnonzero(better & np.isfinite(bound) if floats else better).tolist():
+            stands(what, entry, int((values[:, entry] == bound[entry]).argmax()))
+        for entry in np.flatnonzero(np.isinf(bound)).tolist() if floats else ():
             hit = values[:, entry] == bound[entry]
-            if ("infinite", int(entry)) not in column.rows and hit.any():
-                stands("infinite", int(entry), int(hit.argmax()))
+            if ("infinite", entry) not in column.rows and hit.any():
+                stands("infinite", entry, int(hit.argmax()))
     column.low = low if column.low is None else np.minimum(column.low, low)
     column.high = high if column.high is None else np.maximum(column.high, high)
     for entry in range(values.shape[1]):
@@ -334,7 +336,7 @@ def _joined(pieces: Sequence[Any]) -> Any:
         import pyarrow as pa
 
         return pa.concat_tables([p.unify_dictionaries() for p in pieces]).unify_dictionaries()
-    found = {}
+    found: dict[str, Any] = {}
     for name, like in pieces[0].items():
         parts = [piece[name] for piece in pieces]
         if isinstance(like, torch.Tensor):

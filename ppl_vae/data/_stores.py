@@ -287,7 +287,7 @@ def _of_files(path: Path, label: str | None) -> Store:
     hidden = [p for p in sorted(path.rglob("*")) if p.is_file()]
     found = [p for p in hidden if not any(part.startswith((".", "_")) for part in p.relative_to(path).parts)]
     if not found:
-        raise UserError(f"expected .parquet or .npy files, got the empty folder {path}: pass one with files")
+        raise UserError(f"expected .parquet or .npy files, got the folder {path}, which has none: check the path")
     return _of_several(found, path, label)
 
 
@@ -298,8 +298,10 @@ def _of_several(files: list[Path], folder: Path | None, label: str | None) -> St
     if endings == {".npy"} and (folder is not None or len(files) == 1):
         return ArrayStore({}, {"x": files[0]} if folder is None else {p.stem: p for p in files})
     if endings == {".h5ad"} and len(files) == 1:
-        import anndata
-
+        try:
+            import anndata
+        except ImportError as problem:
+            raise UserError(f"{files[0]} needs anndata: pip install 'ppl-vae[streams]'") from problem
         return store_of(anndata.read_h5ad(files[0], backed="r"), label)
     other = next((p for p in files if p.suffix.lower() not in (".parquet", ".npy")), files[0])
     raise UserError(
@@ -312,5 +314,5 @@ def _of_zarr(path: Path) -> Store:
     try:
         import zarr
     except ImportError as problem:
-        raise UserError(f"{path} is a store of zarr, which is not installed: pip install 'ppl-vae[zarr]'") from problem
+        raise UserError(f"{path} needs zarr: pip install 'ppl-vae[streams]'") from problem
     return store_of(zarr.open(str(path), mode="r"))

@@ -15,7 +15,7 @@ from ppl_vae.data._arrays import decided, held_out
 from ppl_vae.data._digest import DAY, Digest, Progress, digest
 from ppl_vae.data._options import Options
 from ppl_vae.data._order import BlockOrder
-from ppl_vae.data._stores import Store, store_of
+from ppl_vae.data._stores import Store, place_in, store_of
 from ppl_vae.data.dataset import Data, Streamed, columns_of
 from ppl_vae.data.rows import Moments
 from ppl_vae.data.schema import Field, Schema
@@ -58,7 +58,7 @@ def from_stream(source: Any, options: Options, progress: Progress | None = None)
     try:
         fields, sample = decided(_opened(found.table), options)
     except UserError as problem:
-        told = relocated(problem, store, lambda row: int(found.rows[row]) if row < len(found.rows) else row)
+        told = relocated(problem, lambda row: place_in(store, int(found.rows[min(row, len(found.rows) - 1)])))
         where = f"{source}: " if isinstance(source, str | Path) else ""
         raise UserError(f"{where}{told}") from problem
     schema = Schema(fields)

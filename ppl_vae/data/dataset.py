@@ -101,6 +101,9 @@ class Split:
     is_one_unit: ClassVar[bool] = False
     """Whether all data are one unit, without rows (`ppl_vae.data.OneUnit`)."""
 
+    is_streamed: ClassVar[bool] = False
+    """Whether rows are read while they are gone through (`ppl_vae.data.Stream`)."""
+
     def conformed(self, schema: Schema) -> Split | None:
         """These rows as another schema has them, where they are read anew; None where they are in memory."""
         return None
@@ -291,6 +294,11 @@ class Data:
         """The same data set on another device."""
         splits = {name: getattr(self, name) for name in SPLITS}
         return replace(self, **{name: split and split.to(device) for name, split in splits.items()})
+
+    def first(self, rows: int) -> Data:
+        """A data set of only the first so many rows of every split, in memory."""
+        splits = {name: getattr(self, name) for name in SPLITS}
+        return replace(self, **{n: s and s.rows(slice(0, min(rows, len(s)))) for n, s in splits.items()})
 
     def in_memory(self) -> Data:
         """The same data set with all rows in memory; they are still gone through in the order of the stream."""

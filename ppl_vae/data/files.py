@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data._arrays import from_arrays
+from ppl_vae.data._large import from_large
 from ppl_vae.data._options import Options
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.text import TextForm, read_cells, read_text
@@ -30,6 +31,8 @@ def from_path(path: str | Path, options: Options) -> Data:
         raise UserError(f"expected a file, found nothing at {path}: check the path")
     if path.is_dir():
         raise UserError(f"expected a file, got the folder {path}: pass one of its files")
+    if (large := from_large(path, options)) is not None:
+        return large
     content = _content(path)
     source = contents(content, path, options.form)
     origin = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class Reader:
         try:
             tensors = self._tensors(self.store.block(number, self.columns), schema)
         except UserError as problem:
-            raise relocated(problem, self.store, lambda row: start + row) from problem
+            raise relocated(problem, lambda row: place_in(self.store, start + row)) from problem
         chosen = np.flatnonzero(self.parts(np.arange(start, start + self.store.lengths[number])) == part)
         if len(chosen) == self.store.lengths[number]:
             return tensors
@@ -85,7 +85,7 @@ class Reader:
 
     def _tensors(self, piece: Any, schema: Schema) -> dict[str, Tensor]:
         """A block by field: numbers that need no look straight away, all else as any rows are taken."""
-        found = {f.name: values for f in schema if (values := self._straight(f, piece)) is not None}
+        found = {f.name: values for f in schema if (values := self.straight(f, piece)) is not None}
         rest = [f for f in schema if f.name not in found]
         if [f.name for f in rest] == ["y"] and self.label is not None:  # which is no row without other columns
             labels = piece.select([self.label]).to_pandas()[self.label]
@@ -102,7 +102,7 @@ class Reader:
         frame = piece.to_pandas()
         return frame if self.label is None else Labelled(frame, self.label)
 
-    def _straight(self, field: Field, piece: Any) -> Tensor | None:
+    def straight(self, field: Field, piece: Any) -> Tensor | None:
         """Numbers that were looked at already and are kept as they are, [row, *shape]; None for others."""
         if not self.looked_at or field.kind not in NUMERIC or field.origin or field.unit:
             return None
@@ -136,11 +136,11 @@ def _is_plain(kind: Any) -> bool:
 _ROW = re.compile(r"\brow (\d+)( \(from 0\))?")
 
 
-def relocated(problem: UserError, store: Store, row_of: Callable[[int], int]) -> UserError:
-    """What was said of a row of a block, said of that row of its file."""
+def relocated(problem: UserError, place: Callable[[int], str]) -> UserError:
+    """What was said of a row of some rows, said of its place among all."""
 
     def told(found: re.Match[str]) -> str:
-        return f"{place_in(store, row_of(int(found[1])))} (from 0)"
+        return f"{place(int(found[1]))} (from 0)"
 
     return UserError(_ROW.sub(told, str(problem)))
 
@@ -156,7 +156,7 @@ class Stream(Split):
         reader: Reader,
         name: str,
         counts: Sequence[int],
-        streamed: Streamed,
+        streamed: Streamed | None,
         sha256: str,
         schema: Schema | None = None,
         device: torch.device | str = "cpu",
@@ -179,13 +179,15 @@ class Stream(Split):
         ends = np.cumsum([0, *self.counts])
         object.__setattr__(self, "starts", ends)
 
+    is_streamed: ClassVar[bool] = True
+
     reader: Reader
     counts: tuple[int, ...]
     starts: np.ndarray
     sha256: str
 
     @property
-    def fields(self) -> dict[str, Tensor]:  # type: ignore[override]
+    def fields(self) -> dict[str, Tensor]:
         """Not there: the rows are not in memory."""
         raise self._refused()
 
@@ -212,9 +214,16 @@ class Stream(Split):
         found: torch.device = self._device  # type: ignore[attr-defined]
         return found
 
-    def _like(self, **changed: Any) -> Stream:
-        kept = {"schema": self.schema, "device": self.device, "streamed": self.streamed} | changed
-        return Stream(self.reader, self.name, self.counts, sha256=self.sha256, **kept)
+    def _like(self, schema: Schema | None = None, device: torch.device | str | None = None) -> Stream:
+        return Stream(
+            self.reader,
+            self.name,
+            self.counts,
+            self.streamed,
+            self.sha256,
+            schema or self.schema,
+            device or self.device,
+        )
 
     def to(self, device: torch.device | str) -> Stream:
         """The same rows on another device."""

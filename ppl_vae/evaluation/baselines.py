@@ -87,7 +87,10 @@ def baselines(model: Any, observed: Sequence[str], train: Split, rows: Split) ->
 
 
 def _of_rows(
-    fields: Sequence[Field], margins: Sequence[Any], seen: Mapping[str, Tensor], new: Mapping[str, Tensor]
+    fields: Sequence[Field],
+    margins: Sequence[tuple[Likelihood, Tensor]],
+    seen: dict[str, Tensor],
+    new: dict[str, Tensor],
 ) -> list[Baseline]:
     """The densities of new rows."""
     with torch.no_grad():

@@ -79,7 +79,10 @@ class Parts(Displayed):
         return pandas.concat(self.scan(columns), ignore_index=True)
 
     def summary(self) -> dict[str, float | int]:
-        """Of every column of numbers the mean over rows, and its standard error as `_se`, in float64."""
+        """Of every column of numbers the mean over rows, and its standard error over rows as `_se`, in float64.
+
+        Of standard errors of single rows (`log_evidence_se`) it is that of the mean, as `log_evidence_mc_se`.
+        """
         found: dict[str, list[float]] = {}
         for table in self.scan():
             for name in table.columns:
@@ -93,7 +96,11 @@ class Parts(Displayed):
                 found[name] = [total, mean + apart * len(values) / total, squares]
         told: dict[str, float | int] = {"rows": self.rows}
         for name, (count, mean, squares) in found.items():
-            told |= {name: mean, f"{name}_se": (squares / max(count - 1, 1) / count) ** 0.5}
+            base = name.removesuffix("_se")
+            if base != name and base in found:
+                told[f"{base}_mc_se"] = ((squares + count * mean**2) ** 0.5) / count
+            else:
+                told |= {name: mean, f"{name}_se": (squares / max(count - 1, 1) / count) ** 0.5}
         return told
 
     def display_title(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.checks.support import check_support, observed_values
-from ppl_vae.data import Rows
+from ppl_vae.data import Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import example
 from ppl_vae.errors import UserError, check_whole
@@ -47,7 +47,7 @@ FLOATS_AT_ONCE = 10 * 2**20
 class Passes:
     """Rows to go through, `rows` of them and `at_once` of the particles at a time; the pair's structure."""
 
-    split: Rows
+    split: Split
     structure: Structure
     particles: int
     rows: int
@@ -70,7 +70,7 @@ class Passes:
 @contextmanager
 def passes(
     pair: Pair,
-    split: Rows,
+    split: Split,
     particles: int,
     *,
     seed: int = 0,
@@ -168,7 +168,7 @@ def refuse_blind(log_evidence: Tensor, start: int = 0) -> None:
         )
 
 
-def some_rows(split: Rows, rows: int = 4) -> dict[str, Tensor]:
+def some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
     """A few rows to read the pair on; where entries are missing anywhere, the first of these rows has some too."""
     batch = split.batch(slice(0, rows))
     if split.is_one_unit:
@@ -183,7 +183,7 @@ def some_rows(split: Rows, rows: int = 4) -> dict[str, Tensor]:
     return batch
 
 
-def _footprint(pair: Pair, structure: Structure, split: Rows, rows: int, particles: int, enough: float) -> Footprint:
+def _footprint(pair: Pair, structure: Structure, split: Split, rows: int, particles: int, enough: float) -> Footprint:
     """What weighing rows takes, told from a few of them; if it is less than `enough` bytes, only an upper bound."""
 
     def weigh(rows: int, particles: int) -> object:

@@ -115,7 +115,10 @@ def _unit(path: Path, info: dict[str, Any], *, needed: bool) -> OneUnit | None:
 
 def _data_file(path: Path, info: dict[str, Any]) -> Path | None:
     source = info["data"]["source"]
-    return found_path(source["path"], path, source.get("sha256")) if "path" in source else None
+    if "path" not in source:
+        return None
+    is_stream = source.get("options", {}).get("stream") is True
+    return found_path(source["path"], path, source.get("sha256"), is_stream=is_stream)
 
 
 def save_run(result: Result, path: Path, extra: dict[str, Any] | None = None, *, own_folder: bool = False) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -177,16 +178,18 @@ def told_path(file: Path, folder: Path) -> str:
     return f"~/{file.relative_to(home).as_posix()}" if file.is_relative_to(home) else file.as_posix()
 
 
-def found_path(told: str, folder: Path, sha256: str | None) -> Path:
+def found_path(told: str, folder: Path, sha256: str | None, *, is_stream: bool = False) -> Path:
     """The file that a run folder names: where it says, or beside the run, or where one works.
 
     A run folder cannot make anybody read a file that its author does not know: the content has to be the one whose
-    hash was written down.
+    hash was written down. Of what is streamed the hash is taken, and compared, by the pass over it.
 
     Raises:
         UserError: it is not there, or has changed.
     """
     name = Path(told).name
+    if is_stream:
+        return _found_stream(told, folder)
     places = [folder / Path(told).expanduser(), folder / name, Path(name)]
     there = [p for p in places if p.is_file()]
     if sha256 is None:
@@ -201,3 +204,16 @@ def found_path(told: str, folder: Path, sha256: str | None) -> Path:
         )
     rows = spelled("name the rows", "name the rows with --data")
     raise UserError(f"{there[0]} has changed since it was loaded: restore it, or {rows}")
+
+
+def _found_stream(told: str, folder: Path) -> Path:
+    """The folder, pattern or file of rows that are streamed."""
+    name = Path(told).name
+    places = [folder / Path(told).expanduser(), folder / name, Path(name)]
+    for place in places:
+        if place.exists() or (glob.has_magic(str(place)) and glob.glob(str(place), recursive=True)):
+            return place
+    raise UserError(
+        f"the data of {folder}, {name}, are not at {places[0]}: put them there, or name "
+        f"them{spelled('', ' with --data')}"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -60,6 +60,7 @@ class Request:
     separator: str | None = None
     decimal: str | None = None
     encoding: str | None = None
+    stream: bool | None = None
     group: str | None = None
     time: str | None = None
     rows: str = "auto"
@@ -98,7 +99,7 @@ class Request:
         """The command line gives words; what comes from Python may be anything."""
         for each in dataclasses.fields(self):
             value, kind = getattr(self, each.name), str(each.type).partition(" ")[0]
-            if kind == "bool":
+            if kind == "bool" and not (value is None and str(each.type).endswith("None")):
                 check_flag(option(each.name), value)
             elif kind == "str" and not isinstance(value, str | None):
                 raise UserError(f"{option(each.name)} expects text, got {shown(value)}")
@@ -190,8 +191,8 @@ class Request:
         said = self.settings["beta"]
         return self.programs.usual("default_beta", 1.0) if said is None else said
 
-    def load(self) -> Data:
-        """The data set that the words say."""
+    def load(self, progress: Callable[[int, int], None] | None = None) -> Data:
+        """The data set that the words say; `progress` is told how far the pass over streamed rows is."""
         words = DataWords(self.data, self.label, split_words(option("columns"), self.columns), self.missing)
         return words.load(
             binarise=self.binarise,
@@ -206,6 +207,8 @@ class Request:
             group=self.group,
             time=self.time,
             rows=None if self.rows == "none" else self.rows,
+            stream=self.stream,
+            progress=progress,
         )
 
     @property
