@@ -335,13 +335,17 @@ def test_arrays_and_data_sets_are_streamed_by_the_same_protocol(tmp_path, monkey
     assert (single.schema["x"].shape, len(single.train)) == ((3,), 140)
 
 
+@pytest.mark.filterwarnings("ignore")  # of other libraries about each other
 def test_zarr_and_anndata_and_hugging_face_are_streamed_where_they_are_installed(tmp_path):
     x = np.random.default_rng(0).normal(size=(120, 3)).astype("f4")
     zarr = pytest.importorskip("zarr")
     array = zarr.open(str(tmp_path / "x.zarr"), mode="w", shape=x.shape, chunks=(16, 3), dtype="f4")
     array[:] = x
     anndata = pytest.importorskip("anndata")
-    cells = anndata.AnnData(x, obs=pd.DataFrame({"kind": ["a", "b"] * 60}, index=list(map(str, range(120)))))
+    names = pd.Index([*map(str, range(120))], dtype=object)
+    kinds = pd.Categorical(["a", "b"] * 60, categories=pd.Index(["a", "b"], dtype=object))
+    cells = anndata.AnnData(x, obs=pd.DataFrame({"kind": kinds}, index=names))
+    cells.var_names = pd.Index(["g1", "g2", "g3"], dtype=object)
     cells.write_h5ad(tmp_path / "x.h5ad")
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_dict({"a": x[:, 0].tolist(), "b": x[:, 1].tolist()})

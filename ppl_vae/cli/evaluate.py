@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -101,9 +101,10 @@ def _in_parts(
     from ppl_vae.evaluation import evaluate_rows, in_parts
     from ppl_vae.saving.paths import path_of
 
-    options = {"out": path_of("parts", folder), "seed": seed, "particles": particles, "progress": told_rows()}
+    place, programs = path_of("parts", folder), (opened.model, opened.guide)
     with _workers(workers) as executor:
-        found = in_parts(evaluate_rows, opened.model, opened.guide, rows, executor=executor, **options)
+        shared: Any = {"seed": seed, "executor": executor, "progress": told_rows()}
+        found = in_parts(evaluate_rows, *programs, rows, out=place, particles=particles, **shared)
     told = found.summary()
     if as_json:
         typer.echo(
