@@ -20,6 +20,7 @@ DOCUMENTS = {
     "docs/belonging.md": 6,
     "docs/compare.md": 2,
     "docs/diagnostics.md": 1,
+    "docs/large_data.md": 4,
     "docs/networks.md": 3,
     "docs/verbs.md": 1,
     "docs/wrap.md": 1,

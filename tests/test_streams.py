@@ -205,8 +205,8 @@ def test_a_run_that_ends_within_an_epoch_goes_on_there(tmp_path, monkeypatch):
     for stop_at in (5, 21):  # in the first epoch, and in the second
         saves, save = [], _loop.Loop._save_within
 
-        def ended(self, folder, cursor, of, saves=saves, save=save, stop_at=stop_at):
-            save(self, folder, cursor, of)
+        def ended(self, cursor, of, saves=saves, save=save, stop_at=stop_at):
+            save(self, cursor, of)
             saves.append(cursor.step)
             if len(saves) == stop_at:
                 raise Stop

@@ -95,7 +95,7 @@ def _follow(ask: Command, group: Group) -> None:
 
     from ppl_vae.speed.device import pick_device
 
-    device, data = pick_device(ask.settings["device"]), ask.load()
+    device, data = pick_device(ask.settings["device"]), ask.load(told_rows())
     ask = ask.settled(len(data.train))
     pyro.set_rng_seed(ask.settings["seed"])
     model, guide = build(ask.programs, data, ask.program_options())
