@@ -426,3 +426,10 @@ def test_other_rows_are_read_as_the_training_rows_were(tmp_path, monkeypatch):
     wrong = load(written(tmp_path / "bad", bad), test=0, validation=0, missing="allow").train
     with pytest.raises(UserError, match="kind count"):
         ppl_vae.evaluate(model, guide, wrong, particles=5)
+
+
+def test_a_package_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    (tmp_path / "x.zarr").mkdir()
+    with pytest.raises(UserError, match=r"needs zarr: pip install 'ppl-vae\[streams\]'"):
+        load(tmp_path / "x.zarr")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -298,11 +299,7 @@ def _of_several(files: list[Path], folder: Path | None, label: str | None) -> St
     if endings == {".npy"} and (folder is not None or len(files) == 1):
         return ArrayStore({}, {"x": files[0]} if folder is None else {p.stem: p for p in files})
     if endings == {".h5ad"} and len(files) == 1:
-        try:
-            import anndata
-        except ImportError as problem:
-            raise UserError(f"{files[0]} needs anndata: pip install 'ppl-vae[streams]'") from problem
-        return store_of(anndata.read_h5ad(files[0], backed="r"), label)
+        return store_of(_extra("anndata", files[0]).read_h5ad(files[0], backed="r"), label)
     other = next((p for p in files if p.suffix.lower() not in (".parquet", ".npy")), files[0])
     raise UserError(
         f"a stream expects .parquet files (one, a folder, a pattern), or .npy, .zarr, .h5ad, got {other}: convert it "
@@ -311,8 +308,12 @@ def _of_several(files: list[Path], folder: Path | None, label: str | None) -> St
 
 
 def _of_zarr(path: Path) -> Store:
+    return store_of(_extra("zarr", path).open(str(path), mode="r"))
+
+
+def _extra(name: str, path: Path) -> Any:
+    """A package that is not needed but for such a file."""
     try:
-        import zarr
+        return importlib.import_module(name)
     except ImportError as problem:
-        raise UserError(f"{path} needs zarr: pip install 'ppl-vae[streams]'") from problem
-    return store_of(zarr.open(str(path), mode="r"))
+        raise UserError(f"{path} needs {name}: pip install 'ppl-vae[streams]'") from problem
