@@ -433,3 +433,10 @@ def test_a_package_that_is_not_there_is_named(tmp_path, monkeypatch):
     (tmp_path / "x.zarr").mkdir()
     with pytest.raises(UserError, match=r"needs zarr: pip install 'ppl-vae\[streams\]'"):
         load(tmp_path / "x.zarr")
+
+
+def test_streamed_rows_without_anything_are_refused(tmp_path):
+    frame = table()[["a", "holes"]].mask(np.random.default_rng(3).random((ROWS, 2)) < 0.2)
+    data = load(written(tmp_path / "rows", frame), missing="allow")
+    with pytest.raises(UserError, match=r"train row \d+ has nothing that the model observes"):
+        ppl_vae.fit(*pair_of(data), data, epochs=1)

@@ -63,7 +63,8 @@ def _observes_nothing(values: Values, batch: Batch, split: Split) -> Tensor | No
     """Which rows have no entry that the model observes, [row]; None where it observes no fields as they are."""
     empty: Tensor | None = None
     if split.is_streamed:
-        return _refuse_in_stream(values, batch, split)
+        _refuse_in_stream(values, batch, split)
+        return None
     for fn, value in values.values():
         field = next((f for f, v in batch.items() if v.data_ptr() == value.data_ptr() and v.shape == value.shape), None)
         if field is None or field not in split.schema:

@@ -57,7 +57,9 @@ class Outcomes:
         found = self.columns()
         columns = torch.stack([column.double() for column in found.values()]).cpu()
         seen = dict(zip(found, ((column * weight).sum().item() for column in columns), strict=True))
-        return {name if field == "bound" else field: seen.get(field) for field in StepOutcome._fields}
+        parts = StepOutcome._fields[4:]  # of an objective that sees them
+        told = [field for field in StepOutcome._fields if field in seen or field not in parts]
+        return {name if field == "bound" else field: seen.get(field) for field in told}
 
 
 class Cursor(NamedTuple):
