@@ -163,19 +163,7 @@ def comparable(found):
 
 @pytest.mark.slow
 def test_commands_in_any_order_have_the_numbers_of_the_grid(folder, usual, capsys):
-    words = [
-        "compare",
-        "--guides",
-        "mean_field,full_rank",
-        "--seeds",
-        "2",
-        "--particles",
-        "40",
-        "--iwae",
-        "1,5",
-        "--out",
-        "g",
-    ]
+    words = shlex.split("compare --guides mean_field,full_rank --seeds 1 --particles 40 --iwae 1,5 --out g")
     words += [w for name, value in TINY.items() for w in (f"--{name.replace('_', '-')}", str(value))]
     assert main([*words, "--print-commands"]) == 0
     commands = [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines()]
