@@ -42,6 +42,18 @@ def compare(
         str | None,
         typer.Option(metavar="A,B", help="Of the grid, as own,mixture:components=50.", show_default="own, the model's"),
     ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Of the grid, as beta,decomposed,factor.", show_default="beta, the bound"),
+    ] = None,
+    betas: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N",
+            help="Of the grid: KL weights, or tc, gamma, off, weight of objectives.",
+            show_default="as for fit",
+        ),
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings of each combination.", show_default="3")] = None,
     particles: Annotated[int, typer.Option(help="Draws per row of the evaluation.")] = 1000,
     iwae: Annotated[
@@ -102,6 +114,7 @@ def compare(
     check_choice("--missing", missing, ("refuse", "allow"))
     rungs = rungs_of(iwae, particles)
     factors = {"models": models, "guides": guides, "bounds": bounds, "priors": priors}
+    factors |= {"objectives": objectives, "betas": betas}
     training: dict[str, Any] = {
         "label": label,
         "columns": columns,

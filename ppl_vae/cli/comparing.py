@@ -187,4 +187,7 @@ def _write(found: Comparison, record: Mapping[str, Any], out: Path) -> list[Path
     from ppl_vae.saving.atomic import write_json
 
     figure = found.figure()
-    return [write_json(out / "compare.json", as_json(record)), plots.save(figure, out / "compare.png")]
+    written = [write_json(out / "compare.json", as_json(record)), plots.save(figure, out / "compare.png")]
+    if "beta" in found.levels:
+        written.append(plots.save(found.rate_distortion(), out / "rate-distortion.png"))
+    return written

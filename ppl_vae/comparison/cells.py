@@ -108,7 +108,7 @@ def check_grid(grid: Grid, particles: int = 1000) -> None:
     data, loaded = asks[0][1].load(), dict[Path, Any]()
     seen: dict[str, Observed] = {}
     for cell, ask in asks:
-        name = ", ".join(word for factor, word in cell.factors.items() if factor != "bound")
+        name = ", ".join(word for factor, word in cell.factors.items() if factor in ("model", "prior", "guide"))
         if name not in seen:
             seen[name] = _look(ask, data, loaded, particles)
     refuse_incomparable(seen)
@@ -305,5 +305,5 @@ def _compared(name: str, several: Sequence[tuple[Cell, CachedEvaluation]]) -> Co
         (first.about["parameters"][0], first.about["parameters"][1]),
         median(seconds) if seconds else None,
         sum(epochs) / len(epochs) if all(epochs) else None,
-        dict(cell.factors),
+        {factor: word for factor, word in cell.factors.items() if factor == "prior" or word != "own"},
     )

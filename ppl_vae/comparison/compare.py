@@ -17,6 +17,7 @@ from ppl_vae.data import Data, Split, as_split
 from ppl_vae.display import Displayed
 from ppl_vae.errors import NoDensity, UserError, unknown_name
 from ppl_vae.evaluation import evaluate_rows
+from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -115,6 +116,9 @@ class Comparison(Displayed):
             gap = difference(pair, self.best, bound)
             found |= {f"{bound}_to_best": gap.value, f"{bound}_to_best_se": gap.se}
             found[f"{bound}_to_best_seed_se"] = gap.seed_se
+        for part in ("rate", "distortion"):
+            values = torch.stack([getattr(e, part).double().mean().cpu() for e in pair.evaluations])
+            found |= {part: float(values.mean()), f"{part}_seed_se": float(standard_error(values))}
         return found | {
             "told_apart": difference(pair, self.best).told_apart,
             "unreliable_rows": pair.unreliable_rows,
@@ -135,6 +139,12 @@ class Comparison(Displayed):
         from ppl_vae.comparison._plot import bounds_against_particles
 
         return bounds_against_particles(self)
+
+    def rate_distortion(self) -> Figure:
+        """Rate against distortion, the two parts of the ELBO, a point for each training; lines are of equal ELBO."""
+        from ppl_vae.comparison._plane import rate_distortion
+
+        return rate_distortion(self)
 
 
 @exclusive

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from ppl_vae.comparison.cells import train_grid
 from ppl_vae.comparison.compare import Comparison
-from ppl_vae.errors import UserError, check_flag, check_several, check_whole, shown, unknown_name
+from ppl_vae.errors import UserError, check_flag, check_number, check_several, check_whole, option, shown, unknown_name
 from ppl_vae.registry import catalog, user_files
 from ppl_vae.registry.programs import ProgramWords
 from ppl_vae.registry.words import split_options
@@ -29,14 +29,20 @@ from ppl_vae.training.settings import SETTINGS, SYNONYMS
 
 __all__ = ["Cell", "Grid", "compare_grid"]
 
-FACTORS = ("model", "prior", "guide", "bound")
+FACTORS = ("model", "prior", "guide", "bound", "objective", "beta")
 """What a grid varies beside the seed; the options of `fit` of the same names."""
+
+_ALWAYS = FACTORS[:4]
+"""Those that a grid says of every cell; of the others a cell may have what all have."""
 
 MOST_CELLS = 10_000
 """Trainings of a grid at most."""
 
 OWN = "own"
-"""The word for the prior that a model has by itself."""
+"""The word for the prior that a model has by itself, and for an objective or KL weight that is not varied."""
+
+BETA = "beta"
+"""The word among objectives for the plain bound with a KL weight."""
 
 
 class Cell(NamedTuple):
@@ -48,7 +54,7 @@ class Cell(NamedTuple):
     @property
     def folder(self) -> str:
         """The name of its run folder, of all its words."""
-        words = [word for factor, word in self.factors.items() if (factor, word) != ("prior", OWN)]
+        words = [f"{factor}{w}" if factor == "beta" else w for factor, w in _said_of(self.factors).items()]
         plain = [
             re.sub(r"[^\w.+]+", "_", split_options(w)[0].rpartition(":")[2] if user_files.is_file(w) else w)
             for w in words
@@ -59,7 +65,11 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination of the words for models, priors, guides and bounds, each with seeds 0, 1, ....
+    """Every combination of the words for models, priors, guides, bounds, objectives, betas, each with seeds 0, 1, ....
+
+    An objective is "beta", the bound with a KL weight, or a word of `fit --objective`; a beta is the KL weight of the
+    first, and of any other the number that it is named after: tc of decomposed, gamma of factor, off of dip, weight of
+    mmd.
 
     `training` are further options of `ppl-vae fit`, by name, the same for all cells. With one of Pyro's own bounds,
     which have no warm-up, no cell has one unless it is asked for, so that cells differ only in what is varied.
@@ -73,10 +83,13 @@ class Grid:
     guides: tuple[str, ...] = ()
     bounds: tuple[str, ...] = ("elbo",)
     seeds: int = 3
+    objectives: tuple[str, ...] = (OWN,)
+    betas: tuple[str, ...] = (OWN,)
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("models", "priors", "bounds", "guides"):
+        object.__setattr__(self, "betas", tuple(_number(beta) for beta in self.betas))
+        for name in ("models", "priors", "bounds", "guides", "objectives", "betas"):
             if name == "guides" and not self.guides:  # by now the models are known to be there
                 usual = {ProgramWords(model, None).guide_word for model in self.models}
                 object.__setattr__(self, "guides", tuple(sorted(usual)))
@@ -90,7 +103,7 @@ class Grid:
             for word in words:
                 if words.count(word) > 1:
                     raise UserError(f"{name}: {word!r} is there twice: name each once")
-                if not user_files.is_file(word) and word != OWN:
+                if not user_files.is_file(word) and word not in (OWN, BETA) and name != "betas":
                     catalog.find(name, word)
         self._refuse_endless()
         object.__setattr__(self, "training", self._training())
@@ -108,6 +121,9 @@ class Grid:
         given = {name: _said(value) for name, value in self.training.items() if value is not None}
         if "patience" in self.training and self.training["patience"] is None:
             given["patience"] = 0  # the word for never
+        for name, words in (("objective", self.objectives), ("beta", self.betas)):
+            if name in given and words != (OWN,):
+                raise UserError(f"{option(name)} is what the grid varies, {option(name + 's')}: leave it out")
         for name in given:
             if name not in usual:
                 raise unknown_name("option of fit", name, usual, SYNONYMS)
@@ -134,7 +150,12 @@ class Grid:
 
     def options(self, cell: Cell) -> dict[str, Any]:
         """The options of `fit` for a cell, by name."""
-        factors = {name: word for name, word in cell.factors.items() if (name, word) != ("prior", OWN)}
+        factors = _said_of(cell.factors)
+        objective, beta = factors.pop("objective", BETA), factors.pop("beta", None)
+        if objective == BETA:
+            factors |= {} if beta is None else {"beta": float(beta)}
+        else:
+            factors["objective"] = objective if beta is None else _with_strength(objective, beta)
         return {**self.training, **factors, "seed": cell.seed}
 
     def digest(self, cell: Cell) -> str:
@@ -158,7 +179,42 @@ def _said(value: Any) -> Any:
 def _fit_options() -> set[str]:
     """The options of `ppl-vae fit` that are the same for all cells."""
     words = {name for name, setting in SETTINGS.items() if setting.word is not None}
-    return (words | {field.name for field in fields(Request)}) - {*FACTORS, "seed", "settings", "pace", "loaded"}
+    return (words | {field.name for field in fields(Request)}) - {*_ALWAYS, "seed", "settings", "pace", "loaded"}
+
+
+def _said_of(factors: Mapping[str, str]) -> dict[str, str]:
+    """The words of a cell that say something: not the prior that the model has, nor what no cell varies."""
+    return {name: word for name, word in factors.items() if word != OWN or name not in ("prior", "objective", "beta")}
+
+
+def _number(beta: Any) -> str:
+    """A KL weight as a word.
+
+    Example:
+        >>> _number(4), _number("0.25"), _number("own")
+        ('4', '0.25', 'own')
+    """
+    if isinstance(beta, str) and beta == OWN:
+        return beta
+    try:
+        number = float(beta)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"betas expect numbers, such as (0.25, 1, 4), got {shown(beta)}") from error
+    return f"{check_number('betas', number):g}"
+
+
+def _with_strength(objective: str, beta: str) -> str:
+    """An objective with the number that it is named after.
+
+    Example:
+        >>> _with_strength("decomposed:mi=0", "4"), _with_strength("factor", "16")
+        ('decomposed:mi=0,tc=4', 'factor:gamma=16')
+    """
+    strength = fields(catalog.find("objectives", objective).load())[0].name
+    said = split_options(objective)[1]
+    if strength in said:
+        raise UserError(f"objective {objective} and {option('betas')} both say {strength}: give one of them")
+    return f"{objective}{',' if said else ':'}{strength}={beta}"
 
 
 def _content(file: str) -> str | None:
@@ -172,6 +228,8 @@ def compare_grid(
     priors: Sequence[str] = (OWN,),
     guides: Sequence[str] = (),
     bounds: Sequence[str] = ("elbo",),
+    objectives: Sequence[str] = (OWN,),
+    betas: Sequence[float | str] = (OWN,),
     seeds: int = 3,
     out: str | Path,
     particles: int = 1000,
@@ -189,6 +247,8 @@ def compare_grid(
     Args:
         models, priors, guides, bounds: words such as "iaf", "mixture:components=50", "iwae:particles=16"; "own" is the
             prior that the model has, no guide is the model's own choice.
+        objectives: "beta", and words of `fit --objective` such as "decomposed".
+        betas: KL weights, and of another objective the number that it is named after (tc, gamma, off, weight).
         seeds: trainings of each combination.
         out: the folder of the comparison.
         particles, iwae: of the evaluations, as for `compare`.
@@ -209,6 +269,7 @@ def compare_grid(
         ppl_vae.errors.UserError: unknown guide 'iaff': did you mean 'iaf'...
     """
     factors = {"models": models, "priors": priors, "guides": guides, "bounds": bounds}
+    factors |= {"objectives": objectives, "betas": [_number(b) for b in check_several("betas", betas, "numbers")]}
     words = {name: check_several(name, value, "names, such as ('vae',)") for name, value in factors.items()}
     jobs, resume = None if jobs is None else check_whole("jobs", jobs), check_flag("resume", resume)
     if executor is not None and not isinstance(executor, Executor):
