@@ -422,7 +422,7 @@ def test_missing_entries_and_dense_normals():
     ("program", "guide", "data", "words"),
     [
         (mixture, nothing, XM, "nothing to collapse"),
-        (hierarchy, hierarchy_guide, XM, "mean is shared by all rows"),
+        (hierarchy, hierarchy_guide, XM, "no codes of rows"),
         (model, encoder, rows(1), "got one: pass more"),
     ],
     ids=["no latents", "global", "one row"],

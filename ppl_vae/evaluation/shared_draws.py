@@ -24,12 +24,12 @@ from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.speed.capture import Graph, capture
-from ppl_vae.weights.completion import expanded
+from ppl_vae.weights.completion import Particles, completed, concatenate, expanded
 from ppl_vae.weights.factors import Factors
 from ppl_vae.weights.log_weights import weigh
 from ppl_vae.weights.reduction import reduced, shared_density
 
-__all__ = ["AT_ONCE", "Mapped", "SharedDraws", "Values", "draw_shared", "placed_shared"]
+__all__ = ["AT_ONCE", "Mapped", "SharedDraws", "Values", "completed_given", "draw_shared", "placed_shared"]
 
 Values = Mapping[str, Tensor]
 
@@ -129,6 +129,14 @@ def placed_shared(pair: Pair, structure: Structure, batch: Batch, like: SharedDr
     parts = [_shared(run(piece.held(pair), structure, batch, len(piece))) for piece in pieces]
     prior, guide = (torch.cat([getattr(p, n) for p in parts]) for n in ("log_prior", "log_guide"))
     return replace(given, log_prior=prior, log_guide=guide)
+
+
+def completed_given(pair: Pair, structure: Structure, batch: Batch, shared: SharedDraws) -> Particles:
+    """A particle of the rows' own latents for each draw of what they share, with the weights of the rows given it."""
+    if structure.broadcasts:
+        return completed(shared.held(pair), structure, batch, len(shared))
+    each = torch.arange(len(shared)).split(1)
+    return concatenate([completed(shared.at(k).held(pair), structure, batch, 1) for k in each])
 
 
 class Mapped:

@@ -17,7 +17,15 @@ from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair, Programs
 from ppl_vae.programs.structure import frames, sample_sites
 
-__all__ = ["HasShared", "given_draws", "held_guide", "held_pair", "shared_names", "shared_traces"]
+__all__ = [
+    "HasShared",
+    "given_draws",
+    "held_guide",
+    "held_pair",
+    "posterior_draws",
+    "shared_names",
+    "shared_traces",
+]
 
 
 class HasShared(Protocol):
@@ -66,6 +74,22 @@ def given_draws(given: HasShared, names: frozenset[str], draws: int) -> SharedDr
         raise UserError(f"posterior= expects what ppl_vae.posterior gives for this pair: {wanted}")
     order = torch.arange(draws)
     return shared.at(order * len(shared) // draws if draws <= len(shared) else order % len(shared))
+
+
+def posterior_draws(names: frozenset[str], draws: int, given: HasShared | None, purpose: str) -> SharedDraws | None:
+    """So many draws from the posterior of what all rows share; None where they share nothing.
+
+    Raises:
+        UserError: where they share something and no posterior is given: the guide's own draws would judge the guide.
+    """
+    if not names and given is None:
+        return None
+    if given is None:
+        raise UserError(
+            f"{', '.join(sorted(names))} is shared by all rows, and {purpose} needs draws from its posterior: pass "
+            "posterior=ppl_vae.posterior(model, guide, data), data being the rows that the pair was fitted to"
+        )
+    return given_draws(given, names, draws)
 
 
 def _drawn(pair: Pair, names: frozenset[str], batch: Batch, draws: int) -> Iterator[Trace]:

@@ -19,6 +19,7 @@ from ppl_vae.diagnostics._collapse.usage import Column, estimate, prior_moments,
 from ppl_vae.diagnostics._common.simulation import contiguous, resampled, specific
 from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole
+from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import Passes, passes
 from ppl_vae.evaluation.rows import rows_of
@@ -230,6 +231,12 @@ def collapse(
     split = rows_of(model, guide, data, rows_for="collapse").to(pair.device)
     if len(split) < 2:
         raise UserError("collapse compares rows with each other, and got one: pass more")
+    if shares_latents(pair, split):
+        raise UserError(
+            "latents that all rows share have one posterior and are no codes of rows, and what rows have of their own "
+            "has another prior for each of its draws: see the contraction in ppl_vae.posterior(...).summary(), and for "
+            "codes make what is shared a parameter"
+        )
     with passes(pair, split, draws, seed=seed) as plan:
         if not specific(plan.structure):
             raise UserError("the guide draws no latent of the model, so that there is nothing to collapse")

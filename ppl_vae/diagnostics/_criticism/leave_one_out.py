@@ -18,7 +18,10 @@ from ppl_vae.diagnostics._criticism.left_out import left_out, refuse_field
 from ppl_vae.diagnostics._criticism.uniformity import Uniformity, uniformity
 from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError
+from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, passes
+from ppl_vae.evaluation.shared_draws import AT_ONCE
+from ppl_vae.prediction.sharing import HasShared, posterior_draws
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
@@ -177,6 +180,7 @@ def loo_pit(
     *,
     particles: int = 1000,
     rows: int = 1000,
+    posterior: HasShared | None = None,
     seed: int = 0,
 ) -> LooPIT:
     """The probability integral transform of every entry under its prediction from the other entries of its row.
@@ -196,11 +200,13 @@ def loo_pit(
         field: whose entries are judged.
         particles: draws of z for each row, K.
         rows: at most; of more, as many are chosen at random, see `LooPIT.rows`.
+        posterior: where latents are shared by all rows, their draws given the rows of training, as
+            `ppl_vae.posterior` has them; a row's own latents are drawn given each, and weighed with the row's entries.
         seed: of all draws; the global generators are left alone.
 
     Raises:
         UserError: for a field without an order, one that the model does not observe or makes other fields from, entries
-            that are not independent given latents, and what `evaluate` refuses.
+            that are not independent given latents, shared latents without a posterior, and what `evaluate` refuses.
 
     Source: Gelfand, Dey & Chang 1992; Czado, Gneiting & Held 2009 (discrete values); Vehtari, Gelman & Gabry 2017,
     arXiv 1507.04544 (by importance weights).
@@ -228,11 +234,14 @@ def loo_pit(
             f"field {field!r} has categories without an order, of which no value is below another: ask for another "
             "field, or see ppl_vae.predict for its probabilities"
         )
-    with passes(pair, split, particles, seed=seed) as plan:
+    most = min(particles, AT_ONCE) if shares_latents(pair, split) else None
+    with passes(pair, split, particles, seed=seed, at_once=most) as plan:
+        shared = posterior_draws(plan.structure.global_latents, particles, posterior, "LOO-PIT")
         refuse_field(pair, plan, about)
         # all particles of a row are needed at once: weights, densities and distribution functions of its entries
         at_once = max(1, min(plan.rows, FLOATS_AT_ONCE // (6 * particles * about.size)))
         batches = [split.batch(slice(start, start + at_once)) for start in range(0, len(split), at_once)]
-        parts = [left_out(pair, plan, about, {n: v.contiguous() for n, v in batch.items()}) for batch in batches]
+        whole = [{n: v.contiguous() for n, v in batch.items()} for batch in batches]
+        parts = [left_out(pair, plan, about, batch, shared) for batch in whole]
     u, tails, ess = (torch.cat(column).cpu() for column in zip(*(p[:3] for p in parts), strict=True))
     return LooPIT(field, u, tails, ess, particles, any(p[3] for p in parts), about.names, seed, places)

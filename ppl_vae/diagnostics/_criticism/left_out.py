@@ -12,6 +12,7 @@ from ppl_vae.diagnostics._criticism.cdf import at_most
 from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError, UserError
 from ppl_vae.evaluation.passes import Passes
+from ppl_vae.evaluation.shared_draws import SharedDraws, completed_given
 from ppl_vae.prediction.filling import Target, observing
 from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.missing import Holes
@@ -58,14 +59,23 @@ def refuse_field(pair: Pair, plan: Passes, field: Field) -> None:
                 )
 
 
-def left_out(pair: Pair, plan: Passes, field: Field, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, bool]:
-    """u, k-hat and effective particles of some rows, [row, *S], and whether the values are discrete."""
+def left_out(
+    pair: Pair, plan: Passes, field: Field, batch: dict[str, Tensor], shared: SharedDraws | None = None
+) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """u, k-hat and effective particles of some rows, [row, *S], and whether the values are discrete.
+
+    `shared` are as many draws of what all rows share as there are particles, from its posterior without these rows:
+    the weights of a row are those of its entries given them.
+    """
     targets = _targets(pair, plan, field, batch)
     log_w: list[Tensor] = []
     found: list[list[list[Tensor]]] = [[[], [], []] for _ in targets]  # densities, P(X < x), P(X <= x)
     discrete = False
-    for k in plan.sizes():
-        particles = completed(pair, plan.structure, batch, k)
+    for some in torch.arange(plan.particles).split(plan.at_once):
+        if shared is None:
+            particles = completed(pair, plan.structure, batch, len(some))
+        else:
+            particles = completed_given(pair, plan.structure, batch, shared.at(some))
         log_w.append(particles.log_weight)
         for sites in particles.sites:
             for i, target in enumerate(targets):

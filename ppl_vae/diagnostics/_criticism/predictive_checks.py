@@ -18,7 +18,9 @@ from ppl_vae.diagnostics._criticism.replicas import FromGuide, FromPrior, Rows
 from ppl_vae.diagnostics._criticism.statistics import defaults, of_pairs
 from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole, shown, unknown_name
+from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.passes import judging, passes, refuse_endless
+from ppl_vae.prediction.sharing import HasShared, posterior_draws
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 
@@ -143,6 +145,7 @@ def predictive_check(
     draws: int = 500,
     kind: Literal["prior", "posterior"] = "prior",
     rows: int = 1000,
+    posterior: HasShared | None = None,
     seed: int = 0,
 ) -> PredictiveCheck:
     """Compare statistics of held-out rows with those of data sets of as many rows that the model makes.
@@ -167,11 +170,14 @@ def predictive_check(
         draws: replicated data sets, D.
         kind: "prior" or "posterior".
         rows: at most; of more, as many are chosen at random.
+        posterior: where latents are shared by all rows, their draws given the rows of training, as
+            `ppl_vae.posterior` has them. Each replicated data set has one draw, the same for all rows; with kind
+            "prior" the held-out rows are then one more replica, as without shared latents.
         seed: of the draws; the global generators are left alone.
 
     Raises:
-        UserError: for an unknown kind or field, draws < 2, statistics that are not finite numbers, and what `evaluate`
-            refuses.
+        UserError: for an unknown kind or field, draws < 2, statistics that are not finite numbers, shared latents
+            without a posterior, and what `evaluate` refuses.
 
     Source: Rubin 1984; Gelman, Meng & Stern 1996; Gelman 2013 (two-sided, conservative); Westfall & Young 1993 (maxT).
 
@@ -188,7 +194,7 @@ def predictive_check(
     pair = Pair(model, guide)
     split = held_out(model, guide, data, rows, seed)[0].to(pair.device)
     refuse_endless("draws", draws, len(split))
-    with _replicas(pair, split, kind, seed) as replicas:
+    with _replicas(pair, split, kind, draws, posterior, seed) as replicas:
         wanted, seen = _wanted(statistics, replicas.fields), replicas.observed
         if statistics is None:  # of a column without entries, or of a single row, there is no deviation
             wanted = {name: how for name, how in wanted.items() if bool(torch.isfinite(torch.as_tensor(how(seen))))}
@@ -198,13 +204,17 @@ def predictive_check(
 
 
 @contextmanager
-def _replicas(pair: Pair, split: Split, kind: str, seed: int) -> Iterator[FromPrior | FromGuide]:
-    if kind == "prior":
+def _replicas(
+    pair: Pair, split: Split, kind: str, draws: int, posterior: HasShared | None, seed: int
+) -> Iterator[FromPrior | FromGuide]:
+    if kind == "prior" and posterior is None:
         with judging(pair, seed):
             yield FromPrior(pair.model, split)
-    else:
-        with passes(pair, split, FLOCK, seed=seed) as plan:
-            yield FromGuide(pair, plan)
+        return
+    shares = shares_latents(pair, split)
+    with passes(pair, split, FLOCK, seed=seed, at_once=FLOCK if shares else None) as plan:
+        shared = posterior_draws(plan.structure.global_latents, draws, posterior, "a data set that the model makes")
+        yield FromPrior(pair.model, split, shared) if kind == "prior" else FromGuide(pair, plan, shared)
 
 
 FLOCK = 64

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.checks.row_plates import row_plates
@@ -14,6 +15,7 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.diagnostics._common.simulation import contiguous
 from ppl_vae.errors import NoDensity, UserError
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes
+from ppl_vae.evaluation.shared_draws import SharedDraws, completed_given
 from ppl_vae.prediction.filling import Target, observing
 from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.execution import traced
@@ -73,13 +75,15 @@ class _Replicas:
 class FromPrior(_Replicas):
     """Replicas z ~ p(z), x ~ p(x | z), one for each row: conditions and missing entries are those of the row.
 
+    What all rows share is at one of the draws `shared` from its posterior, the same for all rows of a data set.
+
     Raises:
-        UserError: for latents shared by all rows.
+        UserError: for latents shared by all rows without these.
         NoDensity: for an improper prior.
     """
 
-    def __init__(self, model: Program, split: Split) -> None:
-        self.model = model
+    def __init__(self, model: Program, split: Split, shared: SharedDraws | None = None) -> None:
+        self.model, self.shared = model, shared
         batches = [
             contiguous(split.batch(slice(start, start + ROWS_AT_ONCE))) for start in range(0, len(split), ROWS_AT_ONCE)
         ]
@@ -88,16 +92,17 @@ class FromPrior(_Replicas):
         plates = row_plates(sites, len(next(iter(batches[0].values()))))
         names, dim = {f.name for f in plates}, int(plates[0].dim or -1)
         latent = {name: site for name, site in sites.items() if not site["is_observed"]}
-        if flat := [name for name, site in latent.items() if is_improper(site["fn"])]:
+        inside = {name for name, site in sites.items() if any(f.name in names for f in frames(site))}
+        if flat := [n for n, site in latent.items() if is_improper(site["fn"]) and (n in inside or shared is None)]:
             raise NoDensity(
                 f"no samples: the prior of site {', '.join(flat)} is improper, and nothing can be drawn from it: "
                 "train a VAE"
             )
-        inside = {name for name, site in sites.items() if any(f.name in names for f in frames(site))}
-        if shared := sorted(name for name in latent if name not in inside):
+        if shared is None and (common := sorted(name for name in latent if name not in inside)):
             raise UserError(
-                f"{', '.join(shared)} is shared by all rows, and a draw of it from its prior is not the model that was "
-                "fitted: make it a parameter"
+                f"{', '.join(common)} is shared by all rows, and a sample of the model is one for one value of it, "
+                "which nobody knows, so that a row and its sample are not exchangeable: see diagnostics."
+                "predictive_check(..., posterior=), whose data sets have one draw of it each, or make it a parameter"
             )
         super().__init__(
             split, [_Part(b, observing(model, Holes(None, batch=b), dim, split.schema, b)) for b in batches]
@@ -105,22 +110,26 @@ class FromPrior(_Replicas):
 
     def draws(self, count: int) -> Iterator[Rows]:
         """So many data sets of as many rows."""
-        for _ in range(count):
-            yield _joined([self._some(part) for part in self.parts])
+        for i in range(count):
+            yield _joined([self._some(part, i) for part in self.parts])
 
-    def _some(self, part: _Part) -> Rows:
-        sites = sample_sites(traced(unobserved()(self.model), part.batch))
+    def _some(self, part: _Part, number: int) -> Rows:
+        program = unobserved()(self.model)
+        if self.shared is not None:
+            program = poutine.replay(program, trace=self.shared.at(torch.tensor([number])).trace())
+        sites = sample_sites(traced(program, part.batch))
         return self.placed(part, {target: target.draw(sites)[0] for target in part.targets})
 
 
 class FromGuide(_Replicas):
     """Replicas z ~ q(z | x_i), x ~ p(x | z), one for each row x_i; discrete latents are drawn given the others.
 
-    A label that the guide draws where it is missing is a latent, and is not replicated.
+    A label that the guide draws where it is missing is a latent, and is not replicated. What all rows share is at one
+    of the draws `shared`, as in `FromPrior`.
     """
 
-    def __init__(self, pair: Pair, plan: Passes) -> None:
-        self.pair, self.plan = pair, plan
+    def __init__(self, pair: Pair, plan: Passes, shared: SharedDraws | None = None) -> None:
+        self.pair, self.plan, self.shared = pair, plan, shared
         parts = []
         for start in range(0, len(plan.split), plan.rows):
             batch = contiguous(plan.split.batch(slice(start, start + plan.rows)))
@@ -135,12 +144,16 @@ class FromGuide(_Replicas):
         size = sum(field.size for field in self.fields) * len(self.plan.split)
         at_once = max(1, min(self.plan.at_once, FLOATS_AT_ONCE // size))
         for start in range(0, count, at_once):
-            yield from self._chunk(min(at_once, count - start))
+            yield from self._chunk(start, min(at_once, count - start))
 
-    def _chunk(self, particles: int) -> Iterator[Rows]:
-        each = []
+    def _chunk(self, start: int, particles: int) -> Iterator[Rows]:
+        each, structure = [], self.plan.structure
         for part in self.parts:
-            sites = completed(self.pair, self.plan.structure, part.batch, particles).sites
+            if self.shared is None:
+                sites = completed(self.pair, structure, part.batch, particles).sites
+            else:
+                some = self.shared.at(torch.arange(start, start + particles))
+                sites = completed_given(self.pair, structure, part.batch, some).sites
             drawn = {target: torch.cat([target.draw(s) for s in sites]) for target in part.targets}
             each.append([self.placed(part, {t: v[k] for t, v in drawn.items()}) for k in range(particles)])
         for parts in zip(*each, strict=True):
