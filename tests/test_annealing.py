@@ -22,6 +22,7 @@ from cases import (
     linear_gaussian,
     linear_gaussian_off,
 )
+from cases.gaussian import XH, hierarchy, hierarchy_evidence, hierarchy_guide
 
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.diagnostics import annealed_evidence, bidirectional
@@ -371,3 +372,14 @@ def test_results_are_told_and_drawn():
     for figure in (found.figure(), both.figure()):
         assert all(ax.get_xlabel() and ax.get_ylabel() for ax in figure.axes)
         assert "nats" in figure.axes[0].get_ylabel()
+
+
+def test_a_data_set_whose_rows_share_latents_is_simulated_whole():
+    options = {"chains": 16, "temperatures": 60, "steps": 3, "start": "prior"}
+    found = bidirectional(hierarchy, hierarchy_guide, {"x": XH}, **options)
+    assert len(found.gap) == 1
+    assert len(found.rows) == len(XH)
+    exact = float(hierarchy_evidence(found.rows["x"]))
+    assert float(found.lower) - 4 * float(found.lower_se) < exact < float(found.upper) + 4 * float(found.upper_se)
+    assert abs(found.gap_mean) < 4 * found.gap_se + 0.1
+    assert "one simulated data set of 7 rows" in found.verdict

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.checks.analysis import analyse
-from ppl_vae.data import Split
+from ppl_vae.data import Data, Split, units_in
 from ppl_vae.diagnostics._common.simulation import simulated
 from ppl_vae.diagnostics._evidence.annealing import acceptance_words
 from ppl_vae.diagnostics._evidence.ladder import Climb, LadderSettings, ladder
@@ -20,6 +20,8 @@ from ppl_vae.display import Displayed
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.bridge import Start
+from ppl_vae.evaluation.joint_evaluation import fitted_rows
+from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import judging, some_rows
 from ppl_vae.evaluation.rows import rows_of
@@ -62,6 +64,7 @@ class Bidirectional(Displayed):
     steps: int
     start: Start
     rows: Split
+    of: str = "row"
 
     @property
     def gap(self) -> Float[Tensor, " row"]:
@@ -75,7 +78,9 @@ class Bidirectional(Displayed):
 
     @property
     def gap_se(self) -> float:
-        """Standard error of its mean, over rows, which are independent."""
+        """Standard error of its mean, over rows, which are independent; of one data set that of its chains."""
+        if self.of == "all data":
+            return float((self.lower_se.square() + self.upper_se.square()).sum().sqrt())
         return float(standard_error(self.gap))
 
     def summary(self) -> dict[str, Any]:
@@ -103,10 +108,10 @@ class Bidirectional(Displayed):
             return f"No certificate: {bad}."
         rows, se = len(self.gap), 0.0 if math.isnan(self.gap_se) else self.gap_se
         certain = max(self.gap_mean, 0.0) + 2 * se
-        words = (
-            f"Annealed log evidence on {rows} simulated rows is certain to {certain:.2g} nats per row "
-            f"(upper minus lower bound: {self.gap_mean:.2g} ± {se:.1g})"
-        )
+        on = f"{rows} simulated rows is certain to {certain:.2g} nats per row"
+        if self.of == "all data":
+            on = f"one simulated data set of {len(self.rows)} rows is certain to {certain:.2g} nats"
+        words = f"Annealed log evidence on {on} (upper minus lower bound: {self.gap_mean:.2g} ± {se:.1g})"
         if certain <= CLOSE:
             return f"{words}; on data it is as good only as far as the data are like the model's rows."
         return f"{words}, which is too little to rely on: double the temperatures."
@@ -146,7 +151,8 @@ def bidirectional(
         guide: q(z | x), see `annealed_evidence`.
         data: rows from which conditions are taken, and which entries are missing: simulated row i misses what row i of
             the data misses (beginning anew after the last). Anything that `annealed_evidence` takes.
-        rows: how many are simulated.
+        rows: how many are simulated; where rows share latents, a data set of as many as there are, whose latents are
+            all of one unit, as for `annealed_evidence`.
         chains: up and down, for each row.
         temperatures: as for `annealed_evidence`, like the rest.
         steps: leapfrog steps of a move.
@@ -176,7 +182,12 @@ def bidirectional(
     rows, seed = check_whole("rows", rows), check_whole("seed", seed, 0)
     pair, settings = Pair(model, guide), LadderSettings(chains, temperatures, steps, step_size).checked()
     chains, temperatures, steps = settings[:3]
-    split = rows_of(model, guide, data, rows_for="bidirectional").to(pair.device)
+    some = data.train if isinstance(data, Data) else rows_of(model, guide, data)
+    if shares := shares_latents(pair, some.to(pair.device)):
+        split = fitted_rows(model, guide, data)[0].to(pair.device)
+        rows = len(split)
+    else:
+        split = rows_of(model, guide, data, rows_for="bidirectional").to(pair.device)
     made, latents = simulated_rows(pair, split, rows, seed=seed + 1)  # other numbers than those of the chains
     with ladder(
         model, guide, made, settings, start, climbs=2, seed=seed, compile=compile, floats_at_once=floats_at_once
@@ -184,9 +195,10 @@ def bidirectional(
         parts: list[tuple[Climb, Climb]] = []
         exact: Tensor | None = None
         for batch in batches:
-            exact = batch.bridge.placed(made.batch(), latents, 1) if exact is None else exact
+            whole = batch.batch if shares else made.batch()
+            exact = batch.bridge.placed(whole, latents, 1) if exact is None else exact
             begin = sum(len(up.acceptance) for up, _ in parts)
-            count = len(next(iter(batch.batch.values())))
+            count = units_in(batch.batch)
             up = batch.up(batch.started())
             parts.append((up, batch.down(exact[:, begin : begin + count].expand(chains, -1, -1).clone())))
     ups, downs = (torch.cat([p[i].log_weight for p in parts], dim=1) for i in (0, 1))
@@ -202,6 +214,7 @@ def bidirectional(
         steps=steps,
         start=start,
         rows=made,
+        of="all data" if shares else "row",
     )
 
 
