@@ -77,7 +77,8 @@ def by_numpyro(peer: str, name: str, raw: Any, seconds: float, seed: int) -> tup
         steps += 50
     drawn = guide.sample_posterior(jax.random.PRNGKey(seed + 1), svi.get_params(state), data, sample_shape=(DRAWS,))
     made = Predictive(model, dict(drawn))(jax.random.PRNGKey(0), data)
-    order = ORDERS.get(name) or list(numpyro.handlers.trace(numpyro.handlers.seed(model, 0)).get_trace(data))
+    held = numpyro.handlers.substitute(numpyro.handlers.seed(model, 0), {n: v[0] for n, v in drawn.items()})
+    order = ORDERS.get(name) or list(numpyro.handlers.trace(held).get_trace(data))
     every = {**made, **drawn}
     return {n: every[n] for n in order if n in every and n != "y" and not n.startswith("_")}, steps
 

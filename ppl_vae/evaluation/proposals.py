@@ -126,12 +126,12 @@ class Proposal:
         u = self.parts.draw(torch.arange(len(counts)).repeat_interleave(counts))
         placed = placed_shared(self.pair, self.structure, self.batch, own, self.vectors.values(u, own.values))
         both = own.followed_by(placed)
-        return replace(both, log_proposal=self.log_parts(both).logsumexp(1))
+        return replace(both, log_proposal=self.log_parts(both).logsumexp(1).to(both.log_prior.device))
 
     def log_parts(self, shared: SharedDraws) -> Float[Tensor, "particle part"]:
         """log a_j + log density of each part, in the model's own numbers."""
-        u, stretch = self.vectors.vectors(shared.values)
-        logs = torch.cat([shared.log_guide[:, None], self.parts.log_density(u) - stretch[:, None]], 1)
+        u, stretch = (v.cpu() for v in self.vectors.vectors(shared.values))
+        logs = torch.cat([shared.log_guide.cpu()[:, None], self.parts.log_density(u) - stretch[:, None]], 1)
         return logs.nan_to_num(-math.inf) + self.shares.log()
 
     def improved(self, shared: SharedDraws, log_weight: Tensor) -> Proposal:
@@ -171,7 +171,7 @@ def beyond_guide(
     if width > LARGEST:
         raise NotImplementedError(f"all rows share {width:,} numbers, more than {LARGEST}")
     own = draw_shared(pair, structure, batch, _sizes(max(pilot, MOMENTS * width), structure))
-    u, _ = vectors.vectors(own.values)
+    u = vectors.vectors(own.values)[0].cpu()  # a few numbers, whatever device the programs are on
     if not _agrees(pair, structure, batch, vectors, own, u):
         raise NotImplementedError("log q of values that the guide did not just draw cannot be had")
     parts = Stretched.of(u.mean(0), torch.atleast_2d(torch.cov(u.T)))
