@@ -183,13 +183,16 @@ class _Joint:
 
     def _moved(self, weighed: _Weighed, why: str) -> JointDraws | None:
         """Draws that were moved from the guide to the posterior; None where nothing can be moved."""
-        split, plan = as_one_unit(self.plan.split), self.plan
-        batch = split.batch()
-        rows = max((v.numel() for v in batch.values()), default=1) if plan.split.is_one_unit else len(plan.split)
-        structure = plan.structure if plan.split.is_one_unit else analyse(self.pair, batch)
-        if why_not(structure, rows):
+        plan, rows = self.plan, len(self.plan.split)
+        if why_not(plan.structure, rows):
             return None
         try:
+            batch = as_one_unit(plan.split).batch()
+            if plan.split.is_one_unit:
+                rows = max((v.numel() for v in batch.values()), default=1)
+            structure = plan.structure if plan.split.is_one_unit else analyse(self.pair, batch)
+            if why_not(structure, rows):
+                return None
             values, moves = moved_draws(self.pair, structure, batch, max(plan.particles, self.draws), rows)
         except (UserError, NotImplementedError):  # a guide without a density of given values, for example
             return None

@@ -247,7 +247,7 @@ class _Sampler:
     def _moved(self, bridge: Bridge, u: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         centre, factor = _units(u[:, 0])
 
-        def density(v: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        def density(v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             lost = ~(v.abs() < LOST).all(-1)
             u = centre + v.masked_fill(lost[..., None], 0.0) @ factor.T
             start, target, gradient = self._tried(u, lambda some: bridge(self.batch, some, b, 1))
