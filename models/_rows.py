@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -13,12 +14,13 @@ from ppl_vae.data import Data, Field, Schema
 from ppl_vae.data.dataset import Split
 from ppl_vae.decoders import Decoder
 from ppl_vae.decoders.own import network_of
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, check_whole
 from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
 from ppl_vae.nn.factors import ROWS, factor_analysis
 from ppl_vae.nn.networks import MLP
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.programs.local_module import LocalModule
+from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.registry.resolve import resolve
 from ppl_vae.saving.recorded import Recorded
 
@@ -76,6 +78,48 @@ class RowModel(Recorded, LocalModule):
     def train_rows(self) -> Split | None:
         """The training rows, or the first of very many, where the model was given any."""
         return None if isinstance(self.data, Schema) else self.data.train.head
+
+    def sample(self, n: int = 1, seed: int | None = None) -> dict[str, Tensor]:
+        """n rows x ~ p(x), by field; the latents are drawn from the prior.
+
+        Args:
+            n: how many rows.
+            seed: of the draws; without one they go on from torch's global generator.
+
+        Raises:
+            UserError: for a model with conditions, which `ppl_vae.sample(model, guide, n, given=...)` is told.
+        """
+        n = check_whole("n", n)
+        if self.needs:
+            raise UserError(
+                f"{type(self).__name__} draws rows given {', '.join(self.needs)}: call it, model(n=..., ...)"
+            )
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad(), preserved_randomness() if seed is not None else nullcontext():
+                if seed is not None:
+                    torch.manual_seed(check_whole("seed", seed, 0))
+                drawn = self(n=n)
+        finally:
+            self.train(training)
+        return drawn if isinstance(drawn, dict) else {self.observes[0]: drawn}
+
+    def log_prob(self, *_: Any, **__: Any) -> Tensor:
+        """Not known: a model without a guide has no evidence.
+
+        Raises:
+            UserError: always, saying what has it.
+        """
+        raise UserError("log p(x) is an integral over latents: ppl_vae.evaluate(model, guide, data) estimates it")
+
+    def fit(self, *_: Any, **__: Any) -> Any:
+        """Not here: a model is trained with a guide.
+
+        Raises:
+            UserError: always, saying what trains it.
+        """
+        raise UserError("a model is trained with a guide: ppl_vae.fit(model, data), or fit(model, guide, data)")
 
     def decodes(
         self,

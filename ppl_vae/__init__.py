@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ppl_vae.arviz import Posterior as Posterior
     from ppl_vae.arviz import posterior as posterior
     from ppl_vae.arviz import to_arviz as to_arviz
+    from ppl_vae.bounds import ELBO as ELBO
+    from ppl_vae.bounds import IWAE as IWAE
     from ppl_vae.checks.linter import check as check
     from ppl_vae.comparison.compare import Comparison as Comparison
     from ppl_vae.comparison.compare import compare as compare
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
     from ppl_vae.evaluation import evaluate as evaluate
     from ppl_vae.evaluation import in_parts as in_parts
     from ppl_vae.evaluation import log_weights as log_weights
+    from ppl_vae.guides import IAF as IAF
+    from ppl_vae.guides import FullRank as FullRank
+    from ppl_vae.guides import MeanField as MeanField
+    from ppl_vae.models import M2 as M2
+    from ppl_vae.models import VAE as VAE
     from ppl_vae.models.wrapped import wrap as wrap
     from ppl_vae.prediction import Codes as Codes
     from ppl_vae.prediction import Coherence as Coherence
@@ -75,6 +82,8 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.arviz:Posterior",
         "ppl_vae.arviz:posterior",
         "ppl_vae.arviz:to_arviz",
+        "ppl_vae.bounds:ELBO",
+        "ppl_vae.bounds:IWAE",
         "ppl_vae.checks.linter:check",
         "ppl_vae.comparison.compare:Comparison",
         "ppl_vae.comparison.compare:compare",
@@ -93,6 +102,11 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.evaluation:evaluate",
         "ppl_vae.evaluation:in_parts",
         "ppl_vae.evaluation:log_weights",
+        "ppl_vae.guides:FullRank",
+        "ppl_vae.guides:IAF",
+        "ppl_vae.guides:MeanField",
+        "ppl_vae.models:M2",
+        "ppl_vae.models:VAE",
         "ppl_vae.models.wrapped:wrap",
         "ppl_vae.prediction:Imputation",
         "ppl_vae.prediction:Prediction",
@@ -120,6 +134,18 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.training:fit",
         "ppl_vae.training:warm_start",
         "ppl_vae.weights.log_weights:LogWeights",
+    ],
+    rooms=[
+        "bounds",
+        "data",
+        "diagnostics",
+        "guides",
+        "likelihoods",
+        "models",
+        "plots",
+        "priors",
+        "schedules",
+        "sklearn",
     ],
 )
 __all__ += ["__version__"]

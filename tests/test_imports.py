@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "ppl_vae"
 
 FLOORS = [
-    "errors distributions display",
+    "errors distributions",
+    "display",
     "data programs saving",
     "registry",
     "nn weights plots likelihoods",
@@ -24,7 +25,8 @@ FLOORS = [
     "speed",
     "autoguide bounds models",
     "evaluation",
-    "guides runs schedules prediction arviz diagrams",
+    "guides schedules prediction arviz diagrams",
+    "runs",
     "training diagnostics._common",
     "diagnostics._anomalies diagnostics._calibration diagnostics._collapse diagnostics._criticism "
     "diagnostics._evidence diagnostics._factors diagnostics._joint",

@@ -22,6 +22,7 @@ from ppl_vae.evaluation.passes import passes
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["to_arviz"]
 
@@ -32,6 +33,7 @@ NUMBERS = 2**26
 """How many numbers a variable may hold where nobody says how many rows to take: 256 MB."""
 
 
+@takes_results
 @exclusive
 def to_arviz(
     model: Callable[..., Any],

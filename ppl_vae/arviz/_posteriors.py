@@ -26,6 +26,7 @@ from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.evaluation.tempering import Moves
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.weights.psis import khat, smooth
 
 __all__ = ["Posterior", "posterior", "scalars"]
@@ -205,6 +206,7 @@ def scalars(name: str, shape: tuple[int, ...], names: Sequence[Iterable[Any]] | 
     return [f"{name}[{', '.join(map(str, index))}]" if shape else name for index in each]
 
 
+@takes_results
 @exclusive
 def posterior(
     model: Callable[..., Any],

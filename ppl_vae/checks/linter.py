@@ -10,10 +10,12 @@ from ppl_vae.data import Data, Split, as_one_unit, as_split, is_unit
 from ppl_vae.errors import Finding
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["check"]
 
 
+@takes_results
 @exclusive
 def check(
     model: Callable[..., Any], guide: Callable[..., Any], data: Any, *, rows: str | None = "auto"

@@ -50,6 +50,6 @@ def explain(
     rows, name = asked.rows(opened)
     import ppl_vae
 
-    found = ppl_vae.explain(opened.model, opened.guide, rows, numbers, site=site, field=field, of=of, seed=seed)  # type: ignore[arg-type]
+    found = ppl_vae.explain(opened.model, opened.guide, rows, numbers, site=site, field=field, of=of, seed=seed)  # type: ignore[call-overload]
     file = write_new(target, found.content(target.suffix.lower()))
     say(f"{found.field} of {len(numbers)} {name} rows, by {found.site}, written to {file}")

@@ -42,14 +42,14 @@ def interpolate(
     rows, name = asked.rows(opened)
     import ppl_vae
 
-    found = ppl_vae.interpolate(
+    found = ppl_vae.interpolate(  # type: ignore[call-overload]
         opened.model,
         opened.guide,
         rows,
         ways,
         steps=steps,
         spherical=spherical,
-        labels=labels,  # type: ignore[arg-type]
+        labels=labels,
         seed=seed,
     )
     file = write_new(target, found.content(target.suffix.lower(), field))

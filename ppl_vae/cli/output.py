@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ppl_vae.distributed.launcher import says_it
-from ppl_vae.errors import StreamWarning, UnsavedWarning, escaped, one_line
+from ppl_vae.errors import StreamWarning, UnsavedWarning, harmless, one_line
 from ppl_vae.saving.locks import InUse
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Interrupted",
-    "harmless",
     "last_word",
     "listen",
     "note",
@@ -62,11 +61,6 @@ def last_word(text: str) -> None:
 def say(text: str) -> None:
     """Lines on stdout, with the spaces that they have."""
     typer.echo(harmless(text))
-
-
-def harmless(text: str) -> str:
-    """Lines without the control characters that names of files and columns may hold."""
-    return "\n".join(map(escaped, text.split("\n")))
 
 
 def told_rows() -> Callable[[int, int], None]:

@@ -191,12 +191,12 @@ def _fit(
     headline: str | None,
 ) -> Result:
     import ppl_vae
-    from ppl_vae.cli.progress import Display
+    from ppl_vae.display.training import TrainingDisplay
     from ppl_vae.distributed.group import Lost
 
     watched: AbstractContextManager[Any] = nullcontext()  # where another process of the run shows it
     if headline is not None:
-        watched = Display(ask.passes, headline, points=decided.points)
+        watched = TrainingDisplay(ask.passes, headline, points=decided.points)
     try:
         with watched as display:
             result = ppl_vae.fit(

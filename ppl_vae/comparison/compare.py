@@ -149,8 +149,8 @@ class Comparison(Displayed):
 
 @exclusive
 def compare(
-    pairs: Mapping[str, Any],
-    data: Any,
+    pairs: Mapping[str, Any] | Sequence[Any],
+    data: Any = None,
     *,
     particles: int = 1000,
     iwae: Sequence[int] | None = None,
@@ -161,7 +161,9 @@ def compare(
     Args:
         pairs: by name (model, guide), or the result of `fit`, or an opened run; a list of these is one pair that
             was trained several times (seeds): its rows are averaged, and the error between trainings is told apart.
-        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
+            Results in a list are named after their programs and bounds.
+        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`); by default
+            those of the first result.
         particles: draws per row, the K of the log evidence.
         iwae: the numbers of particles k <= K whose bounds IWAE_k are told; by default 1, 5, 10, 50, ... below K.
         seed: of the draws, the same for every pair; the global generators are left alone.
@@ -186,7 +188,12 @@ def compare(
         >>> found.order.holds
         True
     """
-    trained = {name: _trained(name, value) for name, value in _named(pairs).items()}
+    named = _named(pairs)
+    if data is None:
+        data = next((one.data for one in named.values() if getattr(one, "data", None) is not None), None)
+    if data is None:
+        raise UserError("compare needs the rows on which pairs are judged: compare(pairs, data)")
+    trained = {name: _trained(name, value) for name, value in named.items()}
     rungs = ladder(particles, iwae)
     rows = _fixed(as_split(data, "test", _schema(trained)), seed)
     seen = {}
@@ -247,7 +254,15 @@ class _Trained(NamedTuple):
     origin: Any
 
 
-def _named(pairs: Mapping[str, Any]) -> Mapping[str, Any]:
+def _named(pairs: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
+    if isinstance(pairs, list | tuple) and pairs and all(hasattr(one, "history") for one in pairs):
+        found: dict[str, Any] = {}
+        for one in pairs:
+            words = [getattr(p, "__name__", type(p).__name__) for p in (one.model, one.guide)]
+            name = ", ".join([" with ".join(words), *([str(one.bound)] if hasattr(one, "bound") else [])])
+            same = sum(known == name or known.startswith(f"{name} (") for known in found)
+            found[f"{name} ({same + 1})" if same else name] = one
+        return found
     if not isinstance(pairs, Mapping) or not pairs:
         raise UserError(f"pairs: expected a dict of (model, guide) by name, got {type(pairs).__name__} {pairs!r:.60}")
     return pairs

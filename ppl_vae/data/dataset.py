@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from ppl_vae.data.rows import Moments, shuffled
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.data.summary import ColumnSummary, aligned, summaries
 from ppl_vae.errors import UserError, one_unit_words, unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["SPLITS", "Data", "Split", "Streamed", "assemble", "columns_of", "count_rows"]
 
@@ -127,10 +131,35 @@ class Split:
     def __len__(self) -> int:
         return len(next(iter(self.fields.values())))
 
-    def __getitem__(self, name: str) -> Tensor:
+    @overload
+    def __getitem__(self, name: str) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, name: int) -> dict[str, Tensor]: ...
+
+    @overload
+    def __getitem__(self, name: slice | Tensor | Sequence[int]) -> Split: ...
+
+    def __getitem__(self, name: Any) -> Any:
+        """A field by its name, a row (a dict of its fields) by its number, a split of several rows by a slice."""
+        if isinstance(name, Integral) and not isinstance(name, bool):
+            row = range(len(self))[int(name)]  # an IndexError past the end, which ends a loop over rows
+            return {field: values[0] for field, values in self.batch(slice(row, row + 1)).items()}
+        if isinstance(name, slice | Tensor | list):
+            return self.rows(torch.as_tensor(name) if isinstance(name, list) else name)
         if name not in self.fields:
             raise unknown_name("field", name, self.fields)
         return self.fields[name]
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return (self[row] for row in range(len(self)))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a DataFrame, a column for every entry, categories by name, in the units of the data."""
+        from ppl_vae.data.frames import filled_frame
+
+        everywhere = {name: torch.ones_like(values, dtype=torch.bool) for name, values in self.fields.items()}
+        return filled_frame(self.schema, self.fields, everywhere)
 
     def __repr__(self) -> str:
         return f"Split({self.name}, {len(self)} rows; {'; '.join(map(str, self.schema))}; {self.device})"
@@ -289,6 +318,17 @@ class Data:
     validation: Split | None = None
     test: Split | None = None
     source: dict[str, Any] = field(default_factory=lambda: {"name": "array"})
+
+    def __getitem__(self, name: str) -> Split:
+        """A split by its name."""
+        found = {n: split for n in SPLITS if (split := getattr(self, n)) is not None}
+        if name not in found:
+            raise unknown_name("split", name, found)
+        return found[name]
+
+    def __len__(self) -> int:
+        """The rows of all splits."""
+        return sum(len(split) for split in (self.train, self.validation, self.test) if split is not None)
 
     def to(self, device: torch.device | str) -> Data:
         """The same data set on another device."""

@@ -25,6 +25,7 @@ from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Pair, Program, prepare
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import sample_sites, shapes_only
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.saving.atomic import write
 
 __all__ = ["Diagram", "draw"]
@@ -62,6 +63,7 @@ class Diagram(Displayed):
         return write(Path(path).expanduser(), self.svg)
 
 
+@takes_results
 @exclusive
 def draw(
     model: Callable[..., Any], guide: Callable[..., Any] | None = None, data: Any = None, *, rows: str | None = "auto"

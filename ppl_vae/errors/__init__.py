@@ -20,7 +20,7 @@ from ppl_vae.errors._classes import (
     unknown_name,
 )
 from ppl_vae.errors._memory import is_memory, within_memory
-from ppl_vae.errors._wording import escaped, on_command_line, one_line, one_unit_words, option, shown, spelled
+from ppl_vae.errors._wording import escaped, harmless, on_command_line, one_line, one_unit_words, option, shown, spelled
 
 __all__ = [
     "Finding",
@@ -37,6 +37,7 @@ __all__ = [
     "check_several",
     "check_whole",
     "escaped",
+    "harmless",
     "is_memory",
     "made_by",
     "on_command_line",

@@ -7,7 +7,7 @@ import re
 import reprlib
 from collections.abc import Iterator
 
-__all__ = ["escaped", "on_command_line", "one_line", "one_unit_words", "option", "shown", "spelled"]
+__all__ = ["escaped", "harmless", "on_command_line", "one_line", "one_unit_words", "option", "shown", "spelled"]
 
 _on_command_line = False
 
@@ -64,6 +64,17 @@ def escaped(text: str) -> str:
         \\x1b[31mred
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def harmless(text: str) -> str:
+    """Lines without the control characters that names of files and columns may hold.
+
+    Example:
+        >>> print(harmless("a" + chr(27) + "[31mred" + chr(10) + "b"))
+        a\\x1b[31mred
+        b
+    """
+    return "\n".join(map(escaped, text.split("\n")))
 
 
 def one_line(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -24,9 +24,13 @@ from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.evaluation.words import evidence_lines
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.speed.modes import Compile, check_mode
 from ppl_vae.weights.psis import FEWEST, khat_limit
 from ppl_vae.weights.streaming import Groups, Largest, Sums
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["COLUMNS", "Evaluation", "Evidence", "evaluate", "evaluate_rows", "evidence_of"]
 
@@ -102,6 +106,12 @@ class Evaluation(Displayed):
             found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": float(standard_error(values))}
         return found | against(self.log_evidence, self.baselines)
 
+    def frame(self) -> pd.DataFrame:
+        """A line for each row, with everything in `columns`: in nats, but for k-hat and the effective particles."""
+        import pandas
+
+        return pandas.DataFrame({name: values.cpu().numpy() for name, values in self.columns().items()})
+
     def display_title(self) -> str:
         """How many rows, and what the numbers are."""
         return f"{len(self.elbo):,} rows, nats per row, ± standard error over rows"
@@ -115,6 +125,7 @@ class Evaluation(Displayed):
         return worthless(self.summary()) or ""
 
 
+@takes_results
 @exclusive
 def evaluate(
     model: Callable[..., Any],

@@ -11,11 +11,13 @@ from ppl_vae.programs.density import refuse_points
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.modes import evaluating
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.weights.log_weights import Discrete, LogWeights, concatenate, weigh
 
 __all__ = ["log_weights"]
 
 
+@takes_results
 @exclusive
 def log_weights(
     model: Callable[..., Any],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -101,17 +102,21 @@ _ACTIVATIONS: Mapping[str, type[nn.Module]] = {
 }
 
 
-def widths(hidden: Sequence[int]) -> tuple[int, ...]:
-    """The widths of hidden layers, checked.
+def widths(hidden: Sequence[int] | int) -> tuple[int, ...]:
+    """The widths of hidden layers, checked; one number is one layer.
 
     Raises:
-        UserError: if they are not whole numbers of at least 1 in a sequence.
+        UserError: if they are not whole numbers of at least 1.
 
     Example:
-        >>> widths(256)
+        >>> widths(256), widths([64, 32])
+        ((256,), (64, 32))
+        >>> widths("wide")
         Traceback (most recent call last):
-        ppl_vae.errors.UserError: hidden expects the widths of hidden layers, such as (256,), got 256
+        ppl_vae.errors.UserError: hidden expects the widths of hidden layers, such as (256,), got 'wide'
     """
+    if isinstance(hidden, Integral) and not isinstance(hidden, bool):
+        hidden = (int(hidden),)
     several = check_several("hidden", hidden, "the widths of hidden layers, such as (256,)")
     return tuple(check_whole("the width of a hidden layer", width) for width in several)
 

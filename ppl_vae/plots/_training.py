@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,15 @@ __all__ = ["training_curve"]
 
 
 def training_curve(
-    history: Sequence[Mapping[str, Any]],
+    history: Any,
     *,
     best_epoch: int | None = None,
     axis: str = "bound (nats per row)",
     rate: str = "rate, KL(q‖p)",
 ) -> Figure:
     """The bound over epochs, and beside it distortion and rate where the history has them.
+
+    Give the history of a run, or a result that has one.
 
     Records hold `epoch`, `train` and, optionally, `validation`, `beta`, `rate`, `distortion` (nats per row).
     Epochs far below the rest are left out of the axis, which says so. Raises UserError without records or
@@ -42,6 +43,8 @@ def training_curve(
         >>> figure.axes[0].get_ylabel()
         'bound (nats per row)'
     """
+    best_epoch = getattr(getattr(history, "best", None), "epoch", best_epoch)
+    history = getattr(history, "history", history)  # of a result
     if not history or any("epoch" not in record or "train" not in record for record in history):
         raise UserError("history: expected at least one record, each with 'epoch' and 'train'")
     epoch, train, validation, beta = (series(history, k) for k in ("epoch", "train", "validation", "beta"))

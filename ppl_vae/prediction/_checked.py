@@ -19,6 +19,7 @@ from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.rows import with_holes
 from ppl_vae.prediction._impute import Imputation, impute, rows_with_holes
 from ppl_vae.programs.locking import exclusive
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["LEVELS", "ColumnCheck", "ImputationCheck", "check_imputation", "hidden_cells"]
 
@@ -152,6 +153,7 @@ def hidden_cells(split: Split, share: float, seed: int) -> Split:
     return Split(split.schema, split.name, fields)
 
 
+@takes_results
 @exclusive
 def check_imputation(
     model: Callable[..., Any],

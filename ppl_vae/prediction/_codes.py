@@ -28,6 +28,7 @@ from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Pair, Program
 from ppl_vae.programs.structure import sample_sites
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["Codes", "decode", "encode"]
 
@@ -102,6 +103,7 @@ class Codes(Displayed):
         return pandas.DataFrame(table)
 
 
+@takes_results
 @exclusive
 def encode(model: Callable[..., Any], guide: Callable[..., Any], data: Any, *, draws: int = 0, seed: int = 0) -> Codes:
     """Where the guide puts rows: the posterior mean of every latent of a row, or draws from q(z | x).

@@ -20,6 +20,7 @@ from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.prediction.places import mean_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["Coherence", "Share", "coherence"]
 
@@ -74,6 +75,7 @@ class Coherence(Displayed):
         return found
 
 
+@takes_results
 @exclusive
 def coherence(
     model: Callable[..., Any],

@@ -21,6 +21,7 @@ from ppl_vae.prediction._traverse import look_at
 from ppl_vae.prediction.moved import Moved, column_names
 from ppl_vae.prediction.places import Places
 from ppl_vae.programs.locking import exclusive
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.saving.atomic import write
 from ppl_vae.saving.paths import path_of
 
@@ -115,6 +116,7 @@ class Explanation(Displayed):
         return tuple(f"row {row}" for row in self.rows)
 
 
+@takes_results
 @exclusive
 def explain(
     model: Callable[..., Any],

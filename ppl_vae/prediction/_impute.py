@@ -27,6 +27,7 @@ from ppl_vae.prediction.sharing import HasShared, given_draws
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.structure import Structure
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.weights.completion import Particles, completed, replayed
 
 __all__ = ["Imputation", "impute", "rows_with_holes", "with_holes"]
@@ -89,6 +90,7 @@ class Imputation(Displayed):
         return pandas.concat(tables)
 
 
+@takes_results
 @exclusive
 def impute(
     model: Callable[..., Any],

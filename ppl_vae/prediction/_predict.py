@@ -34,6 +34,7 @@ from ppl_vae.programs.missing import Holes, can_enumerate
 from ppl_vae.programs.program import Batch, Pair, Program
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import frames, sample_sites
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["label_scores", "predict"]
 
@@ -41,6 +42,7 @@ ROWS_AT_ONCE = 2000
 """How many rows are predicted in one pass: enough to be fast, few enough for a small machine."""
 
 
+@takes_results
 @exclusive
 def predict(
     model: Callable[..., Any],

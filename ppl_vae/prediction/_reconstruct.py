@@ -27,6 +27,7 @@ from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.weights.log_weights import weigh
 
 __all__ = ["Reconstruction", "reconstruct"]
@@ -63,6 +64,7 @@ class Reconstruction(Displayed):
         return found
 
 
+@takes_results
 @exclusive
 def reconstruct(
     model: Callable[..., Any], guide: Callable[..., Any], data: Any, draws: int = 16, *, seed: int = 0

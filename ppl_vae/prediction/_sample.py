@@ -19,6 +19,7 @@ from ppl_vae.prediction._impute import impute, with_holes
 from ppl_vae.prediction.coding import simulate
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["Drawn", "sample"]
 
@@ -59,6 +60,7 @@ class Drawn(Displayed):
         return filled_frame(self.schema, self.rows, mask, None)
 
 
+@takes_results
 @exclusive
 def sample(
     model: Callable[..., Any],

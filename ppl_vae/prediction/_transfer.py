@@ -15,10 +15,12 @@ from ppl_vae.prediction._traverse import conditions_of, look_at
 from ppl_vae.prediction.moved import Moved
 from ppl_vae.prediction.places import Places
 from ppl_vae.programs.locking import exclusive
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["transfer"]
 
 
+@takes_results
 @exclusive
 def transfer(
     model: Callable[..., Any],

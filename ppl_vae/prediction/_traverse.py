@@ -22,6 +22,7 @@ from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.simulating import unobserved
 from ppl_vae.programs.structure import sample_sites
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["Looked", "conditions_of", "interpolate", "look_at", "traverse"]
 
@@ -68,6 +69,7 @@ def _some(split: Split, seed: int) -> Split:
     return split.rows(order[:LOOKED])
 
 
+@takes_results
 @exclusive
 def traverse(
     model: Callable[..., Any],
@@ -193,6 +195,7 @@ def _from_prior(places: Places) -> Places:
     return replace(places, batch=first, values=values)
 
 
+@takes_results
 @exclusive
 def interpolate(
     model: Callable[..., Any],

@@ -20,8 +20,12 @@ def loaded(home: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def lazily(package: str, homes: Iterable[str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def lazily(
+    package: str, homes: Iterable[str], rooms: Iterable[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a package whose public things are at "module:name".
+
+    `rooms` are packages inside of it that a person may go into without an import statement.
 
     Editors and mypy read what they are from imports under `if TYPE_CHECKING`, which are the same names.
 
@@ -31,10 +35,13 @@ def lazily(package: str, homes: Iterable[str]) -> tuple[Callable[[str], Any], Ca
         (['Finding', 'UserError'], 'Finding')
     """
     found = {home.rpartition(":")[2]: home for home in homes}
+    inside = frozenset(rooms)
 
     def get(name: str) -> Any:
         if name in found:
             return loaded(found[name])
+        if name in inside:
+            return importlib.import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     names = sorted(found)

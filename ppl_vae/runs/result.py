@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppl_vae.data import Schema
 from ppl_vae.display import Displayed
 from ppl_vae.errors import Finding
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ppl_vae.evaluation import Evaluation, JointEvaluation
+    from ppl_vae.prediction import Codes, Drawn, Prediction
 
 __all__ = ["Best", "Record", "Result", "unfinished"]
 
@@ -75,6 +81,44 @@ class Result(Displayed):
     def display_verdict(self) -> str:
         """The findings."""
         return " ".join(f"{finding}." for finding in self.findings)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers: the epoch that was kept, its record (bounds in nats per row), how many there were."""
+        kept = next((r for r in self.history if r.get("epoch") == self.best.epoch), {})
+        return {"epochs": len(self.history), "stopped": self.stopped, **kept, "bound": self.best.bound}
+
+    def evaluate(self, data: Any = None, **options: Any) -> Evaluation | JointEvaluation:
+        """`ppl_vae.evaluate` of the pair, on the data of the run (their test split) where none are given."""
+        from ppl_vae.evaluation import evaluate
+
+        return self._ask(evaluate, data, options)
+
+    def encode(self, data: Any = None, **options: Any) -> Codes:
+        """`ppl_vae.encode` of rows, of the run's own where none are given: means of latents, or draws."""
+        from ppl_vae.prediction import encode
+
+        return self._ask(encode, data, options)
+
+    def predict(self, data: Any = None, field: str | None = None, **options: Any) -> Prediction:
+        """`ppl_vae.predict` of a field of rows, of the run's own where none are given."""
+        from ppl_vae.prediction import predict
+
+        return self._ask(predict, data, options | ({} if field is None else {"field": field}))
+
+    def sample(self, n: int = 64, **options: Any) -> Drawn:
+        """`ppl_vae.sample`: n rows of the model, given any of their columns."""
+        from ppl_vae.prediction import sample
+
+        return sample(self.model, self.guide, n, **options)
+
+    def plot(self) -> Figure:
+        """The bound over epochs, with distortion and rate."""
+        from ppl_vae.plots import training_curve
+
+        return training_curve(self.history, best_epoch=self.best.epoch)
+
+    def _ask(self, function: Any, data: Any, options: dict[str, Any]) -> Any:
+        return function(self, **options) if data is None else function(self, data, **options)
 
     def save(self, path: str | Path) -> Path:
         """Write a run folder (no pickle anywhere); see `ppl_vae.open_run`."""

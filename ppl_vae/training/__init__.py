@@ -12,8 +12,9 @@ from ppl_vae.training.settings import Settings
 if TYPE_CHECKING:
     from ppl_vae.training._fit import fit as fit
     from ppl_vae.training._warm_start import warm_start as warm_start
+    from ppl_vae.training.callbacks import Callback as Callback
 
-__all__ = ["Settings", "fit", "warm_start"]
+__all__ = ["Callback", "Settings", "fit", "warm_start"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from ppl_vae.training._warm_start import warm_start
 
         return warm_start
+    if name == "Callback":
+        from ppl_vae.training.callbacks import Callback
+
+        return Callback
     raise AttributeError(f"module 'ppl_vae.training' has no attribute {name!r}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,10 +16,11 @@ from ppl_vae.checks.support import check_support
 from ppl_vae.checks.unobserved import rows_that_tell
 from ppl_vae.data import Data, Schema, Split, as_one_unit, as_split, is_unit, load
 from ppl_vae.distributed.group import Group, joined
-from ppl_vae.errors import Finding, UserError, check_flag, shown, unknown_name
+from ppl_vae.errors import Finding, UserError, check_flag, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
 from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.registry import catalog
 from ppl_vae.registry.resolve import resolve
 from ppl_vae.runs.result import Best, Record, Result
 from ppl_vae.saving.atomic import sweep
@@ -37,6 +38,7 @@ from ppl_vae.training._starting import begin_shared
 from ppl_vae.training._steps import BoundStep, make_step
 from ppl_vae.training._stratified import stratified
 from ppl_vae.training._together import refuse_other_runs, same_weights
+from ppl_vae.training.callbacks import Callback, telling
 from ppl_vae.training.checkpoint import has_checkpoint, refuse_full_disk
 from ppl_vae.training.keywords import refuse_unknown, with_settings
 from ppl_vae.training.settings import Settings, SettingsKeywords
@@ -44,17 +46,22 @@ from ppl_vae.training.settings import Settings, SettingsKeywords
 __all__ = ["Best", "fit"]
 
 
+NOT_GIVEN: Any = object()
+"""Where None is a value: a program that has its own data is given None."""
+
+
 @with_settings
 @exclusive
 def fit(
     model: Callable[..., Any] | str,
-    guide: Callable[..., Any] | str,
-    data: Any,
+    guide: Any,
+    data: Any = NOT_GIVEN,
     bound: Any = None,
     *,
     rows: str | None = "auto",
     on_epoch: Callable[[Record], Any] | None = None,
-    progress: Callable[[str], None] | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: Callable[[str], None] | str | bool | None = "auto",
     checkpoint: str | Path | None = None,
     resume: bool = False,
     override: bool = False,
@@ -68,6 +75,7 @@ def fit(
     Args:
         model: p(z) p(x | z), a callable with Pyro statements, or one of `ppl_vae.models` by its class or name ("vae").
         guide: q(z | x), a callable or a generated guide, or its class or name, with options ("iaf:flows=2").
+            `fit(model, data)` takes the guide that goes with the model, `MeanField` as a rule.
         data: a data set, a split, a dict of arrays by field name, or one array (field `x`).
         bound: `ELBO()` by default; any bound of `ppl_vae.bounds`, or one of Pyro's own, or its name
             ("iwae:particles=16").
@@ -76,7 +84,9 @@ def fit(
             and nothing is amortized over rows. Fields may have different lengths; with data=None the program has its
             own. What was loaded with rows=None is taken so anyway. "auto" reads the rows off the program's data plate.
         on_epoch: called with the record of every epoch; where it returns False, training stops there.
-        progress: is told in words what takes long before the first epoch, such as `print`.
+        callbacks: further listeners, each a `ppl_vae.training.Callback`: told of the start, every epoch and the end.
+        progress: "auto" shows a bar on a terminal and in a notebook, True some lines elsewhere, too, False nothing; a
+            function such as `print` is told in words what takes long before the first epoch.
         checkpoint: a folder in which the state of the run is kept while it trains. It belongs to this run alone.
         resume: continue the run of that folder exactly where it was. Programs, data, bound, settings and versions have
             to be the same; only epochs, patience, device and compile may be others.
@@ -104,14 +114,13 @@ def fit(
         >>> len(result.history)
         1
     """
-    refuse_unknown(settings, "bound", "rows", "on_epoch", "progress", "checkpoint", "resume", "override")
+    options = ("bound", "rows", "on_epoch", "callbacks", "progress", "checkpoint", "resume", "override")
+    refuse_unknown(settings, *options)
     said = Settings(**settings)
     check_flag("resume", resume)
     check_flag("override", override)
-    if on_epoch is not None and not callable(on_epoch):
-        raise UserError(f"on_epoch must be a function of the record of an epoch, got {shown(on_epoch)}")
-    if progress is not None and not callable(progress):
-        raise UserError(f"progress must be a function of words, such as print, got {shown(progress)}")
+    if data is NOT_GIVEN:
+        guide, data = usual_guide(model, guide), guide
     group = joined(said.distributed)
     data = load(data) if isinstance(data, str) else data
     made: tuple[Any, Any] = _programs(model, guide, data, said.seed)
@@ -129,6 +138,7 @@ def fit(
         tensor_cores(said.precision),
         preserved_randomness(),
         pyro.validation_enabled(False),
+        telling(on_epoch, callbacks, progress, said.passes, _headline(made, train), group.leads) as told,
     ):
         reading = read_pair(pair, train)
         structure = reading.sound()
@@ -139,7 +149,7 @@ def fit(
         silent: tuple[Finding, ...] = ()
         if reading.seen is not None and not (structure.is_one_unit or structure.rows_total):
             train, validation, silent = rows_that_tell(reading.seen.values, reading.batch, train, validation)
-        begun = begin_shared(pair, structure, train, restarts=restarts, seed=said.seed, say=progress)
+        begun = begin_shared(pair, structure, train, restarts=restarts, seed=said.seed, say=told.words)
         optimizer = optimizer_of(pair, said)
         strata = stratified(train, structure, bound, said)
         weights = None if strata is None else strata.weights
@@ -155,7 +165,8 @@ def fit(
         else:
             step = accelerated(stepping, said.compile)
         torch.manual_seed(said.seed)  # here, so that draws depend on no check made before
-        loop = Loop(pair, step, optimizer, train, validation, said, on_epoch, strata, threads, group)
+        loop = Loop(pair, step, optimizer, train, validation, said, told.epoch, strata, threads, group)
+        told.start(said.plain())
         with _checkpointed(checkpoint, resume, group) as loop.folder:
             if loop.folder is not None:
                 refuse_full_disk(loop.folder, pair)
@@ -165,7 +176,7 @@ def fit(
                 loop.resume(override=override)
             stopped = loop.run()
     programs = pair.model.public, pair.guide.public
-    return Result(
+    result = Result(
         *programs,
         loop.history,
         loop.best,
@@ -177,6 +188,25 @@ def fit(
         stopped,
         loop.overridden,
     )
+    told.end(result)
+    return result
+
+
+def usual_guide(model: Any, data: Any) -> Any:
+    """The word for the guide that goes with a model, where `fit(model, data)` names none.
+
+    Raises:
+        UserError: if what stands there is a guide, and the data are missing.
+    """
+    if isinstance(data, str | type) or callable(data):
+        raise UserError("fit needs rows: fit(model, guide, data), or fit(model, data) with the guide that is usual")
+    kind = catalog.find("models", model).load() if isinstance(model, str) else model
+    return getattr(kind, "default_guide", "mean_field")
+
+
+def _headline(made: tuple[Any, Any], train: Split) -> str:
+    names = (getattr(program, "__name__", type(program).__name__) for program in made)
+    return f"{' with '.join(names)}, {'one unit' if train.is_one_unit else f'{len(train):,} training rows'}"
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from ppl_vae.training.settings import SETTINGS, SYNONYMS, Settings
 __all__ = ["described", "refuse_unknown", "with_settings"]
 
 
+_OTHERS = {"loss": "bound", "objective": "bound", "verbose": "progress", "callback": "callbacks"}
 _PARTICLES = ("particles", "num_particles", "n_particles", "num_samples", "n_samples", "k")
 _ELSEWHERE = dict.fromkeys(_PARTICLES, "particles are the bound's, as in bound=IWAE(16) or bound='iwae:particles=16'")
+_ELSEWHERE |= dict.fromkeys(("target", "y", "labels"), "labels are a field of the data: ppl_vae.load((x, y))")
 """What fit has no option for, and where it is."""
 
 
@@ -35,7 +37,7 @@ def refuse_unknown(given: Mapping[str, Any], *others: str, what: str = "option o
             continue
         if name in _ELSEWHERE:
             raise UserError(f"unknown {what} {name!r}: {_ELSEWHERE[name]}")
-        raise unknown_name(what, name, [*SETTINGS, *others], SYNONYMS | {"loss": "bound", "objective": "bound"})
+        raise unknown_name(what, name, [*SETTINGS, *others], SYNONYMS | _OTHERS)
 
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -21,6 +21,7 @@ from ppl_vae.evaluation import Evaluation, evaluate_rows
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Program
+from ppl_vae.programs.trained import takes_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,6 +129,7 @@ class Anomaly(Displayed):
         return figure(self)
 
 
+@takes_results
 @exclusive
 def anomaly(
     model: Callable[..., Any],

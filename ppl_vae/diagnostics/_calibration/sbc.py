@@ -26,6 +26,7 @@ from ppl_vae.evaluation.passes import Passes, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["JOINT", "LEVELS", "Calibration", "Tested", "calibration"]
 
@@ -132,6 +133,7 @@ class Calibration(Displayed):
         return calibration_figure(self)
 
 
+@takes_results
 @exclusive
 def calibration(
     model: Callable[..., Any],

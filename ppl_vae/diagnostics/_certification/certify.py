@@ -22,6 +22,7 @@ from ppl_vae.evaluation.joint_evaluation import units
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.speed.modes import Compile, check_mode
 
 __all__ = ["certify"]
@@ -39,6 +40,7 @@ KEPT = 2**24
 """Numbers of a row's draws and weights that are kept while it is estimated, in all rows of a batch."""
 
 
+@takes_results
 @exclusive
 def certify(
     model: Callable[..., Any],

@@ -26,6 +26,7 @@ from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.prediction.latents import ACTIVE
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 
 __all__ = ["Collapse", "Usage", "collapse"]
 
@@ -177,6 +178,7 @@ def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+@takes_results
 @exclusive
 def collapse(
     model: Callable[..., Any],

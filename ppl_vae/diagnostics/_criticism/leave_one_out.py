@@ -24,6 +24,7 @@ from ppl_vae.evaluation.shared_draws import AT_ONCE
 from ppl_vae.prediction.sharing import HasShared, posterior_draws
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,6 +172,7 @@ class LooPIT(Displayed):
         return figure(self)
 
 
+@takes_results
 @exclusive
 def loo_pit(
     model: Callable[..., Any],

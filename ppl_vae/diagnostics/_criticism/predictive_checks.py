@@ -23,6 +23,7 @@ from ppl_vae.evaluation.passes import judging, passes, refuse_endless
 from ppl_vae.prediction.sharing import HasShared, posterior_draws
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,6 +136,7 @@ class PredictiveCheck(Displayed):
         return figure(self)
 
 
+@takes_results
 @exclusive
 def predictive_check(
     model: Callable[..., Any],

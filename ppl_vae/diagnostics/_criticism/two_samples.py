@@ -17,6 +17,7 @@ from ppl_vae.errors import UserError, check_several, unknown_name
 from ppl_vae.evaluation.passes import judging
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,6 +97,7 @@ class TwoSample(Displayed):
         return figure(self)
 
 
+@takes_results
 @exclusive
 def two_sample(
     model: Callable[..., Any],

@@ -17,6 +17,7 @@ from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.bridge import Start
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.programs.locking import exclusive
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.speed.modes import Compile
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def acceptance_words(acceptance: Tensor) -> str:
     return ""
 
 
+@takes_results
 @exclusive
 def annealed_evidence(
     model: Callable[..., Any],

@@ -27,6 +27,7 @@ from ppl_vae.evaluation.passes import judging, some_rows
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.speed.modes import Compile
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class Bidirectional(Displayed):
         return bounds(self.lower, self.upper, self.lower_se, self.upper_se)
 
 
+@takes_results
 @exclusive
 def bidirectional(
     model: Callable[..., Any],

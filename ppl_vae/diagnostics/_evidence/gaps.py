@@ -22,6 +22,7 @@ from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair, Programs
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.speed.modes import Compile
 from ppl_vae.weights.psis import khat, khat_limit
 
@@ -141,6 +142,7 @@ class Gap(Displayed):
         return gaps(self.approximation, self.amortization, self.approximation_se, self.amortization_se)
 
 
+@takes_results
 @exclusive
 def gap(
     model: Callable[..., Any],

@@ -18,6 +18,7 @@ from ppl_vae.evaluation.joint_weights import joint_passes, shares_latents, weigh
 from ppl_vae.plots.drawing import BLUE, house_axes
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.trained import takes_results
 from ppl_vae.weights.psis import khat, khat_limit, smooth
 
 __all__ = ["JointWeightsVerdict", "joint_posterior"]
@@ -88,6 +89,7 @@ class JointWeightsVerdict(Displayed):
         return figure
 
 
+@takes_results
 @exclusive
 def joint_posterior(
     model: Callable[..., Any], guide: Callable[..., Any], data: Any, *, particles: int = 2000, seed: int = 0
