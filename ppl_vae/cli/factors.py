@@ -67,12 +67,12 @@ def factors(
     known: Any = names
     if names is not None:
         known = {n: v[:rows] for n, v in _columns(names, opened, asked, chosen, name).items()}
-    found = diagnostics.factors(
+    found = diagnostics.factors(  # type: ignore[call-overload]
         opened.model,
         opened.guide,
         chosen.rows(slice(0, rows)),
         known,
-        trees=trees,  # type: ignore[arg-type]
+        trees=trees,
         seed=seed,
     )
     content = plots.to_png_bytes(found.figure()) if target.suffix.lower() == ".png" else found.frame().to_csv().encode()

@@ -29,6 +29,7 @@ from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.prediction import encode
 from ppl_vae.prediction.moved import column_names
 from ppl_vae.programs.locking import exclusive
+from ppl_vae.programs.trained import takes_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,6 +99,7 @@ class Factors(Displayed):
         return figure(self)
 
 
+@takes_results
 @exclusive
 def factors(
     model: Callable[..., Any],
