@@ -153,10 +153,10 @@ class Grid:
         factors = _said_of(cell.factors)
         objective, beta = factors.pop("objective", BETA), factors.pop("beta", None)
         if objective == BETA:
-            factors |= {} if beta is None else {"beta": float(beta)}
+            weight: dict[str, Any] = {} if beta is None else {"beta": float(beta)}
         else:
-            factors["objective"] = objective if beta is None else _with_strength(objective, beta)
-        return {**self.training, **factors, "seed": cell.seed}
+            weight = {"objective": objective if beta is None else _with_strength(objective, beta)}
+        return {**self.training, **factors, **weight, "seed": cell.seed}
 
     def digest(self, cell: Cell) -> str:
         """A hash of all that a training depends on: its options, its data file, a user's programs."""

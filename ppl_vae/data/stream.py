@@ -200,9 +200,11 @@ class Stream(Split):
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getitem__(self, name: str) -> Tensor:
-        self.schema[name]
-        raise self._refused()
+    def __getitem__(self, name: Any) -> Any:
+        if isinstance(name, str):
+            self.schema[name]
+            raise self._refused()
+        return super().__getitem__(name)
 
     def __repr__(self) -> str:
         blocks = sum(c > 0 for c in self.counts)
