@@ -35,7 +35,7 @@ def rate_distortion(found: Comparison) -> Figure:
     if len(curves) > 1:
         add_legend(ax)
     figure.supxlabel(
-        f"{found.rows:,} {shorten(found.where, 44)}; points are labelled by beta, pale lines are of equal ELBO, lower is better",
+        f"{found.rows:,} {shorten(found.where, 44)}; points are labelled by beta, pale lines are of equal ELBO",
         fontsize=9,
         color=SOFT,
         parse_math=False,
