@@ -21,7 +21,7 @@ from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.autoguide.starting import starts
 from ppl_vae.autoguide.summing import asked_to_be_summed
 from ppl_vae.autoguide.timing import read_timing
-from ppl_vae.checks.row_plates import informative, row_plates
+from ppl_vae.checks.row_plates import informative, other_number, row_plates
 from ppl_vae.data import Schema, Split, WholeBatch, as_one_unit, as_split, units_in
 from ppl_vae.data.example import example, spread_rows
 from ppl_vae.errors import ProgramError, UserError, unknown_name
@@ -88,7 +88,7 @@ def read_rows(
             other = None if split.is_one_unit else spread_rows(split)
         return split.schema, split, batch, read_model(program, batch, other, collapse)
     except UserError as error:
-        few, runs = error, False
+        told: UserError = error
         for wider in (as_split, as_one_unit):
             with suppress(UserError):
                 split = wider(data)
@@ -96,11 +96,9 @@ def read_rows(
                 model = read_model(program, batch, None, collapse)
                 if model.subsample_size is not None or not model.has_rows:
                     return split.schema, split, batch, model
-                runs = True
-        if runs and isinstance(few, ProgramError):
-            all_rows = as_split(data)
-            raise all_rows_alone(few, len(all_rows), units_in(example(all_rows.schema, all_rows))) from few
-        raise
+                few = units_in(example(split.schema, split))
+                told = all_rows_alone(error, len(split), few) if few < len(split) else told
+        raise told from error
 
 
 def read_model(
@@ -172,18 +170,18 @@ def read_model(
 
 
 def _row_plates(program: Program, batch: Mapping[str, Tensor], sites: TraceSites) -> list[CondIndepStackFrame]:
-    """The plates of the rows; where several have as many elements as there are rows, a row less tells which."""
+    """The plates of the rows; none where all data are one unit."""
     if isinstance(batch, WholeBatch):
         return []
     rows = len(next(iter(batch.values())))
-    wide = [[f.name for f in frames(s) if f.size == rows] for s in informative(sites).values()]
-    if rows < 2 or not any(len(names) > 1 and "data" not in names for names in wide):
+    others = other_number(sites, batch, rows)
+    if others is None:
         return row_plates(sites, rows)
     try:
-        fewer = sample_sites(run_model(program, {name: values[:-1] for name, values in batch.items()}))
+        found = sample_sites(run_model(program, others))
     except UserError:
-        fewer = None
-    return row_plates(sites, rows, fewer)
+        found = None
+    return row_plates(sites, rows, found)
 
 
 def check_order(groups: Sequence[Sequence[str]], model: Reading) -> None:

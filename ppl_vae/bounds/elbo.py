@@ -14,10 +14,10 @@ from ppl_vae.bounds.base import Bound
 from ppl_vae.bounds.whole import elbo_of_whole
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import ProgramError
-from ppl_vae.programs.execution import run
+from ppl_vae.programs.execution import run, traced
 from ppl_vae.programs.locking import one_at_a_time
 from ppl_vae.programs.randomness import preserved_randomness
-from ppl_vae.programs.structure import Structure
+from ppl_vae.programs.structure import Structure, sample_sites
 
 __all__ = ["ELBO"]
 
@@ -65,8 +65,14 @@ class ELBO(Bound):
         return 0.0 if k == 1 else (log_w.sum(0) - log_w) / (k - 1)
 
     def _read(self, bare: Any) -> Structure:
-        """Of one unit: the score function of a site is weighed with the costs that depend on it, not with all."""
+        """Some pairs are for `ppl_vae.bounds.whole`, whose costs are weighed plate by plate.
+
+        Of one unit the score function of a site is weighed with the costs that depend on it, not with all; and a site
+        may ask for draws of its own, `infer={"enumerate": "parallel", "num_samples": 100}`.
+        """
         structure = super()._read(bare)
+        if several := _drawn_several_times(bare.guide):
+            raise ProgramError(several, f"site {several!r} asks for num_samples of its own", "see ppl_vae.bounds.whole")
         if structure.is_one_unit and structure.scored:
             sites = ", ".join(sorted(structure.scored))
             raise ProgramError(sites, f"the gradient of {sites} is taken plate by plate", "see ppl_vae.bounds.whole")
@@ -90,6 +96,14 @@ class ELBO(Bound):
             raise _one_line(error, other) from other
         self._last_whole.see(model, guide)
         return value
+
+
+def _drawn_several_times(guide: Any) -> str | None:
+    """The first site of a guide that asks for draws of its own, beside the particles."""
+    with preserved_randomness(), torch.no_grad():
+        sites = sample_sites(traced(guide, {}))
+    asked = (n for n, s in sites.items() if {"num_samples", "enumerate"} <= s["infer"].keys())
+    return next((n for n in asked if sites[n]["infer"]["num_samples"] and sites[n]["infer"]["enumerate"]), None)
 
 
 def _one_line(error: Exception, other: Exception) -> ProgramError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from ppl_vae.checks.masks import check_masks, masked_latents
 from ppl_vae.checks.particles import try_particles
 from ppl_vae.data import WholeBatch
 from ppl_vae.errors import UserError
-from ppl_vae.programs.density import is_improper, is_point_mass, point_masses
+from ppl_vae.programs.density import drawable, is_improper, is_point_mass, point_masses
 from ppl_vae.programs.execution import masks_as_they_were, traced
 from ppl_vae.programs.missing import Holes, Watch, can_enumerate
 from ppl_vae.programs.program import Batch, Programs
@@ -225,21 +226,16 @@ def _nesting(sites: Iterable[Mapping[str, Any]], is_one_unit: bool) -> int:
 
 
 def _row_plates(pair: Programs, batch: Batch, seen: Observation) -> list[CondIndepStackFrame]:
-    """The plates of the rows; where several have as many elements as there are rows, a row less tells which.
-
-    There are none where all data are one unit.
-    """
+    """The plates of the rows; none where all data are one unit."""
     if isinstance(batch, WholeBatch):
         return []
-    observed = row_plates.informative(seen.model).values()
-    wide = [{f.name for f in frames(s) if f.size == seen.rows} for s in observed]
-    if seen.rows is None or seen.rows < 2 or not any(len(names) > 1 and "data" not in names for names in wide):
+    others = row_plates.other_number(seen.model, batch, seen.rows)
+    if others is None:
         return row_plates.row_plates(seen.model, seen.rows)
-    try:
-        fewer = observe(pair, {name: values[:-1] for name, values in batch.items()}).model
-    except UserError:
-        fewer = None
-    return row_plates.row_plates(seen.model, seen.rows, fewer)
+    found = None
+    with suppress(UserError), drawable():
+        found = sample_sites(traced(Holes(None, batch=others)(pair.model), others))
+    return row_plates.row_plates(seen.model, seen.rows, found)
 
 
 def _summable(fn: Any) -> bool:

@@ -6,26 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from torch import Tensor
 
 from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError, one_unit_words
 from ppl_vae.programs.structure import TraceSites, frames
 
-__all__ = ["data_plate", "informative", "row_plates"]
+__all__ = ["data_plate", "informative", "other_number", "row_plates"]
 
 
-def row_plates(model: TraceSites, rows: int | None, fewer: TraceSites | None = None) -> list[CondIndepStackFrame]:
+def row_plates(model: TraceSites, rows: int | None, others: TraceSites | None = None) -> list[CondIndepStackFrame]:
     """The plates that go over the rows, the data plate first: around observed sites, and as wide as there are rows.
 
-    Of nested plates that are, the one named "data", else the outermost. `fewer` is a run of the model on one row less,
-    which tells a plate of the rows from one that has their number by chance. An observed site outside of them is a
-    factor that all rows share.
+    Of nested plates that are, the one named "data", else the outermost. A run of the model on another number of rows
+    tells a plate of the rows from one that has their number by chance, and so finds plates of the rows in which there
+    are latents alone. An observed site outside of them is a factor that all rows share.
 
     Args:
         model: the sites of a run.
         rows: of its batch; None where nobody knows.
-        fewer: the sites of a run on fewer rows.
+        others: the sites of a run on another number of rows, where `other_number` asks for it.
 
     Raises:
         ProgramError: if nothing is observed, or nothing of it in a plate that follows the rows.
@@ -48,11 +50,11 @@ def row_plates(model: TraceSites, rows: int | None, fewer: TraceSites | None = N
             + one_unit_words(),
         )
     found: dict[str, CondIndepStackFrame] = {}
+    sizes = {f.name: f.size for s in (others or {}).values() for f in frames(s)}
     for each in around.values():
         following = [f for f in each if rows is None or f.size in (rows, -1) or f.full_size not in (None, f.size)]
-        if fewer is not None and len(following) > 1:
-            narrower = {f.name: f.size for s in fewer.values() for f in frames(s)}
-            following = [f for f in following if narrower.get(f.name) != f.size] or following
+        if others is not None and len(following) > 1:
+            following = [f for f in following if sizes.get(f.name) != f.size] or following
         if following:
             named = next((f for f in following if f.name == "data"), following[0])
             found.setdefault(named.name, named)
@@ -64,7 +66,30 @@ def row_plates(model: TraceSites, rows: int | None, fewer: TraceSites | None = N
             f"size it by its rows, pyro.plate({frame.name!r}, len(x)): batch size belongs to inference; or take all "
             f"data as one unit, {one_unit_words()}",
         )
+    for each in _of_latents(model):
+        if not found.keys() & {f.name for f in each}:
+            found |= {f.name: f for f in each if f.size == rows and sizes.get(f.name, rows) != rows}
     return _one_dim(sorted(found.values(), key=lambda f: f.name != "data"))
+
+
+def other_number(model: TraceSites, batch: Mapping[str, Tensor], rows: int | None) -> dict[str, Tensor] | None:
+    """The batch with another number of rows, where a run on it has to tell which plates go over the rows.
+
+    That is where several plates have as many elements as there are rows. None where one run says it.
+    """
+    if rows is None:
+        return None
+    wide = [{f.name for f in frames(s) if f.size == rows} for s in informative(model).values()]
+    several = any(len(names) > 1 and "data" not in names for names in wide)
+    known = {name for names in wide for name in names}
+    if not several and all(f.size != rows or f.name in known for each in _of_latents(model) for f in each):
+        return None
+    return {n: v[:-1] if rows > 1 else torch.cat([v, v]) for n, v in batch.items() if v.dim()}
+
+
+def _of_latents(model: TraceSites) -> list[list[CondIndepStackFrame]]:
+    """The plates around each latent, outermost first."""
+    return [frames(s)[::-1] for s in model.values() if not s["is_observed"]]
 
 
 def informative(model: TraceSites) -> dict[str, Mapping[str, Any]]:

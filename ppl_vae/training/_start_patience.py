@@ -17,7 +17,7 @@ FEWEST = 40
 """With fewer steps than these nothing is found from far away."""
 
 SECONDS = 60.0
-"""Where a statement costs much more, the search ends after so long."""
+"""Where a statement costs much more, the search ends after so long, in the processor's time."""
 
 SILENT, AGAIN = 5.0, 10.0
 """Seconds before the first word, and between words."""
@@ -39,6 +39,7 @@ class Patience:
         self.statements = max(1, sites) * (1 if structure.broadcasts else apart)
         self.say = say
         self.started = self.told = time.monotonic()
+        self.spent = time.process_time()
         self.steps = self.planned = 0
         self.cut = False
 
@@ -55,13 +56,12 @@ class Patience:
 
     def is_over(self) -> bool:
         """Whether the clock ends the search; a word now and then."""
-        now = time.monotonic()
-        self.cut = self.cut or now - self.started > SECONDS
+        now, spent = time.monotonic(), time.process_time() - self.spent
+        self.cut = self.cut or spent > SECONDS
         if self.say is not None and now - self.told > (SILENT if self.told == self.started else AGAIN):
             self.told = now
-            self.say(
-                f"where the posterior starts: {self.steps} steps, {now - self.started:.0f} s of at most {SECONDS:.0f}"
-            )
+            took = f"{spent:.0f} s of at most {SECONDS:.0f} of the processor's"
+            self.say(f"where the posterior starts: {self.steps} steps, {took}")
         return self.cut
 
     def findings(self) -> tuple[Finding, ...]:

@@ -22,11 +22,10 @@ from torch import Tensor
 
 from random_pairs.draws import F64
 from random_pairs.pair import Pair, asked, at
-from random_pairs.writing import DISCRETE, PARTICLES, Site, Style
+from random_pairs.writing import DISCRETE, PARTICLES, ROWS, Site, Style
 
 __all__ = ["ByHand", "Known", "by_hand"]
 
-DATA = "data"
 Values = dict[str, Tensor]
 
 
@@ -122,7 +121,7 @@ def _values(site: Site) -> list[Tensor]:
 
 
 def _shaped(pair: Pair, site: Site, values: Tensor) -> Tensor:
-    sizes = {p.dim: p.size if p.name != DATA else 1 for p in site.plates}
+    sizes = {p.dim: p.size if not p.of_rows else 1 for p in site.plates}
     shape = [sizes.get(d, 1) for d in range(min(sizes), 0)]
     values = values.reshape(*shape, *values.shape[1:])
     repeats = [1] * values.dim()
@@ -166,7 +165,7 @@ def _by_row(pair: Pair, nodes: dict[str, Any]) -> tuple[Tensor, Tensor]:
         frames = {f.name: f for f in site["cond_indep_stack"]}
         sizes = {f.dim: f.size for f in frames.values()}
         log = log.expand([sizes.get(d, 1) for d in range(min([*sizes, -log.dim()]), 0)])
-        if DATA in frames:
+        if any(name in frames for name in ROWS):
             local = local + _rows(pair, log).sum(0)
         else:
             shared = shared + log.sum()

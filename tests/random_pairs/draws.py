@@ -17,7 +17,7 @@ from torch import Tensor
 __all__ = ["F64", "FAMILIES", "PLATES", "Noise"]
 
 F64 = torch.float64
-PLATES = ("data", "a", "b")
+PLATES = ("data", "more", "a", "b")
 """Names of the plates that programs have; one of another name is the engine's, for particles."""
 
 
@@ -105,6 +105,10 @@ def _carried(eta: Any, noise: Noise, transform: Any) -> Any:
     return dist.TransformedDistribution(_new("Normal", noise, _real(eta), 0.7), [transform])
 
 
+def _flat() -> Any:
+    return dist.ImproperUniform(dist.constraints.real, (), ())
+
+
 def _gamma(eta: Any, noise: Noise | None = None) -> Any:
     if noise is not None:
         return _carried(eta, noise, dist.transforms.ExpTransform())
@@ -119,6 +123,8 @@ def _beta(eta: Any, noise: Noise | None = None) -> Any:
 
 FAMILIES: dict[str, Callable[..., Any]] = {
     "Normal": lambda eta, noise=None: _new("Normal", noise, _real(eta), 0.8),
+    "Flat": lambda eta, noise=None: _flat() if noise is None else _new("Normal", noise, _real(eta), 0.8),
+    "Factor": lambda eta: -0.1 * _real(eta).square(),
     "Vector": _vector,
     "Gamma": _gamma,
     "Beta": _beta,

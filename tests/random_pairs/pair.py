@@ -68,9 +68,9 @@ class Pair:
         return Noise(values if self.particle is None else values[self.particle :][:1], depth)
 
 
-def write(seed: int) -> Pair:
-    """The pair of a seed."""
-    writer = Writer(seed)
+def write(seed: int, *, more: bool = False) -> Pair:
+    """The pair of a seed; of more kinds of statements than the first programs had."""
+    writer = Writer(seed, more=more)
     return Pair(writer, writer.batch(), Style())
 
 

@@ -16,6 +16,9 @@ PARTICLES = 3
 VALUES = 64
 """Assignments of the discrete values of one row, at most."""
 
+ROWS = ("data", "more")
+"""Names of plates that go over the rows."""
+
 DISCRETE = {"Categorical": 3, "OneHotCategorical": 3, "Bernoulli": 2, "Binomial": 3}
 LATENT = ["Normal", "Normal", "Vector", "Gamma", "Beta", *DISCRETE]
 OBSERVED = ["Normal", "Normal", "Vector", "Bernoulli", "Categorical"]
@@ -28,6 +31,12 @@ class Plate:
     name: str
     size: int
     dim: int
+    whole: int | None = None
+    """The items of which these are a choice."""
+
+    @property
+    def of_rows(self) -> bool:
+        return self.name in ROWS
 
 
 @dataclass
@@ -47,6 +56,8 @@ class Site:
     guide_masked: bool = True
     guide_parents: list[Site] = field(default_factory=list)
     guide_eta: str = ""
+    step: int | None = None
+    """Of a chain, each step of which sees the one before it (`pyro.markov`)."""
 
     @property
     def discrete(self) -> bool:
@@ -54,7 +65,11 @@ class Site:
 
     @property
     def is_local(self) -> bool:
-        return any(p.name == "data" for p in self.plates)
+        return any(p.of_rows for p in self.plates)
+
+    @property
+    def has_data(self) -> bool:
+        return self.observed and self.is_local and self.kind != "Factor"
 
     @property
     def is_label(self) -> bool:
@@ -66,7 +81,7 @@ class Site:
         """The number of values of one row."""
         count = 1
         for plate in self.plates:
-            count *= plate.size if plate.name != "data" else 1
+            count *= plate.size if not plate.of_rows else 1
         return count
 
     @property
@@ -88,15 +103,21 @@ class Style:
 
 
 class Writer:
-    """Draws the sites of a pair at random; `text` writes them down."""
+    """Draws the sites of a pair at random; `text` writes them down.
 
-    def __init__(self, seed: int) -> None:
+    With `more` there are chains, factors, flat priors, plates of which some items are chosen, and a second plate of the
+    rows, too.
+    """
+
+    def __init__(self, seed: int, *, more: bool = False) -> None:
         self.random = random.Random(seed)
         self.rows = self.random.choice([2, 3, 4])
         self.plates = self._plates()
         self.data = next(p for p in self.plates if p.name == "data")
         self.depth = max(-p.dim for p in self.plates)
         self.sites = self._sites()
+        if more:
+            self._more()
         self.drawn = [s for s in self.sites if not s.observed and s.in_guide]
         for i, site in enumerate(self.drawn):
             site.guide_parents = [s for s in self.drawn[:i] if self.chance(0.3) and _may_follow(s, site)]
@@ -166,6 +187,82 @@ class Writer:
             site.mask = self.random.choice(ways)
         return site
 
+    # -- of more kinds -----------------------------------------------------------------------------------------------
+
+    def _more(self) -> None:
+        """What the first programs have not: one or two of the kinds."""
+        kinds = [self._chain, self._factor, self._flat, self._second_plate, self._chosen_items]
+        for add in self.random.sample(kinds, self.random.choice([1, 2])):
+            add()
+
+    def _chain(self) -> None:
+        """Steps, each a latent that sees the one before, and what is observed of it."""
+        around, length = (self.data, *self._others()), self.random.choice([2, 3])
+        around = tuple(p for p in self.plates if p in around)
+        kind = self.random.choice(["Normal", "Normal", "Bernoulli", "Categorical"])
+        chain = [self._of_chain(f"c{t}", kind, around, t) for t in range(length)]
+        if kind in DISCRETE and DISCRETE[kind] ** (length * chain[0].per_row) * self._values() > VALUES:
+            for site in chain:
+                site.kind = "Normal"
+        in_guide = kind not in DISCRETE or chain[0].kind == "Normal" or self.chance(0.5)
+        for t, site in enumerate(chain):
+            seen = self._of_chain(f"y{t}", "Normal", around, t)
+            site.parents, site.in_guide = chain[t - 1 : t] if t else [], in_guide
+            seen.observed, seen.parents, seen.holes = True, [site], t > 0 and self.chance(0.3)
+            self.sites += [site, seen]
+
+    def _of_chain(self, name: str, kind: str, around: tuple[Plate, ...], step: int) -> Site:
+        weights = tuple(round(self.random.uniform(-1, 1), 2) or 0.5 for _ in range(4))
+        return Site(name, kind, around, False, None, None, weights=weights, step=step)
+
+    def _others(self) -> list[Plate]:
+        return [p for p in self.plates if not p.of_rows and p.dim != self.data.dim and self.chance(0.3)]
+
+    def _values(self) -> int:
+        """The assignments of the discrete values of one row that there are already."""
+        count = 1
+        for site in self.sites:
+            if site.discrete and (site.holes or not site.observed):
+                count *= DISCRETE[site.kind] ** site.per_row
+        return count
+
+    def _factor(self) -> None:
+        """A number that is added to the log-probability, of the rows or of all of them."""
+        site = self._site("f", "Factor", self._around(0.8), observed=True)
+        site.mask = None if site.mask == ".mask" else site.mask
+        site.parents = [s for s in self.sites if not s.observed and s.step is None and _may_follow(s, site)]
+        site.weights = tuple(round(self.random.uniform(-1, 1), 2) or 0.5 for _ in range(4))
+        self.sites.append(site)
+
+    def _flat(self) -> None:
+        """A continuous latent of which the model says nothing."""
+        normal = [s for s in self.sites if s.kind == "Normal" and not s.observed]
+        for site in normal[:1]:
+            site.kind, site.parents, site.mask = "Flat", [], None
+
+    def _second_plate(self) -> None:
+        """Some sites move into another plate over the rows."""
+        more = Plate("more", self.rows, self.data.dim)
+        moved = [s for s in self.sites if s.is_local and s.step is None and s.name != self.fields()[0]]
+        chosen = [s for s in moved if self.chance(0.5)]
+        self.plates.append(more)
+        for site in chosen:
+            site.plates = tuple(more if p is self.data else p for p in site.plates)
+        for site in self.sites:
+            site.parents = [s for s in site.parents if _may_follow(s, site)]
+
+    def _chosen_items(self) -> None:
+        """A plate has some of its items: they stand for all."""
+        if any(s.discrete and (s.holes or not s.observed) for s in self.sites):
+            return  # a factor to the power of a scale inside of a sum over values is nobody's number
+        for place, plate in enumerate(self.plates):
+            if not plate.of_rows:
+                some = replace(plate, whole=2 * plate.size)
+                self.plates[place] = some
+                for site in self.sites:
+                    site.plates = tuple(some if p is plate else p for p in site.plates)
+                return
+
     # -- as text -----------------------------------------------------------------------------------------------------
 
     def text(self, style: Style) -> str:
@@ -178,38 +275,53 @@ class Writer:
 
     def fields(self) -> list[str]:
         """The data of the rows."""
-        return [s.name for s in self.sites if s.observed and s.is_local]
+        return [s.name for s in self.sites if s.has_data]
 
     def _model(self, style: Style) -> str:
         masks = [f"m_{s.name}" for s in self.sites if s.has_mask_field]
         lines = [f"def model({', '.join(self.fields() + masks)}):", *self._plate_lines(self.sites)]
+        depth = 0
         for site in self.sites:
             fn = f"{site.kind}({_predictor(site, site.parents)})"
-            obs = self._placed(site, site.name) if site.is_local else _constant(site)
-            lines += self._statement(site, fn, f", obs={obs}" if site.observed else "", style)
+            obs = self._placed(site, site.name) if site.has_data else _constant(site)
+            depth = self._stepped(lines, site, depth)
+            given = f", obs={obs}" if site.observed and site.kind != "Factor" else ""
+            lines += _deeper(self._statement(site, fn, given, style), depth)
         return "\n".join(lines)
+
+    def _stepped(self, lines: list[str], site: Site, depth: int) -> int:
+        """Go into the next step of a chain; the contexts around this site."""
+        wanted = 0 if site.step is None else site.step + 1
+        for inner in range(depth, wanted):
+            lines.append("    " * (inner + 1) + "with steps:")
+        return wanted
 
     def _guide(self, style: Style) -> str:
         masks = [f"m_{s.name}" for s in self.drawn if s.has_mask_field]
         noise = [f"e_{s.name}" for s in self.drawn if s.is_local]
         lines = [f"def guide({', '.join([self.fields()[0], *masks, *noise])}):", *self._plate_lines(self.drawn)]
+        depth = 0
         for site in self.drawn:
             forgets = style.masked is None and not site.guide_masked
             fn = f"{site.kind}({site.guide_eta}, noise(e_{site.name}, rows={site.is_local}))"
-            lines += self._statement(site, fn, "", replace(style, masked=frozenset()) if forgets else style)
+            depth = self._stepped(lines, site, depth)
+            own = replace(style, masked=frozenset()) if forgets else style
+            lines += _deeper(self._statement(site, fn, "", own), depth)
         return "\n".join(lines + (["    pass"] if len(lines) == 1 else []))
 
     def _plate_lines(self, sites: list[Site]) -> list[str]:
         used = [p for p in self.plates if any(p in s.plates for s in sites)]
-        sizes = {p: f"len({self.fields()[0]})" if p is self.data else str(p.size) for p in used}
-        return [f"    plate_{p.name} = pyro.plate({p.name!r}, {sizes[p]}, dim={p.dim})" for p in used]
+        sizes = {p: f"len({self.fields()[0]})" if p.of_rows else str(p.size) for p in used}
+        sizes |= {p: f"{p.whole}, subsample=torch.arange({p.size})" for p in used if p.whole}
+        steps = ["    steps = pyro.markov()"] if any(s.step is not None for s in sites) else []
+        return [*steps, *(f"    plate_{p.name} = pyro.plate({p.name!r}, {sizes[p]}, dim={p.dim})" for p in used)]
 
     def _placed(self, site: Site, name: str) -> str:
         return f"at({name}, {', '.join(map(str, self.dims(site)))})"
 
     def dims(self, site: Site) -> list[int]:
         """The dims to which the dims of a field, rows first, belong."""
-        return [self.data.dim, *(p.dim for p in site.plates if p is not self.data)]
+        return [self.data.dim, *(p.dim for p in site.plates if not p.of_rows)]
 
     def _statement(self, site: Site, fn: str, obs: str, style: Style) -> list[str]:
         lines, indent = [], "    "
@@ -226,6 +338,8 @@ class Writer:
             else:
                 lines.append(f"{indent}with poutine.mask(mask={mask}):")
                 indent += "    "
+        if site.kind == "Factor":
+            return [*lines, f"{indent}pyro.factor({site.name!r}, {fn})"]
         value = "" if site.observed else f"{site.name} = "
         return [*lines, f"{indent}{value}pyro.sample({site.name!r}, {fn}{obs})"]
 
@@ -236,8 +350,8 @@ class Writer:
         generator = torch.Generator().manual_seed(self.random.randrange(10**6))
         found: dict[str, Tensor] = {}
         for site in self.sites:
-            shape = (self.rows, *(p.size for p in site.plates if p is not self.data)) if site.is_local else ()
-            if site.observed and site.is_local:
+            shape = (self.rows, *(p.size for p in site.plates if not p.of_rows)) if site.is_local else ()
+            if site.has_data:
                 found[site.name] = _observations(site, shape, generator)
             if site.has_mask_field:
                 found[f"m_{site.name}"] = torch.rand(shape, generator=generator) < 0.6
@@ -256,7 +370,11 @@ class Writer:
 def _may_follow(parent: Site, child: Site) -> bool:
     """What is not around the child is averaged over: not the rows, and no discrete values."""
     outside = [p for p in parent.plates if p not in child.plates]
-    return not outside or (not parent.discrete and all(p.name != "data" for p in outside))
+    return not outside or (not parent.discrete and not any(p.of_rows for p in outside))
+
+
+def _deeper(lines: list[str], depth: int) -> list[str]:
+    return ["    " * depth + line for line in lines]
 
 
 def _predictor(site: Site, parents: list[Site]) -> str:
