@@ -212,7 +212,7 @@ def _fit(
                     device=device,
                 ),
                 on_epoch=display,
-                progress=display.prepare,
+                progress=None if display is None else display.prepare,
                 checkpoint=out / "checkpoint",
                 resume=ask.resume,
                 override=ask.override,
