@@ -263,3 +263,23 @@ def test_only_a_file_whose_content_is_known_is_read(tmp_path):
         found_path(str(file), tmp_path, None)
     with pytest.raises(UserError, match="are not at"):
         found_path("gone.csv", tmp_path, "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("beta", "epochs"),
+    [
+        ({"schedules": "WarmUp", "arguments": {"epochs": 0.6, "beta": 1.0}}, 0.6),
+        ({"objectives": "FactorTC", "arguments": {"beta": {"schedules": "WarmUp", "arguments": {"epochs": 2.0}}}}, 2.0),
+        ({"objectives": "FactorTC", "arguments": {"beta": 1.0}}, 0.0),
+        (1.0, 0.0),
+    ],
+)
+def test_a_run_goes_on_with_the_warm_up_that_it_was_begun_with(beta, epochs, monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    from ppl_vae.cli.run_place import warm_up_of
+    from ppl_vae.training import checkpoint
+
+    identity = {"settings": {"beta": beta}}
+    monkeypatch.setattr(checkpoint, "read_checkpoint", lambda folder: SimpleNamespace(identity=identity))
+    assert warm_up_of(tmp_path) == epochs

@@ -74,7 +74,8 @@ def warm_up_of(out: Path) -> float | None:
     from ppl_vae.training.checkpoint import read_checkpoint
 
     beta = read_checkpoint(out / "checkpoint").identity.get("settings", {}).get("beta")
-    if isinstance(beta, dict) and "beta" in beta.get("arguments", {}):  # of an objective
+    of_its_own = isinstance(beta, dict) and beta.get("schedules") != "WarmUp"
+    if of_its_own and "beta" in beta.get("arguments", {}):  # of an objective; a warm-up has one, too
         beta = beta["arguments"]["beta"]
     if isinstance(beta, dict):
         return beta.get("arguments", {}).get("epochs") if beta.get("schedules") == "WarmUp" else None
