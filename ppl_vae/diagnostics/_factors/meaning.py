@@ -55,11 +55,17 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Factors(Displayed):
-    """What `factors` found: the names of latents and factors, and
+    """What `factors` found: how much every latent tells of every factor, and scores of all of them.
 
-    `information` in nats, [latent, factor]; `entropy` of each factor, of which a latent can tell no more; `null`, for
-    each factor, what the most telling latent exceeds in one of twenty tables of rows in random order; `scores` by name;
-    `rows`.
+    `latents` and `names` are those of latents and factors; `information` is in nats, [latent, factor], `entropy` that
+    of each factor, of which a latent can tell no more; `null`, for each factor, is what the most telling latent exceeds
+    in one of twenty tables of rows in random order; `scores` are by name; `rows` is how many there were.
+
+    Example:
+        >>> score = {"mig": Score(0.5, 0.1, 0.0)}
+        >>> found = Factors(("z",), ("x",), np.array([[0.9]]), np.array([1.0]), np.array([0.1]), score, 100)
+        >>> found.verdict.split(".")[0]
+        'z is x (90 % of it)'
     """
 
     latents: tuple[str, ...]
