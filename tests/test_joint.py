@@ -189,9 +189,8 @@ def test_what_the_guide_never_draws_is_weighed_and_said(seed):
     assert abs(found.log_evidence - truth) < 4 * found.log_evidence_se < 0.4  # the guide alone is 2.5 low
     assert found.findings
     draws = ppl_vae.posterior(tails, away_from_zero, {"x": x}, draws=4000, seed=seed)
-    if draws.khat < 0.7:
-        assert "scale is low" in draws.findings[0].problem
-        assert abs(float((draws["scale"] < 0.6).double().mean()) - share) < 0.05
+    assert draws.findings  # of what the guide leaves out, or that draws were moved on to the posterior
+    assert abs(float((draws["scale"] < 0.6).double().mean()) - share) < 0.05
     alone = ppl_vae.posterior(tails, away_from_zero, {"x": x}, draws=4000, resample=None, seed=seed)
     assert (alone["scale"] < 0.6).double().mean() < 0.01
 
