@@ -36,7 +36,9 @@ def test_every_public_class_that_is_not_abstract_has_a_name(kind):
     assert named - {"Columns"} == concrete - {"Flat", "Bound"}
 
 
-@pytest.mark.parametrize("package", ["", *(f".{k}" for k in catalog.KINDS if k != "data"), ".diagnostics"])
+@pytest.mark.parametrize(
+    "package", ["", *(f".{k}" for k in catalog.KINDS if k not in ("data", "objectives")), ".schedules", ".diagnostics"]
+)
 def test_editors_are_told_of_the_same_names_that_are_imported_lazily(package):
     module = importlib.import_module(f"ppl_vae{package}")
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))

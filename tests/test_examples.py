@@ -202,7 +202,7 @@ def commands() -> list[str]:
 
 def test_every_example_has_a_command():
     assert {Path(shlex.split(c)[2].rpartition(":")[0]).stem for c in commands()} >= {*RECOVERED}
-    others = {"my_guide", "autoencoder_or_vae", "missing_not_at_random", "scikit_learn"}
+    others = {"my_guide", "autoencoder_or_vae", "missing_not_at_random", "scikit_learn", "prune", "gan"}
     assert {f.stem for f in EXAMPLES.glob("*.py")} == {*RECOVERED, *others}
 
 

@@ -15,7 +15,6 @@ from torch.distributions import constraints
 import ppl_vae
 from ppl_vae.autoguide.whitening import moved
 from ppl_vae.checks.analysis import analyse
-from ppl_vae.errors import UserError
 from ppl_vae.guides import IAF, FullRank, LowRank, MeanField, Mixture
 from ppl_vae.nn.flows import Flow
 from ppl_vae.programs.program import Pair
@@ -265,11 +264,6 @@ def test_the_clock_ends_a_search_and_it_is_said(monkeypatch):
     assert any("ended by the clock" in f.problem for f in found)
     assert said
     assert said[0].startswith("where the posterior starts")
-
-
-def test_progress_is_a_function_of_words():
-    with pytest.raises(UserError, match="progress must be a function of words"):
-        ppl_vae.fit(regression, "mean_field", rows(20), epochs=1, progress="yes")
 
 
 def walk(y):

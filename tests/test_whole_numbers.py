@@ -81,8 +81,8 @@ def test_every_door_refuses_what_is_no_whole_number(door, value):
         DOORS[door](value)
 
 
-@pytest.mark.parametrize("wrong", [8, "8", None])
-def test_widths_of_hidden_layers_are_a_sequence(wrong):
+@pytest.mark.parametrize("wrong", [True, "8", None])
+def test_widths_of_hidden_layers_are_numbers(wrong):
     for make in (lambda: MLP(3, wrong, 2), lambda: FlowPrior(2, wrong), lambda: MeanField(hidden=wrong)):
         with pytest.raises(UserError, match=r"hidden expects the widths of hidden layers, such as \(256,\), got"):
             make()

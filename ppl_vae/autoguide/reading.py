@@ -97,7 +97,8 @@ def read_rows(
                 if model.subsample_size is not None or not model.has_rows:
                     return split.schema, split, batch, model
                 few = units_in(example(split.schema, split))
-                told = all_rows_alone(error, len(split), few) if few < len(split) else told
+                if few < len(split) and error.__cause__ is not None:  # it was the program that failed, on a few rows
+                    told = all_rows_alone(error, len(split), few)
         raise told from error
 
 
