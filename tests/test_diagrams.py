@@ -157,3 +157,14 @@ def test_names_are_text_in_the_picture_and_nothing_else(tmp_path):
 def test_without_rows_there_is_nothing_to_run():
     with pytest.raises(UserError, match="draw needs rows"):
         ppl_vae.draw(sprinkler)
+
+
+def test_what_cannot_be_followed_is_said(monkeypatch):
+    def fails(*arguments):
+        raise RuntimeError("an operation that cannot be followed")
+
+    monkeypatch.setattr("ppl_vae.programs.dependencies._followed", fails)
+    monkeypatch.setattr("ppl_vae.diagrams._reading._with_fields", fails)
+    found = ppl_vae.draw(eight_schools, data=SCHOOLS)
+    assert "every site is drawn as depending on all before it" in repr(found)
+    assert "every site is drawn as depending on all before it" in found.svg

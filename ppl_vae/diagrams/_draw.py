@@ -48,6 +48,10 @@ class Diagram(Displayed):
             ("guide", line) for line in (self.guide.lines() if self.guide else [])
         ]
 
+    def display_verdict(self) -> str:
+        """What of the programs could not be followed."""
+        return " ".join(dict.fromkeys(graph.unknown for graph in (self.model, self.guide) if graph and graph.unknown))
+
     def _repr_html_(self) -> str:
         return self.svg
 

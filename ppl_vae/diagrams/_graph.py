@@ -32,11 +32,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order of the program, the nodes that each depends on, and what is written at each plate."""
+    """Nodes in the order of the program, the nodes that each depends on, and what is written at each plate.
+
+    `unknown` says what of the dependencies could not be followed.
+    """
 
     nodes: tuple[Node, ...]
     parents: Mapping[str, frozenset[str]]
     plates: Mapping[str, str] = field(default_factory=dict)
+    unknown: str = ""
 
     def __getitem__(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)
@@ -100,7 +104,7 @@ def _stepwise(graph: Graph) -> Graph:
     nodes = tuple(
         replace(n, plates=n.plates | {"t"}, lag=lags[n.name]) if n.name in series else n for n in merged.nodes
     )
-    return Graph(nodes, merged.parents, {**merged.plates, "t": f"t: {max(map(len, series.values()))} steps"})
+    return replace(merged, nodes=nodes, plates={**merged.plates, "t": f"t: {max(map(len, series.values()))} steps"})
 
 
 def _alike(graph: Graph) -> Graph:
@@ -124,4 +128,4 @@ def _merged(graph: Graph, new: Mapping[str, str]) -> Graph:
     for child, above in graph.parents.items():
         shown = name[child]
         parents[shown] = (parents.get(shown, frozenset()) | {name[p] for p in above}) - {shown}
-    return Graph(tuple(nodes.values()), parents, graph.plates)
+    return replace(graph, nodes=tuple(nodes.values()), parents=parents)

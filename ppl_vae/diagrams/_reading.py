@@ -19,7 +19,7 @@ from torch import Tensor
 from ppl_vae.autoguide.amortized import AmortizedProgram
 from ppl_vae.autoguide.inversion import Block
 from ppl_vae.diagrams._graph import Graph, Kind, Node, step_name
-from ppl_vae.programs.dependencies import dependencies
+from ppl_vae.programs.dependencies import Guessed, dependencies
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Program
@@ -53,7 +53,7 @@ def graph_of_program(program: Program, rows: Rows, summed: frozenset[str] = froz
         # a label that some rows have is a latent: the handler of missing entries says so
         holes = Holes(None, batch=rows.batch)
         sites = sample_sites(traced(holes(program), rows.batch))
-        parents, inputs = _followed(program, holes, rows.batch, sites)
+        parents, inputs, unknown = _followed(program, holes, rows.batch, sites)
     nodes = [
         Node(n, _kind(n, site, summed), family_name(site["fn"]), _plates(site))
         for n, site in sites.items()
@@ -61,9 +61,8 @@ def graph_of_program(program: Program, rows: Rows, summed: frozenset[str] = froz
     ]
     nodes = [Node(n, "input", plates=rows.plates) for n in inputs if n not in sites] + nodes
     names = {node.name for node in nodes}
-    return Graph(
-        tuple(nodes), {n: frozenset(parents.get(n, ())) & names - {n} for n in names}, _plate_words(sites, rows)
-    )
+    known = {n: frozenset(parents.get(n, ())) & names - {n} for n in names}
+    return Graph(tuple(nodes), known, _plate_words(sites, rows), unknown)
 
 
 def graph_of_guide(guide: Program, rows: Rows) -> Graph:
@@ -98,13 +97,16 @@ def _quietly() -> Iterator[None]:
 
 def _followed(
     program: Program, holes: Holes, batch: Mapping[str, Tensor], sites: TraceSites
-) -> tuple[Mapping[str, frozenset[str]], list[str]]:
-    """What each site depends on, and the fields among it that are not modelled."""
+) -> tuple[Mapping[str, frozenset[str]], list[str], str]:
+    """What each site depends on, the fields among it that are not modelled, and what could not be followed."""
     try:
-        return _with_fields(program, batch, sites)
+        return *_with_fields(program, batch, sites), ""
     except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError, IndexError, KeyError):
         # some operation cannot be followed when the fields are, too
-        return dependencies(holes(program), batch, [*sites]), []
+        found = dependencies(holes(program), batch, [*sites])
+    if isinstance(found, Guessed):
+        return found, [], "Dependencies could not be followed: every site is drawn as depending on all before it."
+    return found, [], "What depends on fields that are not modelled could not be followed, and is not drawn."
 
 
 def _with_fields(

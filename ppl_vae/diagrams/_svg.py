@@ -62,8 +62,13 @@ def picture(graphs: Mapping[str, Graph], described: str) -> str:
     for panel in panels:
         parts.append(f'<g transform="translate({x:.1f} {MARGIN:.1f})">{panel.drawn()}</g>')
         x += panel.width + MARGIN
-    height = high + 2 * MARGIN + 34
+    height = high + 2 * MARGIN + 34 + (18 if any(g.unknown for g in graphs.values()) else 0)
     parts.append(f'<g transform="translate({MARGIN} {high + MARGIN + 22:.1f})">{key}</g>')
+    unknown = " ".join(dict.fromkeys(g.unknown for g in graphs.values() if g.unknown))
+    parts.append(
+        f'<text class="key" x="{MARGIN}" y="{high + MARGIN + 44:.1f}">{escape(unknown)}</text>' if unknown else ""
+    )
+    width = max(width, 6.2 * len(unknown) + 2 * MARGIN)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="d" role="img" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}"><title>{escape(", ".join(graphs))}</title>'
