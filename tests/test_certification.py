@@ -115,7 +115,7 @@ def test_a_method_whose_errors_do_not_cover_is_not_used(monkeypatch):
     planted = methods.Method("planted", "a number that is wrong", wrong)
     monkeypatch.setattr("ppl_vae.diagnostics._certification.validation.DRAWS", 1000)
     monkeypatch.setattr("ppl_vae.diagnostics._certification.methods.PARTS", 2)
-    monkeypatch.setattr("ppl_vae.diagnostics._certification.certify.METHODS", (planted, *methods.METHODS[2:3]))
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.climb.METHODS", (planted, *methods.METHODS[2:3]))
     found = certify(toy, narrow, X, validate=20)
     assert "planted" not in found.method
     assert "it is not used" in found.reasons["planted"]
@@ -238,3 +238,91 @@ def test_the_same_seed_gives_the_same_numbers_and_leaves_the_generator_alone():
     assert torch.equal(torch.rand(1), after)
     again = certify(toy, narrow, X, validate=0, seed=3)
     assert torch.equal(first.log_evidence, again.log_evidence)
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+def stop(words):
+    raise Killed
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """Two methods, the second a right one, and small parts."""
+    from ppl_vae.diagnostics._certification import methods
+
+    two = (methods.METHODS[0], methods.Method("many", "20,000 draws of the guide", methods._of_guide(20_000)))
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.climb.METHODS", two)
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.spread.METHODS", two)
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.validation.DRAWS", 500)
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.methods.PARTS", 2)
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.spread.ROWS", 4)
+    return {"validate": 10, "draws": 7, "compile": "off", "accuracy": 0.1}
+
+
+def shifted(x=None):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x / 2 + 0.4, 0.7))
+
+
+def test_a_stopped_certification_goes_on_to_the_same_numbers(tmp_path, cheap):
+    x = torch.linspace(-3, 3, 10)
+    whole = certify(toy, shifted, x, out=tmp_path / "whole", **cheap)
+    told = []
+    with pytest.raises(Killed):
+        certify(toy, shifted, x, out=tmp_path / "part", progress=stop, **cheap)
+    assert len([*(tmp_path / "part").glob("part-*")]) == 1
+    again = certify(toy, shifted, x, out=tmp_path / "part", progress=told.append, **cheap)
+    assert told[-1] == "10 of 10 rows are done, none left"
+    assert "8 of 10 rows are done, 2 left, about" in told[0]
+    for name, column in whole.columns().items():
+        other = again.columns()[name]
+        assert name == "cost" or (column == other if isinstance(column, list) else torch.equal(column, other))
+    assert torch.equal(whole.draws["z"], again.draws["z"])
+    assert again.draws["z"].shape == (7, 10)
+    assert again.validations == whole.validations
+    assert bool((again.cost > 0).all())
+    assert again.seconds.keys() == whole.seconds.keys()
+
+
+def test_the_time_may_be_up_and_the_next_call_goes_on(tmp_path, cheap):
+    x = torch.linspace(-3, 3, 10)
+    some = certify(toy, shifted, x, out=tmp_path, seconds=1e-6, **cheap)
+    assert not bool(some.certified.any())
+    assert "no time left" in some.verdict
+    found = certify(toy, shifted, x, out=tmp_path, **cheap)
+    assert bool(found.log_evidence.isfinite().all())
+    assert "no time left" not in found.verdict
+
+
+def test_a_folder_of_another_call_is_refused(tmp_path, cheap):
+    certify(toy, shifted, X, out=tmp_path, **cheap)
+    with pytest.raises(UserError, match="of another call, with other options"):
+        certify(toy, shifted, X, out=tmp_path, **cheap | {"accuracy": 0.2})
+    with pytest.raises(UserError, match="give out="):
+        certify(toy, shifted, X, executor=object(), **cheap)
+    with pytest.raises(UserError, match="all data are one unit: leave it out"):
+        certify(shared, shared_guide, {"y": X}, out=tmp_path / "unit")
+    (tmp_path / "part-000000000000-000000000004.parquet").write_bytes(b"no table")
+    with pytest.raises(UserError, match="is damaged"):
+        certify(toy, shifted, X, out=tmp_path, **cheap)
+
+
+@pytest.mark.slow
+def test_workers_share_the_rows_and_the_numbers_are_those_of_one_process(tmp_path, monkeypatch):
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.spread.ROWS", 4)
+    options = {"validate": 10, "draws": 7, "compile": "off"}
+    alone = certify(toy, narrow, X, out=tmp_path / "alone", **options)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as workers:
+        shared_out = certify(toy, narrow, X, out=tmp_path / "shared", executor=workers, **options)
+    assert torch.equal(alone.log_evidence, shared_out.log_evidence)
+    assert torch.equal(alone.draws["z"], shared_out.draws["z"])
+    assert alone.validations == shared_out.validations

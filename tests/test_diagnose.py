@@ -138,11 +138,15 @@ def test_rows_of_a_run_are_certified_and_the_report_repeats_it(run, capsys):
     answer = json.loads((run / "diagnostics.json").read_text())["certified-evidence"]
     assert answer["verdict"] in said
     lines = (run / "certified.csv").read_text().splitlines()
-    assert lines[0] == "row,log_evidence,log_evidence_se,khat,method,certified"
+    assert lines[0] == "row,log_evidence,log_evidence_se,khat,method,certified,cost"
     assert len(lines) == 13
     assert (run / "figures" / "diagnosis-certified-evidence.png").is_file()
+    assert main(["certify", str(run), "--rows", "12", "--validate", "0"]) == 0  # all rows are there
+    assert capsys.readouterr().out.split("\n")[-3:] == said.split("\n")[-3:]
     assert main(["certify", str(run), "--rows", "3", "--validate", "0", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["certified"]["rows"] == 3
+    told = capsys.readouterr()
+    assert json.loads(told.out)["certified"]["rows"] == 3
+    assert "begins anew" in told.err
     assert main(["report", str(run)]) == 0
     assert "Diagnosis: certified evidence" in (run / "report.html").read_text()
 
@@ -154,6 +158,7 @@ def test_rows_of_a_run_are_certified_and_the_report_repeats_it(run, capsys):
         (["--seconds", "-1"], "--seconds"),
         (["--rows", "0"], "--rows"),
         (["--validate", "-1"], "--validate"),
+        (["--workers", "0"], "--workers"),
         (["--split", "all"], "split"),
     ],
 )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.cli.evaluate import rows_workers
 from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import refuse_busy, table_text, writing
 from ppl_vae.cli.inputs import AskedRows
@@ -18,11 +22,16 @@ from ppl_vae.registry.words import check_number, check_whole
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ppl_vae.data import Split
     from ppl_vae.diagnostics import Certified
+    from ppl_vae.runs.folder import Run
 
 __all__ = ["certify"]
 
 KIND = "certified-evidence"
+
+PARTS = "certified"
+"""The folder in a run where what was found of rows is kept."""
 
 
 @o.on_rows
@@ -38,6 +47,7 @@ def certify(
     validate: Annotated[
         int, typer.Option(help="Rows simulated from the model on which each method is tried; 0 leaves this out.")
     ] = 100,
+    workers: Annotated[int, typer.Option(help="Processes that share the rows.")] = 1,
     *,
     asked: AskedRows,
     seed: o.Seed = 0,
@@ -46,7 +56,8 @@ def certify(
     """Find the log evidence of every row to a stated accuracy, from the cheapest method to the dearest.
 
     Draws of the guide where they do; a family fitted to the row, longer runs and annealed chains where they do not.
-    Writes RUN/certified.csv, a line a row, and the verdict and figure into the report.
+    Writes RUN/certified.csv, a line a row, and the verdict and figure into the report. What is found is kept in
+    RUN/certified as it comes, with draws of the posterior: the same command goes on where it was stopped.
     """
     check_number("--accuracy", accuracy, positive=True)
     if seconds is not None:
@@ -54,6 +65,7 @@ def certify(
     if rows is not None:
         check_whole("--rows", rows, 1)
     check_whole("--validate", validate, 0)
+    check_whole("--workers", workers, 1)
     check_whole("--seed", seed, 0)
     refuse_busy(run, "ppl-vae certify")
     from ppl_vae import diagnostics
@@ -63,14 +75,22 @@ def certify(
     opened = asked.opened(whole=True)
     read_diagnostics(run)  # a damaged one is refused before the work
     train = opened.data().train if asked.data is None and asked.split is None else None
-    split = None
-    if train is not None and shares_latents(opened.pair, train.to(opened.pair.device)):
-        split = "train"  # whose evidence is that of all rows together
-    chosen, name = asked.rows(opened, split)
+    shared = train is not None and shares_latents(opened.pair, train.to(opened.pair.device))
+    # latents that rows share: the evidence is that of all training rows together
+    chosen, name = asked.rows(opened, "train" if shared else None)
     chosen = chosen.rows(slice(0, rows))
-    found = diagnostics.certify(
-        opened.model, opened.guide, chosen, accuracy, seconds=seconds, validate=validate, seed=seed, progress=note
-    )
+    wishes: dict[str, Any] = {
+        "accuracy": accuracy,
+        "seconds": seconds,
+        "validate": validate,
+        "seed": seed,
+        "progress": note,
+    }
+    if chosen.is_one_unit or shared or not os.access(run, os.W_OK):
+        found = diagnostics.certify(opened.model, opened.guide, chosen, **wishes)
+    else:
+        with rows_workers(workers) as executor:
+            found = _in_parts(opened, chosen, run / PARTS, executor, wishes)
     summary = found.summary()
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "certified": summary}), indent=2, ensure_ascii=False))
@@ -81,6 +101,19 @@ def certify(
         file = _keep(run, found, f"{len(chosen):,} rows: {name}")
         if not as_json:
             say(f"written to {file}; ppl-vae report {run} puts the figure into the report")
+
+
+def _in_parts(opened: Run, rows: Split, folder: Path, executor: Executor | None, wishes: dict[str, Any]) -> Certified:
+    """Certify, and keep what is found of rows; what is there of another call makes way."""
+    from ppl_vae import diagnostics
+    from ppl_vae.evaluation.parts import OtherCall
+
+    try:
+        return diagnostics.certify(opened.model, opened.guide, rows, out=folder, executor=executor, **wishes)
+    except OtherCall as reason:
+        note(f"begins anew: {reason}".rsplit(":", 1)[0])
+        shutil.rmtree(folder)
+        return diagnostics.certify(opened.model, opened.guide, rows, out=folder, executor=executor, **wishes)
 
 
 def _table(title: str, summary: dict[str, Any]) -> Table:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ppl_vae.data import Split
     from ppl_vae.runs.folder import Run
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "rows_workers"]
 
 
 @o.on_rows
@@ -102,7 +102,7 @@ def _in_parts(
     from ppl_vae.saving.paths import path_of
 
     place, programs = path_of("parts", folder), (opened.model, opened.guide)
-    with _workers(workers) as executor:
+    with rows_workers(workers) as executor:
         shared: Any = {"seed": seed, "executor": executor, "progress": told_rows()}
         found = in_parts(evaluate_rows, *programs, rows, out=place, particles=particles, **shared)
     told = found.summary()
@@ -118,7 +118,7 @@ def _in_parts(
 
 
 @contextmanager
-def _workers(count: int) -> Iterator[Executor | None]:
+def rows_workers(count: int) -> Iterator[Executor | None]:
     """So many processes, or none."""
     if count == 1:
         yield None

@@ -25,12 +25,16 @@ from ppl_vae.programs.program import Pair
 from ppl_vae.saving.atomic import sweep, write, write_json
 from ppl_vae.saving.specs import describe
 
-__all__ = ["Parts", "in_parts"]
+__all__ = ["OtherCall", "Parts", "in_parts"]
 
 ROWS = 2**14
 """So many rows are a part."""
 
 ABOUT = "parts.json"
+
+
+class OtherCall(UserError):
+    """A folder holds parts of another call."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -289,12 +293,12 @@ def _claim(
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise UserError(f"{file} is damaged ({problem}): choose another folder") from problem
+        raise OtherCall(f"{file} is damaged ({problem}): choose another folder") from problem
     for name, value in about.items():
         was = before.get(name) if isinstance(before, dict) else None
         if was != value:
             told = f" ({shown(was)}, now {shown(value)})" if name not in ("values", "weights") else ""
-            raise UserError(f"{parts.folder} is of another call, with other {name}{told}: choose another folder")
+            raise OtherCall(f"{parts.folder} is of another call, with other {name}{told}: choose another folder")
     sweep(parts.folder)
 
 

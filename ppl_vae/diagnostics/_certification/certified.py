@@ -32,6 +32,7 @@ class Certified(Displayed):
 
     `log_evidence` with its Monte Carlo standard error `log_evidence_se` and the tail index `khat` of the weights are
     those of the `method` that was sure of the row, or, where `certified` is False, of the one with the smallest error.
+    `cost` are the seconds that were spent on each row, by all methods that it climbed.
     `draws[site]` are draws from the posterior of each row, [draw, row, ...]; of a row that is not certified they are
     no better than its weights. By method, `seconds` it took, `reasons` why it was not used, and `validations` of its
     errors on simulated rows.
@@ -48,6 +49,7 @@ class Certified(Displayed):
     method: tuple[str, ...]
     certified: Bool[Tensor, " row"]
     accuracy: float
+    cost: Float[Tensor, " row"] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     validations: Mapping[str, Validation] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Certified(Displayed):
             "khat": self.khat,
             "method": list(self.method),
             "certified": self.certified,
-        }
+        } | ({} if self.cost is None else {"cost": self.cost})
 
     def summary(self) -> dict[str, Any]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone."""
@@ -83,9 +85,7 @@ class Certified(Displayed):
             "rows": rows,
             "certified_rows": int(self.certified.sum()),
             "accuracy": self.accuracy,
-            "log_evidence": float(self.log_evidence.mean()),
-            "log_evidence_se": float(standard_error(self.log_evidence)),
-            "log_evidence_mc_se": float(self.log_evidence_se.square().sum().sqrt() / rows),
+            **self._means(),
             "methods": {
                 name: {
                     "rows": self.counts().get(name, 0),
@@ -97,6 +97,16 @@ class Certified(Displayed):
             },
             "left_out": dict(self.reasons),
             "verdict": self.verdict,
+        }
+
+    def _means(self) -> dict[str, float]:
+        """Over the rows of which anything is known."""
+        known = ~self.log_evidence.isnan()
+        evidence, error = self.log_evidence[known], self.log_evidence_se[known]
+        return {
+            "log_evidence": float(evidence.mean()),
+            "log_evidence_se": float(standard_error(evidence)),
+            "log_evidence_mc_se": float(error.square().sum().sqrt() / max(len(error), 1)),
         }
 
     @property

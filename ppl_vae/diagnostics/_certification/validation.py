@@ -43,9 +43,13 @@ class Validation:
     accuracy: float = 0.05
     untried: str = ""
 
+    def numbers(self) -> dict[str, Any]:
+        """What it is made of."""
+        return asdict(self)
+
     def summary(self) -> dict[str, Any]:
         """The numbers, and what they mean."""
-        return asdict(self) | {"fails": self.fails, "words": self.words}
+        return self.numbers() | {"fails": self.fails, "words": self.words}
 
     @property
     def fails(self) -> bool:
