@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Field, Split
 from ppl_vae.decoders import Decoder
-from ppl_vae.decoders.own import network_of
+from ppl_vae.decoders.own import likelihood_over, network_of
 from ppl_vae.likelihoods import Likelihood, column_likelihood
 from ppl_vae.nn.networks import MLP
 from ppl_vae.registry.resolve import resolve
@@ -56,9 +56,9 @@ class Response(nn.Module):
         super().__init__()
         rows = None if train is None else train[field.name]
         self.name = field.name
-        self.likelihood = (resolve("likelihood", likelihood, of=Likelihood) or column_likelihood(field, rows)).build(
-            field, rows
-        )
+        chosen = resolve("likelihood", likelihood, of=Likelihood) or column_likelihood(field, rows)
+        over: Any = likelihood_over(decoder, chosen)
+        self.likelihood: Likelihood = over.build(field, rows)
         self.network = network_of(decoder, inputs, self.likelihood, hidden, activation, beside=beside)
         if rows is not None and isinstance(self.network, MLP | Decoder):
             self.network.start_at(self.likelihood.initial_bias(rows))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ppl_vae.data import Data, Field, Schema
 from ppl_vae.data.dataset import Split
 from ppl_vae.decoders import Decoder
-from ppl_vae.decoders.own import network_of
+from ppl_vae.decoders.own import likelihood_over, network_of
+from ppl_vae.decoders.sequences import Recurrent
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
 from ppl_vae.nn.factors import ROWS, factor_analysis
@@ -60,6 +61,7 @@ class RowModel(Recorded, LocalModule):
     observes: tuple[str, ...]
     needs: tuple[str, ...] = ()
     linear: bool = False
+    reads: Mapping[str, str] = {}
     begun: Mapping[str, tuple[Tensor, Tensor]]
     """Of the first training rows, by site: the means and deviations [n, d] of the latents where the model begins."""
 
@@ -149,7 +151,8 @@ class RowModel(Recorded, LocalModule):
         default = default_likelihood(self.schema["x"]) if "x" in self.schema else Columns()
         schema = Schema(tuple(field for field in self.schema if field.name not in without))
         chosen = resolve("likelihood", likelihood, of=(Likelihood, Columns)) or default
-        self.likelihood = chosen.of(schema, self.train_rows)
+        self.likelihood = likelihood_over(decoder, chosen).of(schema, self.train_rows)
+        self.reads = {"x": "gru"} if isinstance(self.likelihood, Recurrent) else {}
         for field in self.likelihood.fields if isinstance(self.likelihood, Columns) else ():
             if field.name in {"n", "data", "self", *taken}:
                 raise UserError(f"column {field.name!r} has the name of a site or argument of the model: rename it")

@@ -79,7 +79,7 @@ class InformationBottleneck(RowModel):
         self.observes = (response, *self.encodes)
         self.prior = prior_of(prior).build(latent_dim)
         self.response = Response(field, self.train_rows, latent_dim, hidden, activation, likelihood)
-        self.recorded["likelihood"] = self.response.likelihood  # as it was chosen from the rows
+        self.recorded["likelihood"] = self.response.likelihood.as_chosen  # as it was chosen from the rows
 
     def forward(self, n: int = 1, **fields: Tensor) -> Tensor:
         """Observe the response of rows, or simulate it; all other fields only say how many rows there are."""

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data, Field, Schema
+from ppl_vae.decoders.own import suits
+from ppl_vae.decoders.sequences import Recurrent
 from ppl_vae.errors import UserError, check_whole, shown, unknown_name
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models._response import Response
@@ -38,7 +40,8 @@ class Multimodal(RowModel):
         private: how many latents of its own a field has, one number for all that are vectors or pictures, or by name
             (0 for none, and for fields that are not named).
         likelihoods: by field, instead of those that fit.
-        decoders: by field, instead of fully connected layers, as `decoder=` of other models; one name for all pictures.
+        decoders: by field, instead of fully connected layers, as `decoder=` of other models; one name for all fields
+            that it suits: `conv` for pictures, `gru` for rows of several steps.
         latent_dim: d, what the fields share.
         hidden: widths of the hidden layers of every network.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
@@ -81,11 +84,16 @@ class Multimodal(RowModel):
             raise UserError(f"field {clash[0]!r} has the name of a site or argument of the model: rename it")
         if not isinstance(likelihoods, Mapping | None):
             raise UserError(f"likelihoods expects them by the name of their field, got {shown(likelihoods)}")
-        named = {"likelihoods": likelihoods or {}, "decoders": decoders if isinstance(decoders, Mapping) else {}}
+        named: dict[str, Mapping[str, Any]] = {
+            "likelihoods": likelihoods or {},
+            "decoders": decoders if isinstance(decoders, Mapping) else {},
+        }
         for what in named.values():
             for name in what:
                 if name not in self.schema:
                     raise unknown_name("field", name, self.schema.names)
+        if isinstance(decoders, str):
+            named["decoders"] = {field.name: decoders for field in fields if suits(decoders, field)}
         self.each = nn.ModuleList(
             [
                 Response(
@@ -95,12 +103,14 @@ class Multimodal(RowModel):
                     hidden,
                     activation,
                     named["likelihoods"].get(field.name),
-                    decoders if isinstance(decoders, str) and field.is_image else named["decoders"].get(field.name),
+                    named["decoders"].get(field.name),
                 )
                 for field in fields
             ]
         )
-        self.recorded["likelihoods"] = {each.name: each.likelihood for each in self._responses()}  # as they were chosen
+        # as they were chosen
+        self.recorded["likelihoods"] = {each.name: each.likelihood.as_chosen for each in self._responses()}
+        self.reads = {each.name: "gru" for each in self._responses() if isinstance(each.likelihood, Recurrent)}
         self.observes = tuple(field.name for field in fields)
 
     def _responses(self) -> list[Response]:

@@ -97,7 +97,7 @@ class Regression(RowModel):
         )
         if self.linear and isinstance(self.decoder, MLP) and isinstance(self.response.network, MLP):
             self.begin("z", (self.decoder, self.likelihood), (self.response.network, self.response.likelihood))
-        self.recorded["response_likelihood"] = self.response.likelihood  # as it was chosen from the rows
+        self.recorded["response_likelihood"] = self.response.likelihood.as_chosen  # as it was chosen from the rows
         sees = field.missing if sees_response is None else check_flag("sees_response", sees_response)
         self.encodes = tuple(name for name in self.observes if sees or name != response)
 

@@ -14,6 +14,7 @@ from torch.distributions.transforms import AffineTransform, ComposeTransform
 
 __all__ = [
     "Image",
+    "OneByOne",
     "elementwise",
     "expected_value",
     "is_cut",
@@ -27,6 +28,44 @@ __all__ = [
     "unwrapped",
     "without_mask",
 ]
+
+
+class OneByOne(dist.TorchDistribution):
+    """A distribution of rows that are drawn entry by entry, each given those before: p(x) = prod_t p(x_t | x_<t).
+
+    Its entries are not independent, so that none can be left out but the last ones. A subclass says:
+
+    levels: of categories how many there are, else 0.
+    entry_support: where single entries may lie.
+    given(value, missing): of rows in which these entries are missing, which do not count in `log_prob`.
+    completed(): the rows that were given, with draws of their missing entries given those before.
+    terms(value): log p of every entry given those before it.
+    path(): entry by entry the likeliest level or the mean.
+    fault(rows): what keeps rows from being values, in words, or None.
+    """
+
+    levels: int
+    entry_support: Any
+
+    def given(self, value: Tensor, missing: Tensor) -> OneByOne:
+        """Of rows with missing entries."""
+        raise NotImplementedError
+
+    def completed(self) -> Tensor:
+        """Rows that go on."""
+        raise NotImplementedError
+
+    def terms(self, value: Tensor) -> Tensor:
+        """The log-probability of every entry."""
+        raise NotImplementedError
+
+    def path(self) -> Tensor:
+        """The likeliest entry after the likeliest."""
+        raise NotImplementedError
+
+    def fault(self, rows: Tensor) -> str | None:
+        """What keeps rows from being values."""
+        raise NotImplementedError
 
 
 def unwrapped(fn: Any) -> Any:
@@ -83,6 +122,9 @@ def log_density(fn: Any, truth: Tensor) -> Tensor:
     """log p of true values, [row]; missing entries count as 0, and a row without any is NaN."""
     base = unwrapped(fn)
     gone = torch.isnan(truth) if truth.is_floating_point() else truth == -1
+    if isinstance(base, OneByOne):
+        whole = base.given(truth, gone).log_prob(torch.where(gone, 0, truth))
+        return torch.where(gone.flatten(1).all(1), torch.nan, whole)
     if isinstance(base, dist.OneHotCategorical):
         return torch.where(gone.any(-1), torch.nan, base.log_prob(torch.nan_to_num(truth)))
     inside = base.sample()

@@ -211,7 +211,8 @@ class GeneratedGuide(Recorded, AmortizedProgram, metaclass=_AbstractPyroModule):
     def _encoder_choice(self) -> EncoderChoice:
         beside = bool(getattr(self.program.public, "linear", False))
         options = {"hidden": self.hidden, "activation": self.activation, "noise": self.noise}
-        return EncoderChoice(self.asked_encoder, self.experts is not None, beside, options)
+        reads = getattr(self.program.public, "reads", None) or {}
+        return EncoderChoice(self.asked_encoder, reads, self.experts is not None, beside, options)
 
     def _networks(self) -> BlockNetworks:
         return BlockNetworks(

@@ -12,7 +12,7 @@ from ppl_vae.autoguide.families import Family
 from ppl_vae.autoguide.inversion import Block, fields_of
 from ppl_vae.autoguide.reading import Reading
 from ppl_vae.autoguide.sites import Site
-from ppl_vae.data import Schema, Split
+from ppl_vae.data import Field, Schema, Split
 from ppl_vae.errors import UserError
 from ppl_vae.nn.encoders import FieldEncoder, encoder_of
 from ppl_vae.nn.experts import ExpertHead, Experts, FieldByField
@@ -30,12 +30,14 @@ class EncoderChoice:
 
     Args:
         own: what the user gave, see `ppl_vae.nn.encoders.encoder_of`.
+        reads: the words by which the model says that some of its fields are read.
         experts: whether every field has an encoder of its own.
         beside: whether a plain encoder gives its inputs as features too.
         **options: widths, activation and noise of the one that is made.
     """
 
     own: Any
+    reads: Mapping[str, str]
     experts: bool
     beside: bool
     options: dict[str, Any]
@@ -46,10 +48,12 @@ class EncoderChoice:
         """The encoder of the observed fields, or None if no latent depends on them."""
         if self.experts:
             fields = [schema[name] for name in _seen_by_experts(blocks, model)]
-            return FieldByField(fields, split, repeated=model.repeated, own=self.own, **self.options)
+            own = self._with_reads(fields, self.own)
+            return FieldByField(fields, split, repeated=model.repeated, own=own, **self.options)
         fields = [schema[name] for name in model.observed]
-        if self.own is not None:
-            return encoder_of(self.own, fields, split, batch, repeated=model.repeated, **self.options)
+        own = self._with_reads(fields, self.own)
+        if own is not None and (self.own is not None or any(block.row for block in blocks)):
+            return encoder_of(own, fields, split, batch, repeated=model.repeated, **self.options)
         if not any(block.row for block in blocks):
             return None
         if model.members is not None:
@@ -59,6 +63,11 @@ class EncoderChoice:
             of_rows = any(block.row and not block.steps for block in blocks)
             return RecurrentEncoder(fields, split, model.timing, of_rows=of_rows, **self.options)
         return FieldEncoder(fields, split, repeated=model.repeated, beside=self.beside, **self.options)
+
+    def _with_reads(self, fields: Sequence[Field], own: Any) -> Any:
+        """What the model says of how its fields are read, where the user says nothing of them."""
+        reads = {f.name: self.reads[f.name] for f in fields if f.name in self.reads}
+        return {**reads, **(own or {})} if reads and isinstance(own, Mapping | None) else own
 
 
 def fields_of_blocks(blocks: Sequence[Block], model: Reading) -> list[tuple[int, ...]]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Field, Split
-from ppl_vae.distributions import unwrapped
+from ppl_vae.distributions import OneByOne, unwrapped
 from ppl_vae.errors import ProgramError
 from ppl_vae.programs.density import drawable
 from ppl_vae.programs.execution import traced
-from ppl_vae.programs.missing import Holes, Watch, can_enumerate, is_missing
+from ppl_vae.programs.missing import Holes, Watch, has_codes, is_missing
 from ppl_vae.programs.program import Batch, Programs
 from ppl_vae.programs.structure import Structure
 
@@ -54,6 +54,8 @@ def check_support(values: Values, batch: Batch, *splits: Split | None) -> None:
 def _check(field: str, site: str, fn: Any, split: Split) -> None:
     base = unwrapped(fn)
     _refuse_codes(split.schema[field], site, base)
+    if isinstance(base, OneByOne) and (problem := base.fault(split[field])):
+        raise ProgramError(site, f"field {field!r}, {split.name} {problem}", "check these rows")
     if base.event_dim:
         return  # a support of whole vectors: its own validation speaks of it better
     value = split[field]
@@ -81,7 +83,7 @@ def _check(field: str, site: str, fn: Any, split: Split) -> None:
 
 def _refuse_codes(field: Field, site: str, base: Any) -> None:
     """Classes are kept as codes 0, 1, ...: to a density of numbers 1, 2, 5 would be 0, 1, 2."""
-    if field.kind == "categorical" and field.names and not can_enumerate(base):
+    if field.kind == "categorical" and field.names and not has_codes(base):
         names = ", ".join(map(str, field.names[:5])) + (", ..." if len(field.names) > 5 else "")
         raise ProgramError(
             site,

@@ -8,10 +8,12 @@ if TYPE_CHECKING:
     from ppl_vae.decoders.base import Decoder as Decoder
     from ppl_vae.decoders.conv import Conv as Conv
     from ppl_vae.decoders.dense import Dense as Dense
+    from ppl_vae.decoders.gru import GRU as GRU
 
 NAMES = {
     "conv": "ppl_vae.decoders.conv:Conv",
     "dense": "ppl_vae.decoders.dense:Dense",
+    "gru": "ppl_vae.decoders.gru:GRU",
 }
 """The words for `decoder=` and where each class is; it is imported when it is first used."""
 

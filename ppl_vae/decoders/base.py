@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.data import Field
 from ppl_vae.errors import check_whole
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.saving.recorded import Recorded
@@ -34,6 +35,15 @@ class Decoder(Recorded, nn.Module, ABC):
         built.offset = nn.Parameter(torch.zeros(likelihood.size))
         built.setup(likelihood)
         return built
+
+    @classmethod
+    def suits(cls, field: Field) -> bool:
+        """Whether this decoder is meant for a field of this kind and shape, where it is named for several."""
+        return True
+
+    def over(self, likelihood: Likelihood | Columns) -> Likelihood | Columns:
+        """The likelihood whose features this decoder makes, from the one that was chosen for the field."""
+        return likelihood
 
     @abstractmethod
     def setup(self, likelihood: Likelihood | Columns) -> None:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppl_vae.data import Field
 from ppl_vae.decoders.base import Decoder
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.likelihoods import Columns, Likelihood
@@ -52,6 +53,11 @@ class Conv(Decoder):
         self.kernel = check_whole("kernel", kernel)
         if self.kernel % 2 == 0:
             raise UserError(f"kernel must be odd, so that pictures keep their size, got {kernel}")
+
+    @classmethod
+    def suits(cls, field: Field) -> bool:
+        """Pictures."""
+        return field.is_image
 
     def setup(self, likelihood: Likelihood | Columns) -> None:
         """The sizes of the pictures, and a convolution for each."""

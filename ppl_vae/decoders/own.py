@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.data import Field
 from ppl_vae.decoders.base import Decoder
 from ppl_vae.decoders.conv import laid_out
 from ppl_vae.errors import UserError
@@ -16,7 +17,22 @@ from ppl_vae.nn.inputs import channels_of
 from ppl_vae.nn.networks import MLP
 from ppl_vae.registry.resolve import resolve
 
-__all__ = ["decoder_of", "network_of"]
+__all__ = ["decoder_of", "is_ours", "likelihood_over", "network_of", "suits"]
+
+
+def is_ours(decoder: Any) -> bool:
+    """Whether this is a decoder of the package: a name, a class, an object."""
+    return isinstance(decoder, str | Decoder) or (isinstance(decoder, type) and issubclass(decoder, Decoder))
+
+
+def suits(decoder: Any, field: Field) -> bool:
+    """Whether a decoder of the package, named for several fields, is meant for this one."""
+    return bool(resolve("decoder", decoder, of=Decoder).suits(field))
+
+
+def likelihood_over(decoder: Any, likelihood: Likelihood | Columns) -> Likelihood | Columns:
+    """The likelihood whose features a decoder makes: of sequences one that sees the entries before each."""
+    return resolve("decoder", decoder, of=Decoder).over(likelihood) if is_ours(decoder) else likelihood
 
 
 def decoder_of(decoder: Any, inputs: int, likelihood: Likelihood | Columns) -> nn.Module:
@@ -36,8 +52,7 @@ def decoder_of(decoder: Any, inputs: int, likelihood: Likelihood | Columns) -> n
         >>> decoder_of(lambda d, likelihood: nn.Linear(d, likelihood.size), 2, likelihood)(torch.zeros(3, 2)).shape
         torch.Size([3, 6])
     """
-    of_ours = isinstance(decoder, str | Decoder) or (isinstance(decoder, type) and issubclass(decoder, Decoder))
-    if of_ours:
+    if is_ours(decoder):
         return resolve("decoder", decoder, of=Decoder).build(inputs, likelihood)
     if not isinstance(decoder, nn.Module):
         if not callable(decoder):

@@ -162,7 +162,7 @@ or look at `collapse`
 def _likelihoods(model: Any) -> dict[str, Likelihood]:
     own = getattr(model, "likelihood", None)
     each = [*own.each] if isinstance(own, Columns) else [own]
-    return {part.field.name: part for part in each if isinstance(part, Likelihood)}
+    return {part.field.name: part.as_chosen for part in each if isinstance(part, Likelihood)}
 
 
 def _fitted(field: Field, own: Likelihood | None, seen: Tensor) -> tuple[Likelihood, Tensor]:

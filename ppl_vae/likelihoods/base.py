@@ -108,6 +108,11 @@ class Likelihood(Recorded, nn.Module, ABC):
         return self.field.size * self.width
 
     @property
+    def as_chosen(self) -> Likelihood:
+        """What a run folder records, from which it is made again."""
+        return self
+
+    @property
     def fields(self) -> tuple[Field, ...]:
         """The fields that it is a distribution over."""
         return (self.field,)

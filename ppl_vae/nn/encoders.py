@@ -13,6 +13,7 @@ from ppl_vae.errors import UserError, absent_field, made_by, unknown_name
 from ppl_vae.nn.inputs import OneHotInput, input_layer
 from ppl_vae.nn.networks import concatenate, hidden_layers, widths
 from ppl_vae.nn.own_input import OwnInput
+from ppl_vae.nn.sequences import SequenceInput
 
 if TYPE_CHECKING:
     from ppl_vae.data import Field, Split
@@ -38,7 +39,8 @@ class FieldEncoder(nn.Module):
         noise: deviation of the normal noise that is added in training mode to standardised entries (labels have none):
             features that are not led astray by it. Each noisy row is read by a guide of its own, so that a bound stays
             a bound (Im et al. 2017, arXiv 1511.06406); evaluation is without noise.
-        own: modules for some fields by name, in the place of their input layers (`ppl_vae.nn.own_input.OwnInput`).
+        own: modules for some fields by name, in the place of their input layers (`ppl_vae.nn.own_input.OwnInput`), or
+            `"gru"` (`ppl_vae.nn.sequences.SequenceInput`).
 
     Raises:
         UserError: for a noise that is negative or no number.
@@ -61,7 +63,7 @@ class FieldEncoder(nn.Module):
         repeated: Iterable[str] = (),
         convolutions: bool = True,
         noise: float = 0.0,
-        own: Mapping[str, nn.Module] | None = None,
+        own: Mapping[str, nn.Module | str] | None = None,
         beside: bool = False,
     ) -> None:
         super().__init__()
@@ -74,7 +76,7 @@ class FieldEncoder(nn.Module):
         if unknown := own.keys() - {*self.names}:
             raise unknown_name("field of the encoder", min(unknown), self.names)
         layers = [
-            OwnInput(own[f.name], f)
+            _own_layer(own[f.name], f, train, noise)
             if f.name in own
             else input_layer(f, f.name in repeated, convolutions, noise)(f, train)
             for f in fields
@@ -112,6 +114,17 @@ class FieldEncoder(nn.Module):
         if name not in batch:
             raise absent_field(name, batch)
         return layer(batch[name])
+
+
+def _own_layer(asked: Any, field: Field, train: Split | None, noise: float) -> nn.Module:
+    """The input layer of a field from a module, or from the word for one."""
+    if not isinstance(asked, str):
+        return OwnInput(asked, field)
+    if asked != "gru":
+        raise unknown_name(f"encoder of field {field.name!r}", asked, ["gru"])
+    if not field.shape or field.shape[0] < 2:
+        raise UserError(f"encoder 'gru' reads rows of several steps [T, ...], got {field}: leave it out")
+    return SequenceInput(field, train, noise)
 
 
 class _OnField(nn.Module):

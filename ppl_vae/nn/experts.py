@@ -52,7 +52,7 @@ class FieldByField(nn.Module):
         train: Split | None,
         *,
         repeated: frozenset[str] = frozenset(),
-        own: Mapping[str, nn.Module] | None = None,
+        own: Mapping[str, nn.Module | str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()

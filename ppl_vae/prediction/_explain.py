@@ -14,7 +14,7 @@ from ppl_vae import plots
 from ppl_vae.data import Field
 from ppl_vae.data.convert import missing_in
 from ppl_vae.display import Displayed
-from ppl_vae.distributions import expected_value, unwrapped
+from ppl_vae.distributions import OneByOne, expected_value, unwrapped
 from ppl_vae.errors import UserError, check_choice, check_known, check_several, check_whole
 from ppl_vae.evaluation.passes import judging, refuse_endless
 from ppl_vae.prediction._traverse import look_at
@@ -217,11 +217,12 @@ def _spoken(places: Places, site: str, field: str, of: Of, rows: Sequence[int]) 
             except (NotImplementedError, AttributeError):
                 kind = type(fn).__name__
                 raise UserError(f"the mean of field {field!r} ({kind}) has no closed form: use of='log_prob'") from None
-        if fn.event_dim:
+        alone = fn.terms if isinstance(fn, OneByOne) else fn.log_prob
+        if fn.event_dim and not isinstance(fn, OneByOne):
             raise UserError(f"field {field!r} has no log p of single entries ({type(fn).__name__}): use of='mean'")
         inside = fn.sample()
         gone = torch.isnan(value) if value.is_floating_point() else value == -1
-        return fn.log_prob(torch.where(gone, inside.to(value.dtype), value)).masked_fill(gone, 0.0)
+        return alone(torch.where(gone, inside.to(value.dtype), value)).masked_fill(gone, 0.0)
 
     return speak
 

@@ -12,10 +12,11 @@ import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ppl_vae.autoguide.inversion import ancestors
 from ppl_vae.data import Field, Split
-from ppl_vae.distributions import log_density, mixture_moments, probabilities, unwrapped
+from ppl_vae.distributions import OneByOne, log_density, mixture_moments, probabilities, unwrapped
 from ppl_vae.errors import ProgramError, UserError, check_flag, check_whole, shown, unknown_name
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import refuse_endless, some_rows
@@ -273,6 +274,9 @@ class _Asked:
             names = () if self.field is None else self.field.names
             probs = torch.stack([probabilities(fn) for fn in fns]).mean(0)
             return Prediction(self.name, drawn, probs=probs, log_prob=log_prob, names=names)
+        if isinstance(base := unwrapped(fns[0]), OneByOne) and base.levels:  # of rows of tokens as often as drawn
+            probs = F.one_hot(drawn.long(), base.levels).to(torch.get_default_dtype()).mean(0)
+            return Prediction(self.name, drawn, probs=probs, log_prob=log_prob)
         mean, sd = mixture_moments(fns, drawn)
         return Prediction(self.name, drawn, mean=mean, sd=sd, log_prob=log_prob)
 

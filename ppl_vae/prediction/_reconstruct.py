@@ -18,6 +18,7 @@ from ppl_vae.data import Field, Split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import example
 from ppl_vae.display import Displayed
+from ppl_vae.distributions import OneByOne, unwrapped
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import refuse_endless, refuse_global, some_rows
@@ -140,12 +141,17 @@ def _errors(pair: Pair, batch: Batch, split: Split, seed: int) -> dict[str, Tens
         except (NotImplementedError, AttributeError):  # no closed-form mean
             continue
         if expected.shape == batch[field.name].shape:
-            found[field.name] = _error(field, expected, batch[field.name])
+            found[field.name] = _error(field, expected, batch[field.name], rows_of_codes=_has_path(site["fn"]))
     return found
 
 
-def _error(field: Field, expected: Tensor, value: Tensor) -> Tensor:
-    if field.kind == "categorical" and field.shape == () and not field.ordered:
+def _has_path(fn: Any) -> bool:
+    base = unwrapped(fn)
+    return isinstance(base, OneByOne) and base.levels > 0
+
+
+def _error(field: Field, expected: Tensor, value: Tensor, *, rows_of_codes: bool) -> Tensor:
+    if rows_of_codes or (field.kind == "categorical" and field.shape == () and not field.ordered):
         off = (expected != value).to(torch.get_default_dtype())
     else:
         off = (expected - value).square()

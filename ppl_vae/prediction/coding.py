@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl_vae.data import Field, Schema
 from ppl_vae.data.example import blank
-from ppl_vae.distributions import expected_value, unwrapped
+from ppl_vae.distributions import OneByOne, expected_value, unwrapped
 from ppl_vae.errors import NoDensity, check_whole
 from ppl_vae.prediction.sharing import shared_names, shared_traces
 from ppl_vae.programs.density import is_improper
@@ -105,8 +105,10 @@ def decode_columns(
 
 
 def typical(fn: Any, field: Field | None) -> Tensor:
-    """The expected value; of a single category without an order, whose codes have no mean, the likeliest."""
+    """The expected value; of what has none, a single category without an order or a row of tokens, the likeliest."""
     fn = unwrapped(fn)
+    if isinstance(fn, OneByOne) and fn.levels:
+        return fn.path()
     nominal = field is not None and field.kind == "categorical" and field.shape == () and not field.ordered
     return fn.probs.argmax(-1) if nominal and isinstance(fn, dist.Categorical) else expected_value(fn)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ppl_vae.data import Field, Schema
 from ppl_vae.data.convert import missing_in
-from ppl_vae.distributions import expected_value, unwrapped
+from ppl_vae.distributions import OneByOne, expected_value, unwrapped
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Batch, Pair, Program
@@ -49,6 +49,8 @@ class Target:
         fn = unwrapped(site["fn"])
         if self.levels:
             return self.each(fn.probs, extra=1)
+        if isinstance(fn, OneByOne):
+            return self.each(fn.completed().to(torch.get_default_dtype()))
         try:
             mean = expected_value(fn)
         except (NotImplementedError, AttributeError):  # no mean in closed form: a draw has the same expectation
@@ -58,7 +60,10 @@ class Target:
     def draw(self, sites: TraceSites) -> Tensor:
         """x ~ p(x | z) of every particle, [particle, row, ...]."""
         site = sites[self.site]
-        return self.each(unwrapped(site["fn"]).sample() if site["is_observed"] else site["value"])
+        if not site["is_observed"]:
+            return self.each(site["value"])
+        fn = unwrapped(site["fn"])
+        return self.each(fn.completed() if isinstance(fn, OneByOne) else fn.sample())
 
     def summary(self, average: Tensor) -> Tensor:
         """The average of `expected` as one value an entry: of a category without an order its likeliest level."""

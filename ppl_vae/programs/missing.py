@@ -20,14 +20,20 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import biject_to
 
+from ppl_vae.distributions import OneByOne
 from ppl_vae.errors import UserError
 
-__all__ = ["Holes", "Watch", "can_enumerate", "is_missing"]
+__all__ = ["Holes", "Watch", "can_enumerate", "has_codes", "is_missing"]
 
 
 def can_enumerate(fn: Any) -> bool:
     """Whether a distribution has a finite support that Pyro can list."""
     return bool(getattr(fn, "has_enumerate_support", False))
+
+
+def has_codes(fn: Any) -> bool:
+    """Whether the values of a distribution of entries are codes of levels, of which -1 is none."""
+    return fn.levels > 0 if isinstance(fn, OneByOne) else can_enumerate(fn)
 
 
 def is_missing(fn: Any, value: Tensor) -> Tensor:
@@ -36,7 +42,7 @@ def is_missing(fn: Any, value: Tensor) -> Tensor:
     base = fn
     while isinstance(base, dist.Independent):
         base = base.base_dist
-    if can_enumerate(base):
+    if has_codes(base):
         missing = missing | (value == -1)
     if isinstance(base, dist.OneHotCategorical):
         missing = missing.any(-1, keepdim=True).expand_as(missing)
@@ -138,17 +144,19 @@ def _skip_entries(name: str, fn: Any, value: Tensor) -> tuple[Any, Tensor]:
     base, depth = fn, 0
     while isinstance(base, dist.Independent):
         base, depth = base.base_dist, depth + base.reinterpreted_batch_ndims
-    if base.event_dim:
+    if base.event_dim and not isinstance(base, OneByOne):
         raise UserError(
             f"site {name!r} has missing entries, but {type(base).__name__} cannot skip a part of its event: "
             "write it as independent entries with .to_event(), or drop these rows"
         )
     missing = is_missing(fn, value)
-    shape = torch.broadcast_shapes(base.batch_shape, missing.shape)
-    inside = (
-        biject_to(base.support)(torch.zeros((), dtype=value.dtype, device=value.device))
-        if (value.is_floating_point() and not getattr(base.support, "is_discrete", False))
-        else torch.zeros((), dtype=value.dtype, device=value.device)
-    )
+    support = base.entry_support if isinstance(base, OneByOne) else base.support
+    inside = torch.zeros((), dtype=value.dtype, device=value.device)
+    if value.is_floating_point() and not getattr(support, "is_discrete", False):
+        inside = biject_to(support)(inside)
     filled = torch.where(missing, inside, value)
+    if isinstance(base, OneByOne):
+        known = base.given(filled, missing)
+        return (known.to_event(depth) if depth else known), filled
+    shape = torch.broadcast_shapes(base.batch_shape, missing.shape)
     return base.expand(shape).mask(~missing).to_event(depth), filled
