@@ -36,6 +36,7 @@ from ppl_vae.checks.markov import refuse_forgotten
 from ppl_vae.checks.masks import check_masks
 from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError
+from ppl_vae.programs.enumerating import enumerated_on
 from ppl_vae.programs.missing import can_enumerate, is_missing
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import frames, sample_sites
@@ -116,7 +117,7 @@ def _runs(model: Any, guide: Any, nesting: int) -> Iterator[tuple[Trace, Trace]]
     waiting.put(Trace())
     while not waiting.empty():
         drawn = poutine.trace(guide).get_trace()
-        replayed = poutine.replay(_SumOut(drawn)(EnumMessenger()(model)), trace=drawn)
+        replayed = enumerated_on(drawn, _SumOut(drawn)(model))
         pair = drawn, poutine.trace(replayed).get_trace()
         check_model_guide_match(pair[1], pair[0], nesting)
         drawn, trace = (prune_subsample_sites(t) for t in pair)

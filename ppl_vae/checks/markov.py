@@ -2,7 +2,7 @@
 
 Values that are summed out stand on a dim of their own. In a markov context the dim of a step that is over is given to a
 later step, so a statement that uses the forgotten value would be weighed with the later one, without a word. Pyro keeps
-the ids of the values that each statement may see, and tracking provenance tells which it does see.
+the ids of the values that each statement may see, and its dependencies tell which it does see.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ppl_vae.errors import ProgramError
-from ppl_vae.programs.dependencies import Guessed, dependencies
+from ppl_vae.programs.dependencies import Guessed
+from ppl_vae.programs.hidden import all_dependencies
 from ppl_vae.programs.structure import TraceSites
 
 __all__ = ["ForgottenStep", "refuse_forgotten"]
@@ -34,7 +35,7 @@ def refuse_forgotten(
     for role, (program, sites) in programs.items():
         if not any(site["infer"].get("_markov_scope") is not None for site in sites.values()):
             continue
-        parents = dependencies(program, batch, [*sites])
+        parents = all_dependencies(program, batch, [*sites], {*summed} & sites.keys())
         if isinstance(parents, Guessed):
             continue
         for name, site in sites.items():
@@ -44,7 +45,7 @@ def refuse_forgotten(
                         name,
                         f"site {name!r} of the {role} depends on {above!r}, which pyro.markov has forgotten there: "
                         "its values would be taken for those of a later step (Enumeration dim conflict)",
-                        "let pyro.markov remember more steps, pyro.markov(..., history=2), or more",
+                        "let pyro.markov remember more steps in both programs, pyro.markov(..., history=2), or more",
                     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae.distributions import is_masked
 from ppl_vae.errors import ProgramError
-from ppl_vae.programs.dependencies import dependencies
+from ppl_vae.programs.hidden import all_dependencies
 from ppl_vae.programs.structure import TraceSites
 from ppl_vae.weights.masks import batch_mask
 
@@ -54,7 +54,7 @@ def masked_latents(
     masked = [n for n in latents if _has_mask(model[n])]
     if not masked:
         return {}
-    parents = dependencies(program, batch, [*model])
+    parents = all_dependencies(program, batch, [*model], masked)
     found: dict[str, tuple[str, ...] | None] = {}
     for name in masked:
         alone = name in guide and guide[name]["infer"].get("joint", name) == name

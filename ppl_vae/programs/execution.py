@@ -18,6 +18,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_vae.errors import ProgramError
+from ppl_vae.programs.enumerating import enumerated_on
 from ppl_vae.programs.failures import our_error
 from ppl_vae.programs.gradients import Estimator, PathScale, detached, rescaled
 from ppl_vae.programs.missing import Holes
@@ -98,10 +99,10 @@ def run(
         model = masks_as_they_were()(model)
     if structure.enumerates:
         guide = EnumMessenger(first_available_dim=-1 - depth)(guide)
-        model = EnumMessenger()(model)
     trace = holes[0].hold(traced(guide, batch))
     drawn = trace if path is None else rescaled(trace, path)
-    model_trace = holes[1].hold(traced(poutine.replay(model, trace=drawn), batch))
+    replayed = enumerated_on(drawn, model) if structure.enumerates else poutine.replay(model, trace=drawn)
+    model_trace = holes[1].hold(traced(replayed, batch))
     for role, seen in (("guide", trace), ("model", model_trace)):
         check_sites(structure, role, seen.nodes)
     if estimator == "reparameterised":

@@ -44,6 +44,8 @@ class ValueSums:
         names = self.structure.summed_guide | self.structure.summed_model
         there = sorted(names & (factors.guide_sites.keys() | factors.model_sites.keys()))
         self._around = {self._symbol(self.summed_site(n)): (n, frames(self.summed_site(n))) for n in there}
+        # a flat prior's zeros are in single precision whatever the data are, and torch sums no products of two kinds
+        self._kind = functools.reduce(torch.promote_types, (f.log.dtype for f in factors.all))
         for factor in factors.all:
             self._refuse_outside(factor.name, self.pack(factor), self._plates(factor.site))
 
@@ -107,7 +109,7 @@ class ValueSums:
     def pack(self, factor: Factor) -> Tensor:
         """A factor's log with a letter for every dim, in `_pyro_dims`, as Pyro's contraction takes it."""
         try:
-            return packed.pack(factor.log, factor.site["infer"]["_dim_to_symbol"])
+            return packed.pack(factor.log.to(self._kind), factor.site["infer"]["_dim_to_symbol"])
         except ValueError as error:  # of a dim that this statement does not know: another one's values, or no plate's
             raise ProgramError(
                 factor.name,

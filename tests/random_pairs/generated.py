@@ -15,7 +15,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from random_pairs.pair import Pair, asked, at
+from random_pairs.pair import Pair, asked
 from random_pairs.writing import Site, Style
 
 __all__ = ["generate"]
@@ -52,7 +52,8 @@ class _Generated(Pair):
     def written(self, style: Style, particle: int | None = None) -> Pair:
         found = copy.copy(self)
         found.model = _with_masks(self.pair.written(style))
-        masks = {s.name: self._mask(s) for s in self.writer.drawn if s.mask and style.shows(s)}
+        shown = {s.name: self.mask_of(s) for s in self.writer.drawn if s.mask and style.shows(s)}
+        masks = shown if style.entries is None else style.entries
         found.guide = _named(_Masking(masks)(poutine.replay(self.made, trace=self.drawn)), [*self.fields])
         return found
 
@@ -60,10 +61,8 @@ class _Generated(Pair):
         """The generated guide at the values that are held, as the engine is given it."""
         return _Held(self.made, self.drawn)
 
-    def _mask(self, site: Site) -> Tensor:
-        if site.mask == "False":
-            return torch.tensor(False)
-        return at(self.fields[f"m_{site.name}"].bool(), *self.writer.dims(site))
+    def masked_in_guide(self, site: Site) -> bool:
+        return False
 
 
 class _Held(torch.nn.Module):

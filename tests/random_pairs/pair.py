@@ -25,7 +25,7 @@ class Pair:
         self.source = writer.text(style)
         space: dict[str, Any] = {
             "pyro": pyro, "torch": torch, "poutine": poutine, "at": at, "across": _across, "levels": _levels,
-            "known": _known, "noise": self._noise, **FAMILIES, **batch,
+            "known": _known, "noise": self._noise, "entries": style.entries, **FAMILIES, **batch,
         }  # fmt: skip
         exec(compile(self.source, "<pair>", "exec"), space)
         self.model, self.guide = space["model"], space["guide"]
@@ -62,6 +62,31 @@ class Pair:
             for s in _ancestors(parents)
         )
 
+    def counting(self) -> dict[str, Tensor]:
+        """Of every masked latent that the guide draws the entries that count, as docs/programs.md has it.
+
+        They are those that the model does not mask, and, where the guide forgets the mask, those that something that
+        counts depends on.
+        """
+        found = {site.name: self.mask_of(site) for site in self.sites}
+        for site in reversed(self.sites):
+            if site in self.writer.drawn and site.mask and not self.masked_in_guide(site):
+                for child in (s for s in self.sites if site in s.parents):
+                    found[site.name] = found[site.name] | _anywhere(found[child.name], site)
+            elif site not in self.writer.drawn and not site.observed:
+                found[site.name] = torch.tensor(True)  # a summed latent always counts
+        return {name: found[name] for name in self.writer.masked()}
+
+    def mask_of(self, site: Site) -> Tensor:
+        """The entries that the model does not mask."""
+        if site.has_mask_field:
+            return at(self.fields[f"m_{site.name}"].bool(), *self.writer.dims(site))
+        return torch.tensor(site.mask is None)
+
+    def masked_in_guide(self, site: Site) -> bool:
+        """Whether the guide has the model's mask."""
+        return site.guide_masked
+
     def _noise(self, values: Tensor, rows: bool) -> Noise:
         depth = self.writer.depth
         values = values.movedim(0, 1 + depth + self.writer.data.dim) if rows else values
@@ -78,6 +103,14 @@ def asked(program: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The fields of a batch that are arguments of a program."""
     names = program.__code__.co_varnames[: program.__code__.co_argcount]
     return {name: batch[name] for name in names}
+
+
+def _anywhere(counts: Tensor, site: Site) -> Tensor:
+    """Whether an entry counts, of all those along plates that the site is not in."""
+    around = {p.dim for p in site.plates}
+    for dim in range(-counts.dim(), 0):
+        counts = counts if dim in around else counts.any(dim, keepdim=True)
+    return counts
 
 
 def _ancestors(sites: list[Site]) -> list[Site]:

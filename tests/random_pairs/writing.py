@@ -92,10 +92,12 @@ class Site:
 @dataclass(frozen=True)
 class Style:
     """How a pair is written: as it is, with the masks that the guide forgets; or with masks on the latents of `masked`,
-    in both programs, and on no others. With its `poutine.scale`, or without."""
+    in both programs, and on no others. With its `poutine.scale`, or without. With `entries` latents have these masks,
+    in both."""
 
     masked: frozenset[str] | None = None
     scales: bool = True
+    entries: dict[str, Tensor] | None = None
 
     def shows(self, site: Site) -> bool:
         """Whether the mask of a site is written down."""
@@ -331,7 +333,10 @@ class Writer:
         if site.scale is not None and style.scales:
             lines.append(f"{indent}with poutine.scale(scale={site.scale}):")
             indent += "    "
-        if site.mask is not None and style.shows(site):
+        if style.entries is not None and site.name in style.entries:
+            lines.append(f"{indent}with poutine.mask(mask=entries[{site.name!r}]):")
+            indent += "    "
+        elif site.mask is not None and style.shows(site):
             mask = "False" if site.mask == "False" else self._placed(site, f"m_{site.name}")
             if site.mask == ".mask":
                 fn += f".mask({mask})"
