@@ -37,11 +37,15 @@ SHORTER = {
     r"score_particles=\d+": "score_particles=5",
     r"temperatures=\d+, steps=\d+": "temperatures=2, steps=1",
     r"range\(\d{3,}\)": "range(20)",
-    r"(?<!_)\bposterior\(model, guide, data\)": "posterior(model, guide, data, draws=100, particles=200)",
+    r"(?<!_)\bposterior\(model, (.*guide), data\)": r"posterior(model, \1, data, draws=100, particles=200, "
+    "resample='psis')",
     r"\bjoint_posterior\(model, guide, data\)": "joint_posterior(model, guide, data, particles=200)",
     r"\bto_arviz\(model, guide, data, resample": "to_arviz(model, guide, data, draws=20, particles=200, resample",
 }
-"""Whether a document runs does not depend on how long it would; that the first epoch begins well is test_starting's."""
+"""Whether a document runs does not depend on how long it would.
+
+That the first epoch begins well is test_starting's, that draws are moved from a poor guide test_tempering's.
+"""
 
 
 class Finder(doctest.DocTestFinder):
