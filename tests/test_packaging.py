@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import importlib.resources
 import pkgutil
 import re
 import subprocess
@@ -38,6 +39,18 @@ def modules_on_disk() -> set[str]:
 def test_every_module_on_disk_is_installed_and_none_else():
     installed = {m.name for m in pkgutil.walk_packages(ppl_vae.__path__, "ppl_vae.")}
     assert installed == modules_on_disk()
+
+
+def test_the_style_and_the_script_of_the_report_are_installed():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ppl_vae"]
+    shipped = {file.relative_to(ROOT / "ppl_vae") for pattern in patterns for file in (ROOT / "ppl_vae").glob(pattern)}
+    other = {
+        f.relative_to(ROOT / "ppl_vae") for f in (ROOT / "ppl_vae" / "report").iterdir() if f.suffix in (".js", ".css")
+    }
+    assert len(other) == 4
+    assert other <= shipped
+    for file in other:
+        assert importlib.resources.files("ppl_vae").joinpath(str(file)).is_file()
 
 
 def test_nothing_called_models_or_guides_is_installed_at_the_top():

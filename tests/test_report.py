@@ -1,5 +1,7 @@
 """A report shows what a run is, whole and without a network, for any model of the contract."""
 
+import base64
+import hashlib
 import re
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 from ppl_vae.prediction.latents import continuous_latents, information
 from ppl_vae.programs.program import Pair
-from ppl_vae.report import _cards, write_report
+from ppl_vae.report import _cards, _verdicts, write_report
 from ppl_vae.report.view import look
 from ppl_vae.runs.folder import Run
 from ppl_vae.saving.atomic import write
@@ -84,7 +86,7 @@ def digits(tmp_path_factory):
 
 def test_every_figure_of_pictures_is_drawn_and_shown(digits):
     assert figures(digits.run) == PICTURES
-    assert digits.page.count("data:image/png;base64,") == len(PICTURES)
+    assert digits.page.count('src="data:image/png;base64,') == len(PICTURES)
     for path in (digits.run.path / "figures").glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -99,13 +101,54 @@ def test_the_programs_are_drawn(digits):
 def test_the_page_needs_nothing_else(digits):
     assert "http://" not in digits.page
     assert "https://" not in digits.page
-    assert re.findall(r"<(?:script|link|iframe|object)\b", digits.page) == []
+    assert re.findall(r"<(?:link|iframe|object|form)\b", digits.page) == []
     assert len(digits.page) < 3e6
 
 
+def test_one_script_runs_which_the_page_knows_by_its_hash(digits):
+    """What else is called a script is data, and what hostile names hold is none."""
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", digits.page, re.DOTALL)
+    running = [text for kind, text in scripts if "application/json" not in kind]
+    digest = base64.b64encode(hashlib.sha256(running[0].encode()).digest()).decode()
+    assert len(running) == 1
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in digits.page
+    assert not re.search(r"\beval\b|new Function|fetch\(|XMLHttpRequest|innerHTML", running[0])
+
+
+def test_verdicts_stand_under_the_numbers_and_lead_to_their_reasons(digits):
+    strip = re.search(r'<ul class="verdicts".*?</ul>', digits.page, re.DOTALL)[0]
+    lines = re.findall(
+        r'<li class="(\w+)"><a href="#(s\d+)"><strong>(.*?)</strong> <span class="words">(.*?)</span>', strip
+    )
+    titles = {f"s{i}": title for i, (title, _) in enumerate(sections(digits.page), 1)}
+    assert ("doubtful", "Training curve") in {(level, titles[to]) for level, to, *_ in lines}  # one epoch of one
+    assert any("latents" in words and titles[to] == "What each latent does" for _, to, _, words in lines)
+
+
+def test_a_verdict_on_evidence_follows_the_share_of_rows_with_a_large_khat():
+    def level(bad):
+        found = _verdicts._evidence({"khat_limit": 0.67, "unreliable_rows": bad, "rows": 100})
+        return found[0].level, found[0].section
+
+    assert [level(0), level(5), level(6)] == [(w, _verdicts.TRUST) for w in ("believed", "doubtful", "not")]
+    assert _verdicts._evidence(None) == []
+    worth = {"minus_independent": 3.0, "minus_independent_se": 0.1}
+    assert [v.level for v in _verdicts._worth(worth)] == ["believed"]
+    assert [v.level for v in _verdicts._worth(worth | {"minus_normal": -1.0, "minus_normal_se": 0.2})] == ["doubtful"]
+    assert [v.level for v in _verdicts._worth({**worth, "minus_independent": 0.1})] == ["not"]
+
+
+def test_densities_without_latents_stand_beside_the_model(tmp_path):
+    worth = {"nll": 3.0, "nll_se": 0.2, "independent_nll": 4.5, "minus_independent": 1.5, "minus_independent_se": 0.1}
+    (section,) = _verdicts.baselines(worth)
+    assert section.table[1][1] == ["independent columns, each at its best fit", "4.50", "1.50 ± 0.10"]
+    assert _verdicts.baselines(None) == []
+
+
 def test_the_headline_tells_the_numbers_and_their_errors(digits):
+    plain = re.sub("<[^>]*>", "", digits.page)
     for words in ("96.32 ± 0.56", "91.98 ± 0.51", "11.59", "84.73", "1,234", "0.017", "447", "nats"):
-        assert words in digits.page
+        assert words in plain
 
 
 def test_what_was_trained_is_told(digits):
@@ -174,9 +217,10 @@ def test_a_table_with_hostile_names_and_holes(tmp_path):
     model = VAE(data, latent_dim=3, hidden=(8,))
     run = train(model, MeanField(model, hidden=(8,)), data, tmp_path)
     page = write_report(run, data, SUMMARY).read_text(encoding="utf-8")
-    assert figures(run) <= PICTURES - {"data", "interpolation"} | {"imputed", "imputed-hidden"}
+    assert figures(run) <= PICTURES - {"data", "interpolation"} | {"traversal-table"} | {"imputed", "imputed-hidden"}
     assert {"reconstructions", "samples", "rate", "map"} <= figures(run)
-    assert "<script" not in page
+    assert HOSTILE not in page
+    assert page.count("<script") == 1 + page.count('<script type="application/json"')
     assert "&lt;script&gt;" in page
     assert "<b>" not in page
     assert "your data" in page

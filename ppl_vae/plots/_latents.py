@@ -12,6 +12,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.plots.drawing import (
     BLUE,
     CLASSES,
+    MARKERS,
     PALE,
     Array,
     add_legend,
@@ -20,6 +21,7 @@ from ppl_vae.plots.drawing import (
     expect,
     house_axes,
     known_labels,
+    one_panel,
     write_apart,
 )
 
@@ -32,20 +34,23 @@ def latent_map(
     labels: Sequence[object] | Array | None = None,
     names: Sequence[str] | None = None,
     axes: tuple[str, str] = ("first axis", "second axis"),
+    key: str = "label",
+    measured: bool = False,
+    ax: Any = None,
 ) -> Figure:
     """Where the rows lie in two latent dimensions, coloured by label.
 
     z: [n, 2]; labels: [n], where -1, NaN and None mean unlabelled; names: the name of label 0, 1, ... Up to
-    20 classes get a colour, marker and legend; more numbers than that are shown on a colour bar. Raises
-    UserError when the lengths do not fit.
+    20 classes get a colour, a marker and a legend; more numbers than that, and what is `measured`, are shown on a
+    colour bar, which `key` names. Raises UserError when the lengths do not fit.
     """
     points = as_numbers("z", z, 2)
     expect("z", points.shape[1], 2, "columns")
-    figure = Figure(figsize=(6.6, 5.2), layout="constrained")
-    ax = house_axes(figure.add_subplot(), *axes)
+    figure, ax = one_panel((6.6, 5.2), ax)
+    house_axes(ax, *axes)
     ax.set_aspect("equal", adjustable="datalim")  # distances are what a reader compares here
-    size = float(np.clip(9000 / len(points), 3, 26))
-    style: dict[str, Any] = {"s": size, "alpha": 0.7, "linewidths": 0}
+    size = float(np.clip(12000 / len(points), 6, 30))
+    style: dict[str, Any] = {"s": size, "alpha": 0.75, "linewidths": 0}
     values, known = known_labels(labels, len(points))
     seen = np.isfinite(points).all(1)
     if not seen.any():
@@ -55,16 +60,16 @@ def latent_map(
         word = "unlabelled" if known.any() else None
         ax.scatter(*points[~known].T, color=PALE if known.any() else BLUE, label=word, **style)
     classes = np.unique(values[known])
-    if len(classes) > 20 and np.issubdtype(values.dtype, np.number):
+    if (len(classes) > 20 or measured) and np.issubdtype(values.dtype, np.number):
         dots = ax.scatter(*points[known].T, c=values[known].astype(float), cmap="viridis", **style)
-        figure.colorbar(dots, ax=ax, shrink=0.7, label="label").outline.set_visible(False)
+        figure.colorbar(dots, ax=ax, shrink=0.7, label=key).outline.set_visible(False)
         return figure
     if len(classes) > 20:
         ax.scatter(*points[known].T, color=BLUE, label=f"{len(classes)} classes, not coloured", **style)
     centres = []
     for i, value in enumerate(classes if len(classes) <= 20 else ()):
         mine, name = points[known & (values == value)], class_name(value, names)
-        ax.scatter(*mine.T, color=CLASSES[i % 10], marker="o^"[i // 10], label=name, **style)
+        ax.scatter(*mine.T, color=CLASSES[i % 10], marker=MARKERS[(i + i // 10) % 5], label=name, **style)
         centres.append((*np.median(mine, 0), name))
     write_apart(ax, centres, float(np.ptp(points, 0).max()) or 1.0)
     if ax.get_legend_handles_labels()[1]:
@@ -79,6 +84,7 @@ def rate_per_latent(
     *,
     active: Array | Sequence[bool] | float = 0.01,
     axis: str = "KL to the prior (nats per row)",
+    ax: Any = None,
 ) -> Figure:
     """The KL of each latent to its prior, largest first, the inactive ones grey.
 
@@ -94,9 +100,9 @@ def rate_per_latent(
     expect("active", len(mask), len(rate), "one for each latent")
     order = np.argsort(-rate, kind="stable")
     shown = order[:60]  # more bars than that cannot be told apart
-    figure = Figure(figsize=(float(np.clip(0.32 * len(shown) + 1.2, 4.0, 9.0)), 3.2), layout="constrained")
+    figure, ax = one_panel((float(np.clip(0.32 * len(shown) + 1.2, 4.0, 9.0)), 3.2), ax)
     words = "latent, by rate" if len(shown) == len(rate) else f"the {len(shown)} latents of largest rate"
-    ax = house_axes(figure.add_subplot(), words, axis)
+    house_axes(ax, words, axis)
     ax.grid(False, axis="x")
     for flag, colour, word in ((True, BLUE, "active"), (False, PALE, "inactive")):
         at, count = np.flatnonzero(mask[shown] == flag), int((mask == flag).sum())

@@ -33,7 +33,25 @@ CLASSES = (
     *("#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee"),
     *("#882255", "#44aa99", "#7a7a2b", "#aa4499", "#555555"),
 )
+MARKERS = "os^Dv"  # five shapes and ten colours: neighbours in the list differ in both
 PANELS = 12
+
+
+class Plot(Figure):
+    """A figure that shows itself in a notebook, without pyplot and whatever backend is chosen."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png_bytes(self)
+
+
+def one_panel(size: tuple[float, float], ax: Any = None) -> tuple[Figure, Any]:
+    """A new figure with one axes, or the axes that a user gave and its figure."""
+    if ax is None:
+        figure = Plot(figsize=size, layout="constrained")
+        return figure, figure.add_subplot()
+    if not hasattr(ax, "get_figure"):
+        raise UserError(f"ax expects axes of matplotlib, such as those of plt.subplots(), got {type(ax).__name__}")
+    return ax.get_figure(), ax
 
 
 def house_axes(ax: Any, xlabel: str = "", ylabel: str = "", title: str = "") -> Any:
@@ -154,6 +172,11 @@ def board(width: float, height: float, inches: float) -> tuple[Figure, Any]:
     ax.set_axis_off()
     ax.set(xlim=(0, width), ylim=(height, 0))
     return figure, ax
+
+
+def is_board(figure: Figure) -> bool:
+    """Whether a figure is a board of images, which has no axes."""
+    return any(ax.images and not ax.axison for ax in figure.axes)
 
 
 def place_image(ax: Any, image: np.ndarray, left: float, top: float, *, framed: bool = False) -> None:

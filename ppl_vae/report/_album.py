@@ -9,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ppl_vae.plots.drawing import to_png_bytes
+from ppl_vae.plots.drawing import is_board, to_png_bytes
+from ppl_vae.report._html import Picture
 from ppl_vae.report.view import View
 from ppl_vae.saving.atomic import write
 
@@ -21,8 +22,6 @@ LINES = 64
 COLUMNS = 12
 """Draws under every condition or label, rows of every cluster, styles."""
 
-Picture = tuple[bytes, str, str]
-
 
 @dataclass(frozen=True)
 class Album:
@@ -30,16 +29,20 @@ class Album:
 
     folder: Path
 
-    def add(self, name: str, figure: Figure, caption: str) -> Picture:
-        """A figure as a section holds it, after writing it to `name`.png."""
+    def add(self, name: str, figure: Figure, caption: str, words: str = "", *, folded: bool = False) -> Picture:
+        """A figure as a section holds it, after writing it to `name`.png.
+
+        `words` say what it shows to those who cannot see it; without them its caption does.
+        """
         png = to_png_bytes(figure)
         write(self.folder / f"{name}.png", png)
-        return png, caption, f"{name.replace('-', ' ')}: {caption.partition('.')[0]}"
+        said = words or f"{name.replace('-', ' ')}: {caption.partition('.')[0]}"
+        return Picture(png, caption, said, photo=is_board(figure), folded=folded)
 
     def add_drawn(self, name: str, svg: str, caption: str, words: str) -> Picture:
         """A drawing in SVG, with the words that say what it shows, after writing it to `name`.svg."""
         write(self.folder / f"{name}.svg", svg)
-        return svg.encode(), caption, words
+        return Picture(svg.encode(), caption, words)
 
 
 def is_picture(view: View) -> bool:

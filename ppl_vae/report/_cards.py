@@ -116,9 +116,6 @@ def _baselines(evaluation: Mapping[str, float | int]) -> list[Card]:
     )
     if (worse := worthless(evaluation)) is not None:
         words += f" Here {worse}."
-    for name, what in (("normal", "one full normal"), ("copula", "these columns with a Gaussian copula")):
-        if f"minus_{name}" in evaluation:
-            words += f" Minus that of {what}: {_with_error(evaluation, f'minus_{name}')}."
     return [("Above independent columns, nats", _with_error(evaluation, "minus_independent"), words)]
 
 

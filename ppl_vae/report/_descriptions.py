@@ -12,9 +12,9 @@ from ppl_vae.distributions import unwrapped
 from ppl_vae.likelihoods.columns import column_table
 from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.programs.program import Pair, Program
-from ppl_vae.report._album import Album, Picture
+from ppl_vae.report._album import Album
 from ppl_vae.report._cards import NO_DENSITY, validated
-from ppl_vae.report._html import Section
+from ppl_vae.report._html import Picture, Section
 from ppl_vae.report.view import View
 from ppl_vae.runs.folder import Run
 from ppl_vae.runs.result import unfinished
@@ -23,8 +23,8 @@ from ppl_vae.saving.specs import HOMES
 __all__ = ["columns", "data_name", "drawn_pair", "name_of", "what_was_trained"]
 
 
-FEW = 3
-"""So many fields are told in words."""
+FEW, MANY = 3, 20
+"""So many fields are told in words; of more columns than that the table is folded."""
 
 
 def columns(run: Run, data: Data | Split) -> list[Section]:
@@ -35,7 +35,10 @@ def columns(run: Run, data: Data | Split) -> list[Section]:
         "Each column has a kind, which says what values it may take, and the likelihood that fits the kind and the "
         "training rows. `--kind NAME=KIND` and `--likelihood NAME=LIKELIHOOD` change them."
     )
-    return [Section("Columns", text, column_table(run.model, data.train if isinstance(data, Data) else data))]
+    header, rows = column_table(run.model, data.train if isinstance(data, Data) else data)
+    kept = [i for i in range(len(header)) if i < 2 or any(row[i] for row in rows)]  # where nothing is missing
+    table = [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    return [Section("Columns", text, table, folded=f"All {len(rows)} columns" if len(rows) > MANY else "")]
 
 
 def what_was_trained(run: Run, data: Data | Split, view: View, album: Album) -> Section:
@@ -55,7 +58,6 @@ def what_was_trained(run: Run, data: Data | Split, view: View, album: Album) -> 
         ("objective" if view.points else "bound", name_of(info.get("bound"), None)),
         ("data", f"{data_name(run, data)}: {_fields(run.schema)}"),
         ("rows", _rows(data)),
-        ("begun with", _start(info.get("start"))),
         ("best epoch", f"epoch {best}; {epochs} epochs were run"),
         ("not finished", more and f"{more.problem.removeprefix('not finished: ')}: {more.remedy}"),
         ("parameters", f"{sizes[0]:,} in the model, {sizes[1]:,} in the guide"),
@@ -63,6 +65,8 @@ def what_was_trained(run: Run, data: Data | Split, view: View, album: Album) -> 
         ("seed", f"{settings['seed']}" if "seed" in settings else None),
         ("versions", ", ".join(f"{k} {v}" for k, v in info.get("versions", {}).items()) or None),
     ]
+    rows += [("begun with", began)] if (began := _start(info.get("start"))) else []
+    rows = [row for row in rows if row[1] is not None]
     text = (
         "The **model** is a story of how a row x comes about: latents z are drawn from the prior p(z), then "
         "x is drawn from the likelihood p(x|z). The **guide** q(z|x) runs the other way: for a row, it says "
@@ -77,7 +81,8 @@ def what_was_trained(run: Run, data: Data | Split, view: View, album: Album) -> 
             f"{NO_DENSITY + ' ' if view.flat else ''}"
             + _kept(best, validated(run)).replace("the best bound", "the best reconstruction")
         )
-    return Section("What was trained", text, (("part", "in this run"), rows), (drawn_pair(pair, data, album),))
+    table = (("part", "in this run"), rows)
+    return Section("What was trained", text, table, (drawn_pair(pair, data, album),), folded="Settings of this run")
 
 
 def drawn_pair(pair: Pair, data: Data | Split, album: Album) -> Picture:

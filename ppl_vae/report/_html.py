@@ -1,17 +1,60 @@
-"""One self-contained page of results: numbers, sections, tables, pictures; no scripts, nothing fetched."""
+"""One self-contained page of results: numbers, verdicts, sections, tables, pictures; nothing is fetched."""
 
 from __future__ import annotations
 
 import base64
 import html
+import json
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 from ppl_vae.errors import UserError, escaped
+from ppl_vae.report._assets import policy, script, style
 
-__all__ = ["Section", "render"]
+__all__ = ["Picture", "Section", "Verdict", "Widget", "render"]
+
+Level = Literal["believed", "doubtful", "not", "read"]
+
+LEVELS: Mapping[Level, str] = {
+    "believed": "Believed",
+    "doubtful": "Doubtful",
+    "not": "Not believed",
+    "read": "To be read",
+}
+
+
+class Verdict(NamedTuple):
+    """A line under the numbers: whether to believe something, why, and the title of the section that says more."""
+
+    level: Level
+    words: str
+    section: str
+
+
+class Picture(NamedTuple):
+    """A figure of a section: the bytes of a PNG or SVG, its caption, and words for those who cannot see.
+
+    A `photo` is made of pictures of rows, which are not turned round in the dark. What is `folded` is shown on request,
+    as a widget of the section shows the same.
+    """
+
+    image: bytes
+    caption: str
+    words: str
+    photo: bool = False
+    folded: bool = False
+
+
+class Widget(NamedTuple):
+    """Something to move or to point at: its kind, which the script knows, its data, and what it is, in a sentence."""
+
+    kind: Literal["explorer", "map"]
+    name: str
+    data: Mapping[str, Any]
+    words: str
 
 
 @dataclass(frozen=True)
@@ -20,14 +63,15 @@ class Section:
 
     `text` is plain words: a blank line starts a paragraph, lines that begin with "- " make a list, `**bold**`
     and `` `code` `` are understood, and everything else is escaped. `table` is (header, rows); None is an
-    empty cell and floats are rounded for reading. `figures` holds (bytes of a PNG or SVG, caption, words for
-    those who cannot see).
+    empty cell and floats are rounded for reading; one that is `folded` is shown on request, under those words.
     """
 
     title: str
     text: str = ""
     table: tuple[Sequence[str], Sequence[Sequence[object]]] | None = None
-    figures: tuple[tuple[bytes, str, str], ...] = ()
+    figures: tuple[Picture, ...] = ()
+    widgets: tuple[Widget, ...] = ()
+    folded: str = ""
 
 
 def render(
@@ -36,8 +80,11 @@ def render(
     headline: Iterable[tuple[str, str, str]],
     sections: Sequence[Section],
     footer: str,
+    verdicts: Sequence[Verdict] = (),
 ) -> str:
     """One HTML page as text; the headline is (label, value, explanation), shown as large numbers.
+
+    Verdicts stand under them, each with a link to the first section of its title.
 
     Raises UserError when a picture is neither PNG nor SVG or a table's row is not as long as its header.
 
@@ -54,15 +101,20 @@ def render(
         f'<dd class="why">{_escape(why)}</dd></div>'
         for label, value, why in headline
     )
+    numbers = {s.title: i for i, s in reversed(list(enumerate(sections, 1)))}
     return _PAGE.format(
-        policy=_POLICY,
-        style=_STYLE,
+        policy=policy(),
+        style=style(),
+        script=script(),
+        verdicts=_strip(verdicts, numbers),
         title=_escape(title),
         subtitle=f'<p class="subtitle">{_escape(subtitle)}</p>' if subtitle else "",
         cards=f'<dl class="cards">{cards}</dl>' if cards else "",
         nav=f'<nav aria-label="Sections">{links}</nav>' if links else "",
         body=body,
-        footer=f"<footer>{_text(footer)}</footer>" if footer else "",
+        footer=f'<footer>{_text(footer)}<p class="top"><a href="#top">Back to the top</a></p></footer>'
+        if footer
+        else "",
     )
 
 
@@ -71,9 +123,23 @@ def _escape(words: object) -> str:
     return html.escape("\n".join(map(escaped, str(words).split("\n"))), quote=True)
 
 
+def _strip(verdicts: Sequence[Verdict], numbers: Mapping[str, int]) -> str:
+    """The verdicts, worst first."""
+    order: list[Level] = ["not", "doubtful", "believed", "read"]
+    lines = "".join(
+        f'<li class="{v.level}"><a href="#s{numbers.get(v.section, 1)}"><strong>{LEVELS[v.level]}</strong> '
+        f'<span class="words">{_escape(v.words)}</span></a></li>'
+        for v in sorted(verdicts, key=lambda v: order.index(v.level))
+    )
+    return f'<ul class="verdicts" aria-label="What can be believed">{lines}</ul>' if lines else ""
+
+
 def _value(value: str) -> str:
     # "-97.4 ± 0.6 nats": the number is what the eye should meet first, its unit follows in smaller letters.
     parts = re.fullmatch(r"([^A-Za-z]*\d[^A-Za-z]*) ([A-Za-z].*)", str(value), re.DOTALL)
+    number, sign, error = str(value).partition(" ± ")
+    if parts is None and sign:
+        return f'{_escape(number)} <span class="error">± {_escape(error)}</span>'
     if parts is None:
         return _escape(value)
     return f'{_escape(parts[1])} <span class="unit">{_escape(parts[2])}</span>'
@@ -99,13 +165,25 @@ def _inline(words: str) -> str:
 
 def _section(number: int, section: Section) -> str:
     table = _table(section) if section.table is not None else ""
-    figures = "".join(_figure(*figure) for figure in section.figures)
+    if table and section.folded:
+        table = f"<details><summary>{_escape(section.folded)}</summary>{table}</details>"
+    figures = "".join(_figure(Picture(*figure)) for figure in section.figures)
     if figures:
         figures = f'<div class="figures">{figures}</div>'
+    widgets = "".join(map(_widget, section.widgets))
     return (
         f'<section id="s{number}"><h2>{_escape(section.title)}</h2>\n{_text(section.text)}\n'
-        f"{table}\n{figures}</section>"
+        f"{table}\n{widgets}{figures}</section>"
     )
+
+
+def _widget(widget: Widget) -> str:
+    # "<" would end the element, whatever stands before it
+    data = json.dumps(widget.data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    name = _escape(widget.name)
+    place = f'<div data-widget="{widget.kind}" data-from="{name}-data" id="{name}"></div>'
+    held = f'<script type="application/json" id="{name}-data">{data}</script>'
+    return f'<p class="try">{_inline(widget.words)}</p>{place}{held}'
 
 
 def _table(section: Section) -> str:
@@ -121,9 +199,16 @@ def _table(section: Section) -> str:
     css = [' class="number"' if flag else "" for flag in numeric]
     head = "".join(f'<th scope="col"{c}>{_escape(h)}</th>' for h, c in zip(header, css, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{c}>{_cell(v)}</td>" for v, c in zip(row, css, strict=True)) + "</tr>" for row in rows
+        "<tr>"
+        + "".join(f'<td{c} data-label="{_escape(h)}">{_cell(v)}</td>' for h, v, c in zip(header, row, css, strict=True))
+        + "</tr>"
+        for row in rows
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    stacked = ' class="stacked"' if len(header) > 2 else ""
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="Table: {_escape(section.title)}"><table{stacked}>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _is_number(value: object) -> bool:
@@ -141,14 +226,15 @@ def _cell(value: object) -> str:
     return _escape(str(value).replace("-", "\N{MINUS SIGN}") if _is_number(value) and "e" not in str(value) else value)
 
 
-def _figure(picture: bytes, caption: str, alt: str) -> str:
-    kind, width, height = _size(picture)
-    return (
-        f'<figure style="--width:{width}px"><div class="paper">'
-        f'<img width="{width}" height="{height}" alt="{_escape(alt)}" '
-        f'src="data:image/{kind};base64,{base64.b64encode(picture).decode()}"></div>'
-        f"<figcaption>{_escape(caption)}</figcaption></figure>"
+def _figure(picture: Picture) -> str:
+    kind, width, height = _size(picture.image)
+    drawn = (
+        f'<figure class="{"photo" if picture.photo else "plot"}" style="--width:{width}px"><div class="paper">'
+        f'<img width="{width}" height="{height}" alt="{_escape(picture.words)}" '
+        f'src="data:image/{kind};base64,{base64.b64encode(picture.image).decode()}"></div>'
+        f"<figcaption>{_escape(picture.caption)}</figcaption></figure>"
     )
+    return f"<details><summary>The same as a figure</summary>{drawn}</details>" if picture.folded else drawn
 
 
 def _size(picture: bytes) -> tuple[str, int, int]:
@@ -162,7 +248,7 @@ def _size(picture: bytes) -> tuple[str, int, int]:
     return "png", width // 2, height // 2
 
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_TOP = '<p class="top"><a href="#top">Back to the top</a></p>'
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -175,78 +261,16 @@ _PAGE = """<!DOCTYPE html>
 <style>{style}</style>
 </head>
 <body>
-<header><h1>{title}</h1>{subtitle}</header>
+<a class="skip" href="#main">Skip to the sections</a>
+<header id="top"><h1>{title}</h1>{subtitle}</header>
 {cards}
+{verdicts}
 {nav}
-<main>
+<main id="main">
 {body}
 </main>
 {footer}
+<script>{script}</script>
 </body>
 </html>
-"""
-
-_STYLE = """
-:root { --ink: #1d2430; --soft: #5b6676; --line: #dfe3e9; --ground: #fafbfc; --card: #ffffff;
-  --accent: #005f95; --paper: #ffffff; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #a3adbb; --line: #333c49;
-  --ground: #14181e; --card: #1c222b; --accent: #7cc0ee; --paper: #fdfdfd; } }
-* { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62.5rem; color: var(--ink);
-  background: var(--ground);
-  font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
-h1 { font-size: 2.125rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.4rem; line-height: 1.3; letter-spacing: -0.01em; margin: 0 0 .6rem;
-  overflow-wrap: anywhere; }
-p, ul { max-width: 44rem; margin: 0 0 1rem; overflow-wrap: break-word; }
-ul { padding-left: 1.3rem; } li { margin: .25rem 0; }
-.subtitle { color: var(--soft); font-size: 1.15rem; margin: .4rem 0 0; }
-code { font: .9em ui-monospace, "Cascadia Mono", Menlo, "DejaVu Sans Mono", monospace; padding: .08em .3em;
-  background: color-mix(in srgb, var(--ink) 8%, transparent); border-radius: .25em; overflow-wrap: anywhere; }
-a { color: var(--accent); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: 1rem;
-  margin: 2rem 0; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: .75rem;
-  padding: 1rem 1.15rem 1.05rem; }
-.card dt { color: var(--soft); font-size: .9rem; font-weight: 600; }
-.card dd { margin: 0; overflow-wrap: anywhere; }
-.card .value { font-size: 1.7rem; line-height: 1.25; font-weight: 650; letter-spacing: -0.02em;
-  margin: .15rem 0 .3rem; font-variant-numeric: tabular-nums; }
-.card .unit { font-size: 1rem; font-weight: 500; letter-spacing: 0; }
-.card .why { color: var(--soft); font-size: .9rem; line-height: 1.45; }
-nav { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; padding: .8rem 0; margin: 2rem 0 0;
-  border-block: 1px solid var(--line); font-size: .95rem; }
-nav a { text-decoration: none; font-weight: 550; } nav a:hover { text-decoration: underline; }
-section { margin-top: 2.75rem; scroll-margin-top: 1rem; }
-.wide { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .95rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .45rem 1.6rem .45rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-th { color: var(--soft); font-weight: 600; white-space: nowrap; }
-th.number, td.number { text-align: right; white-space: nowrap; }
-tbody tr:last-child td { border-bottom: 0; }
-.figures { display: flex; flex-wrap: wrap; gap: 1.5rem 1.75rem; align-items: flex-start;
-  margin: 1.25rem 0 0; }
-figure { margin: 0; width: calc(var(--width) + 1.8rem); min-width: min(20rem, 100%); max-width: 100%; }
-.paper { background: var(--paper); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem;
-  overflow-x: auto; }
-.paper img { display: block; width: min(100%, var(--width)); height: auto; margin: 0 auto; }
-figcaption { color: var(--soft); font-size: .92rem; line-height: 1.5; margin: .55rem .15rem 0;
-  max-width: 44rem; }
-footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft);
-  font-size: .9rem; }
-@media (max-width: 40rem) {
-  body { padding: 1.5rem 1rem 3rem; font-size: 1rem; } h1 { font-size: 1.65rem; }
-  .cards { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; }
-  .card { padding: .8rem .9rem; } .card .value { font-size: 1.35rem; }
-  /* A wide figure is scrolled rather than shrunk until its labels cannot be read. */
-  .paper img { min-width: calc(.6 * var(--width)); }
-}
-@media print {
-  :root { --ink: #000; --soft: #444; --line: #ccc; --ground: #fff; --card: #fff; --accent: #000;
-  --paper: #fff; }
-  body { max-width: none; padding: 0; font-size: 10.5pt; } nav { display: none; }
-  figure, .card, tr { break-inside: avoid; } h2 { break-after: avoid; } .paper { border: 0; padding: 0; }
-}
 """

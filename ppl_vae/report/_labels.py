@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ppl_vae import plots
 from ppl_vae.evaluation.means import standard_error
-from ppl_vae.report._album import COLUMNS, LINES, Album, Picture, is_picture, limits_of, names_of, spread_of
-from ppl_vae.report._html import Section
+from ppl_vae.report._album import COLUMNS, LINES, Album, is_picture, limits_of, names_of, spread_of
+from ppl_vae.report._html import Picture, Section
 from ppl_vae.report.view import View
 
 __all__ = ["labels_and_clusters"]

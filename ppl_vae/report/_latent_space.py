@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -12,19 +12,25 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.plots.drawing import PANELS, signed
 from ppl_vae.prediction.latents import ACTIVE, Latents
-from ppl_vae.report._album import LINES, Album, Picture, flat, is_picture, limits_of, names_of, spread_of
+from ppl_vae.report._album import LINES, Album, flat, is_picture, limits_of, names_of, spread_of
 from ppl_vae.report._cards import number
-from ppl_vae.report._html import Section
+from ppl_vae.report._explorer import explorer
+from ppl_vae.report._html import Picture, Section, Widget
+from ppl_vae.report._map import latent_map
 from ppl_vae.report.view import View
 
 __all__ = ["latent_space"]
 
 SPAN = 2.5
 STEPS = 11
+MOST_COLUMNS = 24
 
 
-def latent_space(view: View, album: Album) -> list[Section]:
-    """Traversals, rates, interpolations and the map; one section that says why if there is nothing to move."""
+def latent_space(view: View, album: Album, told: Mapping[str, Tensor]) -> list[Section]:
+    """Traversals, rates, interpolations and the map; one section that says why if there is nothing to move.
+
+    `told` are numbers of the rows of the view, by name, which the map says of the row that is pointed at.
+    """
     if not view.latents:
         words = (
             "The pair has no continuous latent of single rows: there is nothing to move, to interpolate or "
@@ -33,32 +39,36 @@ def latent_space(view: View, album: Album) -> list[Section]:
         return [Section("Latent space", words)]
     # Of several sites the one nearest to the prior that can be moved and is used comes first.
     sites = sorted(view.latents, key=lambda site: (not site.real, not site.ranked))
-    sections = [_traversal(view, sites, album)]
+    first = _traversal(view, sites, album)
+    moving = {w.name for w in first.widgets if "network" in w.data}
+    sections = [first]
     if sites[0].proper:
         sections.append(_rates(view, album))
     if is_picture(view) and len(view) > 1:
         sections.append(_interpolation(view, album))
-    return [*sections, _map(view, sites, album)]
+    return [*sections, latent_map(view, sites, album, told, moving)]
 
 
 def _traversal(view: View, sites: Sequence[Latents], album: Album) -> Section:
     title = "What each latent does"
     words: list[str] = []
     figures: list[Picture] = []
+    widgets: list[Widget] = []
     for latents in sites:
-        said, drawn = _moves(view, latents, "" if latents is sites[0] else f"-{latents.site}", album)
+        said, drawn, moving = _moves(view, latents, "" if latents is sites[0] else f"-{latents.site}", album)
         words.append(said)
         figures += drawn
-    return Section(title, " ".join(words), figures=tuple(figures))
+        widgets += moving
+    return Section(title, " ".join(words), figures=tuple(figures), widgets=tuple(widgets))
 
 
-def _moves(view: View, latents: Latents, suffix: str, album: Album) -> tuple[str, list[Picture]]:
-    """What the latents of a site do, in words and figures, one for each field that can be drawn."""
+def _moves(view: View, latents: Latents, suffix: str, album: Album) -> tuple[str, list[Picture], list[Widget]]:
+    """What the latents of a site do: words, a figure for each field that can be drawn, and sliders."""
     ranked = latents.ranked
     if not ranked:
-        return _collapsed(latents), []
+        return _collapsed(latents), [], []
     if not latents.real:
-        return f"{latents.site} cannot take every value, so it is not moved by fixed steps here.", []
+        return f"{latents.site} cannot take every value, so it is not moved by fixed steps here.", [], []
     row, shown = _typical(latents), ranked[:LINES]
     standard = bool(((latents.centre.abs() < 1e-6) & ((latents.spread - 1).abs() < 1e-6)).all())
     of = "its prior" if latents.proper else "the codes of these rows"
@@ -79,8 +89,11 @@ def _moves(view: View, latents: Latents, suffix: str, album: Album) -> tuple[str
     measure = "its KL to the prior per row" if latents.exact else "the variance of its posterior mean over rows"
     measure += "" if latents.proper else ", as a share of the widest latent's"
     figures: list[Picture] = []
+    widgets: list[Widget] = []
     for each in view.each():
         steps, made = _moved(each, latents, shown, row)
+        if each is view and latents.spread.min() > 0:
+            widgets.append(explorer(view, latents, shown, row, steps, made, titles))
         if not is_picture(each):
             figures += _table_traversals(each, made, steps, titles, axis, suffix + each.suffix, album)
             continue
@@ -90,34 +103,44 @@ def _moves(view: View, latents: Latents, suffix: str, album: Album) -> tuple[str
             f"perhaps slant, weight or a change of class. The number on the left is {measure}. A line in which nothing "
             "changes belongs to a latent that does not matter for a row like this one."
         )
-        figures.append(album.add(f"traversal{suffix}{each.suffix}", figure, caption))
-    return words, figures
+        alt = f"{len(made)} lines of {len(steps)} pictures; a line moves one latent: {'; '.join(titles[:LINES])}."
+        figures.append(album.add(f"traversal{suffix}{each.suffix}", figure, caption, alt, folded=each is view))
+    return words, figures, widgets
 
 
 def _table_traversals(
     view: View, made: Tensor, steps: Tensor, titles: Sequence[str], axis: str, suffix: str, album: Album
 ) -> list[Picture]:
-    scale = spread_of(flat(view.values))
+    """How far each latent moves each column, as one table of colours; and step by step, as lines."""
+    values, scale = made.reshape(*made.shape[:2], -1), spread_of(flat(view.values))
+    moves = (values[:, -1] - values[:, 0]) / torch.where(scale > 0, scale, 1.0)
+    some = values.shape[0] if values.shape[0] <= PANELS else PANELS
+    shown = moves.abs().amax(0).argsort(descending=True)[:MOST_COLUMNS].sort().values.tolist()
+    names = [str(names_of(view)[i]) for i in shown]
+    figure = plots.heatmap(moves[:some, shown].T, names, titles[:some], axes=("latent", "column"), signs=True)
+    left = f" The {len(shown)} columns of {values.shape[2]} that move most." if len(shown) < values.shape[2] else ""
     caption = (
-        "A panel is a latent, a line is a column: where it rises or falls, the latent moves the mean of this "
-        "column, in units of the column's standard deviation in the data. Lines that move together share a "
-        "cause."
+        "A line is a column of the table; each square says how far the mean of that column goes when the latent below "
+        f"is moved from one end to the other, in standard deviations of the data. Orange is up, blue is down.{left}"
     )
-    figures = []
-    for start in range(0, len(made), PANELS):
-        some = slice(start, start + PANELS)
-        figure = plots.table_traversal(
-            made[some].reshape(*made[some].shape[:2], -1),
-            steps,
-            names=names_of(view),
-            titles=titles[some],
-            scale=scale,
-            axis=axis,
-        )
-        name = "traversal" if start == 0 else f"traversal-{start // PANELS + 1}"
-        figures.append(album.add(f"{name}{suffix}", figure, caption))
-        caption = "The next latents, drawn in the same way."
-    return figures
+    told = f"{'; '.join(titles[:some])}. {_strongest(moves[:some], view)}"
+    alt = f"Changes of the means of {len(shown)} columns with {told}"
+    figures = [album.add(f"traversal-table{suffix}", figure, caption, alt)]
+    figure = plots.table_traversal(
+        values[:some], steps, names=names_of(view), titles=titles[:some], scale=scale, axis=axis
+    )
+    caption = (
+        "Step by step: a panel is a latent, a line is a column, and a bend says that the latent does not act alike "
+        "everywhere. Units are standard deviations of the data."
+    )
+    return [*figures, album.add(f"traversal{suffix}", figure, caption, alt, folded=True)]
+
+
+def _strongest(moves: Tensor, view: View) -> str:
+    """Which column each latent moves most."""
+    names = names_of(view)
+    most = [f"{names[int(line.abs().argmax())]} by {signed(float(line[line.abs().argmax()]))}" for line in moves]
+    return f"Most moved, in this order: {', '.join(most)}."
 
 
 def _typical(latents: Latents) -> int:
@@ -165,7 +188,11 @@ def _rates(view: View, album: Album) -> Section:
         figure = plots.rate_per_latent(values, active=ACTIVE, axis=axis)
         site = f" of {latents.site}" if len(view.latents) > 1 else ""
         caption = _rate_caption(view, latents, site)
-        figures.append(album.add("rate" if k == 0 else f"rate-{k + 1}", figure, caption))
+        order = values.argsort(descending=True)[:10].tolist()
+        alt = (
+            f"{axis}, largest first: " + ", ".join(f"{latents.site}{i} {signed(float(values[i]))}" for i in order) + "."
+        )
+        figures.append(album.add("rate" if k == 0 else f"rate-{k + 1}", figure, caption, alt))
         half = int((values.sort(descending=True).values.cumsum(0) < values.sum() / 2).sum()) + 1
         words.append(_count(latents))
         if latents.exact and len(values) > 2 and latents.ranked:
@@ -204,7 +231,8 @@ def _interpolation(view: View, album: Album) -> Section:
             "pictures on the way that could be rows themselves. A sudden jump, or both ends laid over each other, "
             "shows a gap between them."
         )
-        figures.append(album.add(f"interpolation{each.suffix}", figure, caption))
+        alt = f"Ways between pairs of rows: {'; '.join(f'{a} to {b}' for a, b in ends)}."
+        figures.append(album.add(f"interpolation{each.suffix}", figure, caption, alt))
     other = " of different classes" if view.labels is not None else ""
     words = f"Pairs of {view.split} rows{other}, and what the model makes of the latents between them."
     classes = [*view.places.probabilities, *(f.name for f in view.conditions)]
@@ -243,49 +271,3 @@ def _pairs(view: View, most: int = 6) -> list[tuple[int, int]]:
             return pairs
         pairs.append((rows[a].pop(0), rows[b].pop(0)))
     return pairs
-
-
-def _map(view: View, sites: Sequence[Latents], album: Album) -> Section:
-    title = "A map of the latents"
-    told = [_places_of(view, s, "" if s is sites[0] else f"-{s.site}", album) for s in sites]
-    return Section(title, " ".join(words for words, _ in told), figures=tuple(f for _, f in told if f is not None))
-
-
-def _places_of(view: View, latents: Latents, suffix: str, album: Album) -> tuple[str, Picture | None]:
-    if min(latents.mean.shape) < 2:
-        what = f"{latents.site} has one dimension" if len(view) > 1 else "There is only one row"
-        return f"{what}, so there is no map to draw.", None
-    points, axes, how = _plane(latents)
-    names = view.label.names if view.label is not None else ()
-    figure = plots.latent_map(points, labels=view.labels, names=names or None, axes=axes)
-    words = f"Where the guide puts {len(view):,} {view.split} rows: the posterior mean of {latents.site}. {how}"
-    caption = "A point is a row, and rows that are near each other are alike to the model. "
-    if view.label is None:
-        caption += "Clouds apart from each other are groups of rows" + (
-            "; one round cloud is what the prior asks for." if latents.proper else "."
-        )
-    else:
-        programs = (view.pair.model, view.pair.guide)
-        unseen = not any(view.label.name in p.arguments for p in programs)
-        caption += (
-            f"Colour is the class{', which the model is never shown' if unseen else ''}: islands of one "
-            "colour are classes that the latents tell apart. Classes that overlap here may be apart in other "
-            "dimensions. A name that would lie over another one is in the legend alone."
-        )
-    return words, album.add(f"map{suffix}", figure, caption)
-
-
-def _plane(latents: Latents) -> tuple[Tensor, tuple[str, str], str]:
-    """Two coordinates of each row's posterior mean, what they are called, and how they were chosen."""
-    means = latents.mean.cpu()
-    if means.shape[1] == 2:
-        return means, (f"{latents.site}0", f"{latents.site}1"), "Both dimensions are drawn as they are."
-    centred = means - means.mean(0)
-    _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
-    first, second = (100 * sizes.square() / sizes.square().sum().clamp(min=1e-30))[:2].tolist()
-    how = (
-        f"Of its {centred.shape[1]} dimensions the two principal axes of these means are drawn; they carry "
-        f"{first + second:.0f} % of the variance of the means."
-    )
-    names = (f"first principal axis ({first:.0f} %)", f"second principal axis ({second:.0f} %)")
-    return centred @ axes[:2].T, names, how

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from ppl_vae import plots
+from torch import Tensor
+
 from ppl_vae.arviz import Posterior
 from ppl_vae.data import Data, OneUnit, Split
 from ppl_vae.evaluation import Evaluation, JointEvaluation
 from ppl_vae.report._album import Album
-from ppl_vae.report._cards import headline, number, without_evidence
+from ppl_vae.report._cards import headline, without_evidence
 from ppl_vae.report._descriptions import columns, data_name, name_of, what_was_trained
 from ppl_vae.report._diagnosed import diagnosed
 from ppl_vae.report._html import Section, render
@@ -20,8 +21,10 @@ from ppl_vae.report._labels import labels_and_clusters
 from ppl_vae.report._latent_space import latent_space
 from ppl_vae.report._rows import prior_samples, reconstructions, under_conditions
 from ppl_vae.report._shared import shared_latents
+from ppl_vae.report._training import reconstruction_training, training
 from ppl_vae.report._trust import trusted_rows
 from ppl_vae.report._unit import page_of_unit
+from ppl_vae.report._verdicts import baselines, verdicts
 from ppl_vae.report.view import MOST, View, held_out, look
 from ppl_vae.runs.folder import Run
 from ppl_vae.saving.atomic import write
@@ -85,14 +88,15 @@ def write_report(
         sections = [
             what_was_trained(run, data, view, album),
             *columns(run, data),
-            _reconstruction_training(run, album) if view.points else _training(run, album),
+            *baselines(evaluation),
+            reconstruction_training(run, album) if view.points else training(run, album),
             *shared_latents(pair, data, posterior, album, seed),
             reconstructions(view, album),
             *imputed(view, album),
             prior_samples(view, album),
             *under_conditions(view, album),
             *labels_and_clusters(view, album),
-            *latent_space(view, album),
+            *latent_space(view, album, _told(view, row_by_row)),
             *trusted_rows(view, row_by_row, album),
             *diagnosed(run.path),
         ]
@@ -117,7 +121,15 @@ def _page(
         sections,
         f"Made by ppl-vae {metadata.version('ppl-vae')}. Rows and draws were chosen with seed {view.seed}. "
         "Every figure is also a file in the folder `figures` beside this page. 1 nat = 1.44 bits.",
+        verdicts(run, view, evaluation) if not view.points else (),
     )
+
+
+def _told(view: View, found: Evaluation | JointEvaluation | None) -> dict[str, Tensor]:
+    """Numbers of the rows that are shown, for the map."""
+    if not isinstance(found, Evaluation) or len(found.khat) <= max(view.numbers, default=0):
+        return {}
+    return {"log p(x)": found.log_evidence[view.numbers], "k-hat": found.khat[view.numbers]}
 
 
 def _where(view: View, data: Data | Split) -> str:
@@ -129,47 +141,3 @@ def _where(view: View, data: Data | Split) -> str:
         return f"The figures show {rows}."
     lacking = "no test split" if view.split == "validation" else "neither a test nor a validation split"
     return f"The figures show {rows}: the data has {lacking}."
-
-
-def _training(run: Run, album: Album) -> Section:
-    best = run.info.get("best", {}).get("epoch")
-    if not run.history:
-        return Section("Training curve", "This run has no history: `history.jsonl` is empty.")
-    at = next((record for record in run.history if record["epoch"] == best), run.history[-1])
-    validated = number(at.get("validation")) is not None
-    text = f"At epoch {at['epoch']} the bound was {number(at['train']) or 'not finite'} nats per training row"
-    text += f" and {number(at['validation'])} per validation row." if validated else "."
-    caption = "Higher is better; the dashed line marks the epoch whose weights were kept. "
-    if validated:
-        caption += (
-            "While both curves rise, the model learns what all rows have in common; where training goes on "
-            "rising and validation falls, it has begun to learn its training rows by heart. "
-        )
-    if any(record.get("rate") is not None for record in run.history):
-        caption += (
-            "On the right are the two parts of the bound on training rows: distortion, what z leaves unsaid, "
-            "and rate, what z tells; the bound is minus their sum. A rate near 0 would mean unused latents."
-        )
-    figure = plots.training_curve(run.history, best_epoch=best or None)
-    return Section("Training curve", text, figures=(album.add("training", figure, caption),))
-
-
-def _reconstruction_training(run: Run, album: Album) -> Section:
-    """The training curve of a pair that has no bound: how well rows came back, and what the penalties took."""
-    best = run.info.get("best", {}).get("epoch")
-    told = [r | {"train": -r["distortion"], "distortion": None} for r in run.history if r.get("distortion") is not None]
-    if not told:
-        return Section("Training curve", "This run has no history of its reconstructions.")
-    if all(not r["rate"] for r in told):  # no penalties
-        told = [r | {"rate": None} for r in told]
-    caption = (
-        "Higher is better; the dashed line marks the epoch whose weights were kept. This is no bound of log p(x): it "
-        "says how well rows come back from their codes, and a wider code makes it larger without end. "
-        "Training rows are those that the encoder saw, corrupted if it denoises; validation rows are whole."
-    )
-    if told[0]["rate"] is not None:
-        caption += " On the right is what the penalties take off, and the log p(z) of a proper prior."
-    figure = plots.training_curve(told, best_epoch=best or None, axis="log p(x|f(x)) (nats per row)", rate="penalties")
-    return Section(
-        "Training curve", "log p(x|f(x)) in nats per row.", figures=(album.add("training", figure, caption),)
-    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ppl_vae import plots
-from ppl_vae.report._album import COLUMNS, LINES, Album, Picture, flat, gaps, is_picture, limits_of, names_of
-from ppl_vae.report._html import Section
+from ppl_vae.report._album import COLUMNS, LINES, Album, flat, gaps, is_picture, limits_of, names_of
+from ppl_vae.report._html import Picture, Section
 from ppl_vae.report.view import View
 
 __all__ = ["prior_samples", "reconstructions", "under_conditions"]

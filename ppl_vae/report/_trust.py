@@ -5,9 +5,9 @@ from __future__ import annotations
 from ppl_vae import plots
 from ppl_vae.diagnostics import khat_scatter
 from ppl_vae.evaluation import Evaluation, JointEvaluation
-from ppl_vae.report._album import Album, Picture, is_picture, limits_of
+from ppl_vae.report._album import Album, is_picture, limits_of
 from ppl_vae.report._cards import number
-from ppl_vae.report._html import Section
+from ppl_vae.report._html import Picture, Section
 from ppl_vae.report.view import View
 from ppl_vae.weights.psis import khat_limit
 
@@ -16,9 +16,11 @@ __all__ = ["trusted_rows"]
 NAMED, DRAWN = 12, 16
 
 WHAT_TO_TRY = (
-    "What to try, in this order: a guide with a richer family (`--guide full_rank`, `iaf` or `spline`), which can "
-    "take the posterior's shape; a wider encoder (`--hidden`) or more epochs, if other rows like these are well; more "
-    "training rows like these, if they are rare; more particles, which repair the evidence but not the guide."
+    "What to try, in this order:\n\n"
+    "- the posterior has a shape that the family lacks: a richer one (`--guide full_rank`, `iaf` or `spline`)\n"
+    "- other rows like these are well: a wider encoder (`--hidden`) or more epochs\n"
+    "- these rows are rare: more training rows like them\n"
+    "- the evidence alone matters: more particles, or `ppl-vae certify`, which mend it and not the guide"
 )
 
 
@@ -31,19 +33,21 @@ def trusted_rows(view: View, found: Evaluation | JointEvaluation | None, album: 
     bad, limit = found.unreliable, khat_limit(found.particles)
     words = (
         f"The evidence of a row is an average of {found.particles:,} importance weights p(x, z) / q(z | x). If the "
-        "guide is too narrow somewhere, a few of them say everything. k-hat measures how heavy their tail is. Below "
+        "guide is too narrow somewhere, a few large weights dominate. k-hat measures how heavy their tail is. Below "
         f"{limit:.2f} the evidence of the row and its Monte Carlo error can be believed. Above it the estimate is a "
         "lower bound on average, as ever, but how far below the evidence it lies is not known."
     )
     if bad:
         words += (
             f"\n\n**{len(bad):,} of {len(found.khat):,} rows ({100 * len(bad) / len(found.khat):.1f} %) are above the "
-            f"limit**; the worst are below. {WHAT_TO_TRY}"
+            f"limit**; the worst are below.\n\n{WHAT_TO_TRY}"
         )
     else:
         words += "\n\n**No row is above the limit**: nothing here speaks against the guide."
     caption = "Each point is a row. Above the line the guide misses a part of the posterior that matters."
-    figures = [album.add("khat", khat_scatter(-found.log_evidence, found.khat, found.particles), caption)]
+    middle = number(float(found.khat.median()))
+    alt = f"k-hat against NLL: {len(bad):,} of {len(found.khat):,} rows above {limit:.2f}, the median is {middle}."
+    figures = [album.add("khat", khat_scatter(-found.log_evidence, found.khat, found.particles), caption, alt)]
     if drawn := _pictures(view, found, bad, album):
         figures.append(drawn)
     table = (

@@ -20,7 +20,7 @@ from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import frames
 
-__all__ = ["View", "held_out", "look"]
+__all__ = ["View", "held_out", "look", "response_of"]
 
 MOST = 2000
 """Rows that a report looks at: more of them would make no figure clearer."""
@@ -189,6 +189,16 @@ class View:
         if self.columns:
             return decode_columns(self.pair.model, latents, batch, self.columns, draw=draw)
         return decode(self.pair.model, latents, batch, self.site, draw=draw)
+
+
+def response_of(view: View) -> tuple[str, Tensor] | None:
+    """The response of a regression in the rows that are shown, [row], if it is a number of each row."""
+    name = getattr(getattr(view.pair.model.public, "response", None), "name", None)
+    if not isinstance(name, str) or name not in view.batch:
+        return None
+    if view.schema[name].shape or view.schema[name].kind in ("categorical", "binary"):
+        return None
+    return name, view.batch[name].detach().cpu().float()
 
 
 def held_out(data: Data | Split) -> Split:

@@ -1,0 +1,220 @@
+"""The page of a run in a browser: what it decodes, what moves, what it asks for, how wide it is."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from browser import CHROMIUM, Browser
+
+import ppl_vae
+from ppl_vae.guides import MeanField
+from ppl_vae.models import VAE, Regression
+from ppl_vae.prediction.coding import decode_columns
+from ppl_vae.report import write_report
+from ppl_vae.report._network import Unsupported, network_of, read
+from ppl_vae.report.view import look
+
+in_a_browser = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+
+
+def table(rows=120):
+    draw = np.random.default_rng(0)
+    first = draw.normal(size=rows)
+    return pd.DataFrame(
+        {
+            "real": 10 + 3 * first + draw.normal(size=rows),
+            "price": np.exp(first / 2 + draw.normal(size=rows) / 4),
+            "visits": draw.poisson(np.exp(1 + first / 2)),
+            "smoker": draw.random(rows) < 0.4,
+            "colour": np.where(first > 0.5, "red </script>", np.where(first < -0.5, "blue", "green")),
+        }
+    )
+
+
+def trained(data, folder, model, evaluated=False):
+    result = ppl_vae.fit(model, MeanField(model, hidden=(16,)), data, epochs=2)
+    run = ppl_vae.open_run(result.save(folder / "run"))
+    found = ppl_vae.evaluate(result, data.test, particles=50) if evaluated else None
+    page = write_report(run, data, None if found is None else found.summary(), found)
+    return SimpleNamespace(data=data, run=run, page=page, model=run.pair.model.public)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    data = ppl_vae.load("digits")
+    torch.manual_seed(0)
+    model = VAE(data, latent_dim=4, hidden=(32, 16), activation="gelu")
+    return trained(data, tmp_path_factory.mktemp("digits"), model, evaluated=True)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    data = ppl_vae.load(table())
+    torch.manual_seed(0)
+    return trained(data, tmp_path_factory.mktemp("mixed"), VAE(data, latent_dim=3, hidden=(8,)))
+
+
+LIKELIHOODS = {
+    "usual": {},
+    "others": {"real": "student_t", "price": "normal:per_row=true", "visits": "poisson", "smoker": "categorical"},
+}
+
+
+@pytest.mark.parametrize("chosen", LIKELIHOODS)
+@pytest.mark.parametrize("activation", ["gated", "tanh"])
+def test_a_network_in_the_page_is_read_as_the_model_says(chosen, activation):
+    from ppl_vae.likelihoods import Columns
+
+    data = ppl_vae.load(table())
+    torch.manual_seed(0)
+    model = VAE(data, likelihood=Columns(**LIKELIHOODS[chosen]), latent_dim=3, hidden=(8,), activation=activation)
+    guide = MeanField(model, hidden=(8,))
+    view = look(ppl_vae.programs.program.Pair(model, guide).eval(), data, data.schema)
+    found = network_of(view, view.latents[0], range(10))
+    z = torch.randn(20, 3)
+    mine = read(found, z.numpy())
+    batch = {n: v[:20] for n, v in view.batch.items()}
+    said = decode_columns(model, {"z": z}, batch, view.columns)
+    for column, values in zip(view.columns, said.T, strict=True):
+        means = mine[column.name].argmax(1) if column.kind == "categorical" else mine[column.name][:, 0]
+        np.testing.assert_allclose(means, values.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_page_cannot_decode_it_says(digits):
+    data = digits.data
+    for model, why in (
+        (VAE(data, latent_dim=2, decoder="conv:width=4"), "the decoder is Conv"),
+        (VAE(data, latent_dim=2, hidden=(2000,)), "parameters"),
+        (VAE(data, latent_dim=2, likelihood="ordinal"), "the likelihood of x is Ordinal"),
+    ):
+        view = look(ppl_vae.programs.program.Pair(model, MeanField(model, hidden=(8,))).eval(), data, data.schema)
+        with pytest.raises(Unsupported, match=why):
+            network_of(view, view.latents[0], range(4))
+
+
+def test_a_decoder_that_does_more_than_its_layers_is_not_written():
+    data = ppl_vae.load({"x": torch.randn(60, 3)})
+
+    class Doubled(torch.nn.Sequential):
+        def forward(self, z):
+            return 2 * super().forward(z)
+
+    model = VAE(data, latent_dim=2, decoder=Doubled(torch.nn.Linear(2, 3)))
+    view = look(ppl_vae.programs.program.Pair(model, MeanField(model, hidden=(8,))).eval(), data, data.schema)
+    with pytest.raises(Unsupported, match="its layers alone do not give the means of the model"):
+        network_of(view, view.latents[0], range(4))
+
+
+class TestInABrowser:
+    pytestmark = in_a_browser
+
+    def test_the_page_decodes_as_torch_does(self, digits):
+        z = torch.randn(8, 4, generator=torch.manual_seed(1)) * 2
+        with Browser() as browser:
+            browser.open(digits.page)
+            found = browser.evaluate(f"{z.tolist()}.map((z) => explorers.z.decode(z))")
+            assert browser.errors == []
+            assert [r for r in browser.requests if not r.startswith(("data:", "file:"))] == []
+        logits = digits.model.decoder(z).reshape(8, 64, 17)
+        means = (logits.softmax(-1) * torch.arange(17.0)).sum(-1)
+        assert (torch.tensor(found) - means).abs().max() / 16 < 1e-4
+
+    def test_the_page_of_a_table_decodes_as_torch_does(self, mixed):
+        z = torch.randn(8, 3, generator=torch.manual_seed(1))
+        with Browser() as browser:
+            browser.open(mixed.page)
+            found = np.array(browser.evaluate(f"{z.tolist()}.map((z) => explorers.z.decode(z))"))
+            assert browser.errors == []
+            assert "red </script>" in browser.evaluate("document.body.innerText")
+        sites = mixed.model.likelihood.sites(mixed.model.decoder(z))
+        means = [sites[n].probs if n == "colour" else sites[n].mean[:, None] for n in sites]
+        np.testing.assert_allclose(found, torch.cat(means, 1).detach().numpy(), rtol=1e-4, atol=1e-4)
+
+    def test_sliders_move_the_picture_by_mouse_and_keyboard(self, digits):
+        pixels = "document.querySelector('.explorer canvas').toDataURL()"
+        with Browser() as browser:
+            browser.open(digits.page)
+            before = browser.evaluate(pixels)
+            browser.evaluate("document.querySelector('.knobs input').focus()")
+            for _ in range(30):
+                browser.key("ArrowRight", 39)
+            moved = browser.evaluate(pixels)
+            assert moved != before
+            browser.evaluate(
+                "[...document.querySelectorAll('button')].find((b) => b.textContent.startsWith('Mean')).click()"
+            )
+            assert browser.evaluate("[...document.querySelectorAll('.knobs input')].map((i) => i.value)") == ["0"] * 4
+            assert browser.errors == []
+
+    def test_the_map_shows_the_row_that_is_pointed_at(self, digits):
+        with Browser(1100, 900) as browser:
+            browser.open(digits.page)
+            browser.evaluate(
+                "document.querySelector('canvas.map').scrollIntoView({block: 'center', behavior: 'instant'})"
+            )
+            box = browser.evaluate(
+                "(({x, y, width, height}) => [x, y, width, height])"
+                "(document.querySelector('canvas.map').getBoundingClientRect())"
+            )
+            said = set()
+            for k in range(40):
+                x, y = box[0] + box[2] * (0.3 + 0.01 * k), box[1] + box[3] / 2
+                browser.mouse("mouseMoved", x, y)
+                said.add(browser.evaluate("document.querySelector('.about').innerText").split("\n")[0])
+            rows = [words for words in said if words.startswith("test row")]
+            assert len(rows) > 3
+            assert all("k-hat" in words and "log p(x)" in words for words in rows)
+            browser.evaluate("document.querySelector('.reading input').focus()")
+            browser.key("ArrowRight", 39)
+            assert browser.evaluate("document.querySelectorAll('.about canvas').length") == 2
+            assert browser.evaluate("document.querySelector('.reading input').getAttribute('aria-valuetext')") in (
+                browser.evaluate("document.querySelector('.about').innerText")
+            )
+            assert browser.errors == []
+
+    def test_tables_are_sorted_and_copied(self, digits):
+        column = "[...document.querySelector('main table.stacked').tBodies[0].rows].map((r) => r.cells[1].textContent)"
+        with Browser() as browser:
+            browser.open(digits.page)
+            browser.evaluate("document.querySelector('table.stacked th.number button').click()")
+            values = [float(v.replace("\N{MINUS SIGN}", "-").split()[0]) for v in browser.evaluate(column)]
+            assert values == sorted(values, reverse=True)
+            text = browser.evaluate("tables.latex(tables.read(document.querySelector('main table')))")
+            assert text.startswith("\\begin{tabular}{ll}\n\\toprule\npart & in this run \\\\")
+            said = browser.evaluate("tables.markdown({head: ['a|b', 'n'], numeric: [false, true], rows: [['x', '1']]})")
+            assert said == "| a\\|b | n |\n| --- | ---: |\n| x | 1 |\n"
+
+    @pytest.mark.parametrize("which", ["digits", "mixed"])
+    def test_nothing_is_cut_on_a_phone(self, which, request):
+        page = request.getfixturevalue(which).page
+        with Browser(420, 900) as browser:
+            browser.open(page)
+            browser.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+            assert browser.evaluate("document.documentElement.scrollWidth") <= 420
+            over = "[...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > 421"
+            over += " && !e.closest('dialog') && e.getBoundingClientRect().left >= 0).length"
+            assert browser.evaluate(over) == 0
+            inner = "[...document.querySelectorAll('.wide')].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+            assert browser.evaluate(inner) == 0
+
+    def test_a_verdict_leads_to_its_reason(self, digits):
+        with Browser() as browser:
+            browser.open(digits.page)
+            targets = browser.evaluate(
+                "[...document.querySelectorAll('.verdicts a')].map((a) => a.getAttribute('href'))"
+            )
+            assert len(targets) >= 3
+            assert browser.evaluate(f"{targets}.every((t) => document.querySelector(t) !== null)")
+
+    def test_a_response_is_moved_with_the_rows(self, tmp_path):
+        draw = np.random.default_rng(0)
+        x = draw.normal(size=(120, 4))
+        data = ppl_vae.load({"x": x, "y": x[:, 0] + 0.1 * draw.normal(size=120)}, kinds={"y": "real"})
+        torch.manual_seed(0)
+        run = trained(data, tmp_path, Regression(data, latent_dim=2, hidden=(8,)))
+        with Browser() as browser:
+            browser.open(run.page)
+            assert browser.evaluate("explorers.z.decode([0, 0]).length") == 5
+            assert browser.errors == []
