@@ -326,3 +326,76 @@ def test_workers_share_the_rows_and_the_numbers_are_those_of_one_process(tmp_pat
     assert torch.equal(alone.log_evidence, shared_out.log_evidence)
     assert torch.equal(alone.draws["z"], shared_out.draws["z"])
     assert alone.validations == shared_out.validations
+
+
+# -- what takes it up ----------------------------------------------------------------------------------------------
+
+
+def test_evaluate_and_compare_take_certified_evidence():
+    from ppl_vae.programs.toy import posterior
+
+    exact = dist.Normal(0.0, 2**0.5).log_prob(X)
+    sure = certify(toy, posterior, X, validate=0)
+    plain = ppl_vae.evaluate(toy, narrow, X, particles=100)
+    found = ppl_vae.evaluate(toy, narrow, X, particles=100, certified=sure)
+    assert torch.equal(found.log_evidence, plain.log_evidence)
+    assert torch.allclose(found.certain()[0].float(), exact, atol=0.1)
+    assert found.summary()["certified_nll"] == pytest.approx(-float(exact.mean()), abs=0.05)
+    assert {"certified_log_evidence", "certified_log_evidence_se"} <= set(found.frame().columns)
+    assert "NLL, 6 of 6 rows certified to 0.05 nats" in str(found)
+    with pytest.raises(UserError, match="others or have other values"):
+        ppl_vae.evaluate(toy, narrow, X + 1, certified=sure)
+    with pytest.raises(UserError, match=r"what ppl_vae\.certify returns"):
+        ppl_vae.evaluate(toy, narrow, X, certified=0.05)
+
+
+@pytest.mark.slow
+def test_pairs_of_one_model_have_one_certified_evidence_whatever_their_guides():
+    from ppl_vae.programs.toy import posterior
+
+    pairs = {"narrow": (toy, narrow), "exact": (toy, posterior)}
+    sampled = ppl_vae.compare(pairs, X, particles=100)
+    assert sampled.difference("exact", "narrow").value > 0.1
+    found = ppl_vae.compare(pairs, X, particles=100, certified=0.05)
+    gap = found.difference("exact", "narrow")
+    errors = [found[name].estimate().mc_se for name in pairs]
+    assert abs(gap.value) < 4 * math.hypot(*errors)
+    assert found.order.holds
+    assert "log p(x) certified to 0.05 nats" in str(found)
+    assert "Certified log evidence is above the ELBO by" in found.verdict
+    assert "k-hat" not in found.verdict
+    assert found.summary()["certified_accuracy"] == 0.05
+    found.figure()
+
+
+def test_arviz_is_handed_the_repaired_draws():
+    sure = certify(labelled, labelled_guide, {"x": torch.tensor([0.0, 2.0])}, draws=200, validate=0)
+    found = ppl_vae.to_arviz(
+        labelled, labelled_guide, {"x": torch.tensor([0.0, 2.0])}, draws=50, chains=4, certified=sure
+    )
+    z, y = found["posterior"]["z"].values, found["posterior"]["y"].values
+    assert z.shape == (4, 50, 2)
+    assert (z.reshape(200, 2) == sure.draws["z"].numpy()).all()
+    assert (y.reshape(200, 2) == sure.draws["y"].numpy()).all()
+    stats = found["sample_stats"]
+    assert (stats["log_evidence"].values == sure.log_evidence.numpy()).all()
+    assert stats["y_probability"].values[1].sum() == pytest.approx(1)
+    rows = found["log_likelihood"]["log_evidence"].values.reshape(200, 2)
+    assert (abs(rows.mean(0) - sure.log_evidence.numpy()) < 4 * sure.log_evidence_se.numpy() / 200**0.5).all()
+    x = found["posterior_predictive"]["x"].values - z - 4.0 * y
+    assert abs(x.std() / 0.5 - 1) < 4 / (2 * x.size) ** 0.5
+    with pytest.raises(UserError, match="has 200 draws"):
+        ppl_vae.to_arviz(labelled, labelled_guide, {"x": torch.tensor([0.0, 2.0])}, draws=100, certified=sure)
+    with pytest.raises(UserError, match="leave resample out"):
+        ppl_vae.to_arviz(labelled, labelled_guide, {"x": X}, certified=sure, resample=True)
+
+
+def test_draws_within_plates_are_placed_as_programs_have_them():
+    from ppl_vae.arviz._layouts import Layout
+
+    layout = Layout("z", -2, (("a", -3, 3), ("b", -1, 1)), (2,))
+    whole = torch.randn(5, 3, 4, 1, 2)
+    arranged = layout.arranged(whole)
+    assert arranged.shape == (5, 4, 3, 1, 2)
+    assert torch.equal(layout.placed(arranged, 3), whole)
+    assert torch.equal(layout.placed(arranged.squeeze(3), 4), whole.unsqueeze(1))

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 
@@ -149,6 +150,29 @@ def test_rows_of_a_run_are_certified_and_the_report_repeats_it(run, capsys):
     assert "begins anew" in told.err
     assert main(["report", str(run)]) == 0
     assert "Diagnosis: certified evidence" in (run / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_evaluate_compare_and_export_take_what_was_certified(run, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.validation.DRAWS", 500)
+    monkeypatch.setattr("ppl_vae.diagnostics._certification.methods.PARTS", 2)
+    options = ["--data", str(tmp_path / "some.npz"), "--particles", "20"]
+    numpy.savez(tmp_path / "some.npz", x=ppl_vae.load("digits").test.batch(slice(0, 5))["x"].numpy())
+    assert main(["evaluate", str(run), "--certified", *options]) == 0
+    told = capsys.readouterr()
+    assert "5 of 5 rows certified to 0.05 nats" in told.out
+    assert "5 of 5 rows are done, none left" in told.err
+    file = tmp_path / "posterior.nc"
+    assert main(["export", str(run), "--certified", *options, "--out", str(file)]) == 0
+    told = capsys.readouterr()
+    assert "25 draws in each chain" in told.err
+    assert "rows are done" not in told.err  # they were there
+    assert file.is_file()
+    assert main(["evaluate", str(run), "--certified", "--parts", "p"]) == 2
+    assert "leave one out" in capsys.readouterr().err
+    assert main(["compare", str(run), "--certified", "0"]) == 2
+    assert main(["compare", "--certified", "0.1", "--seeds", "1"]) == 2
+    assert "--certified is for run folders" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

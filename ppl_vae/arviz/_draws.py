@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae.arviz._layouts import Layout
 from ppl_vae.arviz._rows import Rows, cat, gathered, latents_of, picked_rows
 from ppl_vae.evaluation import Evidence, evidence_of
+from ppl_vae.evaluation.certainty import CertifiedRows
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, refuse_blind
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
@@ -48,10 +49,17 @@ class Draws(NamedTuple):
 
 
 def draw_all(
-    pair: Pair, plan: Passes, layouts: Mapping[str, Layout], draws: int, *, resample: bool, predictive: bool
+    pair: Pair,
+    plan: Passes,
+    layouts: Mapping[str, Layout],
+    draws: int,
+    *,
+    resample: bool,
+    predictive: bool,
+    certified: CertifiedRows | None = None,
 ) -> Draws:
     """Everything about the rows of a plan, whose particles are at least as many as the draws."""
-    sampler = _Sampler(pair, plan, layouts, draws, resample, predictive)
+    sampler = _Sampler(pair, plan, layouts, draws, resample, predictive, certified)
     width = sum(layouts[name].size for name in sampler.latents)
     rows = max(1, 4 * FLOATS_AT_ONCE // (plan.particles * max(1, width)))  # these latents are held all at once
     plan = replace(plan, rows=min(plan.rows, rows))
@@ -92,6 +100,7 @@ class _Sampler:
     draws: int
     resample: bool
     predictive: bool
+    certified: CertifiedRows | None = None
 
     @property
     def structure(self) -> Structure:
@@ -111,7 +120,13 @@ class _Sampler:
         else:
             chosen = torch.arange(self.draws).unsqueeze(1).expand(-1, log_weights.shape[1])
         latents = {name: picked_rows(value, chosen, self._row(name)) for name, value in held.items()}
-        weights = log_weights.softmax(0)
+        weights, known = log_weights.softmax(0), _known(log_weights, self.draws)
+        at = slice(start, start + log_weights.shape[1])
+        if self.certified is not None:
+            latents = self._repaired(self.certified, at, latents)
+            known = _certain(self.certified, at, self.draws)
+            codes = {n: self.layouts[n].arranged(latents[n]).cpu() for n in codes}
+            weights = torch.full((self.draws, log_weights.shape[1]), 1 / self.draws, dtype=torch.float64)
         rows = Rows(self.pair, self.structure, self.layouts, self.plan.at_once)
         shown = rows.shown if self.predictive else []
         observed, constant = rows.data(batch)
@@ -124,13 +139,19 @@ class _Sampler:
             prior_predictive={name: prior[name] for name in shown},
             observed=observed,
             constant=constant,
-            log_weight=None if self.resample else log_weights[: self.draws],
+            log_weight=None if self.resample or self.certified is not None else log_weights[: self.draws],
             chosen=chosen,
-            log_evidence=bootstrapped(log_weights, self.draws),
-            evidence=evidence_of(log_weights),
-            khat=khat(log_weights),
+            **known,
             probabilities={n: _probabilities(c, weights, self.layouts[n].levels) for n, c in codes.items()},
         )
+
+    def _repaired(self, certified: CertifiedRows, at: slice, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The draws of some rows that certification left, as `like` has them."""
+        found = {}
+        for name, value in like.items():
+            draws = certified.draws[name][: self.draws, at].to(value)
+            found[name] = self.layouts[name].placed(draws, self.structure.nesting)
+        return found
 
     def _row(self, name: str) -> int:
         """The rows' dim in a latent [particle, plates, *event], from the right."""
@@ -153,6 +174,26 @@ class _Sampler:
                     codes.setdefault(name, []).append(self.layouts[name].arranged(value).cpu())
             done += k
         return torch.cat(log_weights), cat(held), cat(codes)
+
+
+def _known(log_weights: Tensor, draws: int) -> dict[str, Any]:
+    """What is known of the evidence of rows by the weights of their particles."""
+    return {
+        "log_evidence": bootstrapped(log_weights, draws),
+        "evidence": evidence_of(log_weights),
+        "khat": khat(log_weights),
+    }
+
+
+def _certain(certified: CertifiedRows, at: slice, draws: int) -> dict[str, Any]:
+    """What is known of it by certification: draws of log p(x) are normal about it, with its error."""
+    value, error = certified.log_evidence[at].double(), certified.log_evidence_se[at].double()
+    noise = torch.randn(draws, len(value), dtype=torch.float64)
+    return {
+        "log_evidence": value + error.clamp(min=JITTER) * noise,
+        "evidence": Evidence(value, error, torch.full_like(value, torch.nan)),
+        "khat": certified.khat[at],
+    }
 
 
 def _probabilities(codes: Tensor, weights: Tensor, levels: int) -> Tensor:

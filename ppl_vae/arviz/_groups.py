@@ -16,7 +16,8 @@ from ppl_vae.arviz._layouts import read_layouts
 from ppl_vae.arviz._naming import Names, Variable, as_numpy, chained, flat, row_ids, tree
 from ppl_vae.arviz._posteriors import posterior
 from ppl_vae.data import Data, Split
-from ppl_vae.errors import check_flag, check_whole
+from ppl_vae.errors import UserError, check_flag, check_whole
+from ppl_vae.evaluation.certainty import CertifiedRows, checked
 from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.passes import passes
 from ppl_vae.evaluation.rows import rows_of
@@ -45,6 +46,7 @@ def to_arviz(
     particles: int = 1000,
     rows: int | None = None,
     resample: bool = False,
+    certified: Any = None,
     predictive: bool = True,
     seed: int = 0,
     floats_at_once: int | None = None,
@@ -86,6 +88,8 @@ def to_arviz(
         rows: the first so many; by default at most 1000, and fewer if a variable would have more than 2^26 numbers.
             The attribute `rows_available` says how many there were.
         resample: choose particles by weight.
+        certified: what `ppl_vae.certify` found of all these rows, with at least chains * draws draws: `posterior` is
+            then made of its draws, and evidence, error and k-hat are those that it found.
         predictive: whether rows are drawn at all; without, it is faster, and `posterior_predictive` and
             `prior_predictive` are left out.
         seed: of all draws; the global generators are left alone.
@@ -111,9 +115,13 @@ def to_arviz(
     rows = None if rows is None else check_whole("rows", rows)
     particles, seed = check_whole("particles", particles), check_whole("seed", seed, 0)
     resample, predictive = check_flag("resample", resample), check_flag("predictive", predictive)
+    if certified is not None and resample:
+        raise UserError("certified has draws of the posterior already: leave resample out")
     pair = Pair(model, guide)
     some = data.train if isinstance(data, Data) else rows_of(model, guide, data)
     if shares_latents(pair, some.to(pair.device)):
+        if certified is not None:
+            raise UserError("certified is of each row, and here all rows share latents: see ppl_vae.posterior")
         how: Literal["psis"] | None = "psis" if resample else None
         most = max(particles, chains * draws)
         found = posterior(
@@ -129,12 +137,13 @@ def to_arviz(
         )
         return found.to_arviz(chains)
     whole = rows_of(model, guide, data)
+    sure = _enough(checked(certified, whole), chains * draws)
     ids = row_ids(data, len(whole))
     split = whole.rows(slice(0, rows if rows is not None else _fitting(whole, chains * draws))).to(pair.device)
     count = max(particles, chains * draws)
     with passes(pair, split, count, seed=seed, floats_at_once=floats_at_once) as plan:
         layouts = read_layouts(pair, plan.structure, split.schema, split.batch(slice(0, 100)))
-        drawn = draw_all(pair, plan, layouts, chains * draws, resample=resample, predictive=predictive)
+        drawn = draw_all(pair, plan, layouts, chains * draws, resample=resample, predictive=predictive, certified=sure)
     attributes = {
         "inference_library": "ppl_vae",
         "inference_library_version": _version(),
@@ -143,10 +152,26 @@ def to_arviz(
         "particles": count,
         "seed": seed,
         "resampled": int(resample),
+        "certified": int(sure is not None),
         "split": split.name,
         "rows_available": len(whole),
     }
     return tree(_Groups(Names(split.schema, layouts, ids[: len(split)]), chains).of(drawn), attributes)
+
+
+def _enough(certified: CertifiedRows | None, draws: int) -> CertifiedRows | None:
+    """What was certified, if it has so many draws of every row."""
+    if certified is None:
+        return None
+    there = min((len(v) for v in certified.draws.values()), default=0)
+    if there < draws:
+        raise UserError(
+            f"certified has {there:,} draws of each row, and chains * draws are {draws:,}: take fewer, or "
+            f"ppl_vae.certify(..., draws={draws})"
+        )
+    if unknown := int(certified.log_evidence.isnan().sum()):
+        raise UserError(f"certified knows nothing of {unknown:,} rows, which it did not reach: give it more seconds")
+    return certified
 
 
 def _fitting(split: Split, draws: int) -> int:

@@ -59,6 +59,17 @@ class Layout:
         shape = [values.shape[i] for i in (0, *kept, *event)]
         return values.permute(0, *kept, *idle, *event).reshape(shape)
 
+    def placed(self, values: Tensor, nesting: int) -> Tensor:
+        """What `arranged` gives, or the same without plates of one element, as [draw, plates, *event] again."""
+        plates = [] if self.row is None else [(self.row, values.shape[1])]
+        plates += [(dim, size) for _, dim, size in self.plates]
+        values = values.reshape(len(values), *(size for _, size in plates), *self.event_shape)
+        order = sorted(range(len(plates)), key=lambda i: plates[i][0])
+        event = range(1 + len(plates), values.dim())
+        sizes = dict(plates)
+        shape = [sizes.get(dim, 1) for dim in range(-nesting, 0)]
+        return values.permute(0, *(1 + i for i in order), *event).reshape(len(values), *shape, *self.event_shape)
+
 
 def event_names(name: str, count: int) -> tuple[str, ...]:
     """Names of the event dims of a variable.

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
-from ppl_vae.cli.evaluate import rows_workers
 from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import refuse_busy, table_text, writing
 from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import note, print_table, say, spared
+from ppl_vae.cli.workers import rows_workers
+from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_number, check_whole
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ppl_vae.diagnostics import Certified
     from ppl_vae.runs.folder import Run
 
-__all__ = ["certify"]
+__all__ = ["certified_each", "certify"]
 
 KIND = "certified-evidence"
 
@@ -68,7 +69,6 @@ def certify(
     check_whole("--workers", workers, 1)
     check_whole("--seed", seed, 0)
     refuse_busy(run, "ppl-vae certify")
-    from ppl_vae import diagnostics
     from ppl_vae.evaluation.joint_weights import shares_latents
     from ppl_vae.runs.files import read_diagnostics
 
@@ -86,11 +86,8 @@ def certify(
         "seed": seed,
         "progress": note,
     }
-    if chosen.is_one_unit or shared or not os.access(run, os.W_OK):
-        found = diagnostics.certify(opened.model, opened.guide, chosen, **wishes)
-    else:
-        with rows_workers(workers) as executor:
-            found = _in_parts(opened, chosen, run / PARTS, executor, wishes)
+    with rows_workers(workers) as executor:
+        found = certified_rows(opened, chosen, executor, **wishes)
     summary = found.summary()
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "certified": summary}), indent=2, ensure_ascii=False))
@@ -103,11 +100,32 @@ def certify(
             say(f"written to {file}; ppl-vae report {run} puts the figure into the report")
 
 
-def _in_parts(opened: Run, rows: Split, folder: Path, executor: Executor | None, wishes: dict[str, Any]) -> Certified:
-    """Certify, and keep what is found of rows; what is there of another call makes way."""
+def certified_each(opened: Run, rows: Split, workers: int = 1, *, seed: int) -> Certified:
+    """What `ppl-vae certify` finds of rows by default, or has found.
+
+    Raises:
+        UserError: where rows have no evidence of their own, or a class was held out.
+    """
+    from ppl_vae.evaluation.joint_weights import shares_latents
+
+    if rows.outliers is not None:
+        raise UserError("--certified is of rows that are alike, and here a class was held out: see ppl-vae certify")
+    if rows.is_one_unit or shares_latents(opened.pair, rows.to(opened.pair.device)):
+        raise UserError("--certified is of each row, and here all rows are one unit: see ppl-vae certify")
+    with rows_workers(workers) as executor:
+        return certified_rows(opened, rows, executor, seed=seed, progress=note)
+
+
+def certified_rows(opened: Run, rows: Split, executor: Executor | None = None, **wishes: Any) -> Certified:
+    """Certify, and keep what is found of rows in the run; what is there of another call makes way."""
     from ppl_vae import diagnostics
+    from ppl_vae.evaluation.joint_weights import shares_latents
     from ppl_vae.evaluation.parts import OtherCall
 
+    together = rows.is_one_unit or shares_latents(opened.pair, rows.to(opened.pair.device))
+    if together or not os.access(opened.path, os.W_OK):
+        return diagnostics.certify(opened.model, opened.guide, rows, **wishes)
+    folder = opened.path / PARTS
     try:
         return diagnostics.certify(opened.model, opened.guide, rows, out=folder, executor=executor, **wishes)
     except OtherCall as reason:

@@ -13,7 +13,7 @@ from ppl_vae.cli import options as o
 from ppl_vae.cli.comparing import compare_cell_of, compare_grid, compare_runs, say_commands
 from ppl_vae.cli.inputs import data_words
 from ppl_vae.errors import UserError
-from ppl_vae.registry.words import check_choice, check_whole, split_words, whole_numbers
+from ppl_vae.registry.words import check_choice, check_number, check_whole, split_words, whole_numbers
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.grid import Grid
@@ -59,6 +59,12 @@ def compare(
     iwae: Annotated[
         str | None,
         typer.Option(metavar="K,K", help="Particles of the bounds that are told.", show_default="1,5,10,50,100,500"),
+    ] = None,
+    certified: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NATS", help="Of runs: certify log p(x) of every row to that, such as 0.05.", show_default="no"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the evaluation; a grid trains with seeds 0, 1, ....")] = 0,
     data: Annotated[
@@ -135,9 +141,12 @@ def compare(
             if value:
                 raise UserError(f"{option} is for a grid: leave it out, runs are there already")
         words = data_words(data, label, columns, missing)
-        compare_runs(runs, words, split, judged, device, (model, guide), out, json_)
+        if certified is not None:
+            check_number("--certified", certified, positive=True)
+        compare_runs(runs, words, split, judged | {"certified": certified}, device, (model, guide), out, json_)
         return
-    for option, value in (("--split", split), ("--model", model), ("--guide", guide)):
+    of_runs: dict[str, Any] = {"--split": split, "--model": model, "--guide": guide, "--certified": certified}
+    for option, value in of_runs.items():
         if value is not None:
             raise UserError(f"{option} is for run folders: a grid takes --models and --guides, and its test split")
     training |= {"missing": None if missing == "refuse" else missing, "data": data}

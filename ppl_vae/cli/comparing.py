@@ -46,6 +46,8 @@ def compare_runs(
     import ppl_vae
 
     rows, where = rows_of(next(iter(opened.values())), words, split)
+    if judged["certified"] is not None:
+        note(f"certifies log p(x) of {len(rows):,} rows of {len(opened)} runs, which takes minutes for each")
     found = ppl_vae.compare(opened, rows, **judged)
     found = _renamed(found, f"{where} rows" if words.data is None else f"rows: {where}")
     _tell(found, {name: [path] for name, path in names.items()}, out, json_)

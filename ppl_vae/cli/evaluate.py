@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.cli.certify import certified_each
 from ppl_vae.cli.evaluation_tables import evaluation_table, gap_table, title_of
 from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import refuse_busy, update_evaluation, writing
 from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.judging import Judged, judge, judge_gap
 from ppl_vae.cli.output import print_table, say, spared, told_rows
+from ppl_vae.cli.workers import rows_workers
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_choice, check_whole
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from ppl_vae.data import Split
     from ppl_vae.runs.folder import Run
 
-__all__ = ["evaluate", "rows_workers"]
+__all__ = ["evaluate"]
 
 
 @o.on_rows
@@ -40,11 +38,15 @@ def evaluate(
     gap_evidence: Annotated[
         str, typer.Option(metavar="iwae|ais", help="The evidence of --gap: by weights, or by annealing (longer).")
     ] = "iwae",
+    certified: Annotated[
+        bool,
+        typer.Option("--certified", help="Also log p(x) of every row to 0.05 nats, as ppl-vae certify; takes minutes."),
+    ] = False,
     parts: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="For very many rows: write a Parquet file for every 16,384; resumes."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that share the rows of --parts.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that share the rows of --parts, or of --certified.")] = 1,
     *,
     asked: AskedRows,
     seed: o.Seed = 0,
@@ -62,7 +64,9 @@ def evaluate(
     check_whole("--workers", workers, 1)
     if parts is not None and gap:
         raise UserError("--gap looks at some rows, --parts writes what is told of all: leave one out")
-    if parts is None and workers > 1:
+    if parts is not None and certified:
+        raise UserError("--certified keeps its rows in the run, --parts writes them elsewhere: leave one out")
+    if parts is None and not certified and workers > 1:
         raise UserError("--workers share the rows of --parts: name its folder")
     refuse_busy(run, "ppl-vae evaluate")
     from ppl_vae.runs.files import read_evaluation
@@ -78,7 +82,8 @@ def evaluate(
     shared = shares_latents(opened.pair, rows.to(opened.pair.device))
     # what simpler scores and baselines are made from, and what latents that all rows share were fitted to
     train = opened.data().train if rows.outliers is not None or shared else _train_of(opened)
-    judged = judge(opened.model, opened.guide, rows, particles, seed, train)
+    sure = certified_each(opened, rows, workers, seed=seed) if certified else None
+    judged = judge(opened.model, opened.guide, rows, particles, seed, train, certified=sure)
     summary = judged.summary
     if gap:
         summary["gap"] = judge_gap(opened.model, opened.guide, rows, gap_rows, particles, seed, gap_evidence)
@@ -115,16 +120,6 @@ def _in_parts(
     for column in ("elbo", "log_evidence", "rate", "distortion", "ess"):
         say(f"  {column:13}{told[column]:10.4f} ± {told[f'{column}_se']:.4f}")
     say(f"written to {found.folder}")
-
-
-@contextmanager
-def rows_workers(count: int) -> Iterator[Executor | None]:
-    """So many processes, or none."""
-    if count == 1:
-        yield None
-        return
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as executor:
-        yield executor
 
 
 def _train_of(run: Run) -> Split | None:

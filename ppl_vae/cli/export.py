@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.cli.certify import certified_each
 from ppl_vae.cli.files import check_target
 from ppl_vae.cli.inputs import AskedRows
-from ppl_vae.cli.output import say
+from ppl_vae.cli.output import note, say
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_whole
 
@@ -28,6 +29,10 @@ def export(
     rows: Annotated[int | None, typer.Option(help="Only the first so many.", show_default="at most 1000")] = None,
     resample: Annotated[
         bool, typer.Option("--resample", help="Draws of the posterior, chosen by weight, not of the guide.")
+    ] = False,
+    certified: Annotated[
+        bool,
+        typer.Option("--certified", help="Draws of the posterior and evidence as ppl-vae certify finds them; minutes."),
     ] = False,
     predictive: Annotated[bool, typer.Option(help="Draw rows too.")] = True,
     *,
@@ -47,6 +52,12 @@ def export(
     _refuse_without_backend()
     opened = asked.opened()
     given, name = asked.rows(opened)
+    sure = certified_each(opened, given, seed=seed) if certified else None
+    if sure is not None and chains * draws > (most := len(next(iter(sure.draws.values())))):
+        if chains > most:
+            raise UserError(f"--chains {chains} are more than the {most} draws of a row that are kept: take fewer")
+        draws = most // chains
+        note(f"{draws} draws in each chain: {most} of each row are kept when rows are certified")
     import ppl_vae
     from ppl_vae.arviz.netcdf import netcdf_bytes
     from ppl_vae.saving.atomic import write_new
@@ -60,6 +71,7 @@ def export(
         particles=particles,
         rows=rows,
         resample=resample,
+        certified=sure,
         predictive=predictive,
         seed=seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ppl_vae.cli.output import note
@@ -9,6 +10,7 @@ from ppl_vae.errors import NoDensity
 
 if TYPE_CHECKING:
     from ppl_vae.data import Split
+    from ppl_vae.diagnostics import Certified
     from ppl_vae.evaluation import Evaluation, JointEvaluation
 
 __all__ = ["Judged", "judge", "judge_gap"]
@@ -24,7 +26,16 @@ class Judged(NamedTuple):
     rows: Evaluation | JointEvaluation | None
 
 
-def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train: Split | None = None) -> Judged:
+def judge(
+    model: Any,
+    guide: Any,
+    rows: Split,
+    particles: int,
+    seed: int,
+    train: Split | None = None,
+    *,
+    certified: Certified | None = None,
+) -> Judged:
     """The held-out numbers of a pair: its evidence, or, with a line that says why, how well rows come back.
 
     Where some rows are outliers, the summary is that of the others, and AUCs say how well the evidence tells them;
@@ -54,7 +65,7 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
         return Judged(back.summary() | label_scores(model, guide, inliers) | {"seed": seed}, None)
     for finding in found.findings:
         note(str(finding))
-    usual = found
+    usual = found = replace(found, certified=certified)
     if rows.outliers is not None:
         from ppl_vae.diagnostics import anomalies_of, of_rows
 
@@ -64,7 +75,7 @@ def judge(model: Any, guide: Any, rows: Split, particles: int, seed: int, train:
     if rows.is_one_unit:
         apart |= {"of": "all data"}
     elif train is not None and len(usual.log_evidence) == len(inliers):
-        apart |= against(usual.log_evidence, beside(pair, inliers, train))
+        apart |= against(usual.certain()[0], beside(pair, inliers, train))
         if (words := worthless(apart)) is not None:
             note(f"warning: {words}")
     return Judged(usual.summary() | label_scores(model, guide, inliers) | apart | {"seed": seed}, found)

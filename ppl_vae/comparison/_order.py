@@ -96,7 +96,7 @@ def _steps(name: str, pair: Compared, evaluation: Evaluation, rungs: tuple[int, 
     one = Compared(name, (evaluation,), pair.parameters)
     bounds: list[tuple[BoundKey, str]] = [("elbo", "ELBO")]
     bounds += [(k, f"IWAE_{k}") for k in rungs if k < particles]
-    bounds.append(("log_evidence", f"IWAE_{particles}"))
+    bounds.append(("sampled", f"IWAE_{particles}"))
     eps = torch.finfo(evaluation.log_evidence.dtype).eps
     for (low, lower), (high, upper) in pairwise(bounds):
         below, above = one.rows(low), one.rows(high)

@@ -21,7 +21,8 @@ LADDER = (1, 5, 10, 50, 100, 500, 1000, 5000)
 """The numbers of particles whose bounds are told where none are asked for."""
 
 BoundKey = str | int
-"""`"elbo"`, `"log_evidence"`, or the number of particles of an IWAE."""
+"""`"elbo"`, `"log_evidence"` (certified, where it is), `"sampled"` (that of the guide's weights), or the number of
+particles of an IWAE."""
 
 
 class MeanOverRows(NamedTuple):
@@ -94,8 +95,16 @@ class Compared:
 
     @property
     def unreliable_rows(self) -> float:
-        """In how many rows k-hat is too large for the evidence to be believed, the mean over trainings."""
-        return sum(len(e.unreliable) for e in self.evaluations) / len(self.evaluations)
+        """In how many rows k-hat is too large for the evidence to be believed, the mean over trainings.
+
+        Where it was certified, in how many it could not be.
+        """
+        return sum(_doubtful(e) for e in self.evaluations) / len(self.evaluations)
+
+
+def _doubtful(evaluation: Evaluation) -> int:
+    sure = evaluation.certified
+    return len(evaluation.unreliable) if sure is None else int((~sure.certified).sum())
 
 
 def _values(evaluation: Evaluation, bound: BoundKey) -> Tensor:
@@ -108,9 +117,11 @@ def _monte_carlo(evaluation: Evaluation, bound: BoundKey) -> Tensor:
 
 def _column(evaluation: Evaluation, bound: BoundKey, suffix: str) -> Tensor:
     if isinstance(bound, str):
-        if bound not in ("elbo", "log_evidence"):
+        if bound not in ("elbo", "log_evidence", "sampled"):
             raise UserError(f"unknown bound {bound!r}: use 'elbo', 'log_evidence' or a number of particles")
-        return getattr(evaluation, bound + suffix)
+        if bound == "log_evidence":
+            return evaluation.certain()[bool(suffix)]
+        return getattr(evaluation, bound.replace("sampled", "log_evidence") + suffix)
     found = getattr(evaluation, "iwae" + suffix)
     if bound not in found:
         raise UserError(

@@ -25,7 +25,7 @@ def bounds_against_particles(found: Comparison) -> Figure:
     The right panel is what tells pairs apart: rows differ much from each other, and the same rows do so for all.
     """
     rungs: list[tuple[int, BoundKey]] = [(k, k) for k in found.ladder if k < found.particles]
-    rungs.append((found.particles, "log_evidence"))
+    rungs.append((found.particles, "sampled"))
     panels = 2 if len(found.pairs) > 1 else 1
     figure = Figure(figsize=(5.2 * panels + 0.4, 4.0 + 0.11 * len(found.pairs)), layout="constrained")
     axes: list[Any] = list(figure.subplots(1, panels, squeeze=False)[0])
@@ -43,8 +43,9 @@ def bounds_against_particles(found: Comparison) -> Figure:
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xticklabels([f"{k:,}" for k, _ in rungs])
     shared_legend(figure, axes[:1], loc="outside upper left", ncols=min(3, len(found.pairs)), handlelength=2.6)
+    certified = "" if found.accuracy is None else "; horizontal lines are certified log evidence"
     figure.supxlabel(
-        f"{found.rows:,} {found.where}; K = 1 is the ELBO, K = {found.particles:,} the log evidence",
+        f"{found.rows:,} {found.where}; K = 1 is the ELBO, K = {found.particles:,} the log evidence{certified}",
         fontsize=9,
         color=SOFT,
         parse_math=False,
@@ -55,12 +56,21 @@ def bounds_against_particles(found: Comparison) -> Figure:
 def _band(ax: Any, found: Comparison, pair: Compared, rungs: list[tuple[int, BoundKey]], i: int) -> None:
     values = np.array([pair.estimate(bound)[:2] for _, bound in rungs])
     _draw(ax, [k for k, _ in rungs], values[:, 0], 2 * values[:, 1], i, shorten(pair.name, 40))
+    if found.accuracy is not None:
+        _level(ax, pair.estimate().value, i)
 
 
 def _paired(ax: Any, found: Comparison, pair: Compared, rungs: list[tuple[int, BoundKey]], i: int) -> None:
     gaps = [difference(pair, found.best, bound) for _, bound in rungs]
     values = np.array([gap.value for gap in gaps])
     _draw(ax, [k for k, _ in rungs], values, np.array([2 * gap.total_se for gap in gaps]), i, None)
+    if found.accuracy is not None:
+        _level(ax, difference(pair, found.best).value, i)
+
+
+def _level(ax: Any, value: float, i: int) -> None:
+    """The certified log evidence, which has no K."""
+    ax.axhline(value, color=CLASSES[i % len(CLASSES)], ls=(0, (1, 1)), lw=1.0, alpha=0.9)
 
 
 def _draw(ax: Any, k: list[int], values: np.ndarray, band: np.ndarray, i: int, label: str | None) -> None:

@@ -51,7 +51,7 @@ def _table(found: Comparison, without: Sequence[str]) -> Table:
     from rich.table import Table
 
     made = Table(
-        title=f"nats per row, {found.rows:,} {found.where}, {found.particles:,} particles",
+        title=f"nats per row, {found.rows:,} {found.where}, {found.particles:,} particles{_certified(found)}",
         caption=_caption(found, without),
         title_justify="left",
         caption_justify="left",
@@ -68,6 +68,10 @@ def _table(found: Comparison, without: Sequence[str]) -> Table:
     return made
 
 
+def _certified(found: Comparison) -> str:
+    return "" if found.accuracy is None else f"; log p(x) certified to {found.accuracy:g} nats"
+
+
 def _cells(found: Comparison, pair: Compared) -> dict[str, str]:
     """The cells of a line by the heads of their columns."""
     evidence = pair.estimate()
@@ -78,7 +82,9 @@ def _cells(found: Comparison, pair: Compared) -> dict[str, str]:
     if any(len(each.evaluations) > 1 for each in found.pairs):
         cells["between seeds"] = _number(evidence.seed_se)
     cells["to the best"] = "best" if pair is found.best else _with_error(gap.value, gap.total_se)
-    if found.particles > 1:
+    if found.accuracy is not None:
+        cells["not certain"] = f"{pair.unreliable_rows:.0f}"
+    elif found.particles > 1:
         cells[f"k-hat > {khat_limit(found.particles):.2f}"] = f"{pair.unreliable_rows:.0f}"
     cells["parameters"] = " + ".join(f"{n:,}" for n in pair.parameters)
     cells["s/epoch"] = "-" if pair.seconds_per_epoch is None else f"{pair.seconds_per_epoch:.2g}"
@@ -92,7 +98,8 @@ def _caption(found: Comparison, without: Sequence[str]) -> str:
     if seeds[-1] > 1:
         counts = " to ".join(map(str, [seeds[0], seeds[-1]] if len(seeds) > 1 else seeds))
         words += f", error of rows and of {counts} seeds"
-    words += "; k-hat: rows where it is too large"
+    doubts = "k-hat: rows where it is too large" if found.accuracy is None else "not certain: rows whose log p(x) is"
+    words += f"; {doubts}"
     return words if "parameters" in without else f"{words}; parameters of model + guide"
 
 
@@ -231,6 +238,8 @@ def _gaps(found: Comparison) -> str:
     for pair in sorted(found.pairs, key=lambda p: -float((p.rows("elbo") - p.rows()).mean())):
         gap = pair.rows() - pair.rows("elbo")
         named.append(f"{_with_error(float(gap.mean()), float(standard_error(gap)))} nats for {pair.name}")
+    if found.accuracy is not None:
+        return f"Certified log evidence is above the ELBO by {_listed(named, 'more')}."
     k = f"{found.particles:,}"
     return f"The tighter bound, {k} particles instead of the ELBO, gains {_listed(named, 'more')}."
 
@@ -242,6 +251,9 @@ def _doubts(found: Comparison) -> list[str]:
     if bad:
         bad = sorted(bad, key=lambda pair: -pair.unreliable_rows)
         named = [f"{pair.unreliable_rows:.0f} rows of {pair.name}" for pair in bad]
+    if bad and found.accuracy is not None:
+        said.append(f"Not certain to {found.accuracy:g} nats are {_listed(named, 'more')} (of {found.rows:,}).")
+    elif bad:
         said.append(
             f"k-hat is above {limit:.2f} in {_listed(named, 'more')} (of {found.rows:,}): there the guide misses part "
             "of the posterior and the log evidence is likely too low; more particles or a richer guide may help."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,9 +14,10 @@ import torch
 from ppl_vae.comparison._pairs import BoundKey, Compared, Difference, difference, ladder
 from ppl_vae.comparison.comparable import observed, preparation, refuse_incomparable
 from ppl_vae.data import Data, Split, as_split
+from ppl_vae.diagnostics import certify
 from ppl_vae.display import Displayed
-from ppl_vae.errors import NoDensity, UserError, unknown_name
-from ppl_vae.evaluation import evaluate_rows
+from ppl_vae.errors import NoDensity, UserError, check_number, unknown_name
+from ppl_vae.evaluation import Evaluation, evaluate_rows
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
@@ -39,7 +40,8 @@ class Comparison(Displayed):
 
     `rows` is how many rows there are, `where` what they are called, `particles` the draws per row, `ladder` the
     numbers of particles whose bounds are known, `levels` what a grid varied, in the order in which it was asked for,
-    `failed` why cells of a grid are not there. Everything is in nats per row.
+    `failed` why cells of a grid are not there, `accuracy` to what log p(x) was certified, if it was. Everything is in
+    nats per row.
     """
 
     pairs: tuple[Compared, ...]
@@ -49,6 +51,7 @@ class Comparison(Displayed):
     ladder: tuple[int, ...]
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    accuracy: float | None = None
 
     @property
     def best(self) -> Compared:
@@ -98,6 +101,7 @@ class Comparison(Displayed):
             "particles": self.particles,
             "iwae": list(self.ladder),
             "khat_limit": khat_limit(self.particles),
+            "certified_accuracy": self.accuracy,
             "best": self.best.name,
             "pairs": [self._record(pair) for pair in self.pairs],
             "order": self.order.summary(),
@@ -154,6 +158,7 @@ def compare(
     *,
     particles: int = 1000,
     iwae: Sequence[int] | None = None,
+    certified: float | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Judge several pairs on the same held-out rows, with as many particles: bounds, evidence, paired differences.
@@ -166,6 +171,8 @@ def compare(
             those of the first result.
         particles: draws per row, the K of the log evidence.
         iwae: the numbers of particles k <= K whose bounds IWAE_k are told; by default 1, 5, 10, 50, ... below K.
+        certified: an accuracy in nats, such as 0.05: log p(x) of every row is then certified to it
+            (`ppl_vae.certify`) and takes the place of that of the guides' weights; this takes minutes for each pair.
         seed: of the draws, the same for every pair; the global generators are left alone.
 
     Raises:
@@ -188,6 +195,7 @@ def compare(
         >>> found.order.holds
         True
     """
+    accuracy = None if certified is None else float(check_number("certified", certified, positive=True))
     named = _named(pairs)
     if data is None:
         data = next((one.data for one in named.values() if getattr(one, "data", None) is not None), None)
@@ -207,15 +215,22 @@ def compare(
     found = []
     for name, several in trained.items():
         with _of(name):
-            evaluations = tuple(
-                evaluate_rows(t.model, t.guide, rows, particles, iwae=rungs, seed=seed) for t in several
-            )
+            evaluations = tuple(_judged(t, rows, particles, rungs, accuracy, seed) for t in several)
         found.append(
             Compared(
                 name, evaluations, size_of(several[0].model, several[0].guide), *pace([t.history for t in several])
             )
         )
-    return ranked(found, where=_where(data, rows), particles=particles, rungs=rungs)
+    return ranked(found, where=_where(data, rows), particles=particles, rungs=rungs, accuracy=accuracy)
+
+
+def _judged(
+    one: _Trained, rows: Split, particles: int, rungs: Sequence[int], accuracy: float | None, seed: int
+) -> Evaluation:
+    found = evaluate_rows(one.model, one.guide, rows, particles, iwae=rungs, seed=seed)
+    if accuracy is None:
+        return found
+    return replace(found, certified=certify(one.model, one.guide, rows, accuracy, draws=1, seed=seed))
 
 
 def ranked(
@@ -226,10 +241,12 @@ def ranked(
     rungs: Sequence[int],
     levels: Mapping[str, tuple[str, ...]] | None = None,
     failed: Mapping[str, str] | None = None,
+    accuracy: float | None = None,
 ) -> Comparison:
     """A comparison of pairs that were judged on the same rows, best first; those without a number come last."""
     order = sorted(pairs, key=lambda pair: -_or_lowest(pair.estimate().value))
-    return Comparison(tuple(order), len(order[0].rows()), where, particles, tuple(rungs), levels or {}, failed or {})
+    count = len(order[0].rows())
+    return Comparison(tuple(order), count, where, particles, tuple(rungs), levels or {}, failed or {}, accuracy)
 
 
 def _or_lowest(value: float) -> float:

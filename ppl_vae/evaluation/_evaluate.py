@@ -15,6 +15,7 @@ from ppl_vae.data import Data, Split, as_one_unit, as_split, is_unit
 from ppl_vae.display import Displayed
 from ppl_vae.errors import Finding, UserError, check_several, check_whole
 from ppl_vae.evaluation.baselines import Baseline, against, beside, worthless
+from ppl_vae.evaluation.certainty import CertifiedRows, certain, certified_summary, checked
 from ppl_vae.evaluation.chunks import Chunks
 from ppl_vae.evaluation.joint_evaluation import JointEvaluation, evaluate_jointly, fitted_rows
 from ppl_vae.evaluation.joint_weights import shares_latents
@@ -50,7 +51,7 @@ class Evaluation(Displayed):
     were asked for, by k, and `iwae_se` their Monte Carlo standard errors. `findings` say why
     particles were not drawn as fast as asked for, if they were not. `baselines` are densities of the same rows without
     latents, fitted to the training rows: independent columns, and one full normal or a Gaussian copula where they are
-    densities of such rows.
+    densities of such rows. `certified` is what `ppl_vae.certify` found of these rows, if it was given.
     """
 
     elbo: Float[Tensor, " row"]
@@ -65,6 +66,13 @@ class Evaluation(Displayed):
     iwae_se: Mapping[int, Float[Tensor, " row"]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+    certified: CertifiedRows | None = None
+
+    def certain(self) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"]]:
+        """The best that is known of log p(x), and its Monte Carlo standard error: certified, where it is."""
+        if self.certified is None:
+            return self.log_evidence, self.log_evidence_se
+        return certain(self.certified, self.log_evidence, self.log_evidence_se)
 
     @property
     def unreliable(self) -> list[int]:
@@ -74,7 +82,10 @@ class Evaluation(Displayed):
 
     def columns(self) -> dict[str, Float[Tensor, " row"]]:
         """Everything that is told of single rows, by name."""
-        return {name: getattr(self, name) for name in COLUMNS} | {f"iwae_{k}": v for k, v in self.iwae.items()}
+        found = {name: getattr(self, name) for name in COLUMNS} | {f"iwae_{k}": v for k, v in self.iwae.items()}
+        if self.certified is not None:
+            found |= dict(zip(("certified_log_evidence", "certified_log_evidence_se"), self.certain(), strict=True))
+        return found
 
     def summary(self) -> dict[str, float | int]:
         """Means over rows in nats per row; `_se` over rows, `_mc_se` of the Monte Carlo draws alone.
@@ -104,7 +115,9 @@ class Evaluation(Displayed):
             found |= {"khat_limit": khat_limit(self.particles), "unreliable_rows": len(self.unreliable)}
         for k, values in self.iwae.items():
             found |= {f"iwae_{k}": float(values.mean()), f"iwae_{k}_se": float(standard_error(values))}
-        return found | against(self.log_evidence, self.baselines)
+        if self.certified is not None:
+            found |= certified_summary(self.certified, self.log_evidence, self.log_evidence_se)
+        return found | against(self.certain()[0], self.baselines)
 
     def frame(self) -> pd.DataFrame:
         """A line for each row, with everything in `columns`: in nats, but for k-hat and the effective particles."""
@@ -136,6 +149,7 @@ def evaluate(
     rows: str | None = "auto",
     iwae: Sequence[int] = (),
     inner: int | None = None,
+    certified: Any = None,
     seed: int = 0,
     compile: Compile = "auto",
     floats_at_once: int | None = None,
@@ -159,6 +173,7 @@ def evaluate(
         rows: None takes all data as one unit, as for `fit`: there is one log weight, that of the whole data.
         iwae: numbers of particles k <= K whose bounds IWAE_k are told too, each the mean over K // k groups.
         inner: where rows share latents, draws of a row's own latents for each draw of the shared ones; by default 8.
+        certified: what `ppl_vae.certify` found of the same rows: its log evidence is told beside that of the weights.
         seed: of the draws; the global generators are left alone.
         compile: as for `fit`: "auto" captures, then compiles a chunk of particles where there are enough of them (an
             encoder is then run once for each row), "on" at once, "off" never.
@@ -183,9 +198,10 @@ def evaluate(
     if not is_unit(data, rows):
         some = data.train if isinstance(data, Data) else rows_of(model, guide, data)
         if shares_latents(pair, some.to(pair.device)):
-            if iwae:
+            if iwae or certified is not None:
                 raise UserError(
-                    "iwae is a bound of each row, and here all rows share latents: leave it out, or take rows=None"
+                    f"{'iwae' if iwae else 'certified'} is of each row, and here all rows share latents: leave it out, "
+                    "or take rows=None"
                 )
             split, held_out = fitted_rows(model, guide, data)
             return evaluate_jointly(
@@ -193,7 +209,8 @@ def evaluate(
             )
     whole = is_unit(data, rows)
     split = as_one_unit(data) if whole else rows_of(model, guide, data)
-    found = _evaluate(pair, split, particles, iwae, seed, compile, floats_at_once)
+    sure = checked(certified, split)
+    found = replace(_evaluate(pair, split, particles, iwae, seed, compile, floats_at_once), certified=sure)
     train = data.train if isinstance(data, Data) else getattr(model, "train_rows", None)
     if whole or train is None:
         return found

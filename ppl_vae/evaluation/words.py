@@ -39,6 +39,7 @@ def evidence_lines(summary: Mapping[str, Any]) -> list[Line]:
         Line("negative ELBO", with_error(summary, "negative_elbo")),
         Line(f"NLL, importance sampled with {particles} particles", with_error(summary, "nll")),
         Line("  Monte Carlo standard error of the NLL", number(summary["nll_mc_se"], 3)),
+        *_certified(summary),
         Line("rate (KL)", number(summary["rate"])),
         Line("distortion", number(summary["distortion"])),
         Line(f"effective particles of {particles}", number(summary["ess"], 1)),
@@ -56,6 +57,17 @@ def evidence_lines(summary: Mapping[str, Any]) -> list[Line]:
             found.append(Line(f"NLL of {words}", number(summary[f"{name}_nll"])))
             found.append(Line("  log evidence minus that", with_error(summary, f"minus_{name}"), worse))
     return found
+
+
+def _certified(summary: Mapping[str, Any]) -> list[Line]:
+    if "certified_nll" not in summary:
+        return []
+    sure, rows = summary["certified_rows"], summary["rows"]
+    words = f"NLL, {sure:,} of {rows:,} rows certified to {summary['certified_accuracy']:g} nats"
+    return [
+        Line(words, with_error(summary, "certified_nll"), sure < rows),
+        Line("  Monte Carlo standard error of that", number(summary["certified_nll_mc_se"], 4)),
+    ]
 
 
 def with_error(summary: Mapping[str, Any], key: str, digits: int = 2) -> str:

@@ -202,7 +202,7 @@ def of_rows(found: Evaluation, index: Tensor) -> Evaluation:
             return {key: some(each) for key, each in value.items()}
         return value[index.to(value.device)] if isinstance(value, Tensor) else value
 
-    return dataclasses.replace(found, **{name: some(value) for name, value in columns.items()})
+    return dataclasses.replace(found, **{n: some(value) for n, value in columns.items() if n != "certified"})
 
 
 def _fields(model: Callable[..., Any], split: Split, train: Split) -> list[Field]:

@@ -35,7 +35,7 @@ class Certified(Displayed):
     `cost` are the seconds that were spent on each row, by all methods that it climbed.
     `draws[site]` are draws from the posterior of each row, [draw, row, ...]; of a row that is not certified they are
     no better than its weights. By method, `seconds` it took, `reasons` why it was not used, and `validations` of its
-    errors on simulated rows.
+    errors on simulated rows. `fingerprint` is that of the rows.
 
     Example:
         >>> one, o = torch.ones(2), torch.zeros(2)
@@ -55,6 +55,7 @@ class Certified(Displayed):
     validations: Mapping[str, Validation] = field(default_factory=dict)
     draws: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     of: str = "row"
+    fingerprint: str = field(default="", repr=False)
 
     @property
     def uncertified(self) -> list[int]:

@@ -149,6 +149,7 @@ class Climb:
             validations=validations,
             draws={} if found.draws is None else self._by_site(found.draws, found.log_evidence.isnan()),
             of="all data" if split.is_one_unit else "row",
+            fingerprint=split.fingerprint(),
         )
 
     def refuse_rows_without_density(self) -> None:

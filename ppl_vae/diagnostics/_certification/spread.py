@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def spread(
         )
     except _LateError as stop:
         late = stop.table
-    return kept(Parts(out, len(split), ROWS), asked.accuracy, late)
+    return replace(kept(Parts(out, len(split), ROWS), asked.accuracy, late), fingerprint=split.fingerprint())
 
 
 @exclusive
