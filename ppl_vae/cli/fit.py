@@ -62,6 +62,7 @@ def fit(
     stream: o.StreamOption = None,
     group: o.GroupOption = None,
     time: o.TimeOption = None,
+    lengths: o.LengthsOption = None,
     rows: o.RowsOption = "auto",
     binarise: Annotated[
         str | None,

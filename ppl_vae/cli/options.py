@@ -23,6 +23,7 @@ __all__ = [
     "KindsOption",
     "LabelOption",
     "LabelsOption",
+    "LengthsOption",
     "MissingOption",
     "MovedFile",
     "OtherData",
@@ -101,6 +102,10 @@ GroupOption = Annotated[
 ]
 TimeOption = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="The column by which the rows of a group are in order.")
+]
+LengthsOption = Annotated[
+    str | None,
+    typer.Option(metavar="FIELD", help="Of padded arrays in an .npz: the field that says how many steps a row has."),
 ]
 RowsOption = Annotated[
     str,

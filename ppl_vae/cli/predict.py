@@ -34,6 +34,12 @@ def predict(
     draws: Annotated[int, typer.Option(help="Latents drawn for each row.")] = 64,
     *,
     asked: AskedRows,
+    horizon: Annotated[
+        int, typer.Option(help="Of a model of series: so many steps after the end of every row.", show_default="none")
+    ] = 0,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="With --horizon: the last steps of every row are foretold, and scored.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="An .npz or a .csv.", show_default="RUN/predictions.csv")
     ] = None,
@@ -43,19 +49,24 @@ def predict(
     """Predict a field of every row from its other fields.
 
     The field is hidden from the guide; of categories the probabilities are written, of numbers mean, deviation and a
-    central interval of 90 %. Where the rows have the field, says how good the predictions are.
+    central interval of 90 %. Where the rows have the field, says how good the predictions are. With --horizon
+    the field is foretold after the end of every row, or, with --held-out, at its last steps, which says how well.
     """
     check_whole("--draws", draws, 1)
     check_whole("--seed", seed, 0)
+    check_whole("--horizon", horizon, 0)
     target = check_target(out, run / "predictions.csv", (".npz", ".csv"))
     opened = asked.opened()
     rows, name = _rows(opened, asked, field)
     import ppl_vae
 
-    found = ppl_vae.predict(opened.model, opened.guide, rows, field, draws=draws, seed=seed)
+    found = ppl_vae.predict(
+        opened.model, opened.guide, rows, field, draws=draws, horizon=horizon, held_out=held_out, seed=seed
+    )
     arrays, table = _written(found, field)
     file = write_rows(target, arrays, table)
-    scores = _scores(found, rows[field].to(found.draws.device) if field in rows.schema else None)
+    truth = rows[field].to(found.draws.device) if field in rows.schema and not horizon else None
+    scores = _scores_ahead(found) if horizon else _scores(found, truth)
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "predictions": file, "scores": scores}), indent=2))
         return
@@ -97,6 +108,12 @@ def _written(found: Prediction, field: str) -> tuple[dict[str, Tensor], dict[str
         single = [f"{field}_{name}"] if flat.shape[1] == 1 else ()
         table |= dict(zip(column_names(f"{field}_{name}", flat.shape[1], single), flat.T.tolist(), strict=True))
     return arrays, table
+
+
+def _scores_ahead(found: Prediction) -> dict[str, float]:
+    """How good a forecast of steps that were held out is, over all rows and steps that have a value."""
+    named = {"CRPS": found.crps, "log predictive density (nats)": found.log_prob}
+    return {name: float(values.nanmean()) for name, values in named.items() if values is not None}
 
 
 def _scores(found: Prediction, truth: Tensor | None) -> dict[str, float]:

@@ -74,6 +74,7 @@ def load(
     missing_marks: Sequence[str] | None = None,
     group: str | None = None,
     time: str | None = None,
+    lengths: str | None = None,
     rows: str | None = "auto",
     stream: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -85,7 +86,8 @@ def load(
     Args:
         source: a name (`ppl_vae.data.names`), with options where it has some ("sprites:side=32,positions=16"); a path
             (.npz .npy .csv .tsv .jsonl .parquet, .csv.gz); an array `[row, ...]`, tensor or table (pandas, polars,
-            Arrow); a dict of arrays by name; a pair (X, y); sparse matrices, AnnData, bunches, data sets of torch;
+            Arrow); a dict of arrays by name; a list of sequences of unequal length; a pair (X, y); sparse matrices,
+            AnnData, bunches, data sets of torch;
             `Data` is returned as it is. A table whose columns are all bool, all integers or all floats is one field x;
             of any other every column is a field of its own, strings being categories and dates numbers of days or
             seconds. Columns that float32 would not hold are centred first (`Field.origin`). Integers of a tensor stay
@@ -115,6 +117,9 @@ def load(
             is a field of the group; all else has an entry for each of its rows along a first axis, as many as the
             largest group has, and is missing after the last one. Shares of splits are shares of groups.
         time: the column by which the rows of a group are in order; else they are as they come.
+        lengths: the field of a dict of padded arrays [row, T, ...] that says how many of the T steps a row has: what
+            comes after them is missing. A list of arrays [T_i, ...] or of tables of unequal length, alone or as a field
+            of a dict, needs no word: each is a row, as a group of its steps is.
         rows: None takes all data as one unit (a series, a field), in their order, of which nothing is held out.
             Every column of a table is a field of its own; fields of a dict or an .npz may have different lengths. `fit`
             and all others then take the data so without being told.
@@ -165,6 +170,7 @@ def load(
         missing_marks=missing_marks,
         group=group,
         time=time,
+        lengths=lengths,
         rows=rows,
     )
     if _is_streamed(source, stream):

@@ -16,6 +16,7 @@ from ppl_vae.data._grey import binarised, check_grey, is_grey
 from ppl_vae.data._grouped import into_groups, without_group
 from ppl_vae.data._one_unit import OneUnit, one_unit, single
 from ppl_vae.data._options import Options
+from ppl_vae.data._sequences import BY, as_long_rows, has_sequences
 from ppl_vae.data._tables import column_name, raw_fields
 from ppl_vae.data.conform import by_name
 from ppl_vae.data.containers import is_table
@@ -30,12 +31,15 @@ __all__ = ["decided", "from_arrays", "held_out", "split_index"]
 def from_arrays(source: Any, options: Options, name: str = "array", origin: dict[str, Any] | None = None) -> Data:
     """A data set from an array, tensor, DataFrame or dict of arrays; see `load` for the rules."""
     whole = options.rows is None
-    source, rows = (source, None) if options.group is None else without_group(source, options.group, options.time)
+    group = options.group
+    if options.lengths is not None or (group is None and not whole and has_sequences(source)):
+        source, group = as_long_rows(source, options.lengths), BY
+    source, rows = (source, None) if group is None else without_group(source, group, options.time)
     fields, tensors = decided(source, options, each=is_table(source) and (whole or rows is not None))
     schema, draws = Schema(fields), frozenset[str]()
-    if rows is not None and options.group is not None:
-        count_rows({**tensors, options.group: rows.group})
-        schema, tensors = into_groups(fields, tensors, rows, options.group, options.time)
+    if rows is not None and group is not None:
+        count_rows({**tensors, group: rows.group})
+        schema, tensors = into_groups(fields, tensors, rows, group, options.time, options.lengths)
     index = {} if whole else split_index(count_rows(tensors), options)
     parts = {split: {key: values[i.to(values.device)] for key, values in tensors.items()} for split, i in index.items()}
     parts = {"train": tensors} if whole else parts

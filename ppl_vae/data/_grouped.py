@@ -99,13 +99,18 @@ def _in_time(time: str, values: Any, codes: np.ndarray, words: Sequence[str]) ->
 
 
 def into_groups(
-    fields: Sequence[Field], tensors: Mapping[str, Tensor], rows: GroupedRows, by: str, time: str | None
+    fields: Sequence[Field],
+    tensors: Mapping[str, Tensor],
+    rows: GroupedRows,
+    by: str,
+    time: str | None,
+    lengths: str | None,
 ) -> tuple[Schema, dict[str, Tensor]]:
     """Long fields and their tensors [long row, *shape] as fields of groups [group, ...]."""
     inner = tuple(f.name for f in fields if not _constant(tensors[f.name], rows))
     if not inner:
         raise UserError(f"every column is constant within each {by!r}: drop the rows that repeat, and leave group= out")
-    grouping = Grouping(by, time, rows.largest, inner, tuple(fields))
+    grouping = Grouping(by, time, rows.largest, inner, tuple(fields), lengths)
     return Schema(tuple(_grouped(f, grouping) for f in fields), grouping), _laid_out(fields, tensors, rows, grouping)
 
 

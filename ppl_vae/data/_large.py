@@ -34,7 +34,7 @@ STEP = 2**15
 LOOKED_AT = 2**14
 """So many first rows say whether float32 holds a column, of which 10,000 are compared (`_precision.ROWS`)."""
 
-_OTHERS = ("group", "time", "separator", "decimal", "encoding", "missing_marks")
+_OTHERS = ("group", "time", "lengths", "separator", "decimal", "encoding", "missing_marks")
 
 
 class _Pieces:

@@ -38,6 +38,7 @@ class Options:
     missing_marks: Sequence[str] | None = None
     group: str | None = None
     time: str | None = None
+    lengths: str | None = None
     rows: str | None = "auto"
 
     def __post_init__(self) -> None:
@@ -57,13 +58,15 @@ class Options:
             several = check_several("columns", self.columns, "names of columns")
             object.__setattr__(self, "columns", [column_name(c) for c in several])
         object.__setattr__(self, "missing_marks", self.form.missing_marks)
-        for name in ("label", "group", "time"):
+        for name in ("label", "group", "time", "lengths"):
             value = getattr(self, name)
             if not isinstance(value, str | Integral | tuple | None) or isinstance(value, bool):
                 raise UserError(f"{name} expects the name of a column, got {shown(value)}")
             object.__setattr__(self, name, None if value is None else column_name(value))
         if self.time is not None and self.group is None:
             raise UserError(f"time={self.time!r} orders the rows of groups: say which rows are one, group=")
+        if self.lengths is not None and self.group is not None:
+            raise UserError("lengths= is of padded arrays and group= of long rows: leave one of them out")
         for name in ("kinds", "fields"):
             if not isinstance(getattr(self, name), Mapping | None):
                 raise UserError(f"{name} expects a dict by name, got {shown(getattr(self, name))}")
@@ -73,7 +76,7 @@ class Options:
 
     def _refuse_parts(self) -> None:
         """All data as one unit are neither split nor grouped nor drawn anew."""
-        for name in ("test", "validation", "labels", "outliers", "group"):
+        for name in ("test", "validation", "labels", "outliers", "group", "lengths"):
             if getattr(self, name):
                 raise UserError(f"all data are one unit, of which nothing is apart: leave {option(name)} out")
         if self.binarise == "dynamic":

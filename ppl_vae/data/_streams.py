@@ -30,7 +30,7 @@ BUFFER_BYTES = 2**25
 HEAD, HEAD_BYTES = 2**17, 2**26
 """Models are made from the first so many training rows, fewer where they are long."""
 
-_WHOLE = ("group", "time", "labels", "outliers", "separator", "decimal", "encoding", "missing_marks")
+_WHOLE = ("group", "time", "lengths", "labels", "outliers", "separator", "decimal", "encoding", "missing_marks")
 """Options that are about rows in memory, or about text."""
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data._grouped import as_groups, without_group
+from ppl_vae.data._sequences import sequences_again
 from ppl_vae.data._tables import column_name, raw_fields
 from ppl_vae.data.containers import Labelled, is_table, opened
 from ppl_vae.data.convert import Raw, convert, guess, missing_in
@@ -72,6 +73,8 @@ pass rows on the scale of the training data, or choose a kind that fits (real, p
     if isinstance(data, (str, Path)):
         raise UserError(f"expected rows, got the name {str(data)!r}: pass ppl_vae.load({str(data)!r})")
     grouped = next((s for s in (schema, hints) if s is not None and s.groups is not None), None)
+    if grouped is not None and grouped.groups is not None:
+        data = sequences_again(data, grouped.groups)
     if grouped is not None and grouped.groups is not None and _is_long(data, grouped.groups):
         rest, rows = without_group(data, grouped.groups.by, grouped.groups.time, several=False)
         asked = [replace(f, missing=grouped[f.name].missing) for f in grouped.groups.long if f.name in grouped]

@@ -120,6 +120,7 @@ class Grouping:
         size: entries along the first axis of the fields of its rows: the rows of the largest group.
         inner: the fields that have an entry for each row of a group; others have one value a group.
         long: the fields of the long table.
+        lengths: of padded arrays, the field that says how many rows a group has.
     """
 
     by: str
@@ -127,6 +128,7 @@ class Grouping:
     size: int
     inner: tuple[str, ...]
     long: tuple[Field, ...]
+    lengths: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values; `from_json` is its inverse."""

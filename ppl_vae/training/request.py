@@ -63,6 +63,7 @@ class Request:
     stream: bool | None = None
     group: str | None = None
     time: str | None = None
+    lengths: str | None = None
     rows: str = "auto"
     binarise: str | None = None
     objective: str | None = None
@@ -206,6 +207,7 @@ class Request:
             missing_marks=marks(self.missing_marks),
             group=self.group,
             time=self.time,
+            lengths=self.lengths,
             rows=None if self.rows == "none" else self.rows,
             stream=self.stream,
             progress=progress,
