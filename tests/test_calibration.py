@@ -500,3 +500,20 @@ def test_regions_of_highest_density_hold_as_many_truths_as_they_say():
 def test_quantities_that_are_none_are_refused(wrong):
     with pytest.raises(UserError, match=r"quantit"):
         calibration(twin, twin_guide("exact"), {"x": torch.zeros(4, 2, dtype=F64)}, simulations=30, quantities=wrong)
+
+
+def test_the_log_gamma_statistic_is_that_of_its_paper():
+    """log gamma = log 2 min_z min(F(R_z), 1 - F(R_z - 1)), Modrak et al. 2023, less its 5 % point."""
+    from scipy.stats import binom
+
+    from ppl_vae.diagnostics._calibration.ranks import _null, rank_tests
+
+    for seed in range(20):
+        ranks = np.random.default_rng(seed).binomial(19, np.random.default_rng(seed).uniform(0.2, 0.8, 200))
+        ranks = ranks if seed % 2 else np.random.default_rng(seed).integers(0, 20, 200)
+        found = rank_tests(ranks, 19)
+        z = np.arange(1, 20) / 20
+        below = np.array([(ranks < i).sum() for i in range(1, 20)])
+        gamma = 2 * min(binom.cdf(below, 200, z).min(), binom.sf(below - 1, 200, z).min())
+        assert found.log_gamma == pytest.approx(np.log(gamma / np.quantile(_null(200, 19), 0.05)))
+        assert (found.log_gamma < 0) == (found.uniform < 0.05)

@@ -47,6 +47,7 @@ _KINDS = {
     "joint-posterior": _Kind("can what all rows share be believed", _of("joint_posterior")),
     "collapse": _Kind("do the latents tell anything", _of("collapse")),
     "calibration": _Kind("is the guide as sure as it may be", _of("calibration")),
+    "local-calibration": _Kind("is it right at each row", _of("local_calibration")),
     "predictive-check": _Kind("have data of the model the statistics of the data", _of("predictive_check")),
     "two-sample": _Kind("can rows of the model be told from rows of the data", _of("two_sample", guide=False)),
     "loo-pit": _Kind("is an entry where the others let expect it", _of("loo_pit")),

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ppl_vae.diagnostics._anomalies.anomaly import anomaly as anomaly
     from ppl_vae.diagnostics._anomalies.anomaly import of_rows as of_rows
     from ppl_vae.diagnostics._anomalies.auc import AUC as AUC
+    from ppl_vae.diagnostics._calibration.local import LocalCalibration as LocalCalibration
+    from ppl_vae.diagnostics._calibration.local import local_calibration as local_calibration
     from ppl_vae.diagnostics._calibration.sbc import Calibration as Calibration
     from ppl_vae.diagnostics._calibration.sbc import calibration as calibration
     from ppl_vae.diagnostics._certification.certified import Certified as Certified
@@ -49,6 +51,8 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.diagnostics._anomalies.anomaly:anomaly",
         "ppl_vae.diagnostics._anomalies.anomaly:of_rows",
         "ppl_vae.diagnostics._anomalies.auc:AUC",
+        "ppl_vae.diagnostics._calibration.local:LocalCalibration",
+        "ppl_vae.diagnostics._calibration.local:local_calibration",
         "ppl_vae.diagnostics._calibration.sbc:Calibration",
         "ppl_vae.diagnostics._calibration.sbc:calibration",
         "ppl_vae.diagnostics._certification.certified:Certified",

@@ -19,7 +19,8 @@ class RankTests(NamedTuple):
     """p-values of the three tests of one set of ranks, and what the ranks say about the draws.
 
     `shift` is where the truth lies above the draws on average, in their standard deviations; `width` how wide the draws
-    are relative to what they should be. Both are exact for normals and a rule of thumb for anything else.
+    are relative to what they should be. Both are exact for normals and a rule of thumb for anything else. `log_gamma`
+    is the log of the statistic of uniformity less that of its 5% point: below 0 it is rejected, alone, at 5%.
     """
 
     uniform: float
@@ -27,6 +28,7 @@ class RankTests(NamedTuple):
     spread: float
     shift: float
     width: float
+    log_gamma: float = 0.0
 
 
 class Band(NamedTuple):
@@ -45,7 +47,8 @@ def rank_tests(ranks: Int[np.ndarray, " simulation"], draws: int) -> RankTests:
     signed-rank test of symmetry about the middle, which draws that are too low or too high break, and draws that are
     too wide or too narrow do not. *spread*: the variance of the normal scores of the ranks against its exact value.
 
-    Source: Säilynoja et al. 2022, arXiv 2103.10522 (uniform); Yao et al. 2018, arXiv 1802.02538 (symmetry).
+    Source: Säilynoja et al. 2022, arXiv 2103.10522 (uniform); Modrák et al. 2023, arXiv 2211.02383 (log-gamma);
+    Yao et al. 2018, arXiv 1802.02538 (symmetry).
 
     Example:
         >>> ranks = np.random.default_rng(0).integers(0, 100, 1000)
@@ -58,12 +61,14 @@ def rank_tests(ranks: Int[np.ndarray, " simulation"], draws: int) -> RankTests:
     spread = (np.mean(_scores(draws) ** 4) - exact**2) / len(ranks)
     centred = ranks - draws / 2
     symmetric = stats.wilcoxon(centred, zero_method="zsplit", method="approx").pvalue if centred.any() else 1.0
+    uniform, log_gamma = _uniform(ranks, draws)
     return RankTests(
-        uniform=_uniform(ranks, draws),
+        uniform=uniform,
         symmetric=float(symmetric),
         spread=float(2 * stats.norm.sf(abs(found - exact) / np.sqrt(spread))),
         shift=float(scores.mean()),
         width=float(np.sqrt(exact / found)) if found > 0 else float("inf"),
+        log_gamma=log_gamma,
     )
 
 
@@ -109,11 +114,13 @@ def _scores(draws: int) -> np.ndarray:
     return stats.norm.ppf((np.arange(draws + 1) + 0.5) / (draws + 1))
 
 
-def _uniform(ranks: np.ndarray, draws: int) -> float:
+def _uniform(ranks: np.ndarray, draws: int) -> tuple[float, float]:
+    """The p-value of the statistic gamma, and log gamma less its 5% point."""
     counts = np.bincount(ranks, minlength=draws + 1)
     smallest = _smallest(counts[None], _pointwise(len(ranks), draws))[0]
     null = _null(len(ranks), draws)
-    return float((1 + np.sum(null <= smallest * (1 + 1e-9))) / (1 + len(null)))
+    p_value = float((1 + np.sum(null <= smallest * (1 + 1e-9))) / (1 + len(null)))
+    return p_value, float(np.log(max(smallest, 1e-300)) - np.log(np.quantile(null, 0.05)))
 
 
 @lru_cache(maxsize=64)

@@ -54,6 +54,7 @@ class Calibration(Displayed):
         tests: all of them, with p-values corrected together (Holm).
         shift: how far truths lie above draws on average, in standard deviations of the draws, by name.
         width: how wide draws are relative to what they should be, by name.
+        log_gamma: the log-gamma statistic of every set of ranks, less its 5% point: below 0 they are not uniform.
         coverage: share of rows whose true value is in the central interval of each of `levels`, [latent, level].
         coverage_se: its binomial standard error if the guide is exact, [latent, level].
         classes: discrete latents with categories: how reliable their probabilities are.
@@ -84,6 +85,7 @@ class Calibration(Displayed):
     notes: tuple[str, ...] = ()
     of: str = "rows"
     levels: tuple[float, ...] = field(default=LEVELS)
+    log_gamma: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rejected(self) -> tuple[Tested, ...]:
@@ -118,6 +120,7 @@ class Calibration(Displayed):
             "rejected": [t._asdict() for t in self.rejected],
             "tests": [t._asdict() for t in self.tests],
             "shift": {n: float(v) for n, v in self.shift.items()},
+            "log_gamma": {n: float(v) for n, v in self.log_gamma.items()},
             "width": {n: float(v) for n, v in self.width.items()},
             "coverage": coverage,
             "region_coverage": {f"{a:g}": float(c) for a, c in zip(self.levels, self.regions, strict=False)},
@@ -287,6 +290,7 @@ def _judged(
         quantities=tuple(name for name in together if name in ranks),
         regions=_regions(ranks[DENSITY], draws) if DENSITY in ranks else torch.zeros(0),
         notes=notes,
+        log_gamma={name: t.log_gamma for name, t in found.items()},
     )
 
 
