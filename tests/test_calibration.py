@@ -400,7 +400,12 @@ def test_the_same_seed_gives_the_same_ranks_and_nothing_else_changes():
     assert guide.training
     assert [*first.classes] == ["y"]
     axes = first.figure().axes
-    assert [ax.get_title("left") for ax in axes] == ["ranks", "coverage", "classes"]
+    assert [ax.get_title("left") for ax in axes] == [
+        "ranks of latents",
+        "ranks of functions of all latents",
+        "coverage",
+        "classes",
+    ]
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in axes)
 
 

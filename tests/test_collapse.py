@@ -331,7 +331,7 @@ def test_trained_digits_have_not_collapsed():
     assert "3 of 3 latents are active" in found.verdict
     assert "nothing is wrong" in found.verdict
     axes = found.figure().axes
-    assert [ax.get_title("left") for ax in axes] == ["latents", "what the KL pays for"]
+    assert [ax.get_title("left") for ax in axes] == ["latents", "decomposition of the KL"]
 
 
 # -- every kind of latent ----------------------------------------------------------------------------------------------

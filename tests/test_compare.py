@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyro
@@ -33,6 +34,7 @@ from ppl_vae.comparison._pairs import Compared, difference, ladder, standard_err
 from ppl_vae.comparison._verdict import effects
 from ppl_vae.comparison.compare import ranked
 from ppl_vae.data import Field, Schema, Split
+from ppl_vae.display.tables import in_digits
 from ppl_vae.evaluation import Evaluation
 from ppl_vae.guides import MeanField
 from ppl_vae.likelihoods import Categorical, Normal
@@ -251,16 +253,41 @@ def test_a_narrow_table_leaves_out_what_matters_least(found):
     assert [head for head in heads(80) if not head.startswith("k-hat")] == ["ELBO", "log p(x)", "to the best"]
 
 
+def test_colours_are_of_guides_and_dashes_of_bounds():
+    from ppl_vae.comparison._plot import _looks
+
+    levels = {"bound": ("elbo", "iwae"), "guide": ("a", "b", "c")}
+    pairs = [SimpleNamespace(name=f"{g} {b}", factors={"guide": g, "bound": b}) for b in "ei" for g in "abc"]
+    looks = _looks(SimpleNamespace(levels=levels, pairs=pairs))
+    assert len({look["color"] for look in looks.values()}) == 3
+    assert looks["a e"]["color"] == looks["a i"]["color"]
+    assert looks["a e"]["ls"] == looks["c e"]["ls"] != looks["a i"]["ls"]
+
+
+def test_a_comparison_is_a_table_for_a_paper(found):
+    head, _, *lines = found.to_markdown().splitlines()
+    assert head.startswith("| pair | ELBO | IWAE-5 |")
+    assert len(lines) == len(found.pairs)
+    evidence = found.best.estimate()
+    assert in_digits(evidence.value, evidence.se) in lines[0]
+    assert found.to_latex().count(r"\\") == len(found.pairs) + 1
+    assert "$-$" in found.to_latex()
+
+
 def test_the_figure_has_a_panel_for_bounds_and_one_for_paired_differences(found):
     figure = found.figure()
     bounds, paired = figure.axes
     assert "nats per row" in bounds.get_ylabel()
-    assert "nats per row" in paired.get_ylabel()
+    assert "nats per row" in paired.get_xlabel()
     assert bounds.get_xscale() == "log"
     lines = {line.get_label(): line for line in bounds.lines}
     assert set(lines) == set(PAIRS)
     assert lines["off"].get_ydata()[-1] == pytest.approx(found["off"].estimate().value)
-    assert paired.lines[0].get_ydata().tolist() == [0.0] * len(found.ladder + ("K",))
+    assert [text.get_text() for text in paired.get_yticklabels()] == [pair.name for pair in found.pairs]
+    last = found.pairs[-1]
+    gap = found.difference(last.name, found.best.name)
+    ends = [line.get_xdata() for line in paired.lines if list(line.get_ydata()) == [len(found.pairs) - 1] * 2]
+    assert ends[0] == pytest.approx([gap.value - 2 * gap.total_se, gap.value + 2 * gap.total_se])
     assert len(ppl_vae.compare({"off": PAIRS["off"]}, t([[0.0] * 4] * 3), particles=5).figure().axes) == 1
 
 

@@ -98,6 +98,53 @@ def test_a_figure_shows_something_and_says_what(name):
     assert expected in words(figure)
 
 
+AXES = {
+    "latent_map": lambda ax: plots.latent_map(rows(9, 2), ax=ax),
+    "rate_per_latent": lambda ax: plots.rate_per_latent(rows(4), ax=ax),
+    "training_curve": lambda ax: plots.training_curve(history(rate=3.0, distortion=70.0), ax=ax),
+    "samples": lambda ax: plots.samples(rows(4, 4, 4), ax=ax),
+    "grid": lambda ax: plots.grid(rows(2, 3, 4, 4), "ab", ax=ax),
+    "reconstructions": lambda ax: plots.reconstructions(rows(2, 4, 4), rows(2, 4, 4), ax=ax),
+    "traversal": lambda ax: plots.traversal(rows(2, 3, 4, 4), [-1, 0, 1], "ab", ax=ax),
+    "interpolation": lambda ax: plots.interpolation(rows(1, 5, 4, 4), ax=ax),
+    "heatmap": lambda ax: plots.heatmap(rows(2, 2), "ab", "cd", ax=ax),
+    "forest": lambda ax: plots.forest([0.0], [1.0], [2.0], ["a"], ax=ax),
+    "predictions": lambda ax: plots.predictions(rows(5), rows(5), rows(5) - 1, rows(5) + 1, ax=ax),
+}
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_a_figure_of_one_panel_is_drawn_on_given_axes(name):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert AXES[name](right) is figure
+    assert not left.has_data()
+    assert right.has_data() or right.images
+    assert len(figure.axes) == 2
+    with pytest.raises(UserError, match="ax expects axes of matplotlib"):
+        AXES[name]("here")
+
+
+def test_a_figure_shows_itself_in_a_notebook_and_is_saved_as_vectors(tmp_path):
+    figure = plots.forest([0.0], [1.0], [2.0], ["a"])
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+    for ending, start in starts.items():
+        assert plots.save(figure, tmp_path / f"a.{ending}").read_bytes().startswith(start)
+    with pytest.raises(UserError, match=r"a figure is written as png, pdf, svg, got 'a.jpg'"):
+        plots.save(figure, tmp_path / "a.jpg")
+
+
+def test_categories_are_drawn_by_their_names():
+    x = np.array([[0.0, 1.0], [1.0, 2.0], [1.0, 3.0]])
+    for figure in (
+        plots.table_reconstructions(x, x, names=["sex", "age"], levels=[["F", "M"], None]),
+        plots.table_samples(x, x, names=["sex", "age"], levels=[["F", "M"], None]),
+    ):
+        assert {"F", "M"} <= words(figure)
+    assert "100 %" in words(plots.table_reconstructions(x, x, levels=[["F", "M"], None]))
+
+
 WRONG = {
     "no history": lambda: plots.training_curve([]),
     "history without a bound": lambda: plots.training_curve([{"epoch": 1}]),

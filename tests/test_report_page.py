@@ -107,6 +107,21 @@ def test_a_decoder_that_does_more_than_its_layers_is_not_written():
         network_of(view, view.latents[0], range(4))
 
 
+def test_the_numbers_of_a_response_are_those_of_their_definitions():
+    from sklearn.metrics import r2_score, root_mean_squared_error
+
+    from ppl_vae.report._response import Predicted
+
+    draw = np.random.default_rng(0)
+    y, mean = draw.normal(size=50), draw.normal(size=50)
+    found = Predicted("y", *(torch.from_numpy(v) for v in (y, mean, mean - 1, mean + 1)))
+    assert found.r2 == pytest.approx(r2_score(y, mean))
+    assert found.rmse[0] == pytest.approx(root_mean_squared_error(y, mean))
+    draws = [np.sqrt(np.mean((y - mean)[draw.integers(0, 50, 50)] ** 2)) for _ in range(4000)]
+    assert found.rmse[1] == pytest.approx(np.std(draws), rel=0.1)  # bootstrap
+    assert found.covered[0] == pytest.approx(np.mean(np.abs(y - mean) <= 1))
+
+
 class TestInABrowser:
     pytestmark = in_a_browser
 
@@ -217,4 +232,7 @@ class TestInABrowser:
         with Browser() as browser:
             browser.open(run.page)
             assert browser.evaluate("explorers.z.decode([0, 0]).length") == 5
+            text = browser.evaluate("document.body.innerText")
+            assert "R² of y" in text
+            assert "Coverage of 90 % intervals" in text
             assert browser.errors == []

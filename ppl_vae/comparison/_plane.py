@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.plots.drawing import CLASSES, PALE, SOFT, add_legend, house_axes, shorten
+from ppl_vae.plots.drawing import CLASSES, PALE, SOFT, Plot, add_legend, house_axes, shorten
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.compare import Comparison
@@ -17,7 +17,7 @@ __all__ = ["rate_distortion"]
 
 def rate_distortion(found: Comparison) -> Figure:
     """A point for each training, a line through the means over seeds, labelled by beta; diagonals are of equal ELBO."""
-    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    figure = Plot(figsize=(6.4, 5.2), layout="constrained")
     ax = house_axes(figure.add_subplot(), "rate, KL(q(z|x) || p(z)) (nats per row)", "distortion, -E log p(x|z) (nats)")
     curves: dict[str, list[Any]] = {}
     for pair in found.pairs:

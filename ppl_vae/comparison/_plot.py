@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ppl_vae.comparison._pairs import BoundKey, Compared, difference
-from ppl_vae.plots.drawing import CLASSES, SOFT, house_axes, shared_legend, shorten
+from ppl_vae.comparison._pairs import BoundKey, difference
+from ppl_vae.plots.drawing import CLASSES, MARKERS, PALE, SOFT, Plot, house_axes, shorten
 
 if TYPE_CHECKING:
     from ppl_vae.comparison.compare import Comparison
@@ -20,29 +21,31 @@ _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 
 
 def bounds_against_particles(found: Comparison) -> Figure:
-    """Left the bounds with bands of two standard errors over rows, right their paired differences to the best pair.
+    """Left the bounds against the number of particles, right the paired differences of log p(x) to the best pair.
 
-    The right panel is what tells pairs apart: rows differ much from each other, and the same rows do so for all.
+    The right panel, a forest, is what tells pairs apart: rows differ much from each other, and the same rows do so for
+    all, so that the errors of single means say little. Of a grid the colour is its first factor that varies (the
+    guide), the dash the second (the bound).
     """
     rungs: list[tuple[int, BoundKey]] = [(k, k) for k in found.ladder if k < found.particles]
     rungs.append((found.particles, "sampled"))
-    panels = 2 if len(found.pairs) > 1 else 1
-    figure = Figure(figsize=(5.2 * panels + 0.4, 4.0 + 0.11 * len(found.pairs)), layout="constrained")
-    axes: list[Any] = list(figure.subplots(1, panels, squeeze=False)[0])
-    house_axes(axes[0], "particles K of the bound", "IWAE-K (nats per row)", "bounds, ± 2 s.e. over rows")
-    for i, pair in enumerate(found.pairs):
-        _band(axes[0], found, pair, rungs, i)
-    if panels == 2:
-        title = f"paired, to {shorten(found.best.name, 28)}, ± 2 s.e."
-        house_axes(axes[1], "particles K of the bound", "difference to the best (nats per row)", title)
-        for i, pair in enumerate(found.pairs):
-            _paired(axes[1], found, pair, rungs, i)
-    for ax in axes:
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(FixedLocator([k for k, _ in rungs]))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xticklabels([f"{k:,}" for k, _ in rungs])
-    shared_legend(figure, axes[:1], loc="outside upper left", ncols=min(3, len(found.pairs)), handlelength=2.6)
+    several = len(found.pairs) > 1
+    figure = Plot(figsize=(5.2 + 5.6 * several, max(4.2, 1.5 + 0.3 * len(found.pairs))), layout="constrained")
+    axes: list[Any] = list(figure.subplots(1, 1 + several, squeeze=False)[0])
+    house_axes(axes[0], "particles K of the bound", "IWAE-K (nats per row)", "bounds")
+    looks = _looks(found)
+    for pair in found.pairs:
+        values = [pair.estimate(bound).value for _, bound in rungs]
+        axes[0].plot([k for k, _ in rungs], values, ms=4, lw=1.6, label=pair.name, **looks[pair.name])
+        if found.accuracy is not None:  # the certified log evidence, which has no K
+            look = looks[pair.name]
+            axes[0].axhline(pair.estimate().value, color=look["color"], ls=(0, (1, 1)), lw=1.0, alpha=0.9)
+    axes[0].set_xscale("log")
+    axes[0].xaxis.set_major_locator(FixedLocator([k for k, _ in rungs]))
+    axes[0].xaxis.set_minor_locator(NullLocator())
+    axes[0].set_xticklabels([f"{k:,}" for k, _ in rungs], fontsize=8)
+    if several:
+        _forest(axes[1], found, looks)
     certified = "" if found.accuracy is None else "; horizontal lines are certified log evidence"
     figure.supxlabel(
         f"{found.rows:,} {found.where}; K = 1 is the ELBO, K = {found.particles:,} the log evidence{certified}",
@@ -53,28 +56,48 @@ def bounds_against_particles(found: Comparison) -> Figure:
     return figure
 
 
-def _band(ax: Any, found: Comparison, pair: Compared, rungs: list[tuple[int, BoundKey]], i: int) -> None:
-    values = np.array([pair.estimate(bound)[:2] for _, bound in rungs])
-    _draw(ax, [k for k, _ in rungs], values[:, 0], 2 * values[:, 1], i, shorten(pair.name, 40))
-    if found.accuracy is not None:
-        _level(ax, pair.estimate().value, i)
+def _forest(ax: Any, found: Comparison, looks: Mapping[str, dict[str, Any]]) -> None:
+    """A line for each pair, best at the top: its difference to the best, with two standard errors; and its look."""
+    title = f"log p(x) minus that of {shorten(found.best.name, 32)}"
+    house_axes(ax, "paired difference, ± 2 s.e. (nats per row)", "", title)
+    names = []
+    for at, pair in enumerate(found.pairs):
+        gap, look = difference(pair, found.best), looks[pair.name]
+        reach = 2 * gap.total_se
+        if np.isfinite(reach):
+            ax.plot([gap.value - reach, gap.value + reach], [at, at], color=look["color"], ls=look["ls"], lw=2)
+        ax.plot(gap.value, at, color=look["color"], marker=look["marker"], ms=6)
+        names.append(shorten(pair.name, 40))
+    ax.axvline(0, color=PALE, lw=1.0, zorder=0)
+    ax.set_yticks(range(len(names)), names, parse_math=False)
+    ax.set_ylim(len(names) - 0.4, -0.6)
 
 
-def _paired(ax: Any, found: Comparison, pair: Compared, rungs: list[tuple[int, BoundKey]], i: int) -> None:
-    gaps = [difference(pair, found.best, bound) for _, bound in rungs]
-    values = np.array([gap.value for gap in gaps])
-    _draw(ax, [k for k, _ in rungs], values, np.array([2 * gap.total_se for gap in gaps]), i, None)
-    if found.accuracy is not None:
-        _level(ax, difference(pair, found.best).value, i)
+def _looks(found: Comparison) -> dict[str, dict[str, Any]]:
+    """Colour, dash and marker of each pair: by the levels of two factors of a grid, else a colour for each pair."""
+    varied = [name for name, levels in found.levels.items() if len(levels) > 1] if found.levels else []
+    varied.sort(key=lambda name: name != "guide")  # the guide has the colour, wherever it stands
+    if not varied or any(name not in pair.factors for pair in found.pairs for name in varied):
+        return {pair.name: _look(i, i // len(CLASSES)) for i, pair in enumerate(found.pairs)}
+    first, *rest = varied
+    colours = list(dict.fromkeys(found.levels[first]))
+    rank = {name: list(found.levels[name]) for name in rest}
+    dashes = sorted(
+        {tuple(pair.factors[name] for name in rest) for pair in found.pairs},
+        key=lambda levels: [rank[n].index(v) if v in rank[n] else -1 for n, v in zip(rest, levels, strict=True)],
+    )
+    return {
+        pair.name: _look(
+            colours.index(pair.factors[first]) if pair.factors[first] in colours else len(colours),
+            dashes.index(tuple(pair.factors[name] for name in rest)),
+        )
+        for pair in found.pairs
+    }
 
 
-def _level(ax: Any, value: float, i: int) -> None:
-    """The certified log evidence, which has no K."""
-    ax.axhline(value, color=CLASSES[i % len(CLASSES)], ls=(0, (1, 1)), lw=1.0, alpha=0.9)
-
-
-def _draw(ax: Any, k: list[int], values: np.ndarray, band: np.ndarray, i: int, label: str | None) -> None:
-    colour, dash = CLASSES[i % len(CLASSES)], _DASHES[i // len(CLASSES) % len(_DASHES)]
-    ax.plot(k, values, color=colour, ls=dash, marker="o", ms=3.5, lw=1.6, label=label)
-    if np.isfinite(band).all():
-        ax.fill_between(k, values - band, values + band, color=colour, alpha=0.1, lw=0)
+def _look(colour: int, dash: int) -> dict[str, Any]:
+    return {
+        "color": CLASSES[colour % len(CLASSES)],
+        "ls": _DASHES[dash % len(_DASHES)],
+        "marker": MARKERS[dash % len(MARKERS)],
+    }

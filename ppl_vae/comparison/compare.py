@@ -16,6 +16,7 @@ from ppl_vae.comparison.comparable import observed, preparation, refuse_incompar
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.diagnostics import certify
 from ppl_vae.display import Displayed
+from ppl_vae.display.tables import latex, markdown
 from ppl_vae.errors import NoDensity, UserError, check_number, unknown_name
 from ppl_vae.evaluation import Evaluation, evaluate_rows
 from ppl_vae.evaluation.means import standard_error
@@ -138,8 +139,20 @@ class Comparison(Displayed):
 
         return pandas.DataFrame([self._record(pair) for pair in self.pairs]).set_index("name")
 
+    def to_markdown(self) -> str:
+        """The bounds and paired differences as a table in Markdown, errors in the last digits: -92.64(49)."""
+        from ppl_vae.comparison._paper import paper
+
+        return markdown(*paper(self))
+
+    def to_latex(self) -> str:
+        """The same table in LaTeX, with the rules of booktabs."""
+        from ppl_vae.comparison._paper import paper
+
+        return latex(*paper(self))
+
     def figure(self) -> Figure:
-        """Bounds against K for each pair, and paired differences to the best, with bands of two standard errors."""
+        """Bounds against K for each pair, and a forest of the paired differences of log p(x) to the best pair."""
         from ppl_vae.comparison._plot import bounds_against_particles
 
         return bounds_against_particles(self)

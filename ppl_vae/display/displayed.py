@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from ppl_vae.display.tables import latex, markdown
+
 __all__ = ["LINES", "Displayed", "described", "told"]
 
 LINES, WIDTH = 40, 110
@@ -52,6 +54,14 @@ class Displayed:
     def display_title(self) -> str:
         """The line above the numbers."""
         return type(self).__name__
+
+    def to_markdown(self) -> str:
+        """What is shown, as a table in Markdown."""
+        return markdown(("", "value"), self.display_lines())
+
+    def to_latex(self) -> str:
+        """What is shown, as a table in LaTeX, with the rules of booktabs."""
+        return latex(("", "value"), self.display_lines())
 
     def __repr__(self) -> str:
         lines = self._some()

@@ -1,14 +1,15 @@
 """Pictures from arrays: training, rows, latents, missing entries, tables of numbers. Knows no model and no run.
 
 Every function returns a `matplotlib.figure.Figure` made without pyplot: nothing is global, no display is
-needed. `drawing` is the house style that they share.
+needed, and a notebook shows it. Those with one panel draw on axes of yours, `ax=`; the others have theirs in
+`figure.axes`. `save` writes PNG, PDF or SVG. `drawing` is the house style that they share.
 """
 
 from ppl_vae.plots._heatmaps import heatmap
 from ppl_vae.plots._images import grid, interpolation, reconstructions, samples, traversal
 from ppl_vae.plots._latents import latent_map, rate_per_latent
 from ppl_vae.plots._posterior import forest, pairs
-from ppl_vae.plots._tables import table_reconstructions, table_samples, table_traversal
+from ppl_vae.plots._tables import predictions, table_reconstructions, table_samples, table_traversal
 from ppl_vae.plots._training import training_curve
 from ppl_vae.plots.drawing import save, to_png_bytes
 
@@ -19,6 +20,7 @@ __all__ = [
     "interpolation",
     "latent_map",
     "pairs",
+    "predictions",
     "rate_per_latent",
     "reconstructions",
     "samples",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from ppl_vae.plots.drawing import BLUE, INK, ORANGE, Array, as_numbers, expect, house_axes, shorten, signed
+from ppl_vae.plots.drawing import BLUE, INK, ORANGE, Array, as_numbers, expect, house_axes, one_panel, shorten, signed
 
 __all__ = ["heatmap"]
 
@@ -23,6 +24,7 @@ def heatmap(
     *,
     axes: tuple[str, str] = ("", ""),
     signs: bool = False,
+    ax: Any = None,
 ) -> Figure:
     """A cell for each number, with the number in it; NaN is left blank.
 
@@ -38,10 +40,8 @@ def heatmap(
     expect("columns", len(columns), table.shape[1], "one for each column")
     top = float(np.nanmax(np.abs(table), initial=1e-9))
     long = max(len(shorten(name, 16)) for name in columns) > 4
-    figure = Figure(
-        figsize=(min(1.6 + 0.62 * table.shape[1], 10), 1.1 + 0.34 * table.shape[0] + 0.6 * long), layout="constrained"
-    )
-    ax = house_axes(figure.add_subplot(), *axes)
+    figure, ax = one_panel((min(1.6 + 0.62 * table.shape[1], 10), 1.1 + 0.34 * table.shape[0] + 0.6 * long), ax)
+    house_axes(ax, *axes)
     ax.grid(False)
     ax.imshow(table, cmap=BOTH_WAYS if signs else UPWARDS, vmin=-top if signs else 0, vmax=top, aspect="auto")
     for labels, place, names in ((ax.set_xticks, "x", columns), (ax.set_yticks, "y", lines)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -40,6 +41,7 @@ def reconstructions(
     draw: Array | None = None,
     labels: Sequence[object] | Array | None = None,
     limits: Limits = None,
+    ax: Any = None,
 ) -> Figure:
     """Rows of the data above what the model makes of them, twelve in a band: a draw, where there is one, and the mean.
 
@@ -60,7 +62,7 @@ def reconstructions(
     tall = len(lines) * high - 0.04
     band = tall + (0.45 if labels is not None else 0.22)
     bands = -(-count // columns)
-    figure, ax = board(columns, (bands - 1) * band + tall, 8.2 / max(columns, 8))
+    figure, ax = board(columns, (bands - 1) * band + tall, 8.2 / max(columns, 8), ax)
     for i in range(count):
         left, top = i % columns, (i // columns) * band
         for k, (name, images) in enumerate(pixels.items()):
@@ -72,7 +74,7 @@ def reconstructions(
     return figure
 
 
-def samples(images: Array, *, limits: Limits = None, title: str | None = None) -> Figure:
+def samples(images: Array, *, limits: Limits = None, title: str | None = None, ax: Any = None) -> Figure:
     """A near-square grid of draws from the prior.
 
     images: [n, H, W] or [n, C, H, W]. Raises UserError when the shape is not that of images.
@@ -83,7 +85,7 @@ def samples(images: Array, *, limits: Limits = None, title: str | None = None) -
     """
     pixels = as_pixels("images", images, 1, limits or value_range(images))
     columns, high = int(np.ceil(np.sqrt(len(pixels)))), height_of(pixels[0])
-    figure, ax = board(columns, -(-len(pixels) // columns) * high, min(0.52, 8.2 / columns))
+    figure, ax = board(columns, -(-len(pixels) // columns) * high, min(0.52, 8.2 / columns), ax)
     for i, image in enumerate(pixels):
         place_image(ax, image, i % columns, (i // columns) * high)
     if title:
@@ -92,7 +94,13 @@ def samples(images: Array, *, limits: Limits = None, title: str | None = None) -
 
 
 def grid(
-    images: Array, titles: Sequence[str], *, limits: Limits = None, axis: str = "", columns: Sequence[str] = ()
+    images: Array,
+    titles: Sequence[str],
+    *,
+    limits: Limits = None,
+    axis: str = "",
+    columns: Sequence[str] = (),
+    ax: Any = None,
 ) -> Figure:
     """Lines of pictures, each with its title; `axis` says what the titles are, `columns` what stands over each column.
 
@@ -103,7 +111,7 @@ def grid(
     if columns:
         expect("columns", len(columns), pixels.shape[1], "one for each column")
     high, count = height_of(pixels[0, 0]), pixels.shape[1]
-    figure, ax = board(count, len(pixels) * high, min(0.6, 7.4 / count))
+    figure, ax = board(count, len(pixels) * high, min(0.6, 7.4 / count), ax)
     for i, line in enumerate(pixels):
         say(ax, -0.15, (i + 0.5) * high, shorten(titles[i], 16), ha="right")
         for j, image in enumerate(line):
@@ -121,6 +129,7 @@ def traversal(
     *,
     limits: Limits = None,
     axis: str = "value of z",
+    ax: Any = None,
 ) -> Figure:
     """One line for each latent, moved through `values` while the others stay.
 
@@ -132,7 +141,7 @@ def traversal(
     expect("values", len(steps), pixels.shape[1], "one for each step")
     expect("titles", len(titles), pixels.shape[0], "one for each latent")
     high = height_of(pixels[0, 0])
-    figure, ax = board(len(steps), len(pixels) * high, min(0.6, 7.4 / len(steps)))
+    figure, ax = board(len(steps), len(pixels) * high, min(0.6, 7.4 / len(steps)), ax)
     for i, line in enumerate(pixels):
         say(ax, -0.15, (i + 0.5) * high, titles[i], ha="right")
         for j, image in enumerate(line):
@@ -143,7 +152,9 @@ def traversal(
     return figure
 
 
-def interpolation(images: Array, *, limits: Limits = None, ends: Sequence[tuple[str, str]] | None = None) -> Figure:
+def interpolation(
+    images: Array, *, limits: Limits = None, ends: Sequence[tuple[str, str]] | None = None, ax: Any = None
+) -> Figure:
     """The way from one row of the data to another, one line for each pair; the two real rows are framed.
 
     images: [line, step, H, W] or [line, step, C, H, W], the first and last step being rows of the data; ends:
@@ -155,7 +166,7 @@ def interpolation(images: Array, *, limits: Limits = None, ends: Sequence[tuple[
     names = [("real row", "real row")] * len(pixels) if ends is None else list(ends)
     expect("ends", len(names), len(pixels), "one pair for each line")
     high, count = height_of(pixels[0, 0]) + 0.12, pixels.shape[1]
-    figure, ax = board(count, len(pixels) * high, min(0.65, 6.6 / count))
+    figure, ax = board(count, len(pixels) * high, min(0.65, 6.6 / count), ax)
     for i, line in enumerate(pixels):
         for j, image in enumerate(line):
             place_image(ax, image, j, i * high, framed=j in (0, count - 1))

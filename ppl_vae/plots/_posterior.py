@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from ppl_vae.errors import UserError
-from ppl_vae.plots.drawing import BLUE, as_numbers, house_axes, shorten
+from ppl_vae.plots.drawing import BLUE, Plot, as_numbers, house_axes, one_panel, shorten
 
 __all__ = ["forest", "pairs"]
 
@@ -16,7 +17,9 @@ MOST = 5
 """How many numbers a picture of pairs has at most."""
 
 
-def forest(lower: Sequence[float], middle: Sequence[float], upper: Sequence[float], names: Sequence[str]) -> Figure:
+def forest(
+    lower: Sequence[float], middle: Sequence[float], upper: Sequence[float], names: Sequence[str], *, ax: Any = None
+) -> Figure:
     """An interval and its median for each number, the first at the top.
 
     Raises:
@@ -29,8 +32,8 @@ def forest(lower: Sequence[float], middle: Sequence[float], upper: Sequence[floa
     ends = [as_numbers(n, v, 1) for n, v in (("lower", lower), ("middle", middle), ("upper", upper))]
     if not len(names) or any(len(v) != len(names) for v in ends):
         raise UserError(f"expected an interval for each of {len(names)} names, got {[len(v) for v in ends]}")
-    figure = Figure(figsize=(6.5, 0.9 + 0.24 * len(names)), layout="constrained")
-    ax = house_axes(figure.add_subplot(), "value (90 % interval and median)")
+    figure, ax = one_panel((6.5, 0.9 + 0.24 * len(names)), ax)
+    house_axes(ax, "value (90 % interval and median)")
     at = np.arange(len(names))
     ax.hlines(at, ends[0], ends[2], color=BLUE, lw=2)
     ax.plot(ends[1], at, "o", color=BLUE, ms=5)
@@ -56,7 +59,7 @@ def pairs(draws: Mapping[str, Sequence[float]]) -> Figure:
         raise UserError(f"expected at least two numbers to draw against each other, got {len(names)}")
     values = [as_numbers(name, draws[name], 1) for name in names]
     count, size = len(names), 1.9
-    figure = Figure(figsize=(size * count + 0.6, size * count + 0.4), layout="constrained")
+    figure = Plot(figsize=(size * count + 0.6, size * count + 0.4), layout="constrained")
     for i in range(count):
         for j in range(i + 1):
             ax = house_axes(

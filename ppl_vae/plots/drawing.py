@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -101,7 +102,7 @@ def small_panels(
     rows = -(-shown // across)
     # A legend beside the panels takes up to three inches, whatever their number.
     width = max(2.2 * across, 3.6) + (3.0 if sharey and across < 4 else 0.2)
-    figure = Figure(figsize=(width, (2.3 if square else 1.9) * rows + 0.6), layout="constrained")
+    figure = Plot(figsize=(width, (2.3 if square else 1.9) * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, across, squeeze=False, sharey=sharey).ravel()
     for spare in grid[shown:]:
         spare.remove()
@@ -165,10 +166,17 @@ def write_apart(ax: Any, names: Sequence[tuple[float, float, str]], span: float)
                 break
 
 
-def board(width: float, height: float, inches: float) -> tuple[Figure, Any]:
-    """An empty plane for images, in units of one image's width, y downwards; labels may stand outside it."""
-    figure = Figure(figsize=(width * inches, height * inches))
-    ax = figure.add_axes((0, 0, 1, 1))
+def board(width: float, height: float, inches: float, ax: Any = None) -> tuple[Figure, Any]:
+    """An empty plane for images, in units of one image's width, y downwards; labels may stand outside it.
+
+    On a user's axes it keeps its shape, as large as fits.
+    """
+    if ax is None:
+        figure: Figure = Plot(figsize=(width * inches, height * inches))
+        ax = figure.add_axes((0, 0, 1, 1))
+    else:
+        figure, ax = one_panel((1, 1), ax)
+        ax.set_aspect("equal")
     ax.set_axis_off()
     ax.set(xlim=(0, width), ylim=(height, 0))
     return figure, ax
@@ -299,13 +307,28 @@ def shorten(words: object, most: int) -> str:
 # What goes out.
 
 
+FORMATS: Mapping[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}
+"""What a figure may be written as, and what of its metadata is left out."""
+
 DPI, PAD = 200, 0.06
 """Dots per inch of a file, and the white around a figure in inches."""
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write the figure as a PNG file, whole or not at all; raises OSError when the folder is not writable."""
-    return write(path, to_png_bytes(figure))
+    """Write the figure as its name ends, .png, .pdf or .svg, whole or not at all.
+
+    Raises:
+        UserError: for another ending.
+        OSError: when the folder is not writable.
+    """
+    ending = Path(path).suffix.lower().removeprefix(".")
+    if ending not in FORMATS:
+        raise UserError(f"a figure is written as {', '.join(FORMATS)}, got {Path(path).name!r}")
+    return write(path, to_bytes(figure, ending))
 
 
 def to_png_bytes(figure: Figure) -> bytes:
@@ -315,22 +338,32 @@ def to_png_bytes(figure: Figure) -> bytes:
         >>> to_png_bytes(Figure(figsize=(1, 1)))[1:4]
         b'PNG'
     """
+    return to_bytes(figure, "png")
+
+
+def to_bytes(figure: Figure, kind: str) -> bytes:
+    """The figure as the bytes of a file: png, or the vectors of pdf and svg, for papers.
+
+    Example:
+        >>> to_bytes(Figure(figsize=(1, 1)), "pdf")[:4]
+        b'%PDF'
+    """
     buffer = io.BytesIO()
     for text in figure.findobj(Text):  # names of columns may hold control characters, which no font has
         if not text.get_text().replace("\n", "").isprintable():
             text.set_text("\n".join(map(escaped, text.get_text().split("\n"))))
     # Where nothing moves when it is drawn, "tight" would draw all of it once more.
     tight: Any = _tight(figure) if figure.get_layout_engine() is None else "tight"
-    # No metadata: the same picture is the same file, whichever version of matplotlib wrote it.
-    figure.savefig(
-        buffer,
-        format="png",
-        dpi=DPI,
-        bbox_inches=tight,
-        pad_inches=PAD,
-        facecolor="w",
-        metadata={"Software": None},
-    )
+    with rc_context({"svg.hashsalt": "ppl-vae"}):  # the same picture is the same file, whoever wrote it, and when
+        figure.savefig(
+            buffer,
+            format=kind,
+            dpi=DPI,
+            bbox_inches=tight,
+            pad_inches=PAD,
+            facecolor="w",
+            metadata=FORMATS[kind],
+        )
     return buffer.getvalue()
 
 

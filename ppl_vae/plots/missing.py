@@ -15,6 +15,7 @@ from ppl_vae.plots.drawing import (
     ORANGE,
     Array,
     Limits,
+    Plot,
     as_numbers,
     as_pixels,
     board,
@@ -76,7 +77,7 @@ def imputed_rows(
     place = np.arange(at.shape[1])
     across = 2 if len(at) > 1 else 1
     down = -(-len(at) // across)
-    figure = Figure(figsize=(9.0 if across == 2 else 5.4, 1.75 * down + 1.5), layout="constrained")
+    figure = Plot(figsize=(9.0 if across == 2 else 5.4, 1.75 * down + 1.5), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
     for spare in panels[len(at) :]:
         spare.remove()

@@ -14,7 +14,18 @@ from ppl_vae.report._html import Picture
 from ppl_vae.report.view import View
 from ppl_vae.saving.atomic import write
 
-__all__ = ["COLUMNS", "LINES", "Album", "Picture", "flat", "gaps", "is_picture", "limits_of", "names_of", "spread_of"]
+__all__ = [
+    "COLUMNS",
+    "LINES",
+    "Album",
+    "flat",
+    "gaps",
+    "is_picture",
+    "levels_of",
+    "limits_of",
+    "names_of",
+    "spread_of",
+]
 
 LINES = 64
 """How many latents are moved, and how many conditions are shown, at most."""
@@ -29,7 +40,7 @@ class Album:
 
     folder: Path
 
-    def add(self, name: str, figure: Figure, caption: str, words: str = "", *, folded: bool = False) -> Picture:
+    def add(self, name: str, figure: Figure, caption: str, words: str = "", *, folded: str = "") -> Picture:
         """A figure as a section holds it, after writing it to `name`.png.
 
         `words` say what it shows to those who cannot see it; without them its caption does.
@@ -68,6 +79,20 @@ def names_of(view: View) -> list[str]:
     if len(field.names) == field.size and field.kind != "categorical":
         return list(field.names)
     return [field.name] if field.shape == () else [f"{field.name}[{i}]" for i in range(field.size)]
+
+
+def levels_of(view: View) -> list[list[str] | None]:
+    """Of each entry of a row the names of its values, None where it is a number."""
+    fields = view.columns or [None] * len(names_of(view))
+    found: list[list[str] | None] = []
+    for field in fields:
+        if field is not None and field.kind == "categorical":
+            found.append([str(name) for name in field.names or range(field.cardinality or 2)])
+        elif field is not None and field.kind == "binary":
+            found.append([str(name) for name in field.names or ("0", "1")])
+        else:
+            found.append(None)
+    return found
 
 
 def spread_of(x: Tensor) -> Tensor:

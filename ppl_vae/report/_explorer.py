@@ -17,6 +17,7 @@ from ppl_vae.plots.drawing import CLASSES, as_pixels
 from ppl_vae.prediction.latents import Latents
 from ppl_vae.priors import Diagonal, StandardNormal
 from ppl_vae.report._album import flat, is_picture, limits_of, names_of
+from ppl_vae.report._cards import number
 from ppl_vae.report._html import Widget
 from ppl_vae.report._network import Unsupported, network_of
 from ppl_vae.report.view import View, response_of
@@ -108,7 +109,12 @@ def row_map(view: View, latents: Latents, points: Tensor, told: Mapping[str, Ten
         data |= {"rows": [_numbers(line) for line in flat(view.values)], "columns": _display(view)["columns"]}
     if move and latents.mean.numel() <= CODES:
         data["means"] = _floats(latents.mean)
-    said = "**Point at a row** to see it; a click keeps it, and a class in the legend can be left out."
+    said = "**Point at a row** to see it; a click keeps it"
+    said += ", and a class in the legend can be left out." if "labels" in data else "."
+    if response is not None:
+        seen = response[1][response[1].isfinite()]
+        low, high = (number(float(v)) for v in seen.quantile(torch.tensor([0.01, 0.99]))) if len(seen) else ("", "")
+        said += f" Colour is {response[0]}, from violet ({low}) over green to orange ({high})."
     return Widget("map", f"map-{latents.site}", data, said)
 
 

@@ -38,14 +38,14 @@ class Picture(NamedTuple):
     """A figure of a section: the bytes of a PNG or SVG, its caption, and words for those who cannot see.
 
     A `photo` is made of pictures of rows, which are not turned round in the dark. What is `folded` is shown on request,
-    as a widget of the section shows the same.
+    under those words, as a widget of the section shows the same.
     """
 
     image: bytes
     caption: str
     words: str
     photo: bool = False
-    folded: bool = False
+    folded: str = ""
 
 
 class Widget(NamedTuple):
@@ -234,7 +234,7 @@ def _figure(picture: Picture) -> str:
         f'src="data:image/{kind};base64,{base64.b64encode(picture.image).decode()}"></div>'
         f"<figcaption>{_escape(picture.caption)}</figcaption></figure>"
     )
-    return f"<details><summary>The same as a figure</summary>{drawn}</details>" if picture.folded else drawn
+    return f"<details><summary>{_escape(picture.folded)}</summary>{drawn}</details>" if picture.folded else drawn
 
 
 def _size(picture: bytes) -> tuple[str, int, int]:

@@ -24,6 +24,7 @@ __all__ = ["latent_space"]
 SPAN = 2.5
 STEPS = 11
 MOST_COLUMNS = 24
+FIGURE = "The same as a figure"
 
 
 def latent_space(view: View, album: Album, told: Mapping[str, Tensor]) -> list[Section]:
@@ -104,7 +105,15 @@ def _moves(view: View, latents: Latents, suffix: str, album: Album) -> tuple[str
             "changes belongs to a latent that does not matter for a row like this one."
         )
         alt = f"{len(made)} lines of {len(steps)} pictures; a line moves one latent: {'; '.join(titles[:LINES])}."
-        figures.append(album.add(f"traversal{suffix}{each.suffix}", figure, caption, alt, folded=each is view))
+        figures.append(
+            album.add(
+                f"traversal{suffix}{each.suffix}",
+                figure,
+                caption,
+                alt,
+                folded=FIGURE * (each is view),
+            )
+        )
     return words, figures, widgets
 
 
@@ -133,7 +142,7 @@ def _table_traversals(
         "Step by step: a panel is a latent, a line is a column, and a bend says that the latent does not act alike "
         "everywhere. Units are standard deviations of the data."
     )
-    return [*figures, album.add(f"traversal{suffix}", figure, caption, alt, folded=True)]
+    return [*figures, album.add(f"traversal{suffix}", figure, caption, alt, folded="Step by step, as lines")]
 
 
 def _strongest(moves: Tensor, view: View) -> str:

@@ -72,7 +72,8 @@ def _places_of(
         )
     alt = _seen(view, latents, points)
     widget = row_map(view, latents, points, told, alt, move) if bool(points.isfinite().all()) else None
-    return words, album.add(f"map{suffix}", figure, caption, alt, folded=widget is not None), widget
+    folded = "The same as a figure" if widget is not None else ""
+    return words, album.add(f"map{suffix}", figure, caption, alt, folded=folded), widget
 
 
 def _seen(view: View, latents: Latents, points: Tensor) -> str:

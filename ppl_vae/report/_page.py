@@ -12,13 +12,14 @@ from ppl_vae.arviz import Posterior
 from ppl_vae.data import Data, OneUnit, Split
 from ppl_vae.evaluation import Evaluation, JointEvaluation
 from ppl_vae.report._album import Album
-from ppl_vae.report._cards import headline, without_evidence
+from ppl_vae.report._cards import Card, headline, without_evidence
 from ppl_vae.report._descriptions import columns, data_name, name_of, what_was_trained
 from ppl_vae.report._diagnosed import diagnosed
 from ppl_vae.report._html import Section, render
 from ppl_vae.report._imputation import imputed
 from ppl_vae.report._labels import labels_and_clusters
 from ppl_vae.report._latent_space import latent_space
+from ppl_vae.report._response import cards, predicted, section
 from ppl_vae.report._rows import prior_samples, reconstructions, under_conditions
 from ppl_vae.report._shared import shared_latents
 from ppl_vae.report._training import reconstruction_training, training
@@ -85,12 +86,14 @@ def write_report(
     try:
         view = look(pair, data, run.schema, seed=seed)
         album = Album(run.path / "figures")
+        response = predicted(view)
         sections = [
             what_was_trained(run, data, view, album),
             *columns(run, data),
             *baselines(evaluation),
             reconstruction_training(run, album) if view.points else training(run, album),
             *shared_latents(pair, data, posterior, album, seed),
+            *section(response, album),
             reconstructions(view, album),
             *imputed(view, album),
             prior_samples(view, album),
@@ -102,7 +105,7 @@ def write_report(
         ]
     finally:
         pair.train(was_training)
-    return write(run.path / "report.html", _page(run, data, view, evaluation, sections))
+    return write(run.path / "report.html", _page(run, data, view, evaluation, sections, cards(response)))
 
 
 def _page(
@@ -111,13 +114,14 @@ def _page(
     view: View,
     evaluation: Mapping[str, float | int] | None,
     sections: Sequence[Section],
+    first: list[Card],
 ) -> str:
     parts = (("model", run.model), ("guide", run.guide))
     model, guide = (name_of(run.info.get(role), program).partition("(")[0].strip() for role, program in parts)
     return render(
         f"{model} with {guide} on {data_name(run, data)}",
         f"Run {run.path.name}. {_where(view, data)}",
-        headline(run, evaluation) if not view.points else without_evidence(evaluation, view),
+        first + (headline(run, evaluation) if not view.points else without_evidence(evaluation, view)),
         sections,
         f"Made by ppl-vae {metadata.version('ppl-vae')}. Rows and draws were chosen with seed {view.seed}. "
         "Every figure is also a file in the folder `figures` beside this page. 1 nat = 1.44 bits.",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from ppl_vae import plots
-from ppl_vae.report._album import COLUMNS, LINES, Album, flat, gaps, is_picture, limits_of, names_of
+from ppl_vae.report._album import COLUMNS, LINES, Album, flat, gaps, is_picture, levels_of, limits_of, names_of
 from ppl_vae.report._html import Picture, Section
 from ppl_vae.report.view import View
 
@@ -22,12 +25,17 @@ def reconstructions(view: View, album: Album) -> Section:
         words += f" The guide leaves {', '.join(view.drawn)} open; the model draws it from p(z)."
     if not is_picture(view):
         mean = view.reconstruct(list(range(len(view))))
-        figure = plots.table_reconstructions(flat(view.values), flat(mean), names=names_of(view))
+        figure = plots.table_reconstructions(
+            flat(view.values), flat(mean), names=names_of(view), levels=levels_of(view)
+        )
         caption = (
             "A point is a row. On the line, the latents keep this column. A flat cloud: they do not, and the "
             "model falls back on the column's average."
         )
-        return Section(title, words, figures=(album.add("reconstructions", figure, caption),))
+        if any(levels_of(view)):
+            caption += " Of categories: as what (upwards) the rows of each value (across) come back, in percent."
+        alt = f"Reconstructed against observed values. {_kept(view, mean)}"
+        return Section(title, words, figures=(album.add("reconstructions", figure, caption, alt),))
     words += (
         " A row of data is a draw, so the model's draw from p(x|z) stands beside it; the mean is what all such draws "
         "have in common, and smoother than any of them."
@@ -35,6 +43,18 @@ def reconstructions(view: View, album: Album) -> Section:
     if len(view.pictures) > 1:
         words += f" The model observes several fields, drawn one after another: {', '.join(view.pictures)}."
     return Section(title, words, figures=tuple(_given_back(each, album) for each in view.each() if is_picture(each)))
+
+
+def _kept(view: View, mean: Tensor) -> str:
+    """How well each column comes back, in words."""
+    told = []
+    for name, levels, x, made in zip(names_of(view), levels_of(view), flat(view.values).T, flat(mean).T, strict=True):
+        seen = x.isfinite()
+        if levels:
+            told.append(f"{name} right in {100 * float((made[seen].round() == x[seen]).float().mean()):.0f} %")
+        elif int(seen.sum()) > 2 and float(made[seen].std()) > 0 and float(x[seen].std()) > 0:
+            told.append(f"{name} {float(torch.corrcoef(torch.stack([x[seen], made[seen]]))[0, 1]):.2f}")
+    return f"Correlations of the columns: {', '.join(told[:20])}." if told else ""
 
 
 def _given_back(view: View, album: Album) -> Picture:
@@ -69,7 +89,7 @@ def prior_samples(view: View, album: Album) -> Section:
     )
     if not is_picture(view):
         draws = view.prior(max(500, len(view)), draw=True)
-        figure = plots.table_samples(flat(view.values), flat(draws), names=names_of(view))
+        figure = plots.table_samples(flat(view.values), flat(draws), names=names_of(view), levels=levels_of(view))
         caption = (
             f"Grey: the {len(view):,} {view.split} rows. Blue line: {len(draws):,} rows drawn from the "
             "model, z from p(z) and x from p(x|z). The two should cover each other: where only the line is, "

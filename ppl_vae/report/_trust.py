@@ -13,7 +13,7 @@ from ppl_vae.weights.psis import khat_limit
 
 __all__ = ["trusted_rows"]
 
-NAMED, DRAWN = 12, 16
+NAMED, DRAWN = 12, 12
 
 WHAT_TO_TRY = (
     "What to try, in this order:\n\n"

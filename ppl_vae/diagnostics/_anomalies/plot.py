@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.plots.drawing import BLUE, GREEN, INK, ORANGE, PALE, SOFT, add_legend, house_axes
+from ppl_vae.plots.drawing import BLUE, GREEN, INK, ORANGE, PALE, SOFT, Plot, add_legend, house_axes
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics._anomalies.anomaly import Anomaly
@@ -20,7 +20,7 @@ STYLES = {"reconstruction": (GREEN, "--"), "pca": (SOFT, "-."), "independent": (
 def figure(found: Anomaly) -> Figure:
     """Histograms of the score, and beside them ROC curves where outliers are known."""
     known = found.outliers is not None
-    drawn = Figure(figsize=(9.4 if known else 5.2, 4.0), layout="constrained")
+    drawn = Plot(figsize=(9.4 if known else 5.2, 4.0), layout="constrained")
     panels = drawn.subplots(1, 2 if known else 1, squeeze=False)[0]
     score = found.score.double().numpy()
     finite = score[np.isfinite(score)]

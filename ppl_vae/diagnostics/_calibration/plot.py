@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ppl_vae.diagnostics._calibration.ranks import ecdf_band
 from ppl_vae.diagnostics._calibration.reliability import Reliability
-from ppl_vae.plots.drawing import CLASSES, GRID, INK, PALE, SOFT, add_legend, house_axes, shorten
+from ppl_vae.plots.drawing import CLASSES, GRID, INK, PALE, SOFT, Plot, add_legend, house_axes, shorten
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics._calibration.sbc import Calibration
@@ -22,15 +22,20 @@ NAMED = 6
 
 def calibration_figure(found: Calibration) -> Figure:
     """A panel of the ranks, one of coverage, and one of classes where there are any."""
-    panels = 2 + bool(found.classes)
-    figure = Figure(figsize=(3.9 * panels, 4.2), layout="constrained")
+    functions = [name for name in found.names if name in found.quantities]
+    latents = [name for name in found.names if name not in found.quantities]
+    apart = bool(functions and latents)  # one curve that is far off would leave the others a line
+    panels = 2 + apart + bool(found.classes)
+    figure = Plot(figsize=(3.9 * panels, 4.2), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     rejected = list(dict.fromkeys(t.latent for t in found.rejected))
     ranked = [name for name in rejected if name in found.names]
-    _ecdfs(axes[0], found, ranked)
-    _coverage(axes[1], found, ranked)
+    _ecdfs(axes[0], found, latents or functions, ranked, "ranks of latents" if apart else "ranks")
+    if apart:
+        _ecdfs(axes[1], found, functions, ranked, "ranks of functions of all latents")
+    _coverage(axes[1 + apart], found, ranked)
     if found.classes:
-        _reliability(axes[2], found, rejected)
+        _reliability(axes[2 + apart], found, rejected)
     return figure
 
 
@@ -53,14 +58,17 @@ def _lines(names: list[str], rejected: list[str]) -> list[tuple[int, str, dict[s
     return lines
 
 
-def _ecdfs(ax: Any, found: Calibration, rejected: list[str]) -> None:
-    house_axes(ax, "rank of the true latent (share of draws)", "ECDF of the ranks \N{MINUS SIGN} uniform", "ranks")
+def _ecdfs(ax: Any, found: Calibration, names: list[str], rejected: list[str], title: str) -> None:
+    of = "latent" if title != "ranks of functions of all latents" else "value"
+    house_axes(ax, f"rank of the true {of} (share of draws)", "ECDF of the ranks \N{MINUS SIGN} uniform", title)
     ranks = found.ranks.cpu().numpy()
     band = ecdf_band(len(ranks), found.draws)
     z = np.concatenate([[0], band.z, [1]])
     low, high = (np.concatenate([[0], side, [0]]) for side in (band.low, band.high))
-    ax.fill_between(z, low, high, color=GRID, lw=0, zorder=1, label="95 % of exact guides")
-    for i, _, look in _lines(list(found.names), rejected):
+    ax.fill_between(z, low, high, color=GRID, lw=0, zorder=1, label="95 % under the null hypothesis")
+    mine = [name for name in rejected if name in names]
+    for _, name, look in _lines(names, mine):
+        i = found.names.index(name)
         seen = ranks[ranks[:, i] >= 0, i]
         below = np.bincount(seen, minlength=found.draws + 1).cumsum() / max(len(seen), 1)
         ax.plot(z, np.concatenate([[0], below[:-1] - band.z, [0]]), **look)
@@ -77,8 +85,9 @@ def _coverage(ax: Any, found: Calibration, rejected: list[str]) -> None:
     ax.fill_between(levels, levels - error, levels + error, color=GRID, lw=0, zorder=1, label="exact ± 2 s.e.")
     ax.plot([0, 100], [0, 100], color=INK, lw=0.7)
     share = 100 * found.coverage.cpu().numpy()
-    latents = list(found.names[:-1])  # the last is a function of latents and row, of which nobody wants an interval
-    for i, _, look in _lines(latents, rejected):
+    latents = [name for name in found.names if name not in found.quantities]  # nobody wants intervals of functions
+    for _, name, look in _lines(latents, [name for name in rejected if name in latents]):
+        i = found.names.index(name)
         ax.plot(levels, [0, *share[i], 100], marker="o", ms=3, **(look | {"label": "_"}))
     ax.set(xlim=(0, 101), ylim=(0, 101), xticks=[0, *(100 * np.array(found.levels)).round(), 100])
     ax.set_xticks([0, 50, 80, 95])

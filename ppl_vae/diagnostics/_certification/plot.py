@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ppl_vae.plots.drawing import BLUE, CLASSES, INK, ORANGE, Array, add_legend, as_numbers, expect, house_axes
+from ppl_vae.plots.drawing import BLUE, CLASSES, INK, ORANGE, Array, Plot, add_legend, as_numbers, expect, house_axes
 
 __all__ = ["certified"]
 
@@ -32,7 +32,7 @@ def certified(evidence: Array, error: Array, method: Sequence[str], methods: Seq
     across, up = as_numbers("evidence", evidence, 1), as_numbers("error", error, 1)
     expect("error", len(up), len(across), "one for each row")
     expect("method", len(method), len(across), "one for each row")
-    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    figure = Plot(figsize=(9.5, 3.4), layout="constrained")
     first, second = figure.subplots(1, 2, width_ratios=(2, 1))
     names = [name for name in methods if name in method]
     colours = {name: ORANGE if name == NONE else ([BLUE, *CLASSES[2:]] * 2)[i] for i, name in enumerate(names)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.plots.drawing import BLUE, GREEN, INK, ORANGE, PALE, SOFT, add_legend, house_axes, shorten
+from ppl_vae.plots.drawing import BLUE, GREEN, INK, ORANGE, PALE, SOFT, Plot, add_legend, house_axes, shorten
 from ppl_vae.prediction.latents import ACTIVE
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def collapse_figure(found: Collapse) -> Figure:
         panels.append((3.4, _parts))
     if found.classes:
         panels.append((3.6, _classes))
-    figure = Figure(figsize=(sum(width for width, _ in panels), 3.9), layout="constrained")
+    figure = Plot(figsize=(sum(width for width, _ in panels), 3.9), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=[width for width, _ in panels])[0]
     for ax, (_, draw) in zip(axes, panels, strict=True):
         draw(ax, found)
@@ -64,7 +64,7 @@ def _latents(ax: Any, found: Collapse) -> None:
 
 def _parts(ax: Any, found: Collapse) -> None:
     """The KL, and I_q(x; z) and KL(q(z) || p(z)), which add up to it, each from both sides."""
-    house_axes(ax, "", "nats per row", "what the KL pays for")
+    house_axes(ax, "", "nats per row", "decomposition of the KL")
     bars = [("KL(q(z|x)‖p)", found.rate, 0.0, SOFT)] if found.site_kl else []
     mutual, marginal = found.mutual_information, found.marginal_kl
     if mutual.value == mutual.value:
@@ -81,7 +81,13 @@ def _parts(ax: Any, found: Collapse) -> None:
             low, high = sorted((max(end, 0.0), value))
             label = "between its two bounds" if name == "I(x; z)" else "_"
             ax.bar(at, high - low, bottom=low, width=0.6, fill=False, edgecolor=INK, hatch="////", lw=0.8, label=label)
-    ax.axhline(found.ceiling, color=INK, lw=1.0, ls=(0, (4, 3)), label=f"log N, N = {found.rows:,}")
+    ax.axhline(
+        found.ceiling,
+        color=INK,
+        lw=1.0,
+        ls=(0, (4, 3)),
+        label=f"largest possible estimate of I(x; z): log {found.rows:,}",
+    )
     ax.grid(False, axis="x")
     ax.set_xlim(-0.6, len(bars) - 0.4)
     add_legend(ax, bbox_to_anchor=(0.0, 1.08), ncols=1)

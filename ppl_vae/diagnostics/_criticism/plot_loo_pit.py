@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ppl_vae.diagnostics._criticism.uniformity import GRID
-from ppl_vae.plots.drawing import BLUE, INK, ORANGE, add_legend, house_axes
+from ppl_vae.plots.drawing import BLUE, INK, ORANGE, Plot, add_legend, house_axes
 from ppl_vae.plots.drawing import GRID as SHADE
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["figure"]
 
 def figure(found: LooPIT) -> Figure:
     """The histogram of u, and its distribution function minus t with the simultaneous band of uniform u."""
-    drawn = Figure(figsize=(9.0, 3.6), layout="constrained")
+    drawn = Plot(figsize=(9.0, 3.6), layout="constrained")
     left, right = drawn.subplots(1, 2)
     u = found.u[~found.u.isnan()].double().numpy()
     house_axes(left, f"u of an entry of {found.field}, given the others of its row", "density")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ppl_vae.plots.drawing import BLUE, INK, ORANGE, PANELS, house_axes, shared_legend, shorten
+from ppl_vae.plots.drawing import BLUE, INK, ORANGE, PANELS, Plot, house_axes, shared_legend, shorten
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics._criticism.predictive_checks import PredictiveCheck
@@ -21,7 +21,7 @@ def figure(found: PredictiveCheck) -> Figure:
     order = found.deviations.abs().argsort(descending=True).tolist()[:PANELS]
     across = min(4, len(order))
     down = -(-len(order) // across)
-    drawn = Figure(figsize=(max(2.5 * across, 4.6), 2.0 * down + 0.7), layout="constrained")
+    drawn = Plot(figsize=(max(2.5 * across, 4.6), 2.0 * down + 0.7), layout="constrained")
     grid = drawn.subplots(down, across, squeeze=False).ravel()
     for spare in grid[len(order) :]:
         spare.remove()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.plots.drawing import BLUE, ORANGE, house_axes, shared_legend
+from ppl_vae.plots.drawing import BLUE, ORANGE, Plot, house_axes, shared_legend
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics._criticism.two_samples import TwoSample
@@ -23,7 +23,7 @@ AXES = {
 
 def figure(found: TwoSample) -> Figure:
     """A panel a test: the statistic under the null, and what it is."""
-    drawn = Figure(figsize=(0.4 + 3.3 * len(found.tests), 3.5), layout="constrained")
+    drawn = Plot(figsize=(0.4 + 3.3 * len(found.tests), 3.5), layout="constrained")
     panels = drawn.subplots(1, len(found.tests), squeeze=False)[0]
     for ax, (name, test) in zip(panels, found.tests.items(), strict=True):
         p = found.adjusted[name]

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ppl_vae.plots.drawing import BLUE, GREEN, ORANGE, Array, add_legend, as_numbers, expect, house_axes
+from ppl_vae.plots.drawing import BLUE, GREEN, ORANGE, Array, Plot, add_legend, as_numbers, expect, house_axes
 
 __all__ = ["annealing", "bounds"]
 
@@ -22,7 +22,7 @@ def annealing(evidence: Array, error: Array, ess: Array, acceptance: Array, chai
     )
     for name, column in (("error", errors), ("ess", effective), ("acceptance", accepted)):
         expect(name, len(column), len(values), "one for each row")
-    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    figure = Plot(figsize=(10.5, 3.4), layout="constrained")
     first, second, third = figure.subplots(1, 3, width_ratios=(2, 1, 1))
     order = np.argsort(values)
     _rows(first, values[order], errors[order], BLUE, "log evidence ± 2 se")
@@ -46,7 +46,7 @@ def bounds(lower: Array, upper: Array, lower_error: Array, upper_error: Array) -
     errors = [as_numbers("lower_error", lower_error, 1), as_numbers("upper_error", upper_error, 1)]
     for name, column in (("upper", high), ("lower_error", errors[0]), ("upper_error", errors[1])):
         expect(name, len(column), len(low), "one for each row")
-    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    figure = Plot(figsize=(9.5, 3.4), layout="constrained")
     first, second = figure.subplots(1, 2, width_ratios=(2, 1))
     order = np.argsort(low + high)
     _rows(first, low[order], errors[0][order], BLUE, "lower bound ± 2 se")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.plots.drawing import BLUE, ORANGE, SOFT, Array, add_legend, as_numbers, expect, house_axes
+from ppl_vae.plots.drawing import BLUE, ORANGE, SOFT, Array, Plot, add_legend, as_numbers, expect, house_axes
 
 __all__ = ["gaps"]
 
@@ -19,7 +19,7 @@ def gaps(approximation: Array, amortization: Array, approximation_error: Array, 
     errors = [as_numbers("error", e, 1) for e in (approximation_error, amortization_error)]
     for name, column in (("amortization", encoder), ("error", errors[0]), ("error", errors[1])):
         expect(name, len(column), len(family), "one for each row")
-    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    figure = Plot(figsize=(9.5, 3.6), layout="constrained")
     first, second = figure.subplots(1, 2, width_ratios=(3, 2))
     order, at = np.argsort(-(family + encoder)), np.arange(len(family))
     under, over = family[order], encoder[order]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.plots.drawing import BLUE, INK, ORANGE, Array, add_legend, as_numbers, expect, house_axes
+from ppl_vae.plots.drawing import BLUE, INK, ORANGE, Array, Plot, add_legend, as_numbers, expect, house_axes
 from ppl_vae.weights.psis import khat_limit
 
 __all__ = ["khat_scatter"]
@@ -27,7 +27,7 @@ def khat_scatter(nll: Array, khat: Array, particles: int) -> Figure:
     expect("khat", len(up), len(across), "one for each row")
     limit = khat_limit(particles)
     bad = up > limit
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    figure = Plot(figsize=(6.4, 3.4), layout="constrained")
     ax = house_axes(figure.add_subplot(), "NLL of the row (nats)", f"k-hat of {particles:,} weights")
     for mask, colour, words in ((~bad, BLUE, "below the limit"), (bad, ORANGE, "above")):
         if mask.any():

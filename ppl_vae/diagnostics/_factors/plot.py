@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from ppl_vae.plots.drawing import BLUE, INK, PALE, add_legend, house_axes, shorten
+from ppl_vae.plots.drawing import BLUE, INK, PALE, Plot, add_legend, house_axes, shorten
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics._factors.meaning import Factors
@@ -27,7 +27,7 @@ def figure(found: Factors) -> Figure:
     order = np.argsort(-share.max(1), kind="stable")[:MOST]
     rows = len(order)
     width = 1.8 + 0.75 * len(found.names)
-    picture = Figure(figsize=(width + 4.6, max(3.4, 1.3 + 0.3 * rows)), layout="constrained")
+    picture = Plot(figsize=(width + 4.6, max(3.4, 1.3 + 0.3 * rows)), layout="constrained")
     left, right = picture.subplots(1, 2, width_ratios=[width, 4.6])
     house_axes(left, "", "latent, most telling first", "what is told of a factor (%)")
     left.grid(False)

@@ -15,7 +15,7 @@ from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.faults import Fault, Missed, Unseen, faults_of, in_words, missed_by
 from ppl_vae.evaluation.joint_evaluation import fitted_rows
 from ppl_vae.evaluation.joint_weights import joint_passes, shares_latents, weighed_particles
-from ppl_vae.plots.drawing import BLUE, house_axes
+from ppl_vae.plots.drawing import BLUE, Plot, house_axes
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.trained import takes_results
@@ -80,7 +80,7 @@ class JointWeightsVerdict(Displayed):
 
     def figure(self) -> Figure:
         """The shares of the variance of log w."""
-        figure = Figure(figsize=(6.5, 1.2 + 0.3 * len(self.faults)), layout="constrained")
+        figure = Plot(figsize=(6.5, 1.2 + 0.3 * len(self.faults)), layout="constrained")
         ax = house_axes(figure.add_subplot(), "share of the variance of log w under the guide")
         words = {"dependence": "dependence of shared latents", "rows": "draws of the rows' own latents"}
         ax.barh([words.get(f.what, f.what) for f in self.faults], [f.share for f in self.faults], color=BLUE)
