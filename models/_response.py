@@ -2,20 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
 from torch import Tensor, nn
 
-from ppl_vae.data import Field, Split
+from ppl_vae.data import Field, Schema, Split
 from ppl_vae.decoders import Decoder
 from ppl_vae.decoders.own import likelihood_over, network_of
+from ppl_vae.errors import UserError, check_several, unknown_name
 from ppl_vae.likelihoods import Likelihood, column_likelihood
 from ppl_vae.nn.networks import MLP
 from ppl_vae.registry.resolve import resolve
 
-__all__ = ["Response"]
+__all__ = ["Response", "as_chosen", "asked_fields", "responses"]
+
+Asked = Likelihood | str | type[Likelihood] | None
+
+
+def asked_fields(schema: Schema, response: str | Sequence[str]) -> list[Field]:
+    """The fields that are responses, by name.
+
+    Raises:
+        UserError: for a name that there is not, or one given twice.
+    """
+    names = [response] if isinstance(response, str) else list(check_several("response", response, "names of fields"))
+    if not names or len({*names}) < len(names):
+        raise UserError(f"response expects names of fields, each once, got {names}")
+    fields = [schema[name] for name in names]
+    for name in names:
+        if name in ("n", "data", "self", "z"):
+            raise UserError(f"field {name!r} has the name of a site or argument of the model: rename it")
+    return fields
+
+
+def responses(
+    fields: Sequence[Field],
+    train: Split | None,
+    inputs: int,
+    hidden: Sequence[int],
+    activation: str,
+    likelihood: Asked | Mapping[str, Asked],
+    *,
+    beside: bool = False,
+) -> list[Response]:
+    """A network from latents to each of some fields; likelihoods by name, or one for the only field.
+
+    Raises:
+        UserError: for one likelihood of several fields, or a likelihood of a field that is no response.
+    """
+    names = [field.name for field in fields]
+    if likelihood is not None and not isinstance(likelihood, Mapping):
+        if len(names) > 1:
+            raise UserError(f"likelihoods of several responses are told by name, {{{names[0]!r}: ...}}")
+        likelihood = {names[0]: likelihood}
+    for name in likelihood or {}:
+        if name not in names:
+            raise unknown_name("response", name, names)
+    chosen = likelihood or {}
+    return [Response(f, train, inputs, hidden, activation, chosen.get(f.name), beside=beside) for f in fields]
+
+
+def as_chosen(several: Sequence[Response]) -> Likelihood | dict[str, Likelihood]:
+    """The likelihoods of some responses as a run folder records them."""
+    found = {each.name: each.likelihood.as_chosen for each in several}
+    return found[several[0].name] if len(several) == 1 else found
 
 
 class Response(nn.Module):

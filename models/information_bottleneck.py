@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import pyro
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
 from ppl_vae.errors import UserError
-from ppl_vae.likelihoods import Likelihood
-from ppl_vae.models._response import Response
+from ppl_vae.models._response import Asked, as_chosen, asked_fields, responses
 from ppl_vae.models._rows import RowModel, prior_of, rows_of
 from ppl_vae.priors import Prior
 
@@ -32,9 +31,10 @@ class InformationBottleneck(RowModel):
 
     Args:
         data: the data set (or its schema); the guide reads all its fields but the response.
-        response: the name of the field that is predicted.
+        response: the name of the field that is predicted, or of several of any kinds: given z they are independent, and
+            a row counts those that it has.
         prior: r(z); the standard normal by default.
-        likelihood: p(y | z); by default the one that fits.
+        likelihood: p(y | z); by default the one that fits; of several responses by name.
         latent_dim: d.
         hidden: widths of the network from z to y; none by default, as in the source: a linear map.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
@@ -64,26 +64,30 @@ class InformationBottleneck(RowModel):
         self,
         data: Data | Schema,
         *,
-        response: str = "y",
+        response: str | Sequence[str] = "y",
         prior: Prior | str | type[Prior] | None = None,
-        likelihood: Likelihood | str | type[Likelihood] | None = None,
+        likelihood: Asked | Mapping[str, Asked] = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (),
         activation: str = "gated",
     ) -> None:
         super().__init__(data)
-        field = self.schema[response]
-        self.encodes = tuple(name for name in self.schema.names if name != field.name)
+        fields = asked_fields(self.schema, response)
+        names = [field.name for field in fields]
+        self.encodes = tuple(name for name in self.schema.names if name not in names)
         if not self.encodes:
-            raise UserError(f"the data have only field {response!r}: a bottleneck needs others to predict it from")
-        self.observes = (response, *self.encodes)
+            told = ", ".join(map(repr, names))
+            raise UserError(f"the data have only field {told}: a bottleneck needs others to predict it from")
+        self.observes = (*names, *self.encodes)
         self.prior = prior_of(prior).build(latent_dim)
-        self.response = Response(field, self.train_rows, latent_dim, hidden, activation, likelihood)
-        self.recorded["likelihood"] = self.response.likelihood.as_chosen  # as it was chosen from the rows
+        self.response, *more = responses(fields, self.train_rows, latent_dim, hidden, activation, likelihood)
+        self.more = nn.ModuleList(more)
+        self.recorded["likelihood"] = as_chosen([self.response, *more])  # from the rows
 
-    def forward(self, n: int = 1, **fields: Tensor) -> Tensor:
-        """Observe the response of rows, or simulate it; all other fields only say how many rows there are."""
+    def forward(self, n: int = 1, **fields: Tensor) -> Tensor | dict[str, Tensor]:
+        """Observe the responses of rows, or simulate them; all other fields only say how many rows there are."""
         given = rows_of(**fields)
         with self.rows(given, n):
             z = pyro.sample("z", self.prior())
-            return self.response.observe(z, given.get(self.response.name))
+            found = {each.name: each.observe(z, given.get(each.name)) for each in (self.response, *self.more)}
+        return found if len(found) > 1 else found[self.response.name]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.data import Data, Schema
 from ppl_vae.errors import check_flag
 from ppl_vae.likelihoods import Columns, Likelihood
-from ppl_vae.models._response import Response
+from ppl_vae.models._response import Asked, as_chosen, asked_fields, responses
 from ppl_vae.models._rows import RowModel, prior_of, rows_of
 from ppl_vae.nn.networks import MLP
 from ppl_vae.priors import Prior
@@ -35,10 +35,10 @@ class Regression(RowModel):
 
     Args:
         data: the data set (or its schema); all fields but the response are modelled as a VAE models them.
-        response: the name of y.
+        response: the name of y, or of several responses of any kinds, which are independent given z.
         prior: p(z); the standard normal by default.
         likelihood: p(x | z); by default the one that fits.
-        response_likelihood: p(y | z); by default the one that fits.
+        response_likelihood: p(y | z); by default the one that fits; of several responses by name.
         latent_dim: d.
         hidden: widths of the hidden layers of both networks.
         activation: of the hidden layers, see `ppl_vae.nn.networks.MLP`.
@@ -67,10 +67,10 @@ class Regression(RowModel):
         self,
         data: Data | Schema,
         *,
-        response: str = "y",
+        response: str | Sequence[str] = "y",
         prior: Prior | str | type[Prior] | None = None,
         likelihood: Likelihood | Columns | str | type[Likelihood] | None = None,
-        response_likelihood: Likelihood | str | type[Likelihood] | None = None,
+        response_likelihood: Asked | Mapping[str, Asked] = None,
         latent_dim: int = 16,
         hidden: Sequence[int] = (256,),
         activation: str = "gated",
@@ -78,9 +78,10 @@ class Regression(RowModel):
         sees_response: bool | None = None,
     ) -> None:
         super().__init__(data)
-        field = self.schema[response]
+        fields = asked_fields(self.schema, response)
+        names = tuple(field.name for field in fields)
         self.prior = prior_of(prior).build(latent_dim)
-        taken = ("z", response)
+        taken = ("z", *names)
         self.decodes(
             latent_dim,
             likelihood,
@@ -88,18 +89,22 @@ class Regression(RowModel):
             activation,
             taken=taken,
             starts="z",
-            also=(response,),
-            without=(response,),
+            also=names,
+            without=names,
             decoder=decoder,
         )
-        self.response = Response(
-            field, self.train_rows, latent_dim, hidden, activation, response_likelihood, beside=self.linear
+        self.response, *more = responses(
+            fields, self.train_rows, latent_dim, hidden, activation, response_likelihood, beside=self.linear
         )
-        if self.linear and isinstance(self.decoder, MLP) and isinstance(self.response.network, MLP):
-            self.begin("z", (self.decoder, self.likelihood), (self.response.network, self.response.likelihood))
-        self.recorded["response_likelihood"] = self.response.likelihood.as_chosen  # as it was chosen from the rows
-        sees = field.missing if sees_response is None else check_flag("sees_response", sees_response)
-        self.encodes = tuple(name for name in self.observes if sees or name != response)
+        self.more = nn.ModuleList(more)
+        parts = [(each.network, each.likelihood) for each in (self.response, *more)]
+        if self.linear and isinstance(self.decoder, MLP):
+            self.begin("z", (self.decoder, self.likelihood), *((n, p) for n, p in parts if isinstance(n, MLP)))
+        self.recorded["response_likelihood"] = as_chosen([self.response, *more])  # as they were chosen from the rows
+        if sees_response is not None:
+            check_flag("sees_response", sees_response)
+        seen = {field.name for field in fields if (field.missing if sees_response is None else sees_response)}
+        self.encodes = tuple(name for name in self.observes if name in seen or name not in names)
 
     def forward(self, x: Tensor | None = None, n: int = 1, **fields: Tensor) -> dict[str, Tensor]:
         """Observe rows and their response, or simulate n of them; returns the fields by name."""
@@ -107,5 +112,5 @@ class Regression(RowModel):
         with self.rows(given, n):
             z = pyro.sample("z", self.prior())
             rows = self.observe(z, given)
-            y = self.response.observe(z, given.get(self.response.name))
-        return {**(rows if isinstance(rows, dict) else {"x": rows}), self.response.name: y}
+            found = {each.name: each.observe(z, given.get(each.name)) for each in (self.response, *self.more)}
+        return {**(rows if isinstance(rows, dict) else {"x": rows}), **found}

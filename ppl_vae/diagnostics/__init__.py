@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from ppl_vae.diagnostics._factors.meaning import Factors as Factors
     from ppl_vae.diagnostics._factors.meaning import factors as factors
     from ppl_vae.diagnostics._factors.meaning import factors_of_codes as factors_of_codes
+    from ppl_vae.diagnostics._factors.probes import Probe as Probe
+    from ppl_vae.diagnostics._factors.probes import Probes as Probes
+    from ppl_vae.diagnostics._factors.probes import probes as probes
     from ppl_vae.diagnostics._joint.weights import JointWeightsVerdict as JointWeightsVerdict
     from ppl_vae.diagnostics._joint.weights import joint_posterior as joint_posterior
 
@@ -79,6 +82,9 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.diagnostics._factors.meaning:Factors",
         "ppl_vae.diagnostics._factors.meaning:factors",
         "ppl_vae.diagnostics._factors.meaning:factors_of_codes",
+        "ppl_vae.diagnostics._factors.probes:Probe",
+        "ppl_vae.diagnostics._factors.probes:Probes",
+        "ppl_vae.diagnostics._factors.probes:probes",
         "ppl_vae.diagnostics._joint.weights:JointWeightsVerdict",
         "ppl_vae.diagnostics._joint.weights:joint_posterior",
     ],
