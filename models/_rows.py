@@ -15,7 +15,7 @@ from ppl_vae.data.dataset import Split
 from ppl_vae.decoders import Decoder
 from ppl_vae.decoders.own import likelihood_over, network_of
 from ppl_vae.decoders.sequences import Recurrent
-from ppl_vae.errors import UserError, check_whole
+from ppl_vae.errors import UserError, check_whole, within_memory
 from ppl_vae.likelihoods import Columns, Likelihood, default_likelihood
 from ppl_vae.nn.factors import ROWS, factor_analysis
 from ppl_vae.nn.networks import MLP
@@ -99,7 +99,11 @@ class RowModel(Recorded, LocalModule):
         training = self.training
         self.eval()
         try:
-            with torch.no_grad(), preserved_randomness() if seed is not None else nullcontext():
+            with (
+                torch.no_grad(),
+                within_memory("sample"),
+                preserved_randomness() if seed is not None else nullcontext(),
+            ):
                 if seed is not None:
                     torch.manual_seed(check_whole("seed", seed, 0))
                 drawn = self(n=n)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +23,8 @@ class Killed(BaseException):
 class Disk:
     """Counts what changes the disk. At operation `at` (from 1) it does what `fault` says.
 
-    kill      the process dies before the operation
+    SIGKILL   the process is killed before the operation
+    kill      the same for a test that goes on: nothing that follows reaches the disk
     middle    the same, with half of a file written
     once      the operation fails, there is no space
     full      this one fails, and all that write after it
@@ -39,6 +44,8 @@ class Disk:
             self.count += 1
             self.operations.append(name)
             reached = self.at is not None and self.count >= self.at
+            if reached and self.fault == "SIGKILL":
+                os.kill(os.getpid(), signal.SIGKILL)
             if reached and self.fault in ("kill", "middle"):
                 if self.fault == "middle" and name == "fsync":
                     os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
@@ -69,3 +76,16 @@ def outcome(disk: Disk, work):
             return work()
         except (Killed, OSError) as error:
             return error
+
+
+def files_of(run: Path) -> tuple[dict[str, bytes], list[dict[str, Any]], dict[str, Any]]:
+    """What a run is, in the end: its files, its history and its run.json; without seconds and checkpoints."""
+    found = {
+        str(p.relative_to(run)): p.read_bytes()
+        for p in sorted(run.rglob("*"))
+        if p.is_file() and p.parent.name != "checkpoint" and p.name not in ("history.jsonl", "run.json")
+    }
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    info = json.loads((run / "run.json").read_text())
+    info["sha256"].pop("history.jsonl")
+    return found, [{k: v for k, v in line.items() if k != "seconds"} for line in lines], info

@@ -1,21 +1,14 @@
 """Whatever operation on files is the last of a process, or fails: nothing is lost, and the run is the same in the end.
 
-The seeds are fixed. `pytest -m slow tests/test_faults.py` runs every operation of the command line, and random kills.
+The seeds are fixed. `pytest -m faults tests/test_faults.py` runs every operation; random moments: test_random_kills.py.
 """
 
-import json
-import os
-import random
 import shutil
-import subprocess
-import sys
-import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import Disk, Killed, outcome
+from faults import Disk, Killed, files_of, outcome
 from helpers import small_pair
 
 import ppl_vae
@@ -38,9 +31,9 @@ def at_every_epoch(monkeypatch):
 # -- in Python: checkpoints and run folders --------------------------------------------------------------------------
 
 
-def work(folder, epochs=3):
+def work(folder, epochs=3, data=None):
     """A run with a checkpoint after every epoch, which is saved in the end; goes on where there is something."""
-    data = ppl_vae.load(ROWS)
+    data = ppl_vae.load(ROWS) if data is None else data
     checkpoint = folder / "checkpoint"
     resume = has_checkpoint(checkpoint)
     with warnings.catch_warnings():
@@ -112,6 +105,47 @@ def test_a_disk_that_fails_at_any_operation_costs_no_number(tmp_path, whole, fau
     assert weights(tmp_path) == bytes_
 
 
+# -- within epochs, and rows that stay in a file -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    """A checkpoint after every step."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 1e-9)
+    monkeypatch.setattr(loop.Loop, "_is_due", lambda self: True)
+
+
+FAULTS = {"kill": 1, "middle": 1, "once": 3, "full": 3, "read-only": 3}
+"""Which of the operations: all, or every third."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        pytest.param(kind, fault, marks=[pytest.mark.slow] * ((kind, fault) != ("streamed", "few")))
+        for kind in ("memory", "streamed")
+        for fault in ("few", *FAULTS)
+    ],
+)
+def test_a_fault_within_an_epoch_changes_nothing(tmp_path, every_step, kind, fault):
+    np.save(tmp_path / "t.npy", ROWS)
+    data = ppl_vae.load(tmp_path / "t.npy", stream=kind == "streamed")
+    work(tmp_path / "first", 2, data)
+    disk = Disk()
+    numbers = told(outcome(disk, lambda: work(tmp_path / "calm", 2, data)))
+    assert disk.count > 60
+    tried = range(7, disk.count + 1, 20) if fault == "few" else range(1, disk.count + 1, FAULTS[fault])
+    for at in tried:
+        folder = tmp_path / f"{at}"
+        found = outcome(Disk(at, "middle" if fault == "few" else fault), lambda folder=folder: work(folder, 2, data))
+        if not isinstance(found, Killed | OSError):
+            assert told(found) == numbers, at
+        assert told(work(folder, 2, data)) == numbers, at
+        assert weights(folder) == weights(tmp_path / "calm"), at
+        assert not list(folder.rglob("*.tmp"))
+        shutil.rmtree(folder)
+
+
 # -- the command line ------------------------------------------------------------------------------------------
 
 
@@ -128,19 +162,6 @@ QUICK = ("--evaluate-particles", "5", "--no-report", "--compile", "off")
 
 def command(out, *more):
     return main([*FIT, *QUICK, "--out", str(out), *more])
-
-
-def files_of(run):
-    """What a run is, in the end: all but the seconds that it took, and the checkpoint before the last."""
-    found = {
-        str(p.relative_to(run)): p.read_bytes()
-        for p in sorted(Path(run).rglob("*"))
-        if p.is_file() and p.parent.name != "checkpoint" and p.name not in ("history.jsonl", "run.json")
-    }
-    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
-    info = json.loads((run / "run.json").read_text())
-    info["sha256"].pop("history.jsonl")
-    return found, [{k: v for k, v in line.items() if k != "seconds"} for line in lines], info
 
 
 def thirds(*fast):
@@ -183,119 +204,6 @@ def test_a_disk_that_fails_under_a_command_is_told_in_a_line(folder, capsys, fau
         assert "warning: the evaluation is not written" in err
         return
     assert files_of(folder / "run")[1:] == files_of(folder / "whole")[1:]
-
-
-# -- processes -------------------------------------------------------------------------------------------------
-
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-CHILD = (
-    "import sys; from ppl_vae.training import _loop; _loop.CHECKPOINT_SECONDS = 0.0; "
-    "from ppl_vae.cli import main; sys.exit(main())"
-)
-
-
-def started(out, *more, epochs="3"):
-    words = [*FIT, *QUICK, "--out", str(out), "--epochs", epochs, *more]
-    return subprocess.Popen([sys.executable, "-c", CHILD, *words], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("compile", ["off", "auto"])
-def test_random_kills(folder, compile):
-    """SIGKILL at random moments, several times to one run, until it is over; the numbers are those of a calm run."""
-    chance = random.Random(f"kills {compile}")
-    assert command(folder / "whole", "--epochs", "40", "--compile", compile) == 0
-    for i in range(5):
-        run, kills = folder / f"run{i}", 0
-        while not (run / "run.json").exists() or not (run / "evaluation.json").exists():
-            resume = ["--resume"] if has_checkpoint(run / "checkpoint") else []
-            process = started(run, *resume, "--compile", compile, epochs="40")
-            try:
-                process.wait(timeout=chance.uniform(3, 12) if kills < 3 else None)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-            _, err = process.communicate()
-            assert process.returncode in (0, -9), err  # a child that cannot start would be started for ever
-        assert files_of(run)[1:] == files_of(folder / "whole")[1:]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("signal", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
-def test_a_signal_saves_and_says_how_to_go_on(folder, signal, status):
-    import signal as signals
-
-    process = started(folder / "run", "--patience", "0", epochs="100000")
-    until = time.monotonic() + 120
-    while not has_checkpoint(folder / "run" / "checkpoint") and time.monotonic() < until:
-        time.sleep(0.1)
-    process.send_signal(getattr(signals, signal))
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == status
-    assert "Traceback" not in err
-    last = err.strip().splitlines()[-1]
-    words = "interrupted" if signal == "SIGINT" else f"ended by {signal}"
-    assert last == f"ppl-vae: {words}: continue with the same options and --resume --out {folder / 'run'}"
-    assert not list((folder / "run").rglob(".*"))
-
-
-@pytest.mark.slow
-def test_fits_side_by_side_have_a_folder_each(folder):
-    processes = []
-    for seed in range(3):
-        words = [*FIT, *QUICK, "--seed", str(seed), "--json"]
-        processes.append(
-            subprocess.Popen([sys.executable, "-c", CHILD, *words], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        )
-    found = [json.loads(process.communicate()[0]) for process in processes]
-    assert len({each["run"] for each in found}) == 3
-    for seed, each in enumerate(found):
-        info = json.loads(Path(each["run"], "run.json").read_text())
-        assert info["settings"]["seed"] == seed
-        written = json.loads(Path(each["run"], "evaluation.json").read_text())
-        assert written["test"]["nll"] == each["evaluation"]["test"]["nll"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM"])
-def test_no_process_of_a_grid_outlives_it(folder, signal):
-    import signal as signals
-
-    words = ["compare", "--guides", "mean_field,full_rank", *FIT[2:4], "--epochs", "100000", "--patience", "0"]
-    words += ["--seeds", "1", "--jobs", "2", "--particles", "20", "--iwae", "1", "--latent-dim", "2", "--out", "g"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, *words],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    )
-    until = time.monotonic() + 200
-    while len(list(folder.glob("g/*/checkpoint/state.safetensors"))) < 2 and time.monotonic() < until:
-        time.sleep(0.2)
-    assert len(group(process.pid)) == 3
-    process.send_signal(getattr(signals, signal))
-    process.communicate(timeout=60)
-    assert process.returncode == (-9 if signal == "SIGKILL" else 143)
-    until = time.monotonic() + 30
-    while group(process.pid) and time.monotonic() < until:
-        time.sleep(0.2)
-    assert group(process.pid) == []
-    assert not list(Path("g").rglob("*.tmp"))
-
-
-def group(leader):
-    """The processes of a session that run."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[3] == str(leader) and fields[0] != "Z":
-            found.append(stat.parent.name)
-    return found
 
 
 # -- a grid ----------------------------------------------------------------------------------------------------

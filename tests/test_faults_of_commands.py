@@ -1,27 +1,16 @@
-"""A full disk, a read-only one or a kill while a command writes: the run stays whole, and the command can be repeated.
-
-Also random kills of training whose steps are captured or compiled.
-"""
+"""A full disk, a read-only one or a kill while a command writes: the run stays whole, the command can be repeated."""
 
 import contextlib
-import os
-import random
 import shutil
-import signal
-import time
 import warnings
 
 import numpy as np
 import pandas
 import pytest
 from faults import Disk, Killed, outcome
-from helpers import small_pair
 
 import ppl_vae
 from ppl_vae.cli import files, main
-from ppl_vae.speed import modes
-from ppl_vae.training import _loop as loop
-from ppl_vae.training.checkpoint import has_checkpoint
 
 pytestmark = pytest.mark.faults
 
@@ -156,70 +145,3 @@ def test_a_fault_at_any_operation_of_a_command_costs_its_file_at_most(request, t
         shutil.rmtree(other)
         tried += 1
     assert tried == disk.count > 0
-
-
-# -- random kills ----------------------------------------------------------------------------------------------------
-
-KILLS = 100
-
-
-def train(folder, compile):
-    """A run that goes on where it was, and is saved."""
-    data = ppl_vae.load(np.random.default_rng(0).normal(size=(60, 3)).astype("float32"))
-    checkpoint = folder / "checkpoint"
-    resume = has_checkpoint(checkpoint)
-    result = ppl_vae.fit(
-        *small_pair(data), data, epochs=40, batch_size=20, compile=compile, checkpoint=checkpoint, resume=resume
-    )
-    shutil.rmtree(folder / "run", ignore_errors=True)
-    result.save(folder / "run")
-    return result
-
-
-def numbers(history):
-    return [(line["train"], line["validation"]) for line in history]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("compile", ["off", "auto", "on"])
-def test_a_hundred_kills_at_random_moments(tmp_path, monkeypatch, compile):
-    """Eager, captured and compiled steps; of a compiled run the code is the same again, so its numbers are, too."""
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    if compile == "auto":  # captured, and never compiled
-        monkeypatch.setattr(modes, "MARGIN", 0.0)
-        monkeypatch.setattr(modes, "TRIAL", 1)
-        monkeypatch.setattr(modes, "NOISE", float("inf"))
-        monkeypatch.setattr(modes, "seconds_to_compile", lambda graph: float("nan"))
-    train(tmp_path / "first", compile)  # which imports and compiles
-    begun = time.monotonic()
-    whole = train(tmp_path / "whole", compile)
-    seconds = time.monotonic() - begun
-    chance, kills, finished = random.Random(f"kills {compile}"), 0, 0
-    while kills < KILLS or finished == 0:
-        folder = tmp_path / f"run-{finished}"
-        child = os.fork()
-        if child == 0:
-            try:
-                train(folder, compile)
-            finally:
-                os._exit(0)
-        until = time.monotonic() + chance.uniform(0, seconds if kills < KILLS else 60)
-        status = None
-        while status is None and time.monotonic() < until:
-            time.sleep(0.002)
-            status = os.waitpid(child, os.WNOHANG)[1] if os.waitid(os.P_PID, child, _LOOK) else None
-        if status is None:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            kills += 1
-            continue
-        found = ppl_vae.open_run(folder / "run")
-        assert numbers(found.history) == numbers(whole.history)
-        assert (folder / "run" / "weights.safetensors").read_bytes() == (
-            tmp_path / "whole" / "run" / "weights.safetensors"
-        ).read_bytes()
-        finished += 1
-    assert kills == KILLS
-
-
-_LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT

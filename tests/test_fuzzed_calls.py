@@ -8,7 +8,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from calls import Own, Slow, called, calls, functions, limited, sampled, single
+from calls import called, calls, functions
+from odd import Own, Slow, limited, sampled, single
 
 from ppl_vae import UserError
 from ppl_vae.errors import ProgramError, check_flag, check_several, shown, within_memory

@@ -6,11 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
-from calls import Slow, limited
 from damage import damage
 from helpers import OWN_MODEL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from odd import Slow, limited
 
 from ppl_vae.cli import app, main
 

@@ -24,7 +24,7 @@ from ppl_vae.data.named import NAMES, is_named, no_downloads, read
 from ppl_vae.data.rows import Rows, sizes_of
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.data.stream import Stream
-from ppl_vae.errors import StreamWarning, UserError, check_flag, unknown_name
+from ppl_vae.errors import StreamWarning, UserError, check_flag, told_by, unknown_name
 
 __all__ = [
     "Data",
@@ -178,10 +178,11 @@ def load(
         rows=rows,
         pairs=pairs,
     )
+    told = told_by("progress", progress, "how many rows are read, and of how many")
     if _is_streamed(source, stream):
         if pairs is not None:
             raise UserError('pairs="aligned" exchanges rows that are in memory: load with stream=False')
-        return from_stream(source, options, progress)
+        return from_stream(source, options, told)
     data = _read(source, options, root)
     data = data if pairs is None else with_alignment(data, options.seed)
     data = data if apart is None else hold_out(data, apart)

@@ -51,7 +51,7 @@ class Options:
             check_choice("pairs", self.pairs, ("aligned",))
         if self.rows is None:
             self._refuse_parts()
-        elif self.rows != "auto":
+        elif not isinstance(self.rows, str) or self.rows != "auto":
             raise unknown_name("rows", self.rows, ("auto", "None"))
         if self.labels is not None:
             check_whole("labels, the number of training rows that keep theirs,", self.labels)
@@ -73,6 +73,9 @@ class Options:
         for name in ("kinds", "fields"):
             if not isinstance(getattr(self, name), Mapping | None):
                 raise UserError(f"{name} expects a dict by name, got {shown(getattr(self, name))}")
+        for name, columns in (self.fields or {}).items():
+            if not isinstance(columns, str):
+                check_several(f"field {name}", columns, "the names of its columns")
         for kind in (self.kinds or {}).values():
             if not isinstance(kind, str) or kind not in KINDS:
                 raise unknown_name("kind", kind, KINDS)

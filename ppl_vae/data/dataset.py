@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data._order import BlockOrder
-from ppl_vae.data.rows import Moments, shuffled
+from ppl_vae.data.rows import Moments, chosen_rows, shuffled
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.data.summary import ColumnSummary, aligned, summaries
-from ppl_vae.errors import UserError, one_unit_words, unknown_name
+from ppl_vae.errors import UserError, check_known, check_whole, one_unit_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,11 +145,11 @@ class Split:
         if isinstance(name, Integral) and not isinstance(name, bool):
             row = range(len(self))[int(name)]  # an IndexError past the end, which ends a loop over rows
             return {field: values[0] for field, values in self.batch(slice(row, row + 1)).items()}
-        if isinstance(name, slice | Tensor | list):
-            return self.rows(torch.as_tensor(name) if isinstance(name, list) else name)
-        if name not in self.fields:
-            raise unknown_name("field", name, self.fields)
-        return self.fields[name]
+        if isinstance(name, slice):
+            return self.rows(name)
+        if not isinstance(name, str | bytes) and hasattr(name, "__len__") and not isinstance(name, Mapping | type):
+            return self.rows(chosen_rows(name, len(self)))
+        return self.fields[check_known("field", name, self.fields)]
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         return (self[row] for row in range(len(self)))
@@ -322,9 +322,7 @@ class Data:
     def __getitem__(self, name: str) -> Split:
         """A split by its name."""
         found = {n: split for n in SPLITS if (split := getattr(self, n)) is not None}
-        if name not in found:
-            raise unknown_name("split", name, found)
-        return found[name]
+        return found[check_known("split", name, found)]
 
     def __len__(self) -> int:
         """The rows of all splits."""
@@ -337,7 +335,7 @@ class Data:
 
     def first(self, rows: int) -> Data:
         """A data set of only the first so many rows of every split, in memory."""
-        splits = {name: getattr(self, name) for name in SPLITS}
+        rows, splits = check_whole("rows", rows), {name: getattr(self, name) for name in SPLITS}
         return replace(self, **{n: s and s.rows(slice(0, min(rows, len(s)))) for n, s in splits.items()})
 
     def in_memory(self) -> Data:

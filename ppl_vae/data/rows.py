@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from ppl_vae.errors import UserError, shown
 
 if TYPE_CHECKING:
     from ppl_vae.data.dataset import Split
     from ppl_vae.data.schema import Schema
 
-__all__ = ["Moments", "Rows", "shuffled", "sizes_of"]
+__all__ = ["Moments", "Rows", "chosen_rows", "shuffled", "sizes_of"]
 
 
 class Moments(NamedTuple):
@@ -101,3 +103,25 @@ def shuffled(rows: int, size: int, generator: torch.Generator, device: torch.dev
     if len(batches) > 1 and len(batches[-1]) == 1:  # one row has no variance (BatchNorm), and a step of noise
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
+
+
+def chosen_rows(asked: Any, count: int) -> Tensor:
+    """Rows that somebody asks for among so many: their numbers, or a truth value for each.
+
+    Raises:
+        UserError: for anything else.
+
+    Example:
+        >>> chosen_rows([0, -1], 3), chosen_rows([True, False, True], 3)
+        (tensor([ 0, -1]), tensor([ True, False,  True]))
+    """
+    try:
+        found = torch.as_tensor(asked)
+        if found.dtype == torch.bool and found.shape == (count,):
+            return found
+        numbers = found.long()
+        if found.dim() == 1 and torch.equal(numbers, found) and bool(((-count <= numbers) & (numbers < count)).all()):
+            return numbers
+    except (TypeError, ValueError, RuntimeError):  # what torch says of what is no list of numbers
+        pass
+    raise UserError(f"expected numbers of rows, 0 to {count - 1}, or a truth value for each, got {shown(asked)}")

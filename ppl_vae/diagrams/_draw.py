@@ -27,6 +27,7 @@ from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.programs.structure import sample_sites, shapes_only
 from ppl_vae.programs.trained import takes_results
 from ppl_vae.saving.atomic import write
+from ppl_vae.saving.paths import path_of
 
 __all__ = ["Diagram", "draw"]
 
@@ -62,9 +63,10 @@ class Diagram(Displayed):
             UserError: for a name that does not end in .svg.
             OSError: if the file cannot be written.
         """
-        if Path(path).suffix.lower() != ".svg":
-            raise UserError(f"a diagram is saved as SVG: expected a name that ends in .svg, got {os.fspath(path)!r}")
-        return write(Path(path).expanduser(), self.svg)
+        file = path_of("path", path)
+        if file.suffix.lower() != ".svg":
+            raise UserError(f"a diagram is saved as SVG: expected a name that ends in .svg, got {str(file)!r}")
+        return write(file, self.svg)
 
 
 @takes_results

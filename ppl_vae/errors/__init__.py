@@ -8,6 +8,7 @@ from ppl_vae.errors._checks import (
     check_several,
     check_whole,
     made_by,
+    told_by,
 )
 from ppl_vae.errors._classes import (
     Finding,
@@ -46,6 +47,7 @@ __all__ = [
     "option",
     "shown",
     "spelled",
+    "told_by",
     "unknown_name",
     "within_memory",
 ]

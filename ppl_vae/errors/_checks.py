@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 from ppl_vae.errors._classes import UserError, unknown_name
 from ppl_vae.errors._wording import shown
 
-__all__ = ["check_choice", "check_flag", "check_known", "check_number", "check_several", "check_whole", "made_by"]
+__all__ = [
+    "check_choice",
+    "check_flag",
+    "check_known",
+    "check_number",
+    "check_several",
+    "check_whole",
+    "made_by",
+    "told_by",
+]
 
 
 def check_whole(name: str, value: object, least: int = 1, *, otherwise: str = "") -> int:
@@ -129,7 +138,7 @@ def made_by(name: str, function: Any, *args: object, of: str) -> Any:
     """What a function of the user's makes of these arguments; it may raise what it likes, but has to take them.
 
     Raises:
-        UserError: a TypeError came out of it.
+        UserError: a TypeError or an AttributeError came out of it, as of what is no function of these.
 
     Example:
         >>> made_by("encoder", lambda: 3, "fields", of="the fields")
@@ -138,5 +147,23 @@ def made_by(name: str, function: Any, *args: object, of: str) -> Any:
     """
     try:
         return function(*args)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise UserError(f"{name} expects a function of {of}, and this one fails ({error})") from error
+
+
+def told_by(name: str, function: Any, of: str) -> Callable[..., Any]:
+    """A function of the user's that is told something, to be called with what it is told; None is told nothing.
+
+    Raises:
+        UserError: it is no function, now; or it does not take what it is told, when it is called.
+
+    Example:
+        >>> told_by("progress", "yes", "words, such as print")
+        Traceback (most recent call last):
+        ppl_vae.errors.UserError: progress must be a function of words, such as print, or None, got 'yes'
+    """
+    if function is None:
+        return lambda *told: None
+    if not callable(function):
+        raise UserError(f"{name} must be a function of {of}, or None, got {shown(function)}")
+    return lambda *told: made_by(name, function, *told, of=of)

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from ppl_vae.data import Split
 from ppl_vae.display import Displayed
-from ppl_vae.errors import UserError, check_whole, shown
+from ppl_vae.errors import UserError, check_whole, shown, told_by
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.program import Pair
+from ppl_vae.runs.place import is_empty
 from ppl_vae.saving.atomic import sweep, write, write_json
+from ppl_vae.saving.paths import path_of
 from ppl_vae.saving.specs import describe
 
 __all__ = ["OtherCall", "Parts", "in_parts"]
@@ -31,6 +33,9 @@ ROWS = 2**14
 """So many rows are a part."""
 
 ABOUT = "parts.json"
+
+DRAFT_SECONDS = 600.0
+"""A file that was begun so long ago and has no name yet was left by a call that was killed."""
 
 
 class OtherCall(UserError):
@@ -67,14 +72,22 @@ class Parts(Displayed):
         """The files in the order of the rows, as DataFrames.
 
         Raises:
-            UserError: for a range that is missing.
+            UserError: for a range that is missing, or a file that is damaged.
         """
         import pandas
 
         for rows in self.ranges():
-            if not self.path(rows).is_file():
+            file = self.path(rows)
+            if not file.is_file():
                 raise UserError(f"{self.folder} has no rows {rows.start} to {rows.stop - 1} yet: run it again")
-            yield pandas.read_parquet(self.path(rows), columns=columns)
+            try:
+                table = pandas.read_parquet(file, columns=columns)
+            except Exception as error:  # what Arrow raises for a damaged file has no common class
+                reason = " ".join(str(error).split())[:120]
+                raise UserError(f"{file} cannot be read ({reason}): delete it, and run it again") from error
+            if len(table) != len(rows):
+                raise UserError(f"{file} has {len(table)} rows, not {len(rows)}: delete it, and run it again")
+            yield table
 
     def frame(self, columns: list[str] | None = None) -> Any:
         """All results as one DataFrame."""
@@ -171,17 +184,24 @@ def in_parts(
     size, seed = check_whole("size", size, 1), check_whole("seed", seed, 0)
     if not callable(what):
         raise UserError(f"in_parts expects a function such as ppl_vae.evaluate, got {shown(what)}")
+    told = told_by("progress", progress, "how many rows are done, and of how many")
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise UserError(f"executor must be one of concurrent.futures, or None, got {shown(executor)}")
     split = rows_of(model, guide, data, rows_for="in_parts")
-    parts = Parts(Path(out).expanduser(), len(split), size)
+    parts = Parts(path_of("out", out), len(split), size)
     _claim(parts, what, Pair(model, guide), split, seed, options)
-    left = parts.missing()
-    done = len(split) - sum(map(len, left))
-    for rows, table in _made(what, model, guide, split, left, seed, options, executor):
+    sweep(parts.folder, age=DRAFT_SECONDS)  # the same call, made twice at once, writes the same files
+    _fill(parts, _made(what, model, guide, split, parts.missing(), seed, options, executor), told)
+    return parts
+
+
+def _fill(parts: Parts, found: Iterator[tuple[range, bytes]], told: Callable[[int, int], None]) -> None:
+    """Write the files that are missing, as they come."""
+    done = parts.rows - sum(map(len, parts.missing()))
+    for rows, table in found:
         write(parts.path(rows), table)
         done += len(rows)
-        if progress is not None:
-            progress(done, len(split))
-    return parts
+        told(done, parts.rows)
 
 
 def _made(
@@ -286,7 +306,7 @@ def _claim(
     about = json.loads(json.dumps(about))
     file = parts.folder / ABOUT
     if not file.exists():
-        if parts.folder.exists() and any(parts.folder.iterdir()):
+        if not is_empty(parts.folder):
             raise UserError(f"{parts.folder} holds other files: choose another folder, or empty it")
         write_json(file, about)
         return
@@ -299,7 +319,6 @@ def _claim(
         if was != value:
             told = f" ({shown(was)}, now {shown(value)})" if name not in ("values", "weights") else ""
             raise OtherCall(f"{parts.folder} is of another call, with other {name}{told}: choose another folder")
-    sweep(parts.folder)
 
 
 def _weights(pair: Pair) -> str:

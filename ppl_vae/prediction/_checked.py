@@ -200,6 +200,7 @@ def check_imputation(
         raise UserError(
             f"check_imputation hides cells of rows that have at least two, got {', '.join(map(str, split.schema))}"
         )
+    seed = check_whole("seed", seed, 0)
     hidden = hidden_cells(split, share, seed)
     found = impute(model, guide, hidden, draws=check_whole("draws", draws, 1), particles=particles, seed=seed)
     columns = _columns(split, hidden, found, seed)

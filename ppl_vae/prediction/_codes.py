@@ -17,7 +17,7 @@ from ppl_vae.data import Data, Schema, as_split
 from ppl_vae.data.convert import missing_in
 from ppl_vae.data.example import blank
 from ppl_vae.display import Displayed
-from ppl_vae.errors import UserError, check_known, check_whole, shown, unknown_name
+from ppl_vae.errors import UserError, check_flag, check_known, check_whole, shown, unknown_name
 from ppl_vae.evaluation.passes import judging, refuse_endless, some_rows
 from ppl_vae.evaluation.rows import fields_of_model, rows_of
 from ppl_vae.prediction import coding
@@ -204,7 +204,8 @@ def decode(
         raise UserError("decode takes one value of each latent a row, got draws: take some, {site: codes[site][0]}")
     program = model if isinstance(model, Program) else Program(model, "model")
     device = next((p.device for p in program.parameters()), torch.device("cpu"))
-    values = {name: torch.as_tensor(value, device=device) for name, value in given.items()}
+    check_flag("draw", draw)
+    values = {name: _latent(name, value, device) for name, value in given.items()}
     counts = {len(value) for value in values.values()}
     if len(counts) != 1:
         raise UserError(f"decode expects latents of equally many rows, got {sorted(counts) or 'none'}")
@@ -226,6 +227,16 @@ def decode(
             fn = site["fn"]
             found[name] = fn.sample() if draw else mean_of(fn, known.get(name), seed)
     return found
+
+
+def _latent(name: str, value: Any, device: torch.device) -> Tensor:
+    try:
+        found = torch.as_tensor(value, device=device)
+        if found.dim() and not found.is_complex():
+            return found
+    except (TypeError, ValueError, RuntimeError):  # what torch says of what is no table of numbers
+        pass
+    raise UserError(f"latent {name!r} expects numbers, [row, *event], got {shown(value)}")
 
 
 def _rows(program: Program, data: Any, count: int, device: torch.device) -> dict[str, Tensor]:

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Split
-from ppl_vae.errors import UserError, check_choice, check_number, check_several, check_whole, shown, unknown_name
+from ppl_vae.errors import (
+    UserError,
+    check_choice,
+    check_flag,
+    check_number,
+    check_several,
+    check_whole,
+    shown,
+    unknown_name,
+)
 from ppl_vae.evaluation.passes import judging
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.prediction.latents import Latents, continuous_latents
@@ -117,6 +126,7 @@ def traverse(
         (torch.Size([2, 5, 8, 8]), ('z0', 'z2'))
     """
     span, steps = check_number("span", span, positive=True), check_whole("steps", steps, 2)
+    check_flag("prior", prior)
     pair, looked = look_at(model, guide, data, [row], seed)
     with judging(pair, seed):
         places = _from_prior(looked.places) if prior else looked.places
@@ -238,6 +248,7 @@ def interpolate(
     """
     steps = check_whole("steps", steps, 2)
     check_choice("labels", labels, ("mix", "held"))
+    check_flag("spherical", spherical)
     several = _pairs(pairs)
     numbers = [row for both in several for row in both]
     pair, looked = look_at(model, guide, data, numbers, seed)

@@ -68,8 +68,8 @@ def given_draws(given: HasShared, names: frozenset[str], draws: int) -> SharedDr
     Raises:
         UserError: for draws of something else than these latents.
     """
-    shared = given.shared_draws
-    if shared is None or not names or not names <= shared.values.keys():
+    shared = getattr(given, "shared_draws", None)
+    if not isinstance(shared, SharedDraws) or not names or not names <= shared.values.keys():
         wanted = f"draws of {', '.join(sorted(names))}" if names else "and the rows of this one share no latent"
         raise UserError(f"posterior= expects what ppl_vae.posterior gives for this pair: {wanted}")
     order = torch.arange(draws)

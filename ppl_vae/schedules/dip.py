@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.distributions import unwrapped
-from ppl_vae.errors import UserError, check_number
+from ppl_vae.errors import UserError, check_number, check_whole
 from ppl_vae.schedules.annealing import Cyclical, WarmUp, like
 from ppl_vae.schedules.objectives import Latents, Objective, Seen, Shaped
 from ppl_vae.weights.log_weights import LogWeights
@@ -50,8 +50,10 @@ class DIP(Objective):
 
     def __post_init__(self) -> None:
         self._check("off")
-        if self.kind not in (1, 2) or isinstance(self.kind, bool):
-            raise UserError(f"DIP: kind must be 1 (of means) or 2 (of latents), got {self.kind!r}")
+        kind = check_whole("DIP: kind", self.kind, 1)
+        if kind > 2:
+            raise UserError(f"DIP: kind must be 1 (of means) or 2 (of latents), got {kind}")
+        object.__setattr__(self, "kind", kind)
         if self.diagonal is not None:
             object.__setattr__(self, "diagonal", check_number("DIP: diagonal", self.diagonal))
 

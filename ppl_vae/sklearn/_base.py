@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from ppl_vae.autoguide.generated import GeneratedGuide
@@ -20,12 +19,13 @@ from ppl_vae.data import Data, Schema, Split
 from ppl_vae.errors import UserError, made_by, shown
 from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models import RowModel
+from ppl_vae.nn.networks import widths
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.randomness import preserved_randomness
 from ppl_vae.registry import catalog
 from ppl_vae.registry.resolve import resolve
 from ppl_vae.sklearn._parameters import parameters
-from ppl_vae.sklearn._rows import by_column, halves, known_rows, new_rows
+from ppl_vae.sklearn._rows import by_column, generator_of, halves, known_rows, new_rows
 from ppl_vae.training import fit
 from ppl_vae.training.keywords import described
 from ppl_vae.training.settings import SETTINGS, Settings
@@ -140,7 +140,7 @@ class VAEEstimator(BaseEstimator):
 
     def _train(self, rows: Split, make: Callable[..., RowModel], prior: Any, **options: Any) -> None:
         """Make the pair and train it; the global generators are left as they were."""
-        random = check_random_state(self.random_state)
+        random = generator_of(self.random_state)
         self._seed = int(random.randint(2**31 - 1))
         data = halves(rows, self.validation_fraction, random)
         with preserved_randomness():
@@ -174,8 +174,7 @@ class VAEEstimator(BaseEstimator):
             raise UserError(f"bound expects a name, a class or an object of a bound, got {shown(bound)}") from error
 
     def _programs(self, data: Data, make: Callable[..., RowModel], prior: Any) -> tuple[RowModel, Any]:
-        hidden = self.hidden if isinstance(self.hidden, Iterable) else (self.hidden,)
-        sizes = {"hidden": tuple(plain(n) for n in hidden), "activation": self.activation}
+        sizes = {"hidden": widths(plain(self.hidden)), "activation": self.activation}
         likelihood = self._likelihood()
         model = make(data, prior=prior, likelihood=likelihood, latent_dim=plain(self.latent_dim), **sizes)
         target = catalog.find("guides", self.guide).load() if isinstance(self.guide, str) else self.guide

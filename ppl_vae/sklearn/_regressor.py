@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from ppl_vae.data import Field, Schema, Split
-from ppl_vae.errors import UserError
+from ppl_vae.errors import UserError, shown
 from ppl_vae.models import Regression
 from ppl_vae.prediction import Imputation, impute
 from ppl_vae.programs.locking import exclusive
@@ -53,7 +53,7 @@ class VAERegressor(RegressorMixin, VAEEstimator):
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         rows = self._training_rows(X)
-        y = column_or_1d(y, warn=True).astype(np.float64)
+        y = _numbers(column_or_1d(y, warn=True))
         check_consistent_length(X, y)
         if not np.isfinite(y).any() or np.isinf(y).any():
             raise ValueError("y contains infinity, or NaN alone")
@@ -85,3 +85,10 @@ class VAERegressor(RegressorMixin, VAEEstimator):
         if n_samples < 1:
             raise UserError(f"n_samples must be a whole number of at least 1, got {n_samples!r}")
         return self._found(X, n_samples).draws["y"].T.cpu().numpy()
+
+
+def _numbers(y: np.ndarray) -> np.ndarray:
+    try:
+        return y.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"y must be numbers, NaN where one is not known, got {shown(y)}") from error

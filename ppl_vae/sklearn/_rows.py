@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ppl_vae.data import Data, Field, Schema, Split, as_split
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import Raw, guess
 from ppl_vae.data.frames import in_words, restored
-from ppl_vae.errors import UserError, check_number
+from ppl_vae.errors import UserError, check_number, shown
 from ppl_vae.likelihoods import Columns
 
-__all__ = ["by_column", "halves", "known_rows", "new_rows", "to_frame"]
+__all__ = ["by_column", "generator_of", "halves", "known_rows", "new_rows", "to_frame"]
 
 
 def by_column(X: Any, likelihood: Any) -> bool:
@@ -65,6 +66,19 @@ def known_rows(X: Any, schema: Schema) -> Split:
         UserError: for missing entries where training had none, and for values that the schema does not know.
     """
     return as_split(X if not isinstance(X, np.ndarray) else {"x": _tensor(X)}, "test", schema)
+
+
+def generator_of(random_state: Any) -> np.random.RandomState:
+    """NumPy's generator of a seed, of None (the global one), or the one that was given.
+
+    Raises:
+        UserError: for anything else.
+    """
+    try:
+        return check_random_state(random_state)
+    except (ValueError, TypeError) as error:
+        what = "None, a whole number from 0 to 2**32 - 1, or a numpy.random.RandomState"
+        raise UserError(f"random_state must be {what}, got {shown(random_state)}") from error
 
 
 def halves(rows: Split, fraction: float, random: np.random.RandomState) -> Data:

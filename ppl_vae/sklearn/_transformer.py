@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from ppl_vae.data.example import blank
@@ -19,7 +19,7 @@ from ppl_vae.programs.locking import exclusive
 from ppl_vae.registry.resolve import resolve
 from ppl_vae.sklearn._base import VAEEstimator, plain
 from ppl_vae.sklearn._parameters import parameters
-from ppl_vae.sklearn._rows import to_frame
+from ppl_vae.sklearn._rows import generator_of, to_frame
 
 __all__ = ["VAETransformer"]
 
@@ -122,7 +122,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, VAEEstim
         """New rows, z ~ p(z), x ~ p(x | z), [n_samples, column]; of a DataFrame a DataFrame."""
         check_is_fitted(self)
         n_samples = check_whole("n_samples", n_samples)
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        seed = int(generator_of(random_state).randint(2**31 - 1))
         schema = self._schema
         pair = self._pair.eval()
         drawn = simulate(pair, schema, n_samples, seed=seed)

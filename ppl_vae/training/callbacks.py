@@ -103,11 +103,12 @@ def telling(
                 f"ppl_vae.training.Callback, got {shown(callback)}"
             )
     words = progress if callable(progress) else None
-    if words is None and not (progress is None or progress is True or progress is False or progress == "auto"):
+    is_auto = isinstance(progress, str) and progress == "auto"
+    if words is None and not (is_auto or progress is None or progress is True or progress is False):
         raise UserError(
             f'progress must be "auto", True, False, or a function of words such as print, got {shown(progress)}'
         )
-    if leads and words is None and (progress is True or (progress == "auto" and is_watched())):
+    if leads and words is None and (progress is True or (is_auto and is_watched())):
         with TrainingDisplay(epochs, headline) as display:
             yield Told(on_epoch, callbacks, display, None)
     else:

@@ -13,7 +13,7 @@ from ppl_vae.diagnostics._certification.certified import Certified
 from ppl_vae.diagnostics._certification.climb import Asked, Climb, planned
 from ppl_vae.diagnostics._certification.spread import spread
 from ppl_vae.diagnostics._certification.trials import Trials
-from ppl_vae.errors import UserError, check_number, check_whole
+from ppl_vae.errors import UserError, check_number, check_whole, told_by
 from ppl_vae.evaluation.joint_evaluation import units
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -101,7 +101,10 @@ def certify(
     seed = check_whole("seed", seed, 0)
     check_mode(compile)
     ends = None if seconds is None else time.monotonic() + seconds
-    asked, say = Asked(accuracy, draws, seed, ends, compile, floats_at_once), progress or (lambda words: None)
+    asked, say = (
+        Asked(accuracy, draws, seed, ends, compile, floats_at_once),
+        told_by("progress", progress, "words, such as print"),
+    )
     split = _units(model, guide, data, rows)
     if out is None:
         if executor is not None:

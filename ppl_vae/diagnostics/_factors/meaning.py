@@ -24,7 +24,7 @@ from ppl_vae.diagnostics._factors.information import (
 )
 from ppl_vae.diagnostics._factors.words import verdict
 from ppl_vae.display import Displayed
-from ppl_vae.errors import UserError, check_choice, check_whole, shown, unknown_name
+from ppl_vae.errors import UserError, check_choice, check_several, check_whole, shown, unknown_name
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.prediction import encode
 from ppl_vae.prediction.moved import column_names
@@ -187,9 +187,11 @@ def factors_of_codes(
         >>> round(found.scores["mig"].value, 1), round(found.scores["factor_vae"].value, 1)
         (1.0, 1.0)
     """
-    values = np.asarray(latents, dtype="float64")
-    if values.ndim != 2 or not len(values):
-        raise UserError(f"latents expect a table [row, latent], got shape {values.shape}")
+    check_choice("trees", trees, ("forest", "boosted"))
+    seed = check_whole("seed", seed, 0)
+    values = _table(latents)
+    if not isinstance(factors, Mapping) or not factors:
+        raise UserError(f"factors expect one value for each row, by name, got {shown(factors)}")
     told = {name: _column(name, value, len(values)) for name, value in factors.items()}
     there = np.isfinite(values).all(1)
     for column in told.values():
@@ -205,9 +207,12 @@ def factors_of_codes(
             raise UserError(f"factor {name!r} is the same in all rows, and nothing can tell of it: leave it out")
     bins = binned(values, cut)
     information, null = mutual_information(bins, codes), permutation_null(bins, codes, PERMUTATIONS, seed)
-    labels = tuple(names or (f"z[{i}]" for i in range(values.shape[1])))
+    usual = [f"z[{i}]" for i in range(values.shape[1])]
+    labels = usual if names is None else check_several("names", names, "names, one for each latent")
+    if len(labels) != len(usual):
+        raise UserError(f"names expects one for each of {len(usual)} latents, got {len(labels)}")
     found = _scores(values, codes, trees, seed)
-    return Factors(labels, tuple(told), information, entropies(codes), null, found, len(values))
+    return Factors(tuple(map(str, labels)), tuple(told), information, entropies(codes), null, found, len(values))
 
 
 def _scores(latents: Floats, codes: Codes, trees: str, seed: int) -> dict[str, Score]:
@@ -265,6 +270,17 @@ def _known(split: Split, asked: Sequence[str] | Mapping[str, Any] | None) -> dic
         if name not in there:
             raise unknown_name("factor", name, there)
     return {name: there[name] for name in asked}
+
+
+def _table(latents: Any) -> Floats:
+    """Numbers [row, latent]."""
+    try:
+        found = np.asarray(latents, dtype="float64")
+        if found.ndim == 2 and found.size:
+            return found
+    except (TypeError, ValueError, RuntimeError):  # what numpy and torch say of what is no table of numbers
+        pass
+    raise UserError(f"latents expect numbers in a table [row, latent], got {shown(latents)}")
 
 
 def _column(name: str, value: Any, rows: int) -> Floats:

@@ -82,9 +82,9 @@ def importances(
     found, right = np.zeros((train.shape[1], y_train.shape[1])), []
     for j in range(y_train.shape[1]):
         if trees == "boosted":
-            model = GradientBoostingClassifier(random_state=seed)
+            model = GradientBoostingClassifier(random_state=seed % 2**32)
         else:
-            model = RandomForestClassifier(20, min_samples_leaf=3, max_features=None, random_state=seed)
+            model = RandomForestClassifier(20, min_samples_leaf=3, max_features=None, random_state=seed % 2**32)
         model.fit(train, y_train[:, j])
         found[:, j] = np.abs(model.feature_importances_)
         right.append(np.mean(model.predict(test) == y_test[:, j]))
