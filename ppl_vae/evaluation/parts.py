@@ -22,8 +22,7 @@ from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole, shown, told_by
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.program import Pair
-from ppl_vae.runs.place import is_empty
-from ppl_vae.saving.atomic import sweep, write, write_json
+from ppl_vae.saving.atomic import is_draft, sweep, write, write_json
 from ppl_vae.saving.paths import path_of
 from ppl_vae.saving.specs import describe
 
@@ -306,7 +305,7 @@ def _claim(
     about = json.loads(json.dumps(about))
     file = parts.folder / ABOUT
     if not file.exists():
-        if not is_empty(parts.folder):
+        if parts.folder.exists() and not all(map(is_draft, parts.folder.iterdir())):
             raise UserError(f"{parts.folder} holds other files: choose another folder, or empty it")
         write_json(file, about)
         return
