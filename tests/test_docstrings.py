@@ -21,7 +21,7 @@ DOCUMENTS = {
     "docs/compare.md": 2,
     "docs/diagnostics.md": 1,
     "docs/large_data.md": 4,
-    "docs/networks.md": 3,
+    "docs/networks.md": 5,
     "docs/verbs.md": 1,
     "docs/wrap.md": 1,
     "docs/posterior.md": 2,
