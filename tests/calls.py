@@ -76,6 +76,7 @@ def functions() -> Iterator[tuple[Any, dict[str, Any]]]:
     yield ppl_vae.warm_start, {"model": made.model, "guide": made.guide, "start": made.result}
     yield diagnostics.anomaly, pair_and_rows(outliers=np.arange(len(made.data.test)) % 2 == 0, **few)
     yield diagnostics.calibration, pair_and_rows(simulations=20, draws=9)
+    yield diagnostics.local_calibration, pair_and_rows(simulations=50, draws=20, permutations=19)
     yield diagnostics.collapse, pair_and_rows(rows=10, draws=3)
     ladder = {"chains": 2, "temperatures": 3, "steps": 1, "compile": "off"}
     yield diagnostics.annealed_evidence, pair_and_rows(**ladder)

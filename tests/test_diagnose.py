@@ -88,6 +88,7 @@ def test_every_name_is_a_function_of_the_package():
     assert set(NAMES) == {
         "collapse",
         "calibration",
+        "local-calibration",
         "predictive-check",
         "two-sample",
         "loo-pit",

@@ -62,12 +62,15 @@ def units_of(draws: Float[Tensor, "draw row d"]) -> Units:
 
 
 def features(
-    v: Float[Tensor, "*draw row d"], row: Float[Tensor, "row k"] | None = None
+    v: Float[Tensor, "*draw row d"],
+    row: Float[Tensor, "row k"] | None = None,
+    middle: Float[Tensor, " own"] | None = None,
 ) -> Float[Tensor, "*draw row feature"]:
     """Latents in units of the guide, their products, and both times each of some features of the row.
 
     Linear ones are of a shift, squares of a width, products of a dependence; those of the row say for which rows.
-    Values far outside count as 4 units, so that no single draw decides.
+    Values far outside count as 4 units, so that no single draw decides. Latents and products are told from `middle`,
+    their mean over truths and draws, from which answers are measured.
     """
     v = v.clamp(-4.0, 4.0)
     d = v.shape[-1]
@@ -77,6 +80,7 @@ def features(
     else:
         products = torch.cat([v.square(), v[..., 1:] * v[..., :-1]], -1)
     own = torch.cat([v, products], -1)
+    own = own if middle is None else own - middle
     if row is None or not row.shape[-1]:
         return own
     with_row = own.unsqueeze(-1) * torch.cat([torch.ones_like(row[:, :1]), row], -1).unsqueeze(-2)
@@ -123,12 +127,13 @@ def swapped(
 
 
 def local_statistics(found: Classifiers, seen: Float[Tensor, "draw row feature"]) -> Float[Tensor, "row classifier"]:
-    """How far each classifier's answers for a row's draws differ: their variance, relative to its mean under the null.
+    """How sure each classifier is of a row's draws: the mean square of its answers, relative to that under the null.
 
-    Answers f(z, x)^T w are all alike where truths and draws are of one distribution, but for noise in w.
+    Answers f(z, x)^T w are 0 where truths and draws are of one distribution, but for noise in w. Where a mode is left
+    out they are alike for all draws, and not 0.
     """
     weights = found.weights.to(seen)
-    spread = torch.stack([(some @ weights).var(0) for some in seen.movedim(1, 0)]).double()
+    spread = torch.stack([(some @ weights).square().mean(0) for some in seen.movedim(1, 0)]).double()
     return spread / spread[:, 1:].mean(1, keepdim=True).clamp(min=1e-300)
 
 

@@ -59,8 +59,8 @@ class LocalCalibration(Displayed):
         corrected: the same, corrected for the test of rows.
         nats: how far it is, about KL(p(z | x) || q(z | x)) in nats per simulated row, by "shift", "width" and
             "dependence"; 0 on average for an exact guide.
-        statistic: of every row of the data, how far the classifier's answers for its draws differ; 1 on average under
-            the null.
+        statistic: of every row of the data, how sure the classifier is of the guide's draws, the mean square of its
+            answers; 1 on average under the null.
         row_p_values: of every row, corrected for all of them and for the test above.
         simulations: simulated rows.
         permutations: classifiers under the null.
@@ -149,8 +149,8 @@ def local_calibration(
 
     The model makes rows with their latents, z ~ p(z), x ~ p(x | z), and the guide draws z' ~ q(z | x). A classifier is
     fitted to tell (z, x) from (z', x). If it cannot, the guide is the posterior. Asked about the guide's draws at a row
-    of the data, its answers are all alike where the guide is right; their variance is the statistic of the row. Both
-    tests are exact: under the null truth and draw may be swapped in any simulated row.
+    of the data, its answers are 0 where the guide is right; their mean square is the statistic of the row. Both tests
+    are exact: under the null truth and draw may be swapped in any simulated row.
 
     The classifier is least squares on latents in units of the guide, their squares and products, and each times
     principal components of the row, so that all its retrainings under the null are one product of matrices. It finds
@@ -195,9 +195,10 @@ def local_calibration(
         draws = max(draws, 4 * bridge.size)
         pairs, made = _simulated(pair, plan, bridge, draws)
         principal = _Principal(split, made, simulations // (ROWS_EACH * features(pairs[:1, 0]).shape[-1]))
-        columns = features(pairs, principal.of(made))
+        middle = features(pairs).mean((0, 1))
+        columns = features(pairs, principal.of(made), middle)
         found = swapped(columns[0] - columns[1], permutations)
-        statistic, row_p = _at_rows(split, plan, bridge, draws, principal, found)
+        statistic, row_p = _at_rows(split, plan, bridge, draws, principal, found, middle)
     return LocalCalibration(
         p_value=found.p_value,
         corrected=holm([found.p_value, float(row_p.min())])[0],
@@ -231,14 +232,14 @@ def _drawn(bridge: Bridge, batch: dict[str, Tensor], draws: int, at_once: int) -
 
 
 def _at_rows(
-    split: Split, plan: Passes, bridge: Bridge, draws: int, principal: _Principal, found: Classifiers
+    split: Split, plan: Passes, bridge: Bridge, draws: int, principal: _Principal, found: Classifiers, middle: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The statistic of every row of the data, and its p-value corrected for all rows."""
     parts = []
     for batch in split.scan(plan.rows):
         drawn = torch.cat([*_drawn(bridge, batch, 2 * draws, plan.at_once)])
         v = units_of(drawn[draws:]).of(drawn[:draws])
-        parts.append(local_statistics(found, features(v, principal.of(batch))))
+        parts.append(local_statistics(found, features(v, principal.of(batch), middle)))
     relative = torch.cat(parts)
     most = relative.max(0).values[1:]
     p_value = (1 + (most >= relative[:, :1] * (1 - 1e-9)).sum(1)) / (1 + len(most))

@@ -29,7 +29,7 @@ def local_figure(found: LocalCalibration) -> Figure:
         first.set_yscale("log")
     else:
         first.set_ylim(bottom=0)
-    house_axes(first, "row", "variance of the classifier's answers (null = 1)", "at each row")
+    house_axes(first, "row", "mean square of the classifier's answers (null: 1)", "at each row")
     add_legend(first)
     names, values = list(found.nats), list(found.nats.values())
     bars = second.barh(range(len(names)), values, height=0.55, color=[ORANGE if v > 0 else PALE for v in values])
