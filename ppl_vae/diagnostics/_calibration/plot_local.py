@@ -29,13 +29,12 @@ def local_figure(found: LocalCalibration) -> Figure:
         first.set_yscale("log")
     else:
         first.set_ylim(bottom=0)
-    house_axes(first, "row", "mean square of the classifier's answers (null: 1)", "at each row")
+    house_axes(first, "row", "classifier's answers, mean square")
     add_legend(first)
     names, values = list(found.nats), list(found.nats.values())
-    bars = second.barh(range(len(names)), values, height=0.55, color=[ORANGE if v > 0 else PALE for v in values])
-    second.bar_label(bars, [f"{v:.2g}" for v in values], padding=3)
+    second.barh(range(len(names)), values, height=0.55, color=[ORANGE if v > 0 else PALE for v in values])
     second.axvline(0, color=INK, lw=0.8)
-    second.set_yticks(range(len(names)), names)
+    second.set_yticks(range(len(names)), [f"{n}\n{v:.2g}" for n, v in zip(names, values, strict=True)])
     second.set_ylim(max(len(names), 3) - 0.5, -0.5)
     second.margins(x=0.2)
     title = f"p = {found.corrected:.2g}, {found.simulations:,} simulated rows"
