@@ -98,18 +98,14 @@ class LocalCalibration(Displayed):
         if self.calibrated:
             return f"Calibrated: a classifier does not tell the guide's draws from truths, at none of {rows} ({about})."
         wrong = self.differs
-        at = (
-            f"at {len(wrong):,} of {rows}, most at {listed([str(i) for i in wrong])}" if wrong else f"at none of {rows}"
-        )
+        at = f"asked at each row of the data, it does at {len(wrong):,} of {len(self.statistic):,}"
+        at += f", most clearly at {listed([str(i) for i in wrong])}" if wrong else ""
         largest = [kind for kind, value in self.nats.items() if value > 0.2 * max(sum(self.nats.values()), 1e-9)]
         largest = sorted(largest, key=lambda kind: -self.nats[kind])
         by = f", by its {listed(largest)}" if largest else ""
         far = f"about {max(sum(self.nats.values()), 0.0):.2g} nats{by}"
         tried = ", ".join(dict.fromkeys(REMEDIES[kind] for kind in largest)) or LONGER
-        return (
-            f"Not calibrated: a classifier tells the guide's draws from truths, {far}; {at} of the data by itself "
-            f"({about}). Try {tried}."
-        )
+        return f"Not calibrated: a classifier tells the guide's draws from truths, {far}; {at} ({about}). Try {tried}."
 
     def summary(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""
