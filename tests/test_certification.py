@@ -158,7 +158,7 @@ def shared_guide(y):
 def test_all_data_are_one_unit_where_rows_share_latents():
     y = torch.linspace(0, 2, 8)
     exact = dist.MultivariateNormal(torch.zeros(8), torch.eye(8) + 4.0).log_prob(y)
-    found = certify(shared, shared_guide, {"y": y})
+    found = certify(shared, shared_guide, {"y": y}, validate=0)
     assert found.of == "all data"
     assert bool(found.certified.all())
     assert abs(float(found.log_evidence[0] - exact)) < 4 * float(found.log_evidence_se[0])
@@ -238,6 +238,20 @@ def test_the_same_seed_gives_the_same_numbers_and_leaves_the_generator_alone():
     assert torch.equal(torch.rand(1), after)
     again = certify(toy, narrow, X, validate=0, seed=3)
     assert torch.equal(first.log_evidence, again.log_evidence)
+
+
+@pytest.mark.slow
+def test_methods_are_tried_on_whole_data_sets_where_all_data_are_one_unit():
+    y = torch.linspace(0, 2, 8)
+    found = certify(shared, shared_guide, {"y": y})
+    trial = found.validations[found.method[0]]
+    assert trial.of == "data sets"
+    assert trial.rows == 20
+    assert trial.covered >= 15
+    assert abs(trial.gap) < 0.02
+    assert "not tried" not in found.verdict
+    exact = dist.MultivariateNormal(torch.zeros(8), torch.eye(8) + 4.0).log_prob(y)
+    assert abs(float(found.log_evidence[0] - exact)) < 4 * float(found.log_evidence_se[0])
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ def certify(
         seconds: budget; rows that were not reached in time are left as they were estimated last.
         rows: None takes all data as one unit, as for `evaluate`; so are data whose rows share latents.
         draws: of the posterior kept for each row.
-        validate: rows simulated to try each method on; 0 leaves this out, and says so.
+        validate: rows simulated to try each method on, or, where all data are one unit, data sets, 20 at most, each
+            searched from the prior, since the guide knows none of them; 0 leaves this out, and says so.
         seed: of the draws; the global generators are left alone.
         compile: as for `evaluate`.
         floats_at_once: bounds the memory of one pass.

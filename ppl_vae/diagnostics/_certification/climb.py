@@ -18,7 +18,7 @@ from ppl_vae.diagnostics._certification.methods import METHODS, Method
 from ppl_vae.diagnostics._certification.rows import Estimate, Rows, concatenated
 from ppl_vae.diagnostics._certification.validation import Validation
 from ppl_vae.errors import UserError
-from ppl_vae.evaluation.bridge import Bridge
+from ppl_vae.evaluation.bridge import Bridge, Start
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.programs.program import Pair
 from ppl_vae.speed.modes import Compile
@@ -95,14 +95,15 @@ class Climb:
 
     def __init__(self, pair: Pair, plan: Passes, asked: Asked) -> None:
         self.pair, self.plan, self.asked = pair, plan, asked
+        self.start: Start = "guide"
         some = next(plan.batches())
         self.prior = Bridge(pair, plan.structure, some, "prior", asked.compile)
         self.guide, self.no_guide = _guide_bridge(pair, plan, some, asked.compile)
 
-    def on(self, plan: Passes, asked: Asked) -> Climb:
-        """Other rows, and other wishes, with the same densities."""
+    def on(self, plan: Passes, asked: Asked, start: Start = "guide") -> Climb:
+        """Other rows, and other wishes, with the same densities; where searches begin."""
         other = copy.copy(self)
-        other.plan, other.asked = plan, asked
+        other.plan, other.asked, other.start = plan, asked, start
         return other
 
     @property
@@ -185,7 +186,7 @@ class Climb:
         batch = split.batch() if split.is_one_unit else split.batch(which)
         fit = self.plan.rows * self.plan.at_once // len(which)
         at_once = min(max(FITTED, fit), MOST)
-        return Rows(self.prior, self.guide, batch, at_once, self.asked.draws, batches, self.no_guide)
+        return Rows(self.prior, self.guide, batch, at_once, self.asked.draws, batches, self.no_guide, self.start)
 
     def _by_site(self, u: Tensor, unknown: Tensor) -> dict[str, Tensor]:
         """Draws of latents by site; NaN in rows of which nothing is known, where values are real."""

@@ -38,13 +38,15 @@ PARTS = 8
 class Method:
     """A way to estimate the evidence of rows, and in words what it does.
 
-    `needs` says whether it can be used for rows of these bridges, "" or the reason why not.
+    `needs` says whether it can be used for rows of these bridges, "" or the reason why not. `by_guide` is whether its
+    draws are the guide's, which of all data as one unit knows no others.
     """
 
     name: str
     words: str
     estimate: Callable[[Rows], Estimate]
     needs: Callable[[Rows], str] = lambda rows: ""
+    by_guide: bool = False
 
 
 def _of_guide(particles: int) -> Callable[[Rows], Estimate]:
@@ -88,7 +90,7 @@ def _sampled(rows: Rows, family: LocalFamily, particles: int) -> Estimate:
 
 
 def _fitted(rows: Rows, parts: int) -> LocalFamily:
-    u = rows.prior.drawn(rows.batch, 64, "guide")
+    u = rows.prior.drawn(rows.batch, 64, rows.start)
     scale = u.std(0).clamp(min=1e-3)
     if parts == 1:
         return fitted(rows.gradient, u.mean(0, keepdim=True), scale)
@@ -174,10 +176,10 @@ def _can_anneal(rows: Rows) -> str:
 
 
 METHODS: tuple[Method, ...] = (
-    Method("guide", "1,000 draws of the guide", _of_guide(FIRST), _guide_has_density),
-    Method("refined", "2,000 draws of the guide refined for the row", _refined(2 * FIRST), _wide),
+    Method("guide", "1,000 draws of the guide", _of_guide(FIRST), _guide_has_density, True),
+    Method("refined", "2,000 draws of the guide refined for the row", _refined(2 * FIRST), _wide, True),
     Method("local", "2,000 draws of a t distribution fitted to the row", _local(2 * FIRST), _narrow),
-    Method("guide-10k", "10,000 draws of the guide", _of_guide(10 * FIRST), _guide_has_density),
+    Method("guide-10k", "10,000 draws of the guide", _of_guide(10 * FIRST), _guide_has_density, True),
     Method("mixture", "4,000 draws of a mixture fitted to the row", _mixture(4 * FIRST), _narrow),
     Method("annealed", "64 chains annealed over 200 temperatures", _annealed(64, 200, 5), _can_anneal),
     Method("annealed-long", "128 chains annealed over 1,000 temperatures", _annealed(128, 1000, 10), _can_anneal),

@@ -14,7 +14,7 @@ from torch import Tensor
 from ppl_vae.diagnostics._certification.local import STEPS, LocalFamily
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
-from ppl_vae.evaluation.bridge import Bridge
+from ppl_vae.evaluation.bridge import Bridge, Start
 from ppl_vae.programs.program import Batch
 from ppl_vae.weights.psis import khat, khat_limit, smooth
 
@@ -64,6 +64,7 @@ class Rows:
         draws: how many draws of the posterior are kept.
         batches: how many batches like this are still to come, this one among them.
         no_guide: why there is no bridge that begins at the guide.
+        start: where the search for a family begins: at draws of the guide, or of the prior.
     """
 
     prior: Bridge
@@ -73,6 +74,7 @@ class Rows:
     draws: int
     batches: int
     no_guide: str = ""
+    start: Start = "guide"
 
     @property
     def proper(self) -> bool:

@@ -42,6 +42,7 @@ class Validation:
     gap_se: float = math.nan
     accuracy: float = 0.05
     untried: str = ""
+    of: str = "rows"
 
     def numbers(self) -> dict[str, Any]:
         """What it is made of."""
@@ -69,7 +70,7 @@ class Validation:
         if self.untried:
             return f"not tried on simulated rows: {self.untried}"
         words = (
-            f"on {self.rows:,} simulated rows it was sure of {self.sure:,}, and its intervals of 95% covered "
+            f"on {self.rows:,} simulated {self.of} it was sure of {self.sure:,}, and its intervals of 95% covered "
             f"{self.covered:,} of them; bounds of the truth are {self.gap:.2g} ± {self.gap_se:.1g} nats apart"
         )
         if self.fails:

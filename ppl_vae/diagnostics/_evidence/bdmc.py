@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,13 +27,14 @@ from ppl_vae.evaluation.passes import judging, some_rows
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.structure import Structure, TraceSites
 from ppl_vae.programs.trained import takes_results
 from ppl_vae.speed.modes import Compile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Bidirectional", "bidirectional", "simulated_rows"]
+__all__ = ["Bidirectional", "bidirectional", "simulated_rows", "simulated_unit"]
 
 CLOSE = 0.5
 """Nats per row by which bounds may differ and still tell apart guides that are worth telling apart."""
@@ -225,5 +226,17 @@ def simulated_rows(pair: Pair, like: Split, n: int, *, seed: int = 0) -> tuple[S
     like = like.rows(torch.arange(n) % len(like))
     with judging(pair, seed):
         made = simulated(pair, analyse(pair, some_rows(like)), like.schema, like.batch())
-    latents = {n: s["value"] for n, s in made.sites.items() if not (s["is_observed"] or s["infer"].get("was_observed"))}
-    return Split(like.schema, "simulated", made.batch), latents
+    return Split(like.schema, "simulated", made.batch), _latents(made.sites)
+
+
+def simulated_unit(
+    pair: Pair, structure: Structure, like: Split, *, seed: int = 0
+) -> tuple[Split, Mapping[str, Tensor]]:
+    """All data as the model makes them, as one unit in the likeness of another, and the latents by site."""
+    with judging(pair, seed):
+        made = simulated(pair, structure, like.schema, like.batch())
+    return replace(like, name="simulated", fields=made.batch), _latents(made.sites)
+
+
+def _latents(sites: TraceSites) -> Mapping[str, Tensor]:
+    return {n: s["value"] for n, s in sites.items() if not (s["is_observed"] or s["infer"].get("was_observed"))}
