@@ -22,8 +22,8 @@ __all__ = ["GMVAE"]
 class GMVAE(RowModel):
     """Clusters in latent space: c ~ Categorical(w), z ~ N(m_c, diag s_c^2), x ~ p(x | f(z)).
 
-    Shapes: c [...], z [..., d], x [..., *S]. The cluster of a row is summed out exactly, in the guide under its
-    classifier q(c | x); z is then drawn given c. The same as a VAE with a learned mixture prior, but with the
+    Shapes: c [...], z [..., d], x [..., *S]. The cluster of a row is enumerated exactly, weighted by the
+    guide's classifier q(c | x); z is then drawn given c. The same as a VAE with a learned mixture prior, but with the
     cluster as a site of its own, so that rows can be assigned to clusters.
 
     Args:

@@ -100,7 +100,7 @@ def test_the_gap_of_a_guide_that_cannot_be_trained_is_the_familys():
     assert abs(float(found.approximation[0] - kl)) < 4 * float(found.approximation_se[0]) < 0.1
     assert float(found.amortization[0]) == 0
     assert "of all data" in found.verdict
-    assert gap(regression, exact, DATA, particles=100).verdict.endswith("costs next to nothing.")
+    assert gap(regression, exact, DATA, particles=100).verdict.endswith("loses almost nothing.")
 
 
 def test_training_further_is_told_from_the_family_and_the_guide_stays_as_it_was():

@@ -51,6 +51,7 @@ app = typer.Typer(
     help="Variational autoencoders as probabilistic programs, on Pyro. `ppl-vae fit` alone trains one on "
     "handwritten digits and writes a report.",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: no import of rich, and it reads well in a pipe
 )

@@ -40,25 +40,24 @@ def certify(
     run: o.RunFolder,
     accuracy: Annotated[float, typer.Option(help="Largest standard error of a row's log evidence, nats.")] = 0.05,
     seconds: Annotated[
-        float | None, typer.Option(help="Budget; rows that it does not reach stay uncertified.", show_default="none")
+        float | None,
+        typer.Option(help="Time budget in seconds; rows not reached stay uncertified.", show_default="none"),
     ] = None,
-    rows: Annotated[
-        int | None, typer.Option(help="Certify no more rows than that, the first ones.", show_default="all")
-    ] = None,
+    rows: Annotated[int | None, typer.Option(help="Certify only the first N rows.", show_default="all")] = None,
     validate: Annotated[
-        int, typer.Option(help="Rows simulated from the model on which each method is tried; 0 leaves this out.")
+        int, typer.Option(help="Simulated rows on which each method is tested before it is used; 0 skips the test.")
     ] = 100,
-    workers: Annotated[int, typer.Option(help="Processes that share the rows.")] = 1,
+    workers: Annotated[int, typer.Option(help="Parallel processes.")] = 1,
     *,
     asked: AskedRows,
     seed: o.Seed = 0,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Find the log evidence of every row to a stated accuracy, from the cheapest method to the dearest.
+    """Compute log p(x) of each row to a given accuracy.
 
-    Draws of the guide where they do; a family fitted to the row, longer runs and annealed chains where they do not.
-    Writes RUN/certified.csv, a line a row, and the verdict and figure into the report. What is found is kept in
-    RUN/certified as it comes, with draws of the posterior: the same command goes on where it was stopped.
+    Cheap methods first: draws of the guide; if they do not suffice, an approximation fitted to the row, more draws,
+    annealed chains. Writes RUN/certified.csv with one line per row, and adds verdict and figure to the report. Results
+    are kept in RUN/certified, with draws of the posterior: the same command continues where it was stopped.
     """
     check_number("--accuracy", accuracy, positive=True)
     if seconds is not None:

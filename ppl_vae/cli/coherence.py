@@ -18,19 +18,20 @@ __all__ = ["coherence"]
 
 def coherence(
     run: o.RunFolder,
-    given: Annotated[str, typer.Option(metavar="A,B", help="The fields that are seen.")],
-    of: Annotated[str, typer.Option(help="The field that is generated.")],
+    given: Annotated[str, typer.Option(metavar="A,B", help="The observed fields.")],
+    of: Annotated[str, typer.Option(help="The field to generate.")],
     truth: Annotated[str, typer.Option("--label", help="The field with the labels.")] = "y",
-    rows: Annotated[int, typer.Option(help="Test rows at most.")] = 2000,
+    rows: Annotated[int, typer.Option(help="Maximum number of test rows.")] = 2000,
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
     device: o.DeviceOption = "auto",
     as_json: o.JsonOption = False,
 ) -> None:
-    """Tell how often what is generated for a field from others has the row's label.
+    """Measure whether generated fields match the label.
 
-    A classifier of the run's training rows is the judge; how well it reads real rows stands beside.
+    A classifier trained on the training rows of the run labels the generated fields. Its accuracy on real rows is
+    reported for comparison.
     """
     check_whole("--rows", rows, 2)
     names = split_words("--given", given) or []

@@ -27,83 +27,95 @@ Words = Annotated[str | None, typer.Option(metavar="A,B")]
 @o.with_settings(before="warm_up", without=("seed", "device", "distributed"), unsaid=True)
 def compare(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders; without any, a grid is trained.")
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders. Without any, a grid is trained.")
     ] = None,
-    models: Annotated[str | None, typer.Option(metavar="A,B", help="Of the grid.", show_default="vae")] = None,
+    models: Annotated[str | None, typer.Option(metavar="A,B", help="Models to train.", show_default="vae")] = None,
     guides: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Of the grid, with options as spline:flows=2.", show_default="the model's"),
+        typer.Option(metavar="A,B", help="Guides to train, e.g. iaf,spline:flows=2.", show_default="the model's"),
     ] = None,
     bounds: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Of the grid, as trace_elbo,iwae:particles=16.", show_default="elbo"),
+        typer.Option(metavar="A,B", help="Bounds to train, e.g. trace_elbo,iwae:particles=16.", show_default="elbo"),
     ] = None,
     priors: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Of the grid, as own,mixture:components=50.", show_default="own, the model's"),
+        typer.Option(
+            metavar="A,B", help="Priors to train, e.g. own,mixture:components=50.", show_default="own, the model's"
+        ),
     ] = None,
     objectives: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Of the grid, as beta,decomposed,factor.", show_default="beta, the bound"),
+        typer.Option(
+            metavar="A,B", help="Objectives to train, e.g. beta,decomposed,factor.", show_default="beta, the bound"
+        ),
     ] = None,
     betas: Annotated[
         str | None,
         typer.Option(
             metavar="N,N",
-            help="Of the grid: KL weights, or tc, gamma, off, weight of objectives.",
+            help="KL weights to train; of another objective its tc, gamma, off or weight.",
             show_default="as for fit",
         ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Trainings of each combination.", show_default="3")] = None,
-    particles: Annotated[int, typer.Option(help="Draws per row of the evaluation.")] = 1000,
+    seeds: Annotated[int | None, typer.Option(help="Seeds to train of each combination.", show_default="3")] = None,
+    particles: Annotated[int, typer.Option(help="Draws per row for the evaluation.")] = 1000,
     iwae: Annotated[
         str | None,
-        typer.Option(metavar="K,K", help="Particles of the bounds that are told.", show_default="1,5,10,50,100,500"),
+        typer.Option(metavar="K,K", help="Values of K for which IWAE-K is reported.", show_default="1,5,10,50,100,500"),
     ] = None,
     certified: Annotated[
         float | None,
         typer.Option(
-            metavar="NATS", help="Of runs: certify log p(x) of every row to that, such as 0.05.", show_default="no"
+            metavar="NATS",
+            help="For runs: certify log p(x) of every row to this accuracy, e.g. 0.05.",
+            show_default="no",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the evaluation; a grid trains with seeds 0, 1, ....")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the evaluation; a grid trains with seeds 0, 1, ....")] = 0,
     data: Annotated[
         str | None,
-        typer.Option(help="A data set or a file.", show_default="digits; of runs their own"),
+        typer.Option(help="A data set or a file.", show_default="digits; for runs their own data"),
     ] = None,
     split: o.SplitName = None,
     label: o.LabelOption = None,
     columns: o.ColumnsOption = None,
     missing: o.MissingOption = "refuse",
     binarise: Annotated[
-        str | None, typer.Option(metavar="dynamic|static|none", help="As for fit; so are the options that follow.")
+        str | None, typer.Option(metavar="dynamic|static|none", help="How grey levels become 0 and 1.")
     ] = None,
-    likelihood: Annotated[str | None, typer.Option()] = None,
-    objective: Annotated[str | None, typer.Option()] = None,
-    latent_dim: Annotated[int | None, typer.Option()] = None,
-    hidden: Annotated[str | None, typer.Option(metavar="N,N")] = None,
+    likelihood: Annotated[str | None, typer.Option(help="p(x | z) of all cells, by name.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Training objective of all cells, by name.")] = None,
+    latent_dim: Annotated[int | None, typer.Option(help="Number of latent dimensions.")] = None,
+    hidden: Annotated[str | None, typer.Option(metavar="N,N", help="Widths of the hidden layers.")] = None,
     warm_up: Annotated[
-        float | None, typer.Option(show_default="as for fit; 0 for all if a bound is Pyro's own")
+        float | None,
+        typer.Option(
+            help="Epochs in which the KL weight grows from 0.",
+            show_default="as for fit; 0 for all if one of the bounds is Pyro's",
+        ),
     ] = None,
     device: o.DeviceOption = "auto",
     jobs: Annotated[
-        str, typer.Option(metavar="auto|N", help="Processes at once: one for each core; on CUDA one.")
+        str, typer.Option(metavar="auto|N", help="Parallel processes: auto is one per core, on CUDA one.")
     ] = "auto",
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="compare.json, figures and runs.", show_default="runs/compare-DATA, -2, ..."
+            metavar="FOLDER",
+            help="Folder for compare.json, figures and runs.",
+            show_default="runs/compare-DATA, -2, ...",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on in the folder: what is finished is kept.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue in this folder; finished cells are kept.")] = False,
     print_commands: Annotated[
         bool,
         typer.Option(
-            "--print-commands", help="Train nothing: print a command for each cell, for a cluster; then --resume."
+            "--print-commands", help="Only print one command per cell, to run on a cluster; then use --resume."
         ),
     ] = False,
     cell: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Train this cell alone (of --print-commands).")
+        str | None, typer.Option(metavar="NAME", help="Train only this cell (see --print-commands).")
     ] = None,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
@@ -112,8 +124,9 @@ def compare(
 ) -> None:
     """Compare runs, or train a grid and compare it.
 
-    On the same held-out rows with as many particles: ELBO, IWAE-K, log evidence, paired differences with their
-    errors, and a verdict. A grid writes compare.json, compare.png and a run folder for each cell.
+    All pairs are evaluated on the same held-out rows with the same number of particles: ELBO, IWAE-K, log evidence,
+    paired differences with standard errors, and a verdict. A grid writes compare.json, compare.png and a run folder
+    for each cell.
     """
     check_whole("--particles", particles, 1)
     check_whole("--seed", seed, 0)

@@ -22,8 +22,10 @@ __all__ = ["decode"]
 
 def decode(
     run: o.RunFolder,
-    latents: Annotated[Path, typer.Option(metavar="FILE", help="An .npz with an array for each site, as of encode.")],
-    draw: Annotated[bool, typer.Option("--draw", help="Draw the fields instead of taking their mean.")] = False,
+    latents: Annotated[
+        Path, typer.Option(metavar="FILE", help="An .npz with one array per latent site, as `encode` writes it.")
+    ],
+    draw: Annotated[bool, typer.Option("--draw", help="Draw x instead of writing E[x | z].")] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="An .npz or a .csv.", show_default="RUN/decoded.npz")
     ] = None,
@@ -32,9 +34,9 @@ def decode(
     guide: o.OwnGuide = None,
     device: o.DeviceOption = "auto",
 ) -> None:
-    """Write what the model makes of latents.
+    """Decode latents to fields.
 
-    Sites that the file does not have are drawn from the model.
+    Latents that are not in the file are drawn from the model.
     """
     check_whole("--seed", seed, 0)
     target = check_target(out, run / "decoded.npz", (".npz", ".csv"))

@@ -44,14 +44,16 @@ def _of(name: str, *, guide: bool = True) -> Diagnosis:
 
 
 _KINDS = {
-    "joint-posterior": _Kind("can what all rows share be believed", _of("joint_posterior")),
-    "collapse": _Kind("do the latents tell anything", _of("collapse")),
-    "calibration": _Kind("is the guide as sure as it may be", _of("calibration")),
-    "local-calibration": _Kind("is it right at each row", _of("local_calibration")),
-    "predictive-check": _Kind("have data of the model the statistics of the data", _of("predictive_check")),
-    "two-sample": _Kind("can rows of the model be told from rows of the data", _of("two_sample", guide=False)),
-    "loo-pit": _Kind("is an entry where the others let expect it", _of("loo_pit")),
-    "bdmc": _Kind("how exact is a log evidence, from both sides", _of("bidirectional"), always=False),
+    "joint-posterior": _Kind("can the posterior of the shared latents be trusted", _of("joint_posterior")),
+    "collapse": _Kind("are the latents used", _of("collapse")),
+    "calibration": _Kind("are posteriors neither too narrow nor too wide", _of("calibration")),
+    "local-calibration": _Kind("are posteriors right for each row", _of("local_calibration")),
+    "predictive-check": _Kind("do simulated data match the observed statistics", _of("predictive_check")),
+    "two-sample": _Kind(
+        "can samples of the model be distinguished from rows of the data", _of("two_sample", guide=False)
+    ),
+    "loo-pit": _Kind("is each value where the rest of its row predicts it", _of("loo_pit")),
+    "bdmc": _Kind("between which bounds does the log evidence lie", _of("bidirectional"), always=False),
 }
 
 NAMES = tuple(_KINDS)
@@ -64,16 +66,16 @@ def diagnose(
         str | None,
         typer.Option(metavar="A,B", help=f"Some of {', '.join(NAMES)}.", show_default="all but bdmc, which is slow"),
     ] = None,
-    rows: Annotated[int, typer.Option(help="Look at no more rows than that, the first ones.")] = 1000,
+    rows: Annotated[int, typer.Option(help="Use only the first N rows.")] = 1000,
     *,
     asked: AskedRows,
     seed: o.Seed = 0,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Say whether to believe a run: collapse, calibration, criticism of the model.
+    """Check a run: collapse, calibration, model criticism.
 
-    Verdicts in plain words; their numbers go into RUN/diagnostics.json, their figures into RUN/figures, and all of it
-    into the report.
+    Prints a verdict for each question. Numbers are written to RUN/diagnostics.json, figures to RUN/figures, and both
+    are added to the report.
     """
     check_whole("--rows", rows, 2)
     check_whole("--seed", seed, 0)

@@ -28,9 +28,10 @@ def encode(
     ] = None,
     seed: o.Seed = 0,
 ) -> None:
-    """Write posterior means of the latents, or draws.
+    """Write posterior means or draws of the latents.
 
-    One row for each row of the data, in their order; of discrete latents the class probabilities (of draws, classes).
+    One line for each row of the data, in the same order. For discrete latents these are class probabilities, or classes
+    with --draws.
     """
     check_whole("--seed", seed, 0)
     check_whole("--draws", draws, 0)

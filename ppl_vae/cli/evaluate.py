@@ -32,30 +32,35 @@ def evaluate(
     run: o.RunFolder,
     particles: Annotated[int, typer.Option(help="Draws per row.")] = 5000,
     gap: Annotated[
-        bool, typer.Option("--gap", help="Take log evidence - ELBO apart: the family's part, and the encoder's.")
+        bool,
+        typer.Option(
+            "--gap", help="Split log p(x) - ELBO into approximation gap (family) and amortization gap (encoder)."
+        ),
     ] = False,
-    gap_rows: Annotated[int, typer.Option(help="Rows for --gap at most, evenly spread.")] = 200,
+    gap_rows: Annotated[int, typer.Option(help="Maximum number of rows for --gap.")] = 200,
     gap_evidence: Annotated[
-        str, typer.Option(metavar="iwae|ais", help="The evidence of --gap: by weights, or by annealing (longer).")
+        str, typer.Option(metavar="iwae|ais", help="Evidence used by --gap: importance weights, or annealing (slower).")
     ] = "iwae",
     certified: Annotated[
         bool,
-        typer.Option("--certified", help="Also log p(x) of every row to 0.05 nats, as ppl-vae certify; takes minutes."),
+        typer.Option("--certified", help="Also certify log p(x) of every row to 0.05 nats; takes minutes."),
     ] = False,
     parts: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="For very many rows: write a Parquet file for every 16,384; resumes."),
+        typer.Option(
+            metavar="FOLDER", help="For very many rows: write one Parquet file per 16,384 rows; can be resumed."
+        ),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that share the rows of --parts, or of --certified.")] = 1,
+    workers: Annotated[int, typer.Option(help="Parallel processes for --parts or --certified.")] = 1,
     *,
     asked: AskedRows,
     seed: o.Seed = 0,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Judge a run on held-out rows.
+    """Evaluate a run on held-out rows.
 
-    ELBO and importance-sampled evidence with their errors, or, of a deterministic autoencoder, which has none, how
-    well rows come back; also goes into RUN/evaluation.json.
+    Reports the ELBO and the importance-sampled log evidence with standard errors; for a deterministic autoencoder,
+    which has no evidence, the reconstruction error. Also writes them to RUN/evaluation.json.
     """
     check_whole("--particles", particles, 1)
     check_whole("--gap-rows", gap_rows, 1)

@@ -125,7 +125,7 @@ def _joint_table(title: str, summary: Mapping[str, Any]) -> Table:
     table.add_row(
         f"log evidence, importance sampled with {particles} particles", with_error(summary, "joint_log_evidence")
     )
-    table.add_row(f"effective particles of {particles}", number(summary["ess"], 1))
+    table.add_row(f"effective sample size (of {particles} particles)", number(summary["ess"], 1))
     table.add_row(
         f"k-hat of the joint weights (believed below {number(summary['khat_limit'])})", number(summary["khat"])
     )

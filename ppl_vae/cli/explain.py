@@ -24,7 +24,7 @@ def explain(
     site: Annotated[str | None, typer.Option(help="The latent site.", show_default="the first")] = None,
     field: Annotated[str | None, typer.Option(help="The field.", show_default="the largest")] = None,
     of: Annotated[
-        str, typer.Option(metavar="mean|log_prob", help="Of what the gradient is: E[x|z], or log p(x|z) of the row.")
+        str, typer.Option(metavar="mean|log_prob", help="Differentiate E[x | z], or log p(x | z) of the row.")
     ] = "mean",
     *,
     asked: AskedRows,
@@ -38,10 +38,10 @@ def explain(
     ] = None,
     seed: o.Seed = 0,
 ) -> None:
-    """Say which entries of rows a latent speaks of, by gradients.
+    """Show which entries of a row depend on a latent.
 
-    A heat map of |d E[x_j | z] / d z| at the posterior mean, or of log p(x_j | z); files hold the integrated gradients
-    too.
+    A heat map of the gradients |d E[x_j | z] / d z| at the posterior mean, or of those of log p(x_j | z). Files also
+    contain the integrated gradients.
     """
     check_choice("--of", of, ("mean", "log_prob"))
     numbers = row_numbers("--row", row)

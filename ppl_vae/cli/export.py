@@ -23,18 +23,21 @@ __all__ = ["export"]
 def export(
     run: o.RunFolder,
     out: Annotated[Path | None, typer.Option(metavar="FILE.nc", show_default="RUN/posterior.nc")] = None,
-    draws: Annotated[int, typer.Option(help="Of every row, in each chain.")] = 100,
-    chains: Annotated[int, typer.Option(help="How many.")] = 4,
-    particles: Annotated[int, typer.Option(help="Particles per row, for the evidence.")] = 1000,
-    rows: Annotated[int | None, typer.Option(help="Only the first so many.", show_default="at most 1000")] = None,
+    draws: Annotated[int, typer.Option(help="Draws per row and chain.")] = 100,
+    chains: Annotated[int, typer.Option(help="Number of chains.")] = 4,
+    particles: Annotated[int, typer.Option(help="Draws per row for the evidence.")] = 1000,
+    rows: Annotated[int | None, typer.Option(help="Use only the first N rows.", show_default="at most 1000")] = None,
     resample: Annotated[
-        bool, typer.Option("--resample", help="Draws of the posterior, chosen by weight, not of the guide.")
+        bool,
+        typer.Option("--resample", help="Resample draws by their weights: draws of the posterior, not of the guide."),
     ] = False,
     certified: Annotated[
         bool,
-        typer.Option("--certified", help="Draws of the posterior and evidence as ppl-vae certify finds them; minutes."),
+        typer.Option(
+            "--certified", help="Export the posterior draws and evidence of `ppl-vae certify`; takes minutes."
+        ),
     ] = False,
-    predictive: Annotated[bool, typer.Option(help="Draw rows too.")] = True,
+    predictive: Annotated[bool, typer.Option(help="Also write posterior predictive draws.")] = True,
     *,
     asked: AskedRows,
     seed: o.Seed = 0,

@@ -33,14 +33,17 @@ def factors(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="What is known of the rows: factors of sprites, or columns of the file, in the model or not.",
+            help="Known factors of the rows: those of the sprites, or columns of the file, in the model or not.",
             show_default="all of sprites, else the label",
         ),
     ] = None,
     trees: Annotated[
-        str, typer.Option(metavar="forest|boosted", help="Of the DCI scores; boosted as in published tables, and slow.")
+        str,
+        typer.Option(
+            metavar="forest|boosted", help="Regressor of the DCI scores; boosted is that of published tables, and slow."
+        ),
     ] = "forest",
-    rows: Annotated[int, typer.Option(help="Look at no more rows than that, the first ones.")] = 10_000,
+    rows: Annotated[int, typer.Option(help="Use only the first N rows.")] = 10_000,
     *,
     asked: AskedRows,
     out: Annotated[
@@ -50,10 +53,10 @@ def factors(
     seed: o.Seed = 0,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Say which latent means which factor: shape, position; age, sex, scanner.
+    """Find which latent encodes which known factor.
 
-    Mutual information of every latent with every factor, with what chance would show, and scores of disentanglement
-    (MIG, SAP, DCI, FactorVAE, beta-VAE, modularity), each beside that of random latents.
+    Reports the mutual information of every latent with every factor (age, sex, scanner), compared with permuted rows,
+    and disentanglement scores (MIG, SAP, DCI, FactorVAE, beta-VAE, modularity), compared with random latents.
     """
     check_choice("--trees", trees, ("forest", "boosted"))
     check_whole("--rows", rows, 20)

@@ -29,20 +29,23 @@ def fit(
         ),
     ] = None,
     prior: Annotated[
-        str | None, typer.Option(help="p(z): NAME, or as mixture:components=50.", show_default="the model's own")
+        str | None,
+        typer.Option(
+            help="p(z): NAME or NAME:OPTION=VALUE, e.g. mixture:components=50.", show_default="the model's own"
+        ),
     ] = None,
     likelihood: Annotated[
         str | None,
         typer.Option(
-            help="p(x | z): NAME, or for columns of a table as age=normal,income=log_normal.",
+            help="p(x | z): NAME, or per column of a table, e.g. age=normal,income=log_normal.",
             show_default="what fits the data",
         ),
     ] = None,
     bound: Annotated[
-        str, typer.Option(help="What is maximised: NAME, or as iwae:particles=16; trace_elbo is Pyro's own.")
+        str, typer.Option(help="Bound to maximise: NAME or e.g. iwae:particles=16; trace_elbo is Pyro's.")
     ] = "elbo",
     particles: Annotated[
-        int | None, typer.Option(help="Draws per row of the bound.", show_default="the bound's own")
+        int | None, typer.Option(help="Draws per row in the bound.", show_default="depends on the bound")
     ] = None,
     data: Annotated[
         str,
@@ -76,55 +79,58 @@ def fit(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What is maximised: decomposed:tc=6, factor:gamma=10, dip:kind=2, mmd:weight=100; see `ppl-vae list`.",
+            help="Training objective: decomposed:tc=6, factor:gamma=10, dip:kind=2, mmd:weight=100; see "
+            "`ppl-vae list`.",
             show_default="the bound",
         ),
     ] = None,
     lr_schedule: Annotated[
-        str, typer.Option(metavar="constant|cosine", help="cosine lets it fall to 0 over the epochs.")
+        str, typer.Option(metavar="constant|cosine", help="cosine: the learning rate falls to 0 over the epochs.")
     ] = "constant",
     warm_up: Annotated[
         float | None,
         typer.Option(
-            help="Epochs in which the KL weight grows from 0; none for Pyro's own bounds.",
+            help="Epochs in which the KL weight grows from 0; 0 for Pyro's bounds.",
             show_default="10, or a fifth of the epochs if that is less",
         ),
     ] = None,
     latent_dim: Annotated[
-        int | None, typer.Option(help="Latent dimensions.", show_default="the model's own; 16 for vae")
+        int | None, typer.Option(help="Number of latent dimensions.", show_default="the model's own; 16 for vae")
     ] = None,
     hidden: Annotated[
         str | None,
-        typer.Option(metavar="N,N", help="Widths of hidden layers, of both networks.", show_default="256 for vae"),
+        typer.Option(
+            metavar="N,N", help="Widths of the hidden layers of encoder and decoder.", show_default="256 for vae"
+        ),
     ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Begin with the networks of another run, as far as they fit: another prior or bound, M1M2 with a VAE.",
+            help="Initialise from another run; layers with matching shapes are copied.",
             show_default="begin anew",
         ),
     ] = None,
-    freeze: Annotated[bool, typer.Option("--freeze", help="Do not train the networks of --start any further.")] = False,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Keep the layers copied by --start fixed.")] = False,
     given: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="The fields that a conditional model is given.", show_default="y for cvae"),
+        typer.Option(metavar="A,B", help="Fields that a conditional model conditions on.", show_default="y for cvae"),
     ] = None,
-    evaluate_particles: Annotated[int, typer.Option(help="Draws per row of the final evaluation.")] = 1000,
+    evaluate_particles: Annotated[int, typer.Option(help="Draws per row for the final evaluation.")] = 1000,
     out: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="The run folder.", show_default="runs/DATA-MODEL-GUIDE, -2, ..."),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Continue an interrupted run: repeat its other options."),
+        typer.Option("--resume", help="Continue an interrupted run; repeat its other options."),
     ] = False,
     override: Annotated[
         bool,
-        typer.Option("--override", help="With --resume: go on with other options or data; run.json says which."),
+        typer.Option("--override", help="With --resume: allow other options or data; run.json records them."),
     ] = False,
     as_json: o.JsonOption = False,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures, no report.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures and no report.")] = False,
     **settings: Any,
 ) -> None:
     """Train a model and its guide.

@@ -34,7 +34,7 @@ def impute(
     run: o.RunFolder,
     data: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="A table or arrays with holes.", show_default="the run's own file"),
+        typer.Option(metavar="FILE", help="A table or arrays with missing entries.", show_default="the run's own file"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -45,16 +45,14 @@ def impute(
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option(help="Write so many completed tables too, one below the other, to OUT-draws.")
+        int, typer.Option(help="Also write this many completed tables, stacked, to OUT-draws (multiple imputation).")
     ] = 0,
-    particles: Annotated[int, typer.Option(help="Proposals per row.")] = 1000,
+    particles: Annotated[int, typer.Option(help="Draws per row.")] = 1000,
     check: Annotated[
         bool,
-        typer.Option(
-            "--check", help="Write nothing: hide observed cells of the run's test rows (or of FILE), compare."
-        ),
+        typer.Option("--check", help="Write nothing: hide observed cells of the test rows (or of FILE) and compare."),
     ] = False,
-    share: Annotated[float, typer.Option(help="Of the observed cells, for --check.")] = 0.2,
+    share: Annotated[float, typer.Option(help="Fraction of observed cells to hide for --check.")] = 0.2,
     label: o.LabelOption = None,
     seed: o.Seed = 0,
     model: o.OwnModel = None,
@@ -62,10 +60,11 @@ def impute(
     device: o.DeviceOption = "auto",
     as_json: o.JsonOption = False,
 ) -> None:
-    """Fill the holes of a table, or say how well that is done.
+    """Fill in missing entries, or measure how well it works.
 
-    Every missing entry gets its mean given what was observed in its row (the likeliest category); all else stays. With
-    --check observed cells are hidden, imputed and compared: errors by column, and the coverage of the intervals.
+    Every missing entry is replaced by its mean given the observed entries of its row (or the most probable category);
+    all other cells are unchanged. With --check, observed cells are hidden, imputed and compared: errors by column, and
+    the coverage of the intervals.
     """
     if check:
         if out is not None or draws:

@@ -21,20 +21,27 @@ def interpolate(
     run: o.RunFolder,
     pair: Annotated[
         list[str],
-        typer.Option("--rows", metavar="3,8", help="The numbers of two rows, from 0. Repeat it for more ways."),
+        typer.Option("--rows", metavar="3,8", help="The numbers of two rows, from 0. May be repeated."),
     ],
-    steps: Annotated[int, typer.Option(help="How many steps, both ends included.")] = 9,
-    spherical: Annotated[bool, typer.Option("--spherical", help="An arc about the prior mean.")] = False,
-    labels: Annotated[str, typer.Option(metavar="mix|held", help="What classes and conditions do on the way.")] = "mix",
+    steps: Annotated[int, typer.Option(help="Number of steps, both ends included.")] = 9,
+    spherical: Annotated[
+        bool, typer.Option("--spherical", help="Interpolate on an arc around the prior mean.")
+    ] = False,
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="mix|held", help="Classes and conditions between the rows: mixed, or those of the first row."
+        ),
+    ] = "mix",
     field: o.DrawnField = None,
     *,
     asked: AskedRows,
     out: o.MovedFile = None,
     seed: o.Seed = 0,
 ) -> None:
-    """Go from one row to another: what the model makes of the latents between them.
+    """Interpolate between two rows in latent space.
 
-    The ends are the rows' reconstructions.
+    Both ends are the reconstructions of the rows.
     """
     ways = [row_numbers("--rows", text) for text in pair]
     target = check_target(out, run / "figures" / "interpolate.png", (".png", ".gif", ".npz", ".csv"))

@@ -21,9 +21,9 @@ def list_names(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the names that the commands know.
+    """List models, guides, priors, bounds and data sets.
 
-    Models, guides, priors, likelihoods, decoders, bounds, objectives and data sets, each with a sentence about it.
+    Also likelihoods, decoders and objectives, each with a sentence about it.
     """
     kinds = catalog.KINDS if kind is None else (kind,)
     tables = {k: catalog.table(k) for k in kinds}

@@ -40,17 +40,15 @@ __all__ = [
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, made by `ppl-vae fit`.", show_default=False)
 ]
-DrawnField = Annotated[
-    str | None, typer.Option("--field", help="The field that is drawn.", show_default="the largest picture")
-]
+DrawnField = Annotated[str | None, typer.Option("--field", help="The field to draw.", show_default="the largest image")]
 MovedFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE", help="A .png, a .gif, an .npz of all fields or a .csv.", show_default="a .png in RUN/figures"
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
-DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes CUDA where there is one.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto uses CUDA if it is available.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 LabelOption = Annotated[
     str | None,
@@ -60,7 +58,7 @@ LabelsOption = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Keep only so many labels of training rows, and none of other rows: they are for scoring.",
+        help="Keep this many labels in the training rows and hide all others; hidden labels are used for scoring.",
         show_default="all",
     ),
 ]
@@ -68,7 +66,7 @@ OutliersOption = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
-        help="Hold these categories of the label out: they are in test alone, to be told by their evidence.",
+        help="Hold out these classes of the label: their rows are only in the test split, to be detected as outliers.",
         show_default="none",
     ),
 ]
@@ -78,7 +76,7 @@ FieldsOption = Annotated[
     typer.Option(
         "--field",
         metavar="NAME=A,B",
-        help="Columns of a table that are a field of the model; NAME alone is the column of that name. Repeat it.",
+        help="Columns that form one field of the model; NAME alone is the column of that name. May be repeated.",
         show_default="all columns are x",
     ),
 ]
@@ -87,7 +85,7 @@ KindsOption = Annotated[
     typer.Option(
         "--kind",
         metavar="NAME=KIND",
-        help="The kind of a field where the guess is wrong, such as y=real. Repeat it.",
+        help="The kind of a field, if the guess is wrong, e.g. y=real. May be repeated.",
         show_default="guessed",
     ),
 ]
@@ -95,23 +93,21 @@ OtherData = Annotated[
     str | None,
     typer.Option(help="Other rows: a data set by name or a file.", show_default="the data of the run"),
 ]
-MissingOption = Annotated[str, typer.Option(metavar="refuse|allow", help="What to do with NaN entries of a file.")]
+MissingOption = Annotated[str, typer.Option(metavar="refuse|allow", help="What to do with missing entries in a file.")]
 GroupOption = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="The column that says which rows belong together: each group becomes a row."),
+    typer.Option(metavar="COLUMN", help="The column of group identifiers: the rows of a group become one row."),
 ]
-TimeOption = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="The column by which the rows of a group are in order.")
-]
+TimeOption = Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that orders the rows of a group.")]
 LengthsOption = Annotated[
     str | None,
-    typer.Option(metavar="FIELD", help="Of padded arrays in an .npz: the field that says how many steps a row has."),
+    typer.Option(metavar="FIELD", help="For padded arrays in an .npz: the field with the number of steps of each row."),
 ]
 RowsOption = Annotated[
     str,
     typer.Option(
         metavar="auto|none",
-        help="none takes all data as one unit (a series, a field), in their order; nothing is held out.",
+        help="none: all data are one unit (a series, a random field), in their order, and nothing is held out.",
     ),
 ]
 StreamOption = Annotated[
@@ -126,24 +122,24 @@ MarksOption = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
-        help="Words of a file for missing entries, beside empty cells; an empty text for none.",
+        help="Words that mark a missing entry, besides empty cells; an empty string for none.",
         show_default="NA, NaN, None and the like among numbers",
     ),
 ]
 SeparatorOption = Annotated[
-    str | None, typer.Option(metavar="MARK", help="Between the cells of a text file.", show_default="found")
+    str | None, typer.Option(metavar="MARK", help="Column separator of a text file.", show_default="detected")
 ]
 DecimalOption = Annotated[
-    str | None, typer.Option(metavar=".|,", help="The decimal mark of a text file.", show_default="found")
+    str | None, typer.Option(metavar=".|,", help="Decimal mark of a text file.", show_default="detected")
 ]
 EncodingOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of a text file, such as latin-1.", show_default="utf-8")
+    str | None, typer.Option(metavar="NAME", help="Encoding of a text file, e.g. latin-1.", show_default="utf-8")
 ]
 SplitName = Annotated[
     str | None,
     typer.Option(
         metavar="train|validation|test",
-        help="Of a data set; of a file all rows are taken.",
+        help="The split of a data set to use; of a file all rows are used.",
         show_default="test",
     ),
 ]
@@ -151,10 +147,10 @@ OwnModel = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.py:NAME",
-        help="Your own model again: run folders hold no code.",
+        help="Your model, if the run has one of yours: run folders hold no code.",
     ),
 ]
-OwnGuide = Annotated[str | None, typer.Option(metavar="FILE.py:NAME", help="Your own guide again.")]
+OwnGuide = Annotated[str | None, typer.Option(metavar="FILE.py:NAME", help="Your guide, if the run has one of yours.")]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -28,10 +28,8 @@ SHOWN = 30
 
 def posterior(
     run: o.RunFolder,
-    draws: Annotated[int, typer.Option(help="How many draws.")] = 1000,
-    particles: Annotated[
-        int, typer.Option(help="Importance weighted draws of the guide that they are chosen from.")
-    ] = 4000,
+    draws: Annotated[int, typer.Option(help="Number of posterior draws.")] = 1000,
+    particles: Annotated[int, typer.Option(help="Importance-weighted draws of the guide to resample from.")] = 4000,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A .csv of the draws, a column for each number.", show_default="none"),
@@ -42,10 +40,10 @@ def posterior(
     device: o.DeviceOption = "auto",
     as_json: o.JsonOption = False,
 ) -> None:
-    """Tell the posterior of the latents that all rows share.
+    """Summarise the posterior of the shared latents.
 
-    Mean, deviation and quantiles of each number, by importance weights of all training rows together; of a run with
-    --rows none those of all latents. With --out the draws. k-hat says whether they are to be believed.
+    Mean, standard deviation and quantiles of each latent that all rows share, importance-weighted by all training rows
+    together; for a run with --rows none, of all latents. --out writes the draws. k-hat says whether to trust them.
     """
     check_whole("--draws", draws, 1)
     check_whole("--particles", particles, draws)

@@ -30,7 +30,7 @@ __all__ = ["predict"]
 @o.on_rows
 def predict(
     run: o.RunFolder,
-    field: Annotated[str, typer.Option(help="The field that is predicted, or a discrete latent.")] = "y",
+    field: Annotated[str, typer.Option(help="The field to predict, or a discrete latent.")] = "y",
     draws: Annotated[int, typer.Option(help="Latents drawn for each row.")] = 64,
     *,
     asked: AskedRows,
@@ -48,9 +48,9 @@ def predict(
 ) -> None:
     """Predict a field of every row from its other fields.
 
-    The field is hidden from the guide; of categories the probabilities are written, of numbers mean, deviation and a
-    central interval of 90 %. Where the rows have the field, says how good the predictions are. With --horizon
-    the field is foretold after the end of every row, or, with --held-out, at its last steps, which says how well.
+    The guide does not see the field. For categories probabilities are written, for numbers mean, standard deviation and
+    a central 90 % interval. If the rows have the field, the accuracy of the predictions is reported. --horizon
+    forecasts the field after the end of every row; with --held-out its last steps are forecast and scored.
     """
     check_whole("--draws", draws, 1)
     check_whole("--seed", seed, 0)

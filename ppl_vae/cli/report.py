@@ -31,7 +31,7 @@ def report(
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
 ) -> None:
-    """Write figures and report.html anew."""
+    """Rewrite the figures and report.html."""
     check_whole("--seed", seed, 0)
     words = data_words(data, label, columns, missing)
     _refuse_unwritable(run)

@@ -29,7 +29,7 @@ def sample(
     run: o.RunFolder,
     n: Annotated[int, typer.Option("-n", help="How many rows.")] = 64,
     seed: o.Seed = 0,
-    mean: Annotated[bool, typer.Option("--mean", help="The mean of x given the latents, no draw.")] = False,
+    mean: Annotated[bool, typer.Option("--mean", help="Write E[x | z] instead of a draw.")] = False,
     given: Annotated[
         list[str] | None,
         typer.Option(

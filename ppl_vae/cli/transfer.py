@@ -19,19 +19,23 @@ __all__ = ["transfer"]
 @o.on_rows
 def transfer(
     run: o.RunFolder,
-    content: Annotated[str, typer.Option(metavar="0,1", help="Numbers of rows, the lines of the grid.")],
-    style: Annotated[str, typer.Option(metavar="5,6", help="Numbers of rows, its columns.")],
-    keep: Annotated[str | None, typer.Option(metavar="y", help="Latents and conditions of the content.")] = None,
-    take: Annotated[str | None, typer.Option(metavar="w_x", help="Latents and conditions of the style.")] = None,
+    content: Annotated[str, typer.Option(metavar="0,1", help="Numbers of the content rows (lines of the grid).")],
+    style: Annotated[str, typer.Option(metavar="5,6", help="Numbers of the style rows (columns of the grid).")],
+    keep: Annotated[
+        str | None, typer.Option(metavar="y", help="Latents and conditions taken from the content row.")
+    ] = None,
+    take: Annotated[
+        str | None, typer.Option(metavar="w_x", help="Latents and conditions taken from the style row.")
+    ] = None,
     field: o.DrawnField = None,
     *,
     asked: AskedRows,
     out: o.MovedFile = None,
     seed: o.Seed = 0,
 ) -> None:
-    """Keep some latents or conditions of one row and take the others of another.
+    """Combine latents of one row with those of another.
 
-    Say what is kept of the content, or what is taken of the style.
+    Give the latents or conditions to keep from the content row, or those to take from the style row.
     """
     contents, styles = row_numbers("--content", content), row_numbers("--style", style)
     kept, taken = split_words("--keep", keep), split_words("--take", take)

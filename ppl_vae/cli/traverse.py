@@ -20,24 +20,24 @@ __all__ = ["traverse"]
 def traverse(
     run: o.RunFolder,
     row: Annotated[int, typer.Option(help="The number of the row, from 0.")] = 0,
-    prior: Annotated[bool, typer.Option("--prior", help="Start from a draw of the prior, not from a row.")] = False,
+    prior: Annotated[bool, typer.Option("--prior", help="Start from a draw of the prior instead of a row.")] = False,
     site: Annotated[str | None, typer.Option(help="The latent site, or a class.", show_default="the first")] = None,
     latents: Annotated[
         str | None,
-        typer.Option(metavar="0,3", help="Which entries of the site.", show_default="those that tell something"),
+        typer.Option(metavar="0,3", help="Entries of the site to move.", show_default="the active ones"),
     ] = None,
-    span: Annotated[float, typer.Option(help="How far, in prior deviations.")] = 2.5,
-    steps: Annotated[int, typer.Option(help="How many steps.")] = 11,
+    span: Annotated[float, typer.Option(help="How far to move, in prior standard deviations.")] = 2.5,
+    steps: Annotated[int, typer.Option(help="Number of steps.")] = 11,
     field: o.DrawnField = None,
     *,
     asked: AskedRows,
     out: o.MovedFile = None,
     seed: o.Seed = 0,
 ) -> None:
-    """Move the latents of a row one after another.
+    """Vary the latents of a row, one at a time.
 
-    The other latents stay where the guide puts the row; those whose prior depends on the moved one keep their place in
-    it. A class goes through its values.
+    The other latents keep their posterior mean; those whose prior depends on the moved latent keep their position
+    relative to that prior. A discrete latent takes each of its values.
     """
     which = None if latents is None else row_numbers("--latents", latents)
     target = check_target(out, run / "figures" / "traverse.png", (".png", ".gif", ".npz", ".csv"))

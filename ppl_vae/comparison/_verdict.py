@@ -178,7 +178,7 @@ def _mean_difference(pairs: Sequence[tuple[Compared, Compared]]) -> Difference:
 
 
 def verdict(found: Comparison) -> str:
-    """The best, what is told apart from it, what guides cost, what is not to be believed."""
+    """The best pair, which others differ from it, what guides cost, which numbers are unreliable."""
     sentences = [*_against_the_best(found), *_factors(found), _gaps(found), *_doubts(found)]
     if len(found.pairs) > 1:
         sentences.append(_scope(found))
@@ -199,13 +199,13 @@ def _against_the_best(found: Comparison) -> list[str]:
         said.append(f"{best.name} is better than {_listed(named, 'others')} nats per row.")
     if level:
         named = [f"{name} ({_with_error(gap.value, gap.total_se)})" for name, gap in level.items()]
-        said.append(f"{best.name} is not told apart from {_listed(named, 'others')}.")
+        said.append(f"The difference between {best.name} and {_listed(named, 'others')} is not significant.")
     gap = max((difference(pair, best, "elbo") for pair in others), key=lambda d: d.value)
     if gap.value > 0 and gap.told_apart:
         ahead = max(others, key=lambda pair: pair.estimate("elbo").value)
         said.append(
-            f"By the ELBO {ahead.name} is ahead of {best.name}, by {_with_error(gap.value, gap.total_se)}: its guide "
-            "is nearer to its posterior."
+            f"By the ELBO {ahead.name} is better than {best.name}, by {_with_error(gap.value, gap.total_se)}: its "
+            "guide is closer to its posterior."
         )
     return said
 
@@ -227,7 +227,7 @@ def _factors(found: Comparison) -> list[str]:
         change = f"{effect.factor} {effect.level} instead of {effect.reference}"
         words = "gains" if gap.value > 0 else "loses"
         number = _with_error(abs(gap.value), gap.total_se)
-        outcome = f"{words} {number} nats" if gap.told_apart else f"makes no difference that is told apart ({number})"
+        outcome = f"{words} {number} nats" if gap.told_apart else f"makes no significant difference ({number})"
         said.append(f"{change} {outcome} {over}".strip() + ".")
     return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in said]
 
@@ -241,7 +241,7 @@ def _gaps(found: Comparison) -> str:
     if found.accuracy is not None:
         return f"Certified log evidence is above the ELBO by {_listed(named, 'more')}."
     k = f"{found.particles:,}"
-    return f"The tighter bound, {k} particles instead of the ELBO, gains {_listed(named, 'more')}."
+    return f"The bound with {k} particles is tighter than the ELBO by {_listed(named, 'more')}."
 
 
 def _doubts(found: Comparison) -> list[str]:
@@ -256,7 +256,7 @@ def _doubts(found: Comparison) -> list[str]:
     elif bad:
         said.append(
             f"k-hat is above {limit:.2f} in {_listed(named, 'more')} (of {found.rows:,}): there the guide misses part "
-            "of the posterior and the log evidence is likely too low; more particles or a richer guide may help."
+            "of the posterior, and the log evidence is likely too low; more particles or a richer guide may help."
         )
     if not found.order.holds:
         said.append(found.order.verdict)
@@ -265,7 +265,7 @@ def _doubts(found: Comparison) -> list[str]:
 
 
 def _scope(found: Comparison) -> str:
-    words = "Differences below two standard errors are not told apart"
+    words = "Differences below two standard errors are not significant"
     if all(len(pair.evaluations) > 1 for pair in found.pairs):
-        return f"{words}; ± holds the error of the rows and that between seeds."
-    return f"{words}; ± is over rows: how much another training (seed) would change is not in it."
+        return f"{words}; ± includes the error over rows and the error between seeds."
+    return f"{words}; ± is the error over rows and does not include the variation between seeds."

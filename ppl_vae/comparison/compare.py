@@ -174,18 +174,18 @@ def compare(
     certified: float | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Judge several pairs on the same held-out rows, with as many particles: bounds, evidence, paired differences.
+    """Compare pairs on the same held-out rows with the same number of particles: bounds, evidence, paired differences.
 
     Args:
         pairs: by name (model, guide), or the result of `fit`, or an opened run; a list of these is one pair that
-            was trained several times (seeds): its rows are averaged, and the error between trainings is told apart.
+            was trained several times (seeds): its rows are averaged, and the error between trainings is estimated.
             Results in a list are named after their programs and bounds.
         data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`); by default
             those of the first result.
         particles: draws per row, the K of the log evidence.
-        iwae: the numbers of particles k <= K whose bounds IWAE_k are told; by default 1, 5, 10, 50, ... below K.
-        certified: an accuracy in nats, such as 0.05: log p(x) of every row is then certified to it
-            (`ppl_vae.certify`) and takes the place of that of the guides' weights; this takes minutes for each pair.
+        iwae: values k <= K for which IWAE_k is reported; by default 1, 5, 10, 50, ... below K.
+        certified: an accuracy in nats, such as 0.05: log p(x) of every row is then certified (`ppl_vae.certify`) and
+            replaces the estimate by the weights of the guide; this takes minutes for each pair.
         seed: of the draws, the same for every pair; the global generators are left alone.
 
     Raises:

@@ -81,9 +81,9 @@ def load(
     stream: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Data:
-    """Rows to train, validate and test on, with a schema: from a name, a file, an array or a table.
+    """Load rows from a data set by name, a file, an array or a table, and split them into train, validation and test.
 
-    Floats are kept as float32 (float64 tensors as they are), categories as int64; missing is NaN or -1.
+    Floats become float32 (float64 tensors are kept), categories int64; missing entries are NaN or -1.
 
     Args:
         source: a name (`ppl_vae.data.names`), with options where it has some ("sprites:side=32,positions=16"); a path
@@ -101,37 +101,37 @@ def load(
         label: the column of a table that becomes field y, or the field of a dict that holds categories.
         columns: keep only these columns of a table, or fields of a dict.
         missing: "refuse" or "allow" NaN entries and labels -1 or None.
-        test, validation: share (float) or number (int) of rows, 0.2 and 0.1 unless given; 0 for none.
+        test, validation: fraction (float) or number (int) of rows, by default 0.2 and 0.1; 0 for none.
         root: folder in which to look for the two MNISTs and for dSprites, or into which to download; also PPL_VAE_DATA.
-        kinds: kind by field name where the guess is wrong (`positive` is never guessed); naming a column of a
-            DataFrame makes every column a field.
+        kinds: the kind of a field by its name, if the detected kind is wrong (`positive` is never detected); naming a
+            column of a DataFrame makes every column a field.
         fields: columns of a table by field name, for a model that observes several fields: a list makes a
             vector of every row, a name alone one number.
-        labels: keep y in only so many training rows, as many of each category, drawn by the seed; all others,
-            and those of validation and test, are -1 for every program and kept in `split.hidden` for scoring.
-        outliers: hold this category of y out, or these: its rows leave train and validation and stay in test, where
-            `test.outliers` tells them apart; the labels of test are kept in `test.hidden`.
-        separator, decimal, encoding: of a text file, where looking at it does not tell; decimal is "." or ",".
-        missing_marks: words that mean a missing entry, such as "?"; of a text file, columns of numbers know the usual
-            ones (NA, NaN, None, ...), which are refused among names unless this says what they mean ([]: names).
-        group: the column of a long table, or the field of a dict of long arrays, that says which rows belong together
-            (a patient's visits, the steps of a series): each group becomes one row. What is constant within every group
-            is a field of the group; all else has an entry for each of its rows along a first axis, as many as the
-            largest group has, and is missing after the last one. Shares of splits are shares of groups.
-        time: the column by which the rows of a group are in order; else they are as they come.
-        lengths: the field of a dict of padded arrays [row, T, ...] that says how many of the T steps a row has: what
-            comes after them is missing. A list of arrays [T_i, ...] or of tables of unequal length, alone or as a field
-            of a dict, needs no word: each is a row, as a group of its steps is.
-        rows: None takes all data as one unit (a series, a field), in their order, of which nothing is held out.
-            Every column of a table is a field of its own; fields of a dict or an .npz may have different lengths. `fit`
-            and all others then take the data so without being told.
-        pairs: "aligned" gives half of the rows another row's last view (of another class, where rows have a label y)
-            and all a field `aligned` that says which: a target that nobody has to label.
+        labels: number of training rows that keep their y, balanced over categories, drawn with the seed. All other
+            labels, also those of validation and test, are -1, and are kept in `split.hidden` for scoring.
+        outliers: one or several categories of y to hold out: their rows are removed from train and validation and stay
+            in test, marked by `test.outliers`; the labels of test are kept in `test.hidden`.
+        separator, decimal, encoding: of a text file, if they cannot be detected; decimal is "." or ",".
+        missing_marks: words that mark a missing entry, such as "?". In text files, columns of numbers know the usual
+            ones (NA, NaN, None, ...); among names these are refused unless this argument decides ([]: they are names).
+        group: the column of a long table, or the field of a dict of long arrays, with group identifiers (the patient of
+            a visit, the series of a step): each group becomes one row. A column that is constant within every group is
+            a field of the group. Any other has a first axis with one entry per row of the group, as long as the largest
+            group, and is missing after the last one. Splits are made of whole groups.
+        time: the column that orders the rows of a group; by default they keep their order.
+        lengths: the field of a dict of padded arrays [row, T, ...] with the number of steps of each row: what comes
+            after them is missing. A list of arrays [T_i, ...] or of tables of unequal length, alone or as a field of a
+            dict, needs no such field: each is a row, as a group of its steps.
+        rows: None takes all data as one unit (a series, a random field), in their order; nothing is held out. Every
+            column of a table is a field of its own; fields of a dict or an .npz may have different lengths. `fit` and
+            the other functions then treat the data as one unit.
+        pairs: "aligned" gives half of the rows the last view of another row (of another class, if rows have a label y),
+            and all rows a field `aligned` that says which: a target that needs no labelling.
         stream: read rows block by block while they are gone through, instead of holding all of them: Parquet files, a
             folder or a pattern of them ("rows/*.parquet"), .npy, .zarr, .h5ad, memory maps, data sets of torch with a
-            length, of Hugging Face, AnnData on disk. One pass over all rows decides the fields. None streams folders,
-            patterns, what is on disk already, and files of 2 GiB or more, and says so of these.
-        progress: told after every block of that pass how many rows are read, and of how many.
+            length, of Hugging Face, AnnData on disk. One pass over all rows determines the fields. None streams
+            folders, patterns, stores on disk and, with a warning, files of 2 GiB or more.
+        progress: called after every block of that pass with the number of rows read and the total.
 
     Raises:
         UserError: whatever is wrong with the rows or options, in one line with the remedy.

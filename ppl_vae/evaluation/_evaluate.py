@@ -154,29 +154,29 @@ def evaluate(
     compile: Compile = "auto",
     floats_at_once: int | None = None,
 ) -> Evaluation | JointEvaluation:
-    """ELBO and importance-sampled log evidence of held-out rows, with standard errors, and how far to believe them.
+    """ELBO and importance-sampled log evidence of held-out rows, with standard errors and k-hat of every row.
 
-    Where all rows share latents, such as the coefficients of a regression, all rows are weighed together: the result
-    is a `JointEvaluation`, whose log evidence is that of the whole data set. The rows are then those that the pair was
-    fitted to, the training split of a data set, and its test rows are judged by the posterior predictive density.
+    If all rows share latents, such as the coefficients of a regression, there is one importance weight for all rows:
+    the result is a `JointEvaluation` with the log evidence of the whole data set. The rows are then those that the pair
+    was fitted to (the training split), and test rows are evaluated by the posterior predictive density.
 
     log p(x) is estimated by log (1/K) sum_k p(x, z_k) / q(z_k | x), under whatever prior the model has.
-    Discrete latents are summed out inside each weight. Time grows with rows x particles, memory does not.
+    Discrete latents are enumerated inside each weight. Time grows with rows x particles, memory does not.
 
     Args:
         model: p(z) p(x | z).
         guide: q(z | x), the proposal.
-        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`). Densities
-            without latents stand beside the evidence where the training rows are known: those of the data set, or
-            those that a model of this package was made from.
-        particles: draws per row, K; of shared latents, draws in all.
-        rows: None takes all data as one unit, as for `fit`: there is one log weight, that of the whole data.
-        iwae: numbers of particles k <= K whose bounds IWAE_k are told too, each the mean over K // k groups.
-        inner: where rows share latents, draws of a row's own latents for each draw of the shared ones; by default 8.
-        certified: what `ppl_vae.certify` found of the same rows: its log evidence is told beside that of the weights.
-        seed: of the draws; the global generators are left alone.
-        compile: as for `fit`: "auto" captures, then compiles a chunk of particles where there are enough of them (an
-            encoder is then run once for each row), "on" at once, "off" never.
+        data: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`). Baseline
+            densities are reported, too, if the training rows are known: those of the data set, or those that a model of
+            this package was made from.
+        particles: K, draws per row; of shared latents, draws in total.
+        rows: None takes all data as one unit, as for `fit`: there is one log weight, that of all data.
+        iwae: values k <= K for which IWAE_k is reported, too, each the mean over K // k groups.
+        inner: if rows share latents, draws of the latents of a row for each draw of the shared ones; by default 8.
+        certified: the result of `ppl_vae.certify` for the same rows: its log evidence is reported, too.
+        seed: random seed of the draws; the state of the global generators does not change.
+        compile: as for `fit`: "auto" traces, then compiles a chunk of particles if there are enough (the encoder
+            then runs once for each row), "on" always, "off" never.
         floats_at_once: bounds the memory of one pass; by default 40 MB, on CUDA a quarter of what is free.
 
     Raises:

@@ -42,7 +42,7 @@ def evidence_lines(summary: Mapping[str, Any]) -> list[Line]:
         *_certified(summary),
         Line("rate (KL)", number(summary["rate"])),
         Line("distortion", number(summary["distortion"])),
-        Line(f"effective particles of {particles}", number(summary["ess"], 1)),
+        Line(f"effective sample size (of {particles} particles)", number(summary["ess"], 1)),
     ]
     if "khat_limit" in summary and "of" in summary:
         words = f"k-hat (above {number(summary['khat_limit'])} the Monte Carlo error is not known)"

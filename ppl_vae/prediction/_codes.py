@@ -106,7 +106,7 @@ class Codes(Displayed):
 @takes_results
 @exclusive
 def encode(model: Callable[..., Any], guide: Callable[..., Any], data: Any, *, draws: int = 0, seed: int = 0) -> Codes:
-    """Where the guide puts rows: the posterior mean of every latent of a row, or draws from q(z | x).
+    """Encode rows: the posterior mean of every latent of a row, or draws from q(z | x).
 
     Means that have no closed form (flows, latents that depend on others) are averages of 32 draws. A label that a row
     has does not enter: what is told is what the guide says.

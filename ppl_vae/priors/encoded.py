@@ -46,7 +46,7 @@ class EncodedPrior(Prior):
     def attach(self, guide: Any, fields: Sequence[Field], train: Split | None) -> None:
         """Take a generated guide's encoder, and its head for this prior's site where that is a normal one.
 
-        A guide of another family has no log q of foreign values, or not from features alone: then the normals
+        For a guide of another family log q of arbitrary z is not known, or not from features alone: then the normals
         come from a head of the prior's own on the same features.
         """
         theirs = guide.normal_head(self.site)

@@ -1,6 +1,6 @@
-"""What is maximised, by the epoch: weights of the KL part, objectives that take it apart, and the learning rate.
+"""KL weights and learning rates by epoch, and objectives that weigh parts of the KL.
 
-They shape what is maximised. What is reported is always the bound itself, unweighted.
+They change the training objective only. What is reported is always the bound itself, unweighted.
 """
 
 from typing import TYPE_CHECKING

@@ -69,40 +69,41 @@ def fit(
 ) -> Result:
     """Train a model and its guide by stochastic variational inference and keep the best weights.
 
-    Maximises the bound per row, (1/N) [N/B sum_i bound_i + global part], with Adam. The model is unchanged by
-    the batch size: N/B is put on its data plate here.
+    Maximises the bound per row, (1/N) [N/B sum_i bound_i + global part], with Adam. The factor N/B is applied to the
+    data plate here, so that the objective does not depend on the batch size.
 
     Args:
         model: p(z) p(x | z), a callable with Pyro statements, or one of `ppl_vae.models` by its class or name ("vae").
         guide: q(z | x), a callable or a generated guide, or its class or name, with options ("iaf:flows=2").
-            `fit(model, data)` takes the guide that goes with the model, `MeanField` as a rule.
+            `fit(model, data)` uses the default guide of the model, usually `MeanField`.
         data: a data set, a split, a dict of arrays by field name, or one array (field `x`).
         bound: `ELBO()` by default; any bound of `ppl_vae.bounds`, or one of Pyro's own, or its name
             ("iwae:particles=16").
         rows: None takes all data as one unit, for a program without independent rows (a time series, a field, eight
-            schools): ELBO, IWAE and the others are then bounds of log p(all data), in nats, every step sees all of it,
-            and nothing is amortized over rows. Fields may have different lengths; with data=None the program has its
-            own. What was loaded with rows=None is taken so anyway. "auto" reads the rows off the program's data plate.
-        on_epoch: called with the record of every epoch; where it returns False, training stops there.
-        callbacks: further listeners, each a `ppl_vae.training.Callback`: told of the start, every epoch and the end.
-        progress: "auto" shows a bar on a terminal and in a notebook, True some lines elsewhere, too, False nothing; a
-            function such as `print` is told in words what takes long before the first epoch.
-        checkpoint: a folder in which the state of the run is kept while it trains. It belongs to this run alone.
-        resume: continue the run of that folder exactly where it was. Programs, data, bound, settings and versions have
-            to be the same; only epochs, patience, device and compile may be others.
-        override: continue with others all the same; `overridden` of the result says which.
+            schools): ELBO, IWAE and the other bounds are then bounds on log p(all data), in nats; every step uses all
+            data, and nothing is amortized over rows. Fields may have different lengths; with data=None the program
+            contains its data. Data loaded with rows=None are one unit anyway. "auto": the rows are those of the data
+            plate of the program.
+        on_epoch: called with the record of every epoch; training stops if it returns False.
+        callbacks: `ppl_vae.training.Callback` objects, called at the start, after every epoch and at the end.
+        progress: "auto" shows a bar in terminals and notebooks, True also prints lines elsewhere, False shows nothing;
+            a function such as `print` receives messages about slow preparations.
+        checkpoint: a folder for the state of the run while it trains. No other run may use it.
+        resume: continue the run of that folder where it stopped. Programs, data, bound, settings and versions must be
+            the same; only epochs, patience, device and compile may differ.
+        override: continue although they differ; `overridden` of the result lists the differences.
         {settings}
 
-    When interrupted (Ctrl-C, the stop button of a notebook) after the first epoch, the result so far is returned, with
-    `stopped="interrupted"`. The pair is in eval mode afterwards.
+    If you interrupt it (Ctrl-C, the stop button of a notebook) after the first epoch, it returns the result so far with
+    `stopped="interrupted"`. Model and guide are in eval mode afterwards.
 
-    Started by torchrun in several processes, all of them train one run, with the numbers of one process: see
-    docs/processes.md. The first one alone writes the checkpoint and calls `on_epoch`; all return the result.
+    Several processes started by torchrun train one run, with the numbers of one process: see docs/processes.md. Only
+    the first one writes the checkpoint and calls `on_epoch`; all return the result.
 
     Raises:
         UserError: for numbers out of range, programs that break the contract, data outside the likelihood's
             support, or a training run that diverges (the last good weights are kept).
-        Lost: another process of the run is gone (a UserError); with resume=True any number of them goes on.
+        Lost: another process of the run has died (a UserError); resume=True continues with any number of processes.
 
     Example:
         >>> import ppl_vae

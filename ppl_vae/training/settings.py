@@ -116,11 +116,11 @@ class Settings:
 
     epochs: int | Literal["auto"] = _setting(
         "auto",
-        "Passes over the training rows, at most.",
+        "Maximum number of passes over the training rows.",
         epochs_or_auto,
-        more='A network learns by steps, and an epoch of few rows has few: "auto" is 300, or up to 8 times as many for '
-        "4,800 steps.",
-        decided="300; up to 2400 of few rows, for 4,800 steps",
+        more='"auto" is 300; with few training rows, where an epoch has few steps, up to 2400, so that there are 4,800 '
+        "steps.",
+        decided="300; with few rows up to 2400, for 4,800 steps",
         free=True,
         word=int,
         synonyms=("max_epochs", "n_epochs", "num_epochs", "nb_epochs", "max_iter", "n_iter", "iterations"),
@@ -138,78 +138,79 @@ class Settings:
     )
     weight_decay: float | Literal["auto"] = _setting(
         0.0,
-        "AdamW's decoupled weight decay on matrices: a pull to 0 that fades as rows grow.",
+        "AdamW weight decay on weight matrices.",
         number_or_auto,
-        more="Of networks, not of biases or scales; 0 is plain Adam (Loshchilov & Hutter 2019, arXiv 1711.05101), "
-        '"auto" is 1000 over the training rows, at most 1.',
+        more="Biases and scales are not decayed; 0 is plain Adam (Loshchilov & Hutter 2019, arXiv 1711.05101), "
+        '"auto" is min(1, 1000 / training rows).',
         word=float,
-        decided="1000 / training rows, at most 1; 0 for your own file",
+        decided="min(1, 1000 / training rows); 0 for a model from a .py file",
         synonyms=("l2", "wd", "decay"),
     )
     beta: float | Schedule = _setting(
         1.0,
-        "The KL weight, after a warm-up.",
+        "KL weight (beta) after the warm-up.",
         number_or_schedule(positive=False),
         more="A number, a schedule of `ppl_vae.schedules` (WarmUp, Cyclical, FreeBits, Capacity), or an objective that "
-        "weighs parts of the KL (Decomposed, FactorTC, DIP, MMD). It shapes what is maximised, never what is reported.",
+        "weighs parts of the KL (Decomposed, FactorTC, DIP, MMD). It changes the training objective only.",
         word=float,
         decided="1; 0.01 for information_bottleneck",
         synonyms=("kl_weight", "kld_weight", "annealing", "kl_beta"),
     )
     label_weight: float = _setting(
         0.0,
-        "Weight of the classifier's log q(y | x), of models with a label that may be missing.",
+        "Weight of the classification loss log q(y | x), for models whose label may be missing.",
         finite_number,
         more="The bound alone gives the classifier no gradient for rows whose label was observed (Kingma et al. 2014, "
-        "arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It shapes what is "
-        "maximised, never what is reported.",
+        "arXiv 1406.5298, alpha; they take 0.1 N over the number of labels). It changes the training "
+        "objective only.",
         word=float,
-        decided="training rows / labelled ones",
+        decided="training rows / labelled rows",
         of_labels=True,
     )
     label_share: float | None = _setting(
         None,
-        "Of the rows of a batch, how many have a label, where some have none: 0.5 where hardly any has.",
+        "Fraction of labelled rows in every batch; use 0.5 if labels are rare.",
         share_of_rows,
-        more="None leaves it to chance. Rows with a label so count for more in what is maximised; what is reported is "
-        "the bound of all rows (`ppl_vae.training._stratified`).",
+        more="None samples batches at random. Labelled rows then weigh more in the training objective; what is "
+        "reported is the bound of all rows (`ppl_vae.training._stratified`).",
         word=float,
-        decided="as it happens",
+        decided="random batches",
         of_labels=True,
     )
     patience: int | Literal["auto"] | None = _setting(
         "auto",
-        "Epochs without a better validation bound before stopping.",
+        "Stop after this many epochs without a better validation bound.",
         patience_or_none,
-        more='"auto" is 40, in proportion to the epochs of few rows; None for never. With a KL weight other than 1 it '
-        "is the weighted bound. Without a validation split there is no early stopping.",
-        decided="40, in proportion to the epochs of few rows",
+        more='"auto" is 40, and with few rows in proportion to the epochs; None '
+        "never stops early. With a KL weight other "
+        "than 1 the weighted bound decides. Without a validation split there is no early stopping.",
+        decided="40; with few rows more, in proportion to the epochs",
         free=True,
         word=int,
-        line="0 for never.",
+        line="0 never stops early.",
         read=lambda value: value or None,
         synonyms=("early_stopping", "early_stopping_patience", "n_iter_no_change"),
     )
     restarts: int = _setting(
         1,
-        "Starts of the posterior of what all rows share, of which the best bound is kept; 0 for none.",
+        "Starting points for the posterior of the shared latents; the one with the best bound is kept.",
         whole_number(0),
-        more="The first from the middle of the prior, others from draws of it, each led to its best normal before the "
-        "first epoch, where the model has no parameters of its own. With 0 training starts at the middle itself.",
+        more="The first is the centre of the prior, the others are draws from it. From each a normal approximation is "
+        "fitted before the first epoch, if the model has no parameters of its own. 0: training starts at the centre.",
         word=int,
         synonyms=("n_init", "n_restarts", "num_restarts", "inits"),
     )
     seed: int = _setting(
         0,
-        "Of all random numbers; the split of a file is fixed.",
+        "Random seed. The train/test split of a file does not depend on it.",
         whole_number(0),
-        more="The state of the global generators is left alone.",
+        more="The state of the global generators does not change.",
         word=int,
         synonyms=("random_state", "random_seed", "rng", "rng_seed"),
     )
     device: str | torch.device = _setting(
         "auto",
-        "auto takes CUDA where there is one.",
+        "auto uses CUDA if it is available.",
         device_or_name,
         free=True,
         word=str,
@@ -218,10 +219,10 @@ class Settings:
     )
     distributed: Literal["auto", "off"] = _setting(
         "auto",
-        "Whether the processes of torchrun train one run, or each its own.",
+        "Whether the processes that torchrun started train one run together.",
         one_of("auto", "off"),
-        more='"auto": where torchrun started several, or torch has a process group, they divide the rows of every '
-        'batch and have the numbers of one process (docs/processes.md); "off": this process trains alone.',
+        more='"auto": if torchrun started several, or torch has a process group, they divide the rows of every batch; '
+        'the numbers are those of one process (docs/processes.md). "off": this process trains alone.',
         free=True,
         word=str,
         metavar="auto|off",
@@ -229,11 +230,12 @@ class Settings:
     )
     compile: Literal["auto", "on", "off"] = _setting(
         "auto",
-        "Capture and compile the training step: when that pays, at once, never.",
+        "Trace and compile the training step: when it saves time, always, never.",
         one_of("auto", "on", "off"),
-        more='"auto" starts at once and changes to a captured, then a compiled step where the epochs that are left pay '
-        'for it (docs/design/007-capture.md); "on" raises where it cannot; "off" runs the programs at every step. '
-        "Capturing changes no bit of any number; compiling changes rounding alone.",
+        more='"auto" begins without and changes to a traced, then a compiled step '
+        "when the remaining epochs make up for "
+        'the cost (docs/design/007-capture.md); "on" raises if it cannot; "off" runs the programs at every step. '
+        "Tracing does not change any number; compiling changes rounding only.",
         free=True,
         word=str,
         metavar="auto|on|off",
@@ -241,19 +243,20 @@ class Settings:
     )
     precision: Literal["float32", "tf32", "bfloat16"] = _setting(
         "float32",
-        "Of the matrix products of a training step.",
+        "Precision of matrix products in training.",
         one_of("float32", "tf32", "bfloat16"),
-        more='"bfloat16": the layers of networks round their factors to 8 bits (sums, densities, parameters and Adam '
-        'stay float32); "tf32": a GPU rounds float32 factors to 11 bits. Validation with bfloat16 is in float32.',
+        more='"bfloat16": network layers round the factors of matrix products to 8 '
+        "bits (sums, densities, parameters and "
+        'Adam stay float32); "tf32": a GPU rounds them to 11 bits. Validation with bfloat16 is in float32.',
         word=str,
         metavar="float32|tf32|bfloat16",
         synonyms=("dtype", "amp", "mixed_precision"),
     )
     optimizer: Callable[[Any], torch.optim.Optimizer] | None = _setting(
         None,
-        "From parameters to an optimizer, instead of Adam.",
+        "A function from parameters to an optimizer; it replaces Adam.",
         optimizer_maker,
-        more="Its learning rate is its own, unless `lr` is a schedule.",
+        more="It has its own learning rate, unless `lr` is a schedule.",
         synonyms=("optim", "optimiser", "solver"),
     )
 

@@ -168,7 +168,7 @@ class Collapse(Displayed):
         }
 
     def figure(self) -> Any:
-        """The KL of every latent, largest first; what the KL pays for; how classes are used."""
+        """The KL of every latent, largest first; the decomposition of the KL; how classes are used."""
         from ppl_vae.diagnostics._collapse.plot import collapse_figure
 
         return collapse_figure(self)

@@ -156,7 +156,7 @@ class LooPIT(Displayed):
         off = [name for name, p in self.by_entry.items() if p < LEVEL]
         if off:
             rest = f" and {len(off) - 5} more" if len(off) > 5 else ""
-            words += f" By themselves, off are: {', '.join(off[:5])}{rest}."
+            words += f" Individually miscalibrated entries: {', '.join(off[:5])}{rest}."
         return words
 
     def _try(self) -> str:

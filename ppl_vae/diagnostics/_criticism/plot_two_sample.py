@@ -33,7 +33,7 @@ def figure(found: TwoSample) -> Figure:
         null = test.null.numpy()
         ends = np.append(null, test.statistic)
         edges = np.linspace(ends.min(), ends.max() or 1.0, 41) if np.ptp(ends) else 10
-        ax.hist(null, edges, weights=np.full(len(null), 1 / len(null)), color=BLUE, label="if samples were rows")
+        ax.hist(null, edges, weights=np.full(len(null), 1 / len(null)), color=BLUE, label="under the null hypothesis")
         ax.axvline(test.statistic, color=ORANGE, lw=2, label=f"{found.rows:,} samples and rows")
         ax.margins(x=0.04)
     shared_legend(drawn, [*panels])

@@ -104,7 +104,7 @@ class PredictiveCheck(Displayed):
 
     @property
     def verdict(self) -> str:
-        """In which statistics the data are not like the replicas."""
+        """In which statistics the data differ from the replicated data sets."""
         made = "rows that the model makes" + ("" if self.kind == "prior" else " from the latents of the very rows")
         off = [i for i in self.deviations.abs().argsort(descending=True).tolist() if self.adjusted[i] < LEVEL]
         if not off:
@@ -119,8 +119,8 @@ class PredictiveCheck(Displayed):
             for i in off[:3]
         ]
         advice = (
-            "Where single entries are too noisy or too smooth try another likelihood; where rows are too alike, a "
-            "prior that is learned, or more latents"
+            "If single entries are too noisy or too smooth, try another likelihood; if samples are too similar, use a "
+            "learned prior or more latents"
             if self.kind == "prior"
             else "Try another likelihood, more capacity of the decoder, or a richer guide: the prior matters little"
         )

@@ -101,7 +101,7 @@ class Gap(Displayed):
         whole = self.of == "all data"
         words = f"Log evidence {'of all data ' * whole}is {total:.2f} nats {'per row ' * (not whole)}above the ELBO"
         if total < max(3 * error, 0.05):
-            return f"{words}: this guide costs next to nothing."
+            return f"{words}: the guide loses almost nothing."
         if whole:
             return f"{words}, {self._of_unit(family, encoder)}"
         split = f"{family:.2f} of them the family's (approximation), {encoder:.2f} the encoder's (amortization)"
@@ -115,8 +115,8 @@ class Gap(Displayed):
         if self.unreliable_rows > 0.1 * len(self.elbo):
             words += (
                 f" In {self.unreliable_rows:,} of {len(self.elbo):,} rows the weights of the refined guide have too "
-                "heavy a tail: there the evidence, and with it the family's gap, may be too low; evidence='ais' "
-                "(command line --gap-evidence ais) does not mind."
+                "heavy a tail: there the evidence, and with it the approximation gap, may be too low; annealed "
+                "estimates (evidence='ais', command line --gap-evidence ais) are unaffected."
             )
         return words
 
@@ -130,8 +130,8 @@ class Gap(Displayed):
         heavy = ""
         if self.unreliable_rows:
             heavy = (
-                " The weights of the refined guide have too heavy a tail: the evidence, and with it the family's gap, "
-                "may be too low; evidence='ais' does not mind."
+                " The weights of the refined guide have too heavy a tail: the evidence, and with it the approximation "
+                "gap, may be too low; annealed estimates (evidence='ais') are unaffected."
             )
         return f"{split}: {cure}.{heavy}"
 
