@@ -2,7 +2,7 @@
 
     python docs/execute.py docs/which_guide.md
 
-A figure that a piece saves goes into the folder `figures` beside the document.
+A document is executed in an empty folder. The pictures that it saves there go into the folder `figures` beside it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 PIECE = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.S)
 
 
@@ -36,9 +39,13 @@ def execute(document: Path, folder: Path) -> tuple[list[str], dict[str, object]]
 
 def main(document: Path) -> None:
     """Write the document anew, with what its pieces print now."""
-    figures = document.parent / "figures"
-    figures.mkdir(exist_ok=True)
-    printed = iter(execute(document, figures)[0])
+    with tempfile.TemporaryDirectory() as place:
+        for name in ("data", "examples"):
+            (Path(place) / name).symlink_to((ROOT if name == "examples" else ROOT / "docs") / name)
+        printed = iter(execute(document, Path(place))[0])
+        for picture in [*Path(place).glob("*.png"), *Path(place).glob("*.svg")]:
+            (document.parent / "figures").mkdir(exist_ok=True)
+            shutil.copy(picture, document.parent / "figures")
 
     def anew(piece: re.Match[str]) -> str:
         said = next(printed)

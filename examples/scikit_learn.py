@@ -54,7 +54,9 @@ def classify():
 
 
 def main():
-    return count_factors(), classify()
+    search = count_factors()
+    scores = classify()
+    return search, scores
 
 
 if __name__ == "__main__":
