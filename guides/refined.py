@@ -15,7 +15,7 @@ from ppl_vae.guides.mean_field import MeanField
 from ppl_vae.programs.execution import isolated
 from ppl_vae.programs.local_module import LocalModule
 from ppl_vae.programs.program import Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.saving.recorded import Recorded
 
 __all__ = ["Refined"]
@@ -92,7 +92,7 @@ class Refined(Recorded, LocalModule):
         state = [*fields.values(), *pair.parameters()]
         if self._last is None or not _same(self._last[0], state):
             with isolated(), preserved_randomness(), torch.enable_grad():
-                torch.manual_seed(0)
+                seed_draws(0)
                 found = refine(pair, Layers(self.guide), fields, steps=self.steps, lr=self.lr, particles=self.particles)
                 self._last = [t.detach().clone() for t in state], found
         return self._last[1]

@@ -21,7 +21,7 @@ from ppl_vae.nn.factors import ROWS, factor_analysis
 from ppl_vae.nn.networks import MLP
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.programs.local_module import LocalModule
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.registry.resolve import resolve
 from ppl_vae.saving.recorded import Recorded
 
@@ -105,7 +105,7 @@ class RowModel(Recorded, LocalModule):
                 preserved_randomness() if seed is not None else nullcontext(),
             ):
                 if seed is not None:
-                    torch.manual_seed(check_whole("seed", seed, 0))
+                    seed_draws(check_whole("seed", seed, 0))
                 drawn = self(n=n)
         finally:
             self.train(training)

@@ -31,7 +31,7 @@ from ppl_vae.programs.execution import masks_as_they_were, traced
 from ppl_vae.programs.failures import all_rows_alone
 from ppl_vae.programs.missing import Holes, Watch
 from ppl_vae.programs.program import Program
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.structure import TraceSites, frames, sample_sites, shapes_only
 
 __all__ = ["Reading", "check_order", "read_model", "read_rows"]
@@ -120,7 +120,7 @@ def read_model(
         UserError: if there is nothing latent, or a site that a generated guide cannot draw, by name.
     """
     with preserved_randomness(), torch.no_grad(), shapes_only():
-        torch.manual_seed(0)
+        seed_draws(0)
         holes, watch = Holes(None, batch=batch), Watch()
         trace = run_model(program, batch, lambda p: masks_as_they_were()(holes(watch(p))))
         sites = sample_sites(trace)

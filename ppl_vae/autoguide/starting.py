@@ -27,6 +27,7 @@ from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.dependencies import Parents
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.program import Program
+from ppl_vae.programs.randomness import seed_draws
 from ppl_vae.programs.structure import TraceSites, sample_sites
 
 __all__ = ["drawn_start", "starts"]
@@ -46,7 +47,7 @@ def starts(
         return {}
     drawn, middles = [_vectors(sites, shared)], _middles(program, batch, shared)
     for seed in range(1, DRAWS):
-        torch.manual_seed(seed)
+        seed_draws(seed)
         try:
             drawn.append(_vectors(sample_sites(run_model(program, batch)), shared))
         except UserError:  # extreme draws that the rest of the program cannot take
@@ -105,7 +106,7 @@ def _middle(fn: Any) -> Tensor | None:
 
 def drawn_start(program: Program, batch: Mapping[str, Tensor], shared: Mapping[str, Site], seed: int) -> Tensor | None:
     """One draw of the shared latents from the prior, unconstrained, [d]; None where that is not finite."""
-    torch.manual_seed(seed)
+    seed_draws(seed)
     try:
         with torch.no_grad():
             drawn = _vectors(sample_sites(run_model(program, batch)), shared)

@@ -31,7 +31,7 @@ from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
 from ppl_vae.evaluation.proposals import beyond_guide
 from ppl_vae.evaluation.shared_draws import AT_ONCE, SharedDraws, draw_shared
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.weights.completion import Particles, completed, concatenate
 from ppl_vae.weights.psis import FEWEST, khat, khat_limit
 
@@ -204,7 +204,7 @@ def joint_weights(pair: Pair, plan: Passes, shared: SharedDraws, inner: int, row
     plan = plan if rows is None else replace(plan, split=rows)
     seed = int(torch.randint(2**31, ()))
     with preserved_randomness():  # what is drawn next does not follow the number of batches
-        torch.manual_seed(seed)
+        seed_draws(seed)
         found = [_rows(own, plan, shared, batch, i * plan.rows) for i, batch in enumerate(plan.batches())]
     likelihood, bounds, noise, seeds = zip(*found, strict=True)
     total, spread = (torch.stack(column).sum(0) for column in (bounds, noise))
@@ -229,7 +229,7 @@ def again(
     the posterior as particles grow, whatever `inner` is: fresh draws would not be (Andrieu and Roberts 2009).
     """
     own = _own_draws(pair, plan, shared, inner)
-    torch.manual_seed(seed)
+    seed_draws(seed)
     if shared.mapped is None:
         return own.again(batch, shared.at(some))
     return concatenate([completed(shared.at(k).held(pair), plan.structure, batch, 1) for k in some.split(1)])
@@ -247,7 +247,7 @@ def _rows(
     parts, inner = parts_of(shared, plan), own.inner
     seeds = torch.randint(2**31, (len(parts),)).tolist()
     for some, seed in zip(parts, seeds, strict=True):
-        torch.manual_seed(seed)
+        seed_draws(seed)
         if shared.mapped is not None:
             each = by_guide = shared.mapped(shared.at(some), batch)[2].double().cpu().unsqueeze(1)
         else:

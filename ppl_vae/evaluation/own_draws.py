@@ -26,7 +26,7 @@ from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.evaluation.vectors import Vectors
 from ppl_vae.programs.execution import run
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.weights.completion import Particles, completed, concatenate, expanded, replayed
 from ppl_vae.weights.log_weights import weigh
@@ -59,7 +59,7 @@ class OwnDraws:
         if inner < PART or not own or special or structure.labelled or not structure.broadcasts:
             return alone
         with preserved_randomness():
-            torch.manual_seed(0)
+            seed_draws(0)
             vectors = Vectors.of(pair, structure, batch, own)
             found = vectors and cls(pair, structure, inner, inner // PART, vectors)
             return found if found and found._agrees(batch, shared.at(torch.arange(min(2, len(shared))))) else alone

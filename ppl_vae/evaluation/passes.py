@@ -20,7 +20,7 @@ from ppl_vae.evaluation.chunks import both
 from ppl_vae.programs.density import refuse_points
 from ppl_vae.programs.modes import evaluating
 from ppl_vae.programs.program import Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.structure import Structure
 from ppl_vae.speed.memory import Footprint, footprint
 from ppl_vae.speed.threads import suitable_threads
@@ -131,7 +131,7 @@ def judging(programs: nn.Module, seed: int) -> Iterator[None]:
         torch.no_grad(),
         pyro.validation_enabled(False),
     ):
-        torch.manual_seed(check_whole("seed", seed, 0))
+        seed_draws(check_whole("seed", seed, 0))
         yield
 
 

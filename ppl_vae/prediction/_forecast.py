@@ -24,6 +24,7 @@ from ppl_vae.prediction._scores import crps
 from ppl_vae.prediction.sharing import HasShared, held_pair, shared_names, shared_traces
 from ppl_vae.programs.execution import for_particles, traced
 from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.randomness import seed_draws
 from ppl_vae.programs.structure import Structure
 from ppl_vae.weights.completion import completed
 
@@ -162,14 +163,14 @@ class _Ahead:
         few = {n: v[rows] for n, v in past.items()}
         seen = []
         for fields in ahead:
-            torch.manual_seed(seed)
+            seed_draws(seed)
             seen.append(self.going_on(held, few, {n: v[rows] for n, v in fields.items()}, ends[rows], rows, 1).draws)
         if not all(torch.allclose(other.double(), seen[0].double(), equal_nan=True) for other in seen[1:]):
             raise UserError(
                 f"the model goes on with {self.field!r} itself, which is not known after the end of a row: let it go "
                 "on with what pyro.sample gives back"
             )
-        torch.manual_seed(seed)
+        seed_draws(seed)
 
     def _rolled(self, latents: Mapping[str, Tensor], ahead: Batch, ends: Tensor, rows: slice, count: int) -> Coming:
         layout = Layout(self.structure.dim, self.structure.nesting, count, self.entry)

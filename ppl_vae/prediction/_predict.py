@@ -33,7 +33,7 @@ from ppl_vae.programs.execution import traced
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes, can_enumerate
 from ppl_vae.programs.program import Batch, Pair, Program
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.structure import frames, sample_sites
 from ppl_vae.programs.trained import takes_results
 
@@ -128,7 +128,7 @@ def predict(
         with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
             states = find_states(pair, some_rows(split), field, draws) if asked.is_state(split) else None
             some = asked.refuse(split) if states is None else some_rows(split)
-            torch.manual_seed(seed)
+            seed_draws(seed)
             count = draws if states is None or states.structure.latents else 1
             held = shared_traces(pair, shared_names(pair, some), some, count, posterior)
             values = repeat(None) if truth is None else truth.stored(field, ROWS_AT_ONCE)
@@ -252,7 +252,7 @@ class _Asked:
 
     def some(self, held: list[Trace], others: Batch, truth: Tensor | None) -> Prediction:
         """The prediction of a batch of rows."""
-        torch.manual_seed(self.seed)
+        seed_draws(self.seed)
         batches = self.batches(others)
         rows = len(next(iter(others.values())))
         fns, values = [], []

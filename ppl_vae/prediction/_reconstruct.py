@@ -27,7 +27,7 @@ from ppl_vae.prediction.coding import typical
 from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.trained import takes_results
 from ppl_vae.weights.log_weights import weigh
 
@@ -101,7 +101,7 @@ def reconstruct(
     pair.eval()
     try:
         with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-            torch.manual_seed(check_whole("seed", seed, 0))
+            seed_draws(check_whole("seed", seed, 0))
             parts = _parts(pair, split, draws, seed)
     finally:
         pair.train(was_training)

@@ -22,7 +22,7 @@ from ppl_vae.programs.execution import traced
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair, Program
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.simulating import unobserved
 from ppl_vae.programs.structure import sample_sites
 
@@ -42,7 +42,7 @@ def encode(guide: Callable[..., Any], batch: Batch, *, draws: int = 32, seed: in
     program = guide if isinstance(guide, Program) else Program(guide, "guide")
     sums: dict[str, Tensor] = {}
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-        torch.manual_seed(check_whole("seed", seed, 0))
+        seed_draws(check_whole("seed", seed, 0))
         for _ in range(draws):
             trace = traced(Holes(None, batch=batch)(program), batch)
             sites = {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
@@ -146,7 +146,7 @@ def simulate(
     labels = {f.name for f in schema if f.kind == "categorical" and f.shape == ()}
     batch = {f.name: blank(f, n).to(pair.device) for f in schema if f.name not in labels} | dict(given or {})
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-        torch.manual_seed(check_whole("seed", seed, 0))
+        seed_draws(check_whole("seed", seed, 0))
         few = {f.name: blank(f, 4).to(pair.device) for f in schema}
         few |= {name: values[torch.arange(4) % n] for name, values in (given or {}).items()}
         shared = shared_names(pair, few)

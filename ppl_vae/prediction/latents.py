@@ -21,7 +21,7 @@ from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.structure import TraceSites, frames, sample_sites
 
 __all__ = ["ACTIVE", "Latents", "TraceSites", "continuous_latents", "draw_pair", "information"]
@@ -108,7 +108,7 @@ def draw_pair(pair: Pair, batch: Batch, seed: int = 0) -> tuple[TraceSites, Trac
     Missing entries are skipped, and a label that is present in some rows only keeps its value there.
     """
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
-        torch.manual_seed(check_whole("seed", seed, 0))
+        seed_draws(check_whole("seed", seed, 0))
         guide = traced(Holes(None, batch=batch)(pair.guide), batch)
         drawn = Trace()
         for name, site in sample_sites(guide).items():
@@ -175,6 +175,6 @@ def _moments(p: Any, flat: Tensor) -> tuple[Tensor, Tensor]:
         rows = [v.expand(bare.batch_shape).reshape(-1, flat.shape[1]) for v in (bare.loc, bare.scale)]
         return rows[0].mean(0), rows[1].mean(0)
     with preserved_randomness(), torch.no_grad():
-        torch.manual_seed(0)
+        seed_draws(0)
         draws = p.sample((max(1, 4000 // max(len(flat), 1)),)).reshape(-1, flat.shape[1])
     return draws.mean(0), draws.std(0)

@@ -27,7 +27,7 @@ from ppl_vae.programs.dependencies import Parents, dependencies
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.missing import Holes, is_missing
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.structure import TraceSites, frames, sample_sites
 
 __all__ = ["Places", "find_places", "mean_of"]
@@ -116,7 +116,7 @@ class Places:
         batch = {n: v[index] for n, v in self.batch.items() if n not in latents}
         program = poutine.replay(self.pair.model, trace=trace)
         with preserved_randomness(), pyro.validation_enabled(False):
-            torch.manual_seed(self.seed)
+            seed_draws(self.seed)
             return sample_sites(traced(_Follow(follow)(program) if follow else program, batch))
 
     def probability(self, site: str, rows: Sequence[int]) -> Tensor:
@@ -151,13 +151,13 @@ def mean_of(fn: Any, field: Field | None, seed: int = 0) -> Tensor:
         return typical(fn, field)
     except (NotImplementedError, AttributeError):
         with preserved_randomness():
-            torch.manual_seed(seed)
+            seed_draws(seed)
             return torch.stack([fn.sample().to(torch.get_default_dtype()) for _ in range(DRAWS)]).mean(0)
 
 
 def _draw(fn: Any, seed: int) -> Tensor:
     with preserved_randomness():
-        torch.manual_seed(seed)
+        seed_draws(seed)
         return fn.sample()
 
 

@@ -1,4 +1,4 @@
-"""Random number generators that are given back as they were."""
+"""Random number generators: seeded, and given back as they were."""
 
 from __future__ import annotations
 
@@ -9,7 +9,26 @@ import torch
 
 from ppl_vae.programs.locking import one_at_a_time
 
-__all__ = ["preserved_randomness"]
+__all__ = ["preserved_randomness", "seed_draws"]
+
+
+def seed_draws(seed: int) -> None:
+    """Seed torch's random number generators, on every device that there is.
+
+    `torch.manual_seed` does more: for each kind of device that is not there it notes the call and its stack,
+    and keeps both for the life of the process, which takes a millisecond a call, and memory without end.
+
+    Example:
+        >>> seed_draws(0)
+        >>> first = torch.randn(2)
+        >>> seed_draws(0)
+        >>> torch.equal(first, torch.randn(2))
+        True
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 class preserved_randomness:

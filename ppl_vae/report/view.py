@@ -17,7 +17,7 @@ from ppl_vae.prediction.latents import Latents, TraceSites, continuous_latents, 
 from ppl_vae.prediction.places import Places, find_places
 from ppl_vae.programs.missing import can_enumerate
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.structure import frames
 
 __all__ = ["View", "held_out", "look", "response_of"]
@@ -176,7 +176,7 @@ class View:
         self, latents: Mapping[str, Tensor], batch: Batch, *, draw: bool = False, seed: int | None = None
     ) -> Tensor:
         with preserved_randomness():
-            torch.manual_seed(self.seed if seed is None else seed)
+            seed_draws(self.seed if seed is None else seed)
             try:
                 found = self._decode(latents, batch, draw=draw)
             except (NotImplementedError, AttributeError):  # no closed-form mean: the mean of some draws

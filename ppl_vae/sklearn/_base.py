@@ -21,7 +21,7 @@ from ppl_vae.likelihoods import Columns, Likelihood
 from ppl_vae.models import RowModel
 from ppl_vae.nn.networks import widths
 from ppl_vae.programs.program import Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.registry import catalog
 from ppl_vae.registry.resolve import resolve
 from ppl_vae.sklearn._parameters import parameters
@@ -144,7 +144,7 @@ class VAEEstimator(BaseEstimator):
         self._seed = int(random.randint(2**31 - 1))
         data = halves(rows, self.validation_fraction, random)
         with preserved_randomness():
-            torch.manual_seed(self._seed)
+            seed_draws(self._seed)
             model, guide = self._programs(data, make, prior)
         settings = {name: plain(getattr(self, name)) for name in OF_TRAINING}
         result = fit(

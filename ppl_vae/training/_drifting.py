@@ -16,7 +16,7 @@ from ppl_vae.data import Rows
 from ppl_vae.errors import Finding
 from ppl_vae.programs.execution import for_particles, traced
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.training._spread import Walk, spread_walk
 from ppl_vae.weights.completion import expanded
@@ -61,7 +61,7 @@ class Drift:
         training = [module for module in self.pair.modules() if module.training]
         self.pair.eval()
         with preserved_randomness(), torch.no_grad():
-            torch.manual_seed(0)
+            seed_draws(0)
             values = self._draws(rows.batch(slice(0, 2)))
         for module in training:
             module.training = True

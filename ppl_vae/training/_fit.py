@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import pyro
-import torch
 
 from ppl_vae.bounds import ELBO
 from ppl_vae.checks.reading import read_pair
@@ -19,7 +18,7 @@ from ppl_vae.distributed.group import Group, joined
 from ppl_vae.errors import Finding, UserError, check_flag, unknown_name
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, prepare
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.registry import catalog
 from ppl_vae.registry.resolve import resolve
 from ppl_vae.runs.result import Best, Record, Result
@@ -165,7 +164,7 @@ def fit(
             step = distributed_step(stepping, group, train.batch(slice(0, 2 * group.size + 1)))
         else:
             step = accelerated(stepping, said.compile)
-        torch.manual_seed(said.seed)  # here, so that draws depend on no check made before
+        seed_draws(said.seed)  # here, so that draws depend on no check made before
         loop = Loop(pair, step, optimizer, train, validation, said, told.epoch, strata, threads, group)
         told.start(said.plain())
         with _checkpointed(checkpoint, resume, group) as loop.folder:
@@ -243,7 +242,7 @@ def _programs(model: Any, guide: Any, data: Any, seed: int) -> tuple[Any, Any]:
     if not any(isinstance(program, str | type) for program in (model, guide)):
         return model, guide
     with preserved_randomness():
-        torch.manual_seed(seed)
+        seed_draws(seed)
         model = resolve("model", model, {"data": data})
         return model, resolve("guide", guide, {"model": model, "data": data})
 

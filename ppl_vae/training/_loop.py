@@ -17,7 +17,7 @@ from ppl_vae.data import Rows, sizes_of, units_in
 from ppl_vae.distributed.group import ALONE, Group, Lost
 from ppl_vae.errors import Finding, UnsavedWarning, UserError, spelled
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.runs.result import Best, Record, unfinished
 from ppl_vae.schedules import Capacity, FreeBits, Objective
 from ppl_vae.speed.threads import Threads
@@ -307,7 +307,7 @@ class Loop:
         training = [module for module in self.pair.modules() if module.training]
         self.pair.eval()  # noise and penalties are for training
         with preserved_randomness():
-            torch.manual_seed(self.settings.seed)
+            seed_draws(self.settings.seed)
             for batch in split.scan(1000):
                 outcomes.add(self.step.evaluate(batch))
                 sizes.append(units_in(batch))

@@ -15,6 +15,7 @@ from ppl_vae.bounds import ELBO
 from ppl_vae.data import Split
 from ppl_vae.errors import UserError
 from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.randomness import seed_draws
 from ppl_vae.programs.structure import Structure
 from ppl_vae.training._replayed import Replayed, Values
 from ppl_vae.training._start_normals import Normals
@@ -114,7 +115,7 @@ class StartBound:
     @torch.no_grad()
     def judged(self, base: Normals | None) -> tuple[float, float]:
         """The bound of all rows in nats and k-hat of its weights, with the same draws for all starts."""
-        torch.manual_seed(0)
+        seed_draws(0)
         bound, size = ELBO(1), 50 if self.structure.broadcasts else 1
         count = JUDGED if self.structure.broadcasts else JUDGED // 4
         found, batch = [], self.batch()

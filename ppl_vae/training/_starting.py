@@ -32,7 +32,7 @@ from ppl_vae.nn.flows import Flow
 from ppl_vae.nn.heads import is_normal
 from ppl_vae.programs.dependencies import dependencies
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.structure import Structure
 from ppl_vae.training._laplace import Density, Endless, LaplaceApproximation, in_doubles, laplace
 from ppl_vae.training._start_bound import ALONE, StartBound
@@ -85,7 +85,7 @@ def begin_shared(
     if shared is None:
         return ()
     with preserved_randomness():
-        torch.manual_seed(seed)
+        seed_draws(seed)
         return _Search(pair, shared, structure, train, Patience(structure, ALONE, say)).best(restarts)
 
 

@@ -19,7 +19,7 @@ from ppl_vae.distributed.share import Share
 from ppl_vae.errors import UserError, option
 from ppl_vae.programs.execution import mark_summed
 from ppl_vae.programs.program import Batch, Pair
-from ppl_vae.programs.randomness import preserved_randomness
+from ppl_vae.programs.randomness import preserved_randomness, seed_draws
 from ppl_vae.programs.structure import Structure
 from ppl_vae.schedules import Capacity, FreeBits, Objective, like
 from ppl_vae.schedules.objectives import Critic, Seen, Shaped
@@ -79,7 +79,7 @@ class BoundStep:
                     f"{processes} processes has a part of them: train in one, {option('distributed', 'off')}"
                 )
             with preserved_randomness():
-                torch.manual_seed(self.settings.seed)
+                seed_draws(self.settings.seed)
                 self.shaped = self.beta.begin(self.pair, self.structure, self.bound, batch, self.rows)
 
     def __call__(self, batch: Batch, epoch: float) -> StepOutcome:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ppl_vae.errors import Finding, UserError
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.randomness import seed_draws
 from ppl_vae.runs.place import elsewhere
 from ppl_vae.saving.atomic import write
 from ppl_vae.saving.tensors import Stored, pack, read_tensors
@@ -200,7 +201,7 @@ def _restore_optimizer(pair: Pair, optimizer: Any, found: Mapping[str, Tensor]) 
 def _restore_random(tensors: Mapping[str, Tensor], shuffle: torch.Generator, device: torch.device, epoch: int) -> None:
     if ("random/cuda" in tensors) != (device.type == "cuda"):  # another kind of device has other generators
         shuffle.manual_seed(shuffle.initial_seed() + epoch)
-        torch.manual_seed(shuffle.initial_seed() + epoch)
+        seed_draws(shuffle.initial_seed() + epoch)
         return
     shuffle.set_state(tensors["random/shuffle"])
     torch.set_rng_state(tensors["random/cpu"])

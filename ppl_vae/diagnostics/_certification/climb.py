@@ -21,6 +21,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.evaluation.bridge import Bridge, Start
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind
 from ppl_vae.programs.program import Pair
+from ppl_vae.programs.randomness import seed_draws
 from ppl_vae.speed.modes import Compile
 
 __all__ = ["Asked", "Climb", "Try", "planned"]
@@ -178,7 +179,7 @@ class Climb:
 
     def seeded(self, purpose: str, some: Tensor) -> None:
         """Begin draws for a batch of rows that do not depend on what came before it."""
-        torch.manual_seed(zlib.crc32(f"{self.asked.seed} {self.plan.split.name} {purpose} {some.tolist()}".encode()))
+        seed_draws(zlib.crc32(f"{self.asked.seed} {self.plan.split.name} {purpose} {some.tolist()}".encode()))
 
     def rows(self, which: Tensor, batches: int) -> Rows:
         """Some rows as methods take them, with so many batches to come."""

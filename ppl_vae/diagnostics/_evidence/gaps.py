@@ -22,6 +22,7 @@ from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, Passes, passes, refuse_endless
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair, Programs
+from ppl_vae.programs.randomness import seed_draws
 from ppl_vae.programs.trained import takes_results
 from ppl_vae.speed.modes import Compile
 from ppl_vae.weights.psis import khat, khat_limit
@@ -304,6 +305,6 @@ def _both(pair: Programs, plan: Passes, batch: Batch, numbers: list[int]) -> tup
 def _weights(pair: Programs, plan: Passes, batch: Batch, numbers: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """Log weights [particle, row] in expectation over discrete latents, and with these summed out, by given numbers."""
     for k, seed in zip(plan.sizes(), numbers, strict=True):
-        torch.manual_seed(seed)
+        seed_draws(seed)
         expected, marginal = both(pair, plan.structure, batch, k)
         yield expected.log_weight, marginal.log_weight

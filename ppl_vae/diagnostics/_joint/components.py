@@ -16,6 +16,7 @@ from ppl_vae.evaluation.passes import Passes
 from ppl_vae.evaluation.shared_draws import SharedDraws
 from ppl_vae.programs.execution import traced
 from ppl_vae.programs.program import Batch, Pair
+from ppl_vae.programs.randomness import seed_draws
 from ppl_vae.programs.structure import sample_sites
 from ppl_vae.weights.completion import completed
 
@@ -143,9 +144,9 @@ def _exchangeable(pair: Pair, plan: Passes, shared: SharedDraws, axes: dict[str,
         order[:2] = order[:2].flip(0)
         values[name] = values[name].index_select(axis, order)
     swapped = replace(shared, values=values)
-    torch.manual_seed(0)
+    seed_draws(0)
     here = joint_weights(pair, plan, shared, 1).log_likelihood.sum()
-    torch.manual_seed(0)
+    seed_draws(0)
     there = joint_weights(pair, plan, swapped, 1).log_likelihood.sum()
     prior = [_prior(pair, plan, s, batch) for s in (shared, swapped)]
     close = 1e-3 * (1 + abs(float(here)))
