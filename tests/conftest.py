@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import numpy as np
@@ -33,6 +34,13 @@ def pytest_configure(config):
 
         install_import_hook(["ppl_vae.weights.log_weights", "ppl_vae.evaluation"], "beartype.beartype")
     pyro.enable_validation(True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Modules and tests stay: the garbage collector need not go through them again and again."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
 
 
 @pytest.fixture(scope="session", autouse=True)
