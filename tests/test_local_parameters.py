@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 from torch import nn
@@ -19,7 +20,7 @@ from ppl_vae.errors import UserError
 from ppl_vae.guides import IAF, FullRank, MeanField, Refined
 from ppl_vae.models import GMVAE, VAE
 from ppl_vae.priors import Mixture
-from ppl_vae.programs.program import Pair
+from ppl_vae.programs.program import Pair, Program
 
 ROWS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 DATA = ppl_vae.load(ROWS)
@@ -254,3 +255,16 @@ def test_a_parameter_that_is_not_contiguous_trains():
     steps(model, guide, Trace_ELBO())
     assert moved(before, guide) == len(before)
     assert Pair(model, guide).state_dict()
+
+
+@pytest.mark.parametrize("where", ["around it in local mode", "inside of a program of ours"])
+def test_whoever_traces_a_model_sees_the_parameters_of_its_networks(where):
+    """Pyro's SVI finds in local mode by this what it trains; where nobody listens nothing is stated."""
+    model, seen = vae()[0], poutine.trace(param_only=True)
+    if where == "inside of a program of ours":
+        Program(seen(model), "model")(x=ROWS)
+    else:
+        with pyro.settings.context(module_local_params=True):
+            seen(model)(x=ROWS)
+    found = {id(site["args"][1]) for site in seen.trace.nodes.values()}
+    assert found == {id(p) for p in model.parameters()}

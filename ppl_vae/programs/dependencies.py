@@ -11,6 +11,8 @@ from pyro import poutine
 from pyro.infer.inspect import TrackProvenance, is_sample_site
 from pyro.ops.provenance import get_provenance
 
+from ppl_vae.programs.randomness import preserved_randomness
+
 __all__ = ["Guessed", "Parents", "dependencies"]
 
 Parents = Mapping[str, frozenset[str]]
@@ -34,7 +36,7 @@ def dependencies(program: Callable[..., Any], batch: Mapping[str, Any], sites: S
 
 def _followed(program: Callable[..., Any], batch: Mapping[str, Any], sites: Sequence[str]) -> Parents:
     """As Pyro's `get_dependencies`, in time linear in the number of sites: of a long series that would take minutes."""
-    with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
+    with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         with TrackProvenance():
             trace = poutine.trace(program).get_trace(**batch)
         latent: set[str] = set()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ppl_vae.programs.dependencies import Guessed, Parents, dependencies
 from ppl_vae.programs.missing import can_enumerate
+from ppl_vae.programs.randomness import preserved_randomness
 
 __all__ = ["all_dependencies"]
 
@@ -38,7 +39,7 @@ def all_dependencies(
     """
     found = dependencies(program, batch, sites)
     try:
-        with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
+        with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
             return _with_hidden(_Tried(program, batch), found, [n for n in sites if n in latents])
     except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError, IndexError, KeyError):
         return found  # no program to be run twice

@@ -14,8 +14,10 @@ from weakref import WeakKeyDictionary
 import pyro
 from pyro.nn import PyroModule
 from pyro.params.param_store import ParamStoreDict, param_with_module_name
+from pyro.poutine import runtime
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message, effectful
+from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import nn
 from torch.distributions import constraints
 
@@ -63,6 +65,13 @@ class LocalModule(PyroModule):
             with self._pyro_context, pyro.settings.context(module_local_params=True), _HideModules():
                 return super().__call__(*args, **kwargs)
 
+    def __getattr__(self, name: str) -> Any:
+        """A part of it; Pyro states all parameters of a network at every look, which is done here if anybody hears."""
+        part = self.__dict__.get("_modules", {}).get(name)
+        if part is not None and not isinstance(part, PyroModule) and _unheard():
+            return part
+        return super().__getattr__(name)
+
 
 def make_local(module: nn.Module, recurse: bool = True) -> None:
     """Let Pyro modules that were made while parameters were global run with local ones."""
@@ -74,6 +83,16 @@ def make_local(module: nn.Module, recurse: bool = True) -> None:
 def asks_store(msg: Message) -> bool:
     """Whether a parameter statement asks the store; those of a `PyroModule` in local mode carry their own value."""
     return getattr(msg["fn"], "__func__", None) is ParamStoreDict.get_param
+
+
+def _unheard() -> bool:
+    """Whether nobody hears of the parameters of a module: there are only plates up to what keeps them to itself."""
+    for handler in reversed(runtime._PYRO_STACK):
+        if getattr(handler, "hides_modules", False):
+            return True
+        if not isinstance(handler, SubsampleMessenger):
+            return False
+    return False
 
 
 def _register(module: nn.Module) -> None:
@@ -121,6 +140,8 @@ def _name(module: nn.Module) -> str:
 
 class _HideModules(Messenger):
     """The statements of modules inside: their parameters are registered already."""
+
+    hides_modules = True
 
     def _pyro_param(self, msg: Message) -> None:
         if not asks_store(msg):

@@ -223,6 +223,7 @@ class _AnswerParams(Messenger):
     """
 
     answers_params = True
+    hides_modules = True  # `_HideParams` is around it
 
     def __init__(self, own: _OwnParameters) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import ExitStack
 from typing import Any
 
@@ -31,13 +32,19 @@ def seed_draws(seed: int) -> None:
         torch.default_generator.manual_seed(seed)
 
 
+@functools.cache
+def _gpus() -> range:
+    """Asked once: where there is none, torch looks for the library of the driver at every question."""
+    return range(torch.cuda.device_count())
+
+
 class preserved_randomness:
     """Give the random number generators back as they were; until then no other thread may draw from them."""
 
     def __enter__(self) -> None:
         with ExitStack() as stack:
             stack.enter_context(one_at_a_time())
-            stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+            stack.enter_context(torch.random.fork_rng(devices=_gpus()))
             self.stack = stack.pop_all()
 
     def __exit__(self, *exception: Any) -> None:
