@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_vae.checks.markov import ForgottenStep, refuse_forgotten
@@ -47,6 +48,7 @@ def try_particles(pair: Programs, batch: Batch, structure: Structure) -> tuple[S
         except Exception:  # whatever programs raise that have no room for particles
             alone = _one_particle(pair, batch, structure)
             _refuse_forgotten(pair, batch, alone)
+            _refuse_unweighed(alone)
             return replace(structure, broadcasts=False), alone
         if structure.absent or structure.rows_total:  # these draw something anew at every run
             return structure, together
@@ -58,6 +60,16 @@ def _refuse_forgotten(pair: Programs, batch: Batch, drawn: PairTrace) -> None:
     if summed:
         sites = {"guide": (pair.guide, sample_sites(drawn.guide)), "model": (pair.model, sample_sites(drawn.model))}
         refuse_forgotten(sites, batch, summed)
+
+
+def _refuse_unweighed(drawn: PairTrace) -> None:
+    """Raise what is wrong with the pair's sums over values, which is no matter of how many particles there are."""
+    try:
+        _log_weight(drawn)
+    except UserError:
+        raise
+    except Exception:  # it will be said by whoever weighs it
+        return
 
 
 def _one_particle(pair: Programs, batch: Batch, structure: Structure) -> PairTrace:
@@ -90,8 +102,11 @@ def _one_particle(pair: Programs, batch: Batch, structure: Structure) -> PairTra
 @torch.no_grad()
 def _alone(pair: Programs, batch: Batch, together: PairTrace, weights: Tensor) -> bool:
     """Whether the second of two particles has the weights that it has alone."""
+    items = _chosen_items(together)
+    drawn = _particle(together.guide, together.structure, 1)
+    drawn.nodes |= items.nodes
     one: Any = SimpleNamespace(
-        guide=poutine.replay(pair.guide, trace=_particle(together.guide, together.structure, 1)), model=pair.model
+        guide=poutine.replay(pair.guide, trace=drawn), model=poutine.replay(pair.model, trace=items)
     )
     try:
         return torch.allclose(_log_weight(run(one, together.structure, batch))[0], weights[1], rtol=1e-4, atol=1e-2)
@@ -102,9 +117,19 @@ def _alone(pair: Programs, batch: Batch, together: PairTrace, weights: Tensor) -
 
 
 def _log_weight(drawn: PairTrace) -> Tensor:
-    parts = reduced(Factors(drawn), "marginal")
+    parts = reduced(Factors(drawn))
     shared = 0.0 if parts.log_global is None else parts.log_global.unsqueeze(-1)
     return parts.log_likelihood + parts.log_prior - parts.log_guide + shared
+
+
+def _chosen_items(drawn: PairTrace) -> Trace:
+    """Which items a plate shows, of those that choose some at every run (`subsample_size=`)."""
+    chosen = Trace()
+    for trace in (drawn.guide, drawn.model):
+        for name, site in trace.nodes.items():
+            if site["type"] == "sample" and site_is_subsample(site) and len(site["value"]) < site["fn"].size:
+                chosen.add_node(name, name=name, type="sample", value=site["value"], is_observed=False, infer={})
+    return chosen
 
 
 def _particle(trace: Trace, structure: Structure, k: int) -> Trace:

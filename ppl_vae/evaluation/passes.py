@@ -31,6 +31,7 @@ __all__ = [
     "judging",
     "passes",
     "refuse_blind",
+    "refuse_chosen_items",
     "refuse_endless",
     "refuse_global",
     "some_rows",
@@ -94,6 +95,7 @@ def passes(
         some = example(split.schema, split, 8)
         check_support(observed_values(pair, structure, some), some, split)
         refuse_global(structure, shared=at_once is not None)
+        refuse_chosen_items(structure)
         refuse_points(structure, "evidence", shared=at_once is not None)
         limit = 4 * (floats_at_once or _floats_at_once(pair.device))
         most = min(len(split), 500) if at_once is None else len(split)
@@ -154,6 +156,16 @@ def refuse_global(structure: Structure, *, shared: bool = False) -> None:
         raise UserError(
             f"{sites} is shared by all rows, so that no row has an evidence of its own: see ppl_vae.posterior and "
             "ppl_vae.evaluate, which weigh all rows together, or make it a parameter"
+        )
+
+
+def refuse_chosen_items(structure: Structure) -> None:
+    """Raise where a plate shows a part of its items: the exponential of a scaled sum is no estimate of the evidence."""
+    if structure.inner_subsample:
+        plates = ", ".join(repr(name) for name in sorted(structure.inner_subsample))
+        raise UserError(
+            f"plate {plates} shows a part of its items (subsample_size=), by which the ELBO can be trained, but no "
+            "evidence be weighed: leave subsample_size out to evaluate"
         )
 
 

@@ -156,8 +156,7 @@ def _arguments(program: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
 
 def _takes_list(program: Callable[..., Any]) -> bool:
     """Whether a program takes its arguments by place alone, as `*args`."""
-    target = program.forward if isinstance(program, nn.Module) else program
-    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(target).parameters.values())
+    return any(p.kind is p.VAR_POSITIONAL for p in signature_of(program).parameters.values())
 
 
 class _HideParams(Messenger):

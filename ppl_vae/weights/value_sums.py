@@ -140,6 +140,10 @@ class ValueSums:
     def _plates(self, site: dict[str, Any]) -> frozenset[str]:
         return frozenset(self.run.model.plate_to_symbol[f.name] for f in frames(site))
 
+    @staticmethod
+    def _plate_names(site: dict[str, Any]) -> set[str]:
+        return {frame.name for frame in frames(site)}
+
     def _symbol(self, site: dict[str, Any]) -> str:
         return site["infer"]["_enumerate_symbol"]
 
@@ -205,12 +209,25 @@ class ValueSums:
         return logs if scale == 1.0 else [packed.scale_and_mask(log, scale) for log in logs]
 
     def _common_scale(self, group: Sequence[Factor]) -> Any:
-        """The scale of all that one sum over values touches: it is that of the logarithm of the sum, outside of it."""
-        if not self.of.scaled or not self.structure.scaled:
+        """The scale of all that one sum over values touches: it is that of the logarithm of the sum, outside of it.
+
+        A plate that shows a part of its items scales what is in it. A factor to a power inside of the sum would have
+        a mean above the evidence.
+        """
+        if not (self.of.scaled and self.structure.scaled) and not self.structure.inner_subsample:
             return 1.0
         scales = [self.of.scale(f.site) for f in group]
         if any(isinstance(s, Tensor) and s.dim() for s in scales) or len({float(s) for s in scales}) > 1:
             sites = ", ".join(sorted({f.name for f in group}))
+            around = {n for f in group for n in self._plate_names(f.site) & self.structure.inner_subsample}
+            if around:
+                plates = ", ".join(map(repr, sorted(around)))
+                raise ProgramError(
+                    group[0].name,
+                    f"sites {sites} share a sum over discrete values, of which some are in plate {plates}, which shows "
+                    "a part of its items: the sum would have no bound",
+                    f"show all items of plate {plates}, or draw the discrete latent in the guide",
+                )
             raise ProgramError(
                 group[0].name,
                 f"sites {sites}, which share a sum over discrete values, have scales of their own "

@@ -152,7 +152,7 @@ def _values(site: Site) -> list[Tensor]:
 def _shaped(pair: Pair, site: Site, values: Tensor) -> Tensor:
     sizes = {p.dim: p.size if not p.of_rows else 1 for p in site.plates}
     shape = [sizes.get(d, 1) for d in range(min(sizes, default=0), 0)]
-    values = values.reshape(*shape, *values.shape[1:])
+    values = values.reshape((*shape, *values.shape[1:]))
     if not site.is_local:
         return values
     repeats = [1] * values.dim()
