@@ -2,10 +2,12 @@
 
     python benchmarks/certification.py coverage --rows 500
     python benchmarks/certification.py digits --run runs/digits-vae-mean_field
+    python benchmarks/certification.py draws --rows 20
     python benchmarks/certification.py anneal --run runs/digits-vae-mean_field --rows 100 --out long-anneal
 
 `coverage` makes rows of three models whose evidence has a closed form or a quadrature, gives them guides that are wrong
-in different ways, and counts by method the rows whose interval of 95% holds log p(x). `anneal` holds the certified
+in different ways, and counts by method the rows whose interval of 95% holds log p(x). `draws` holds draws from
+the posterior of single rows, and of eight schools, against exact ones by two-sample tests. `anneal` holds the certified
 evidence of some rows of a run against a long anneal of each, 16 chains over 5,000 temperatures with 5 leapfrog steps
 each; stopped, it goes on.
 """
@@ -88,6 +90,114 @@ def narrow(width: int | None) -> Callable[..., None]:
     return guide
 
 
+def two_moons(x: Tensor) -> None:
+    """z ~ N(0, I_2), x ~ N(|z_1| + z_2^2, 0.4^2)."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z[..., 0].abs() + z[..., 1] ** 2, 0.4), obs=x)
+
+
+def eight_schools(y: Tensor) -> None:
+    """mu ~ N(0, 5^2), tau ~ half Cauchy(5), theta ~ N(mu, tau^2), centred; y ~ N(theta, sigma^2)."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+    with pyro.plate("school", len(y)):
+        theta = pyro.sample("theta", dist.Normal(mu, tau))
+        pyro.sample("y", dist.Normal(theta, SIGMA), obs=y)
+
+
+def eight_schools_guide(y: Tensor) -> None:
+    """A rough one."""
+    pyro.sample("mu", dist.Normal(4.0, 3.0))
+    pyro.sample("tau", dist.LogNormal(1.0, 0.5))
+    with pyro.plate("school", len(y)):
+        pyro.sample("theta", dist.Normal(4.0 * torch.ones(len(y)), 3.0))
+
+
+EFFECTS = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+SIGMA = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+
+def eight_schools_exact(draws: int) -> tuple[float, Tensor]:
+    """log p(y) by quadrature over (mu, log tau), and exact draws [draw, 10] of mu, log tau and theta."""
+    mu, log_tau = torch.linspace(-35, 45, 801).double(), torch.linspace(-9, 8, 1701).double()
+    tau, y, sigma = log_tau.exp(), EFFECTS.double(), SIGMA.double()
+    spread = (tau[:, None] ** 2 + sigma**2).sqrt()
+    seen = dist.Normal(mu[:, None, None], spread).log_prob(y).sum(-1)  # [mu, tau]
+    prior = dist.Normal(0.0, 5.0).log_prob(mu)[:, None] + dist.HalfCauchy(5.0).log_prob(tau) + log_tau
+    joint = seen + prior
+    evidence = float(joint.flatten().logsumexp(0) + math.log(0.1 * 0.01))
+    at = torch.multinomial(joint.flatten().softmax(0), draws, replacement=True)
+    m = mu[at // len(tau)] + 0.1 * (torch.rand(draws) - 0.5)
+    t = log_tau[at % len(tau)] + 0.01 * (torch.rand(draws) - 0.5)
+    precision = 1 / sigma**2 + (-2 * t).exp()[:, None]
+    mean = (y / sigma**2 + m[:, None] * (-2 * t).exp()[:, None]) / precision
+    theta = mean + torch.randn(draws, 8) / precision.sqrt()
+    return evidence, torch.cat([torch.stack([m, t], 1), theta], 1)
+
+
+def on_a_grid(log_likelihood: Callable[[Tensor], Tensor], draws: int) -> Tensor:
+    """Draws of p(z | x) in two dimensions, [draw, 2], each uniform in its cell."""
+    axis = torch.linspace(-5, 5, 1001).double()
+    z = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    joint = dist.Normal(0.0, 1.0).log_prob(z).sum(-1) + log_likelihood(z)
+    chosen = torch.multinomial(joint.softmax(0), draws, replacement=True)
+    return z[chosen] + 0.01 * (torch.rand(draws, 2) - 0.5)
+
+
+EXACT_DRAWS: dict[str, tuple[Callable[..., None], Callable[[Tensor], Callable[[Tensor], Tensor]]]] = {
+    "linear": (linear, lambda x: lambda z: dist.Normal(z @ loadings().double().T, 0.5).log_prob(x).sum(-1)),
+    "banana": (banana, lambda x: lambda z: dist.Normal(2 * z[:, 1] - z[:, 0] ** 2, 0.4).log_prob(x)),
+    "two moons": (two_moons, lambda x: lambda z: dist.Normal(z[:, 0].abs() + z[:, 1] ** 2, 0.4).log_prob(x)),
+}
+
+
+def draws(rows: int, seed: int, count: int = 200) -> None:
+    """Certified draws beside exact ones, by MMD with permutations; of label and style by the share of labels, too."""
+    for name, (model, likelihood) in EXACT_DRAWS.items():
+        torch.manual_seed(seed)
+        shape = (rows, D) if name == "linear" else (rows,)
+        trace = pyro.poutine.trace(pyro.poutine.uncondition(model)).get_trace(torch.zeros(shape))
+        x = trace.nodes["x"]["value"].detach()
+        found = ppl_vae.certify(model, narrow(2), {"x": x}, draws=count, validate=0, seed=seed)
+        p = [
+            diagnostics.mmd(found.draws["z"][:, i], on_a_grid(likelihood(x[i].double()), count), seed=i).p_value
+            for i in range(rows)
+        ]
+        told(name, p, found)
+    torch.manual_seed(seed)
+    y = (torch.rand(rows) < 0.7).float()
+    x = torch.randn(rows) + 3 * y + 0.5 * torch.randn(rows)
+    found = ppl_vae.certify(styled, narrow(None), {"x": x}, draws=count, validate=0, seed=seed)
+    parts = torch.stack([dist.Normal(3.0 * k, 1.25**0.5).log_prob(x) + math.log(q) for k, q in enumerate((0.3, 0.7))])
+    p = []
+    for i in range(rows):
+        label = torch.multinomial(parts[:, i].softmax(0), count, replacement=True)
+        z = (x[i] - 3 * label) / 1.25 + (0.25 / 1.25) ** 0.5 * torch.randn(count)
+        mine = torch.stack([found.draws["z"][:, i], 3.0 * found.draws["y"][:, i]], 1)
+        p.append(diagnostics.mmd(mine, torch.stack([z, 3.0 * label], 1), seed=i).p_value)
+    told("label and style", p, found)
+    evidence, exact = eight_schools_exact(count)
+    found = ppl_vae.certify(eight_schools, eight_schools_guide, {"y": EFFECTS}, draws=count, validate=0, seed=seed)
+    parts = [found.draws["mu"][:, None], found.draws["tau"].log()[:, None], found.draws["theta"]]
+    mine = torch.cat(parts, 1).double()
+    unit = exact.std(0)
+    p = [diagnostics.mmd(mine / unit, exact / unit).p_value]
+    told("eight schools, centred", p, found)
+    value, error = float(found.log_evidence), float(found.log_evidence_se)
+    print(f"  log evidence {value:.3f} ± {error:.3f}, quadrature {evidence:.3f}", flush=True)
+
+
+def told(name: str, p: list[float], found: ppl_vae.diagnostics.Certified) -> None:
+    """A line."""
+    low = sum(v <= 0.05 for v in p)
+    print(
+        f"{name}: {int(found.certified.sum())} of {len(p)} certified; MMD rejects at 5% in {low} of {len(p)}, smallest "
+        f"p {min(p):.3f}, median {sorted(p)[len(p) // 2]:.2f}",
+        flush=True,
+    )
+
+
 PROBLEMS = {
     "linear": (linear, linear_exact, 2, (torch.zeros(D),)),
     "banana": (banana, banana_exact, 2, ()),
@@ -163,7 +273,7 @@ def anneal(folder: str, rows: int, out: str, temperatures: int, seed: int) -> No
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("coverage", "digits", "anneal"))
+    parser.add_argument("what", choices=("coverage", "digits", "draws", "anneal"))
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--run", default="runs/digits-vae-mean_field")
     parser.add_argument("--without", nargs="*", default=[], help="methods to leave out, such as annealed-long")
@@ -173,6 +283,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.what == "coverage":
         coverage(options.rows, options.seed, options.without)
+    elif options.what == "draws":
+        draws(options.rows, options.seed)
     elif options.what == "anneal":
         anneal(options.run, options.rows, options.out, options.temperatures, options.seed)
     else:
