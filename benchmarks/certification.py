@@ -261,7 +261,7 @@ def anneal(folder: str, rows: int, out: str, temperatures: int, seed: int) -> No
     )
     long = parts.frame()
     evidence, error = (torch.tensor(long[name].to_numpy()) for name in ("log_evidence", "log_evidence_se"))
-    found = ppl_vae.certify(run.model, run.guide, some, seed=seed)
+    found = ppl_vae.certify(run.model, run.guide, some, validate=0, seed=seed)
     apart = found.log_evidence - evidence
     both = torch.hypot(found.log_evidence_se, error)
     within = int((apart.abs() <= 1.96 * both).sum())
