@@ -18,6 +18,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -178,11 +179,12 @@ def draws(rows: int, seed: int, count: int = 200) -> None:
         p.append(diagnostics.mmd(mine, torch.stack([z, 3.0 * label], 1), seed=i).p_value)
     told("label and style", p, found)
     evidence, exact = eight_schools_exact(count)
-    found = ppl_vae.certify(eight_schools, eight_schools_guide, {"y": EFFECTS}, draws=count, validate=0, seed=seed)
+    unit: dict[str, Any] = {"rows": None, "draws": count, "validate": 0, "seed": seed}
+    found = ppl_vae.certify(eight_schools, eight_schools_guide, {"y": EFFECTS}, **unit)
     parts = [found.draws["mu"][:, None], found.draws["tau"].log()[:, None], found.draws["theta"]]
     mine = torch.cat(parts, 1).double()
-    unit = exact.std(0)
-    p = [diagnostics.mmd(mine / unit, exact / unit).p_value]
+    scale = exact.std(0)
+    p = [diagnostics.mmd(mine / scale, exact / scale).p_value]
     told("eight schools, centred", p, found)
     value, error = float(found.log_evidence), float(found.log_evidence_se)
     print(f"  log evidence {value:.3f} ± {error:.3f}, quadrature {evidence:.3f}", flush=True)
