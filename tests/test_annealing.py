@@ -48,8 +48,14 @@ MOVING = (
 QUICK = {"temperatures": 8, "steps": 3, "compile": "off"}
 
 
-@pytest.mark.parametrize("start", ["guide", "prior"])
-@pytest.mark.parametrize("name", MOVING)
+@pytest.mark.parametrize(  # each problem from one of the starts; the other one is a slow test
+    ("name", "start"),
+    [
+        pytest.param(name, start, marks=() if (i + j) % 2 else pytest.mark.slow)
+        for i, name in enumerate(MOVING)
+        for j, start in enumerate(("guide", "prior"))
+    ],
+)
 def test_both_starts_find_the_evidence(name, start):
     problem = PROBLEM[name]
     found = annealed_evidence(problem.model, problem.guide, problem.batch, chains=200, start=start, **QUICK)

@@ -38,7 +38,7 @@ def test_a_model_is_clean_with_a_generated_guide(make, digits):
 @by_model
 def test_a_model_is_rebuilt_from_its_run_folder(make, digits, tmp_path):
     model = make(digits)
-    result = ppl_vae.fit(model, own_guide(model), digits, epochs=1)
+    result = ppl_vae.fit(model, own_guide(model), digits, epochs=1, batch_size=500)
     run = ppl_vae.open_run(result.save(tmp_path / "run"))
     pyro.set_rng_seed(0)
     first = simulated(model, digits, 4)

@@ -243,7 +243,9 @@ def test_labels_drawn_by_experts():
         assert ppl_vae.check(model, guide, data) == []
 
 
-@pytest.mark.parametrize("family", [IAF, Spline, FullRank, MeanField, partial(IAF, flows=1)])
+@pytest.mark.parametrize(
+    "family", [pytest.param(IAF, marks=pytest.mark.slow), Spline, FullRank, MeanField, partial(IAF, flows=1)]
+)
 def test_a_mixture_is_of_any_family_with_a_density(data, family):
     torch.manual_seed(0)
     model = Multimodal(data, private={"a": 1}, latent_dim=2, hidden=(8,))

@@ -14,6 +14,7 @@ import torch
 
 import ppl_vae
 from ppl_vae.errors import UserError
+from ppl_vae.evaluation import tempering
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 from ppl_vae.prediction.latents import continuous_latents, information
@@ -298,7 +299,8 @@ def labelled_guide(x, y=None):
         pyro.sample("z", dist.Normal(top.unsqueeze(-1) * torch.ones(3) + x[..., :1], 1.0).to_event(1))
 
 
-def test_several_latents_a_label_of_some_rows_and_a_global(tmp_path):
+def test_several_latents_a_label_of_some_rows_and_a_global(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempering, "TEMPERATURES", 1)  # where draws are moved to is test_tempering's
     labels = torch.arange(40) % 3 - 1
     data = ppl_vae.load({"x": torch.randn(40, 2), "y": labels}, missing="allow")
     run = untrained(labelled_model, labelled_guide, data, tmp_path)

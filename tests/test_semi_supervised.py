@@ -1,5 +1,6 @@
 """Few labels: what is hidden stays hidden, the label is summed out exactly, and it is learned."""
 
+import functools
 import math
 
 import pyro
@@ -86,13 +87,14 @@ def test_labels_that_were_hidden_never_reach_training(make):
 # the exact evidence ---------------------------------------------------------------------------------------------------
 
 
-def linear(make, **options):
+@functools.cache
+def linear(make, options=()):
     """A model without hidden layers over three numbers and three labels, in float64, with random weights."""
     y = torch.tensor([0, 1, 2, -1, -1, -1] * 4)
     x = torch.randn(24, 3, generator=torch.manual_seed(1), dtype=F64)
     data = ppl_vae.load({"x": x, "y": y}, missing="allow", test=0, validation=0)
     torch.manual_seed(2)
-    model = make(data, likelihood=Normal(scale=1.2), hidden=(), **options).double()
+    model = make(data, likelihood=Normal(scale=1.2), hidden=(), **dict(options)).double()
     model.begun = {}  # its weights become others, so that no guide may begin with it
     guide = MeanField(model, hidden=(16,)).double()
     with torch.no_grad():
@@ -155,7 +157,7 @@ def m1m2_evidence(model, x):
     ids=["M2", "M2, p(z | y)", "M1M2"],
 )
 def test_the_evidence_is_that_of_the_row_with_the_label_it_has(make, options, evidence):
-    model, guide, rows = linear(make, **options)
+    model, guide, rows = linear(make, tuple(options.items()))
     exact = labelled(evidence(model, rows["x"]), rows["y"])
     found = ppl_vae.evaluate(model, guide, rows, particles=4000)
     assert (found.log_evidence_se < 0.1).all()
@@ -167,7 +169,7 @@ def test_the_evidence_is_that_of_the_row_with_the_label_it_has(make, options, ev
     ("make", "options"), [(M2, {"latent_dim": 2}), (M1M2, {"latent_dims": (2, 1)})], ids=["M2", "M1M2"]
 )
 def test_labelled_and_other_rows_stand_in_one_batch(make, options):
-    model, guide, rows = linear(make, **options)
+    model, guide, rows = linear(make, tuple(options.items()))
     both = ppl_vae.evaluate(model, guide, rows, particles=1000, seed=0)
     for seen in (rows["y"] >= 0, rows["y"] < 0):
         alone = ppl_vae.evaluate(model, guide, rows.rows(seen.nonzero()[:, 0]), particles=1000, seed=1)

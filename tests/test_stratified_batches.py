@@ -53,7 +53,7 @@ def programs(data, **options):
     return model, MeanField(model, hidden=(8,))
 
 
-@pytest.mark.parametrize("bound", [ELBO(), IWAE(3)], ids=str)
+@pytest.mark.parametrize("bound", [ELBO(), pytest.param(IWAE(3), marks=pytest.mark.slow)], ids=str)
 def test_the_recorded_bound_is_that_of_all_rows(few, rows, bound):
     """Without an update that counts, the mean over some epochs is the one over batches by chance; so is the
     classifier's loss, label_weight times log q(y | x) per row, of labelled rows alone."""
@@ -91,7 +91,9 @@ def test_a_seeded_run_is_repeated_and_captured_bit_for_bit(few, soon_captured):
     histories = []
     for compile in ("off", "off", "auto"):
         model, guide = programs(few)
-        result = ppl_vae.fit(model, guide, few, epochs=2, label_share=0.4, label_weight=3.0, compile=compile)
+        result = ppl_vae.fit(
+            model, guide, few, epochs=2, batch_size=250, label_share=0.4, label_weight=3.0, compile=compile
+        )
         histories.append([r["train"] for r in result.history])
     assert histories[0] == histories[1] == histories[2]
 

@@ -60,10 +60,10 @@ class LinearGuide(nn.Module):
     "bound",
     [
         ELBO(),
-        ELBO(2, analytic_kl=True),
-        ELBO(2, estimator="stl"),
+        pytest.param(ELBO(2, analytic_kl=True), marks=pytest.mark.slow),
+        pytest.param(ELBO(2, estimator="stl"), marks=pytest.mark.slow),  # their gradients are test_gradients's
         IWAE(4, estimator="dreg"),
-        MIWAE(2, 2),
+        pytest.param(MIWAE(2, 2), marks=pytest.mark.slow),
         TVO(3, 4),
     ],
     ids=str,
