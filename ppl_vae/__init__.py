@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ppl_vae.prediction import decode as decode
     from ppl_vae.prediction import encode as encode
     from ppl_vae.prediction import explain as explain
+    from ppl_vae.prediction import export as export
     from ppl_vae.prediction import impute as impute
     from ppl_vae.prediction import interpolate as interpolate
     from ppl_vae.prediction import predict as predict
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from ppl_vae.prediction import sample as sample
     from ppl_vae.prediction import transfer as transfer
     from ppl_vae.prediction import traverse as traverse
+    from ppl_vae.reporting import report as report
     from ppl_vae.runs import Result as Result
     from ppl_vae.runs import open_run as open_run
     from ppl_vae.training import fit as fit
@@ -122,6 +124,7 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.prediction:decode",
         "ppl_vae.prediction:encode",
         "ppl_vae.prediction:explain",
+        "ppl_vae.prediction:export",
         "ppl_vae.prediction:interpolate",
         "ppl_vae.prediction:transfer",
         "ppl_vae.prediction:traverse",
@@ -129,6 +132,7 @@ __getattr__, __dir__, __all__ = lazily(
         "ppl_vae.prediction:predict",
         "ppl_vae.prediction:reconstruct",
         "ppl_vae.prediction:sample",
+        "ppl_vae.reporting:report",
         "ppl_vae.runs:Result",
         "ppl_vae.runs:open_run",
         "ppl_vae.training:fit",

@@ -30,7 +30,7 @@ from ppl_vae.prediction.coding import decode, encode
 from ppl_vae.priors.flat import Flat
 from ppl_vae.programs.program import Pair
 from ppl_vae.programs.structure import sample_sites
-from ppl_vae.report import write_report
+from ppl_vae.reporting import write_report
 from ppl_vae.schedules import Cosine
 
 

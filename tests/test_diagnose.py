@@ -13,8 +13,8 @@ from ppl_vae.cli.diagnose import NAMES
 from ppl_vae.evaluation import Evaluation
 from ppl_vae.guides import MeanField, Point
 from ppl_vae.models import VAE, AutoEncoder
-from ppl_vae.report import write_report
-from ppl_vae.report._trust import trusted_rows
+from ppl_vae.reporting import write_report
+from ppl_vae.reporting._trust import trusted_rows
 
 
 @pytest.fixture(scope="module")

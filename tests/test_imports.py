@@ -32,7 +32,7 @@ FLOORS = [
     "diagnostics._evidence diagnostics._factors diagnostics._joint",
     "diagnostics._certification",
     "diagnostics",
-    "comparison report sklearn",
+    "comparison reporting sklearn",
     "__init__",
     "cli",
     "__main__",

@@ -16,9 +16,9 @@ from ppl_vae.guides import MeanField
 from ppl_vae.models import CVAE, M2, Hierarchical
 from ppl_vae.prediction.places import find_places
 from ppl_vae.programs.program import Pair
-from ppl_vae.report import write_report
-from ppl_vae.report._latent_space import _moved, between
-from ppl_vae.report.view import look
+from ppl_vae.reporting import write_report
+from ppl_vae.reporting._latent_space import _moved, between
+from ppl_vae.reporting.view import look
 from ppl_vae.runs.folder import Run
 
 

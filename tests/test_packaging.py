@@ -45,7 +45,9 @@ def test_the_style_and_the_script_of_the_report_are_installed():
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ppl_vae"]
     shipped = {file.relative_to(ROOT / "ppl_vae") for pattern in patterns for file in (ROOT / "ppl_vae").glob(pattern)}
     other = {
-        f.relative_to(ROOT / "ppl_vae") for f in (ROOT / "ppl_vae" / "report").iterdir() if f.suffix in (".js", ".css")
+        f.relative_to(ROOT / "ppl_vae")
+        for f in (ROOT / "ppl_vae" / "reporting").iterdir()
+        if f.suffix in (".js", ".css")
     }
     assert len(other) == 4
     assert other <= shipped

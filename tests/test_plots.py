@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from ppl_vae import plots
 from ppl_vae.errors import UserError
 from ppl_vae.plots import drawing
-from ppl_vae.report import _html as html
+from ppl_vae.reporting import _html as html
 from ppl_vae.saving import atomic
 
 

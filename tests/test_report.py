@@ -19,8 +19,8 @@ from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
 from ppl_vae.prediction.latents import continuous_latents, information
 from ppl_vae.programs.program import Pair
-from ppl_vae.report import _cards, _verdicts, write_report
-from ppl_vae.report.view import look
+from ppl_vae.reporting import _cards, _verdicts, write_report
+from ppl_vae.reporting.view import look
 from ppl_vae.runs.folder import Run
 from ppl_vae.saving.atomic import write
 

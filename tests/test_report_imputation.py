@@ -15,9 +15,9 @@ from ppl_vae.guides import MeanField
 from ppl_vae.likelihoods import Normal
 from ppl_vae.models import VAE
 from ppl_vae.plots import missing
-from ppl_vae.report import write_report
-from ppl_vae.report._imputation import _check, _filled, _hide, _impute, _split
-from ppl_vae.report.view import look
+from ppl_vae.reporting import write_report
+from ppl_vae.reporting._imputation import _check, _filled, _hide, _impute, _split
+from ppl_vae.reporting.view import look
 
 
 def words_of(page):

@@ -12,7 +12,7 @@ from ppl_vae.guides import MeanField
 from ppl_vae.models import GMVAE, M1M2, M2
 from ppl_vae.plots._heatmaps import heatmap
 from ppl_vae.prediction import label_scores
-from ppl_vae.report import write_report
+from ppl_vae.reporting import write_report
 
 
 def report(model, data, tmp_path, **settings):

@@ -12,9 +12,9 @@ import ppl_vae
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE, Regression
 from ppl_vae.prediction.coding import decode_columns
-from ppl_vae.report import write_report
-from ppl_vae.report._network import Unsupported, network_of, read
-from ppl_vae.report.view import look
+from ppl_vae.reporting import write_report
+from ppl_vae.reporting._network import Unsupported, network_of, read
+from ppl_vae.reporting.view import look
 
 in_a_browser = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
 
@@ -110,7 +110,7 @@ def test_a_decoder_that_does_more_than_its_layers_is_not_written():
 def test_the_numbers_of_a_response_are_those_of_their_definitions():
     from sklearn.metrics import r2_score, root_mean_squared_error
 
-    from ppl_vae.report._response import Predicted
+    from ppl_vae.reporting._response import Predicted
 
     draw = np.random.default_rng(0)
     y, mean = draw.normal(size=50), draw.normal(size=50)

@@ -386,7 +386,7 @@ def test_names_are_shown_and_do_nothing_in_tables_figures_and_pages(capsys):
 
     from ppl_vae.cli.output import print_table
     from ppl_vae.plots.drawing import to_png_bytes
-    from ppl_vae.report._html import _escape
+    from ppl_vae.reporting._html import _escape
 
     name = "a\x1b[31m[/b]:smile:"
     table = Table(name, title=name)

@@ -46,12 +46,14 @@ from ppl_vae.saving.paths import path_of
 
 __all__ = ["app", "main"]
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     name="ppl-vae",
     help="Variational autoencoders as probabilistic programs, on Pyro. `ppl-vae fit` alone trains one on "
     "handwritten digits and writes a report.",
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=True,
+    context_settings=HELP,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: no import of rich, and it reads well in a pipe
 )
@@ -100,7 +102,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 for _name, _command in COMMANDS.items():
-    app.command(_name, hidden=_command is compare_cell)(_at_home(_command))
+    app.command(_name, hidden=_command is compare_cell, context_settings=HELP)(_at_home(_command))
 
 # Typer brings its own click in new versions and uses the installed one in old ones; this is right for both.
 _UsageProblem: type[Exception] = [

@@ -15,7 +15,7 @@ from ppl_vae.cli.files import refuse_busy, writing
 from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import note, say, spared
 from ppl_vae.errors import UserError, unknown_name
-from ppl_vae.registry.words import check_whole, split_words
+from ppl_vae.registry.words import check_choice, check_whole, split_words
 
 if TYPE_CHECKING:
     from ppl_vae.data import Split
@@ -70,6 +70,7 @@ def diagnose(
     *,
     asked: AskedRows,
     seed: o.Seed = 0,
+    figure_format: o.FigureFormat = "png",
     as_json: o.JsonOption = False,
 ) -> None:
     """Check a run: collapse, calibration, model criticism.
@@ -79,6 +80,7 @@ def diagnose(
     """
     check_whole("--rows", rows, 2)
     check_whole("--seed", seed, 0)
+    check_choice("--figure-format", figure_format, o.FIGURES)
     wanted = _wanted(only)
     refuse_busy(run, "ppl-vae diagnose")
     from ppl_vae.runs.files import read_diagnostics
@@ -93,7 +95,7 @@ def diagnose(
         split = "train"  # whose posterior is judged: that of the rows it was fitted to
     chosen, name = asked.rows(opened, split)
     chosen = chosen.inliers().rows(slice(0, rows))
-    found = {kind: _answer(kind, opened, chosen, seed) for kind in wanted}
+    found = {kind: _answer(kind, opened, chosen, seed, figure_format) for kind in wanted}
     if as_json:
         typer.echo(json.dumps(plain({"run": run, "rows": name, "diagnostics": found}), indent=2, ensure_ascii=False))
     else:
@@ -117,7 +119,7 @@ def _wanted(only: str | None) -> list[str]:
     return [name for name in NAMES if name in words]
 
 
-def _answer(kind: str, run: Run, rows: Split, seed: int) -> dict[str, Any]:
+def _answer(kind: str, run: Run, rows: Split, seed: int, ending: str) -> dict[str, Any]:
     """Verdict and numbers, with the figure written; a line where the question has no meaning for this pair."""
     from ppl_vae.plots.drawing import save
 
@@ -127,7 +129,9 @@ def _answer(kind: str, run: Run, rows: Split, seed: int) -> dict[str, Any]:
     except UserError as reason:
         return {"verdict": f"does not apply: {reason}", "summary": {}}
     with spared("a figure"):
-        save(found.figure(), run.path / "figures" / f"diagnosis-{kind}.png")
+        figure = found.figure()
+        for each in dict.fromkeys(("png", ending)):  # the report shows PNG
+            save(figure, run.path / "figures" / f"diagnosis-{kind}.{each}")
     return {"verdict": found.verdict, "summary": found.summary()}
 
 

@@ -1,4 +1,4 @@
-"""`ppl-vae export`: a run and its rows as a NetCDF file for ArviZ."""
+"""`ppl-vae export`: a run and its rows as a NetCDF file for ArviZ, or its networks for torch.export and ONNX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppl_vae.cli.files import check_target
 from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import note, say
 from ppl_vae.errors import UserError
-from ppl_vae.registry.words import check_whole
+from ppl_vae.registry.words import check_choice, check_whole
 
 __all__ = ["export"]
 
@@ -22,7 +22,13 @@ __all__ = ["export"]
 @o.on_rows
 def export(
     run: o.RunFolder,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.nc", show_default="RUN/posterior.nc")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="PLACE", show_default="RUN/posterior.nc, or the folder RUN/networks")
+    ] = None,
+    format: Annotated[
+        str,
+        typer.Option(metavar="arviz|torch|onnx", help="torch and onnx write encoder and decoder, which need no Pyro."),
+    ] = "arviz",
     draws: Annotated[int, typer.Option(help="Draws per row and chain.")] = 100,
     chains: Annotated[int, typer.Option(help="Number of chains.")] = 4,
     particles: Annotated[int, typer.Option(help="Draws per row for the evidence.")] = 1000,
@@ -42,11 +48,16 @@ def export(
     asked: AskedRows,
     seed: o.Seed = 0,
 ) -> None:
-    """Write a file for ArviZ.
+    """Write a file for ArviZ, or the networks as programs of their own.
 
-    Posterior, prior and predictive draws of the rows, their log evidence, weights, k-hat and observed values: a NetCDF
-    file for arviz.from_netcdf(FILE).
+    For ArviZ: posterior, prior and predictive draws of the rows, their log evidence, weights, k-hat and observed
+    values, a NetCDF file for arviz.from_netcdf(FILE). With --format torch or onnx: the encoder from rows to means and
+    deviations of the latents, and the decoder from latents to E[x|z], for torch.export.load or onnxruntime.
     """
+    check_choice("--format", format, ("arviz", "torch", "onnx"))
+    if format != "arviz":
+        _networks(asked, out or run / "networks", format)
+        return
     for option, number, least in (("--draws", draws, 1), ("--chains", chains, 1), ("--particles", particles, 1)):
         check_whole(option, number, least)
     check_whole("--rows", rows, 1)
@@ -83,6 +94,18 @@ def export(
     say(
         f"{chains * draws:,} draws of {count:,} rows{left} ({name}) written to {write_new(target, netcdf_bytes(found))}"
     )
+
+
+def _networks(asked: AskedRows, folder: Path, format: str) -> None:
+    """The encoder and the decoder of the run."""
+    opened = asked.opened()
+    given, _ = asked.rows(opened)
+    import ppl_vae
+
+    found = ppl_vae.export(opened.model, opened.guide, given, folder, format=format)
+    say(f"{', '.join(found.inputs)} to {', '.join(found.latents)}: {found.encoder}")
+    say(f"{', '.join(found.latents)} to {', '.join(found.outputs)}: {found.decoder}")
+    say(f"what they take and give: {found.description}")
 
 
 def _refuse_without_backend() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ppl_vae.cli import options as o
+from ppl_vae.cli.config import options_of
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import (
     check_whole,
@@ -16,6 +18,14 @@ from ppl_vae.registry.words import (
 from ppl_vae.training.request import Request
 
 __all__ = ["Command", "fit"]
+
+
+def _from_file(context: typer.Context, file: Path | None) -> Path | None:
+    """Let the options of a file be the defaults of this command line."""
+    if file is not None:
+        known = {p.name: p.multiple for p in context.command.params if p.name not in ("config", "help")}
+        context.default_map = {**(context.default_map or {}), **options_of(file, known)}
+    return file
 
 
 @o.with_settings(before="lr_schedule")
@@ -131,6 +141,15 @@ def fit(
     ] = False,
     as_json: o.JsonOption = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures and no report.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            is_eager=True,
+            callback=_from_file,
+            help="Options by name in a JSON file, or a run.json; those on the command line win.",
+        ),
+    ] = None,
     **settings: Any,
 ) -> None:
     """Train a model and its guide.
@@ -138,11 +157,20 @@ def fit(
     Evaluates them on held-out rows and writes a run folder with a report. Without any argument: a VAE with a
     mean-field guide on the handwritten digits that come with scikit-learn.
     """
-    request = Command(**locals())
+    request = Command(**{name: value for name, value in locals().items() if name != "config"})
     request.check()
     from ppl_vae.cli.train import train
 
     train(request)
+
+
+def _told(value: Any) -> Any:
+    """A value as run.json may tell it: of a whole path the last part, as it tells nobody's home."""
+    text = str(value) if isinstance(value, Path) else value
+    return Path(text).name if isinstance(text, str) and Path(text).is_absolute() else text
+
+
+_OF_THIS_CALL = ("out", "resume", "override", "as_json", "no_report")
 
 
 @dataclass(frozen=True)
@@ -155,6 +183,20 @@ class Command(Request):
     override: bool = False
     as_json: bool = False
     no_report: bool = False
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The options that are not the defaults, as `--config` reads them.
+
+        What is about this one call is left out, and of a whole path all but its last part.
+        """
+        usual, found = Command(), {}
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if each.compare and each.name not in (*_OF_THIS_CALL, "settings") and value != getattr(usual, each.name):
+                found[each.name] = _told(value)
+        given = {n: v for n, v in self.settings.items() if v is not None and v != usual.settings.get(n)}
+        return found | {name: value for name, value in given.items() if isinstance(value, str | int | float | bool)}
 
     def check(self) -> None:
         """Refuse what can be refused before anything is imported or read."""

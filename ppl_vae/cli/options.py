@@ -15,10 +15,12 @@ from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.training.settings import SETTINGS, Settings
 
 __all__ = [
+    "FIGURES",
     "ColumnsOption",
     "DeviceOption",
     "DrawnField",
     "FieldsOption",
+    "FigureFormat",
     "JsonOption",
     "KindsOption",
     "LabelOption",
@@ -49,6 +51,10 @@ MovedFile = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto uses CUDA if it is available.")]
+FIGURES = ("png", "pdf", "svg")
+FigureFormat = Annotated[
+    str, typer.Option(metavar="|".join(FIGURES), help="File format of figures; the report embeds PNG.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 LabelOption = Annotated[
     str | None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ppl_vae.cli import options as o
 from ppl_vae.cli.files import read_rows, writing
@@ -12,7 +14,7 @@ from ppl_vae.cli.inputs import data_words, open_words
 from ppl_vae.cli.output import say
 from ppl_vae.errors import UserError
 from ppl_vae.registry.rows import DataWords
-from ppl_vae.registry.words import check_whole
+from ppl_vae.registry.words import check_choice, check_whole
 
 if TYPE_CHECKING:
     from ppl_vae.data import Data
@@ -30,8 +32,11 @@ def report(
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
+    figure_format: o.FigureFormat = "png",
 ) -> None:
     """Rewrite the figures and report.html."""
+    check_choice("--figure-format", figure_format, o.FIGURES)
     check_whole("--seed", seed, 0)
     words = data_words(data, label, columns, missing)
     _refuse_unwritable(run)
@@ -41,8 +46,8 @@ def report(
     found = read_evaluation(run)
     read_diagnostics(run)  # a damaged one is refused before the work
     rows = _whole(opened, words)
-    from ppl_vae.report import write_report
-    from ppl_vae.report.view import held_out
+    from ppl_vae.reporting import show, write_report
+    from ppl_vae.reporting.view import held_out
 
     told = held_out(rows)
     shown = told.name
@@ -50,7 +55,10 @@ def report(
     own = found.get(shown, {}).get("particles") if data is None else None
     row_by_row = read_rows(run, shown, int(own), len(told)) if own else None
     with writing(run, "ppl-vae report", wait=0.0):
-        say(f"report written to {write_report(opened, rows, summary, row_by_row, seed=seed)}")
+        page = write_report(opened, rows, summary, row_by_row, seed=seed, figure_format=figure_format)
+    say(f"report written to {page}")
+    if open_ and not show(page):
+        say("no browser was found here")
 
 
 def _refuse_unwritable(run: Path) -> None:

@@ -65,6 +65,7 @@ def train(ask: Command) -> None:
     headline = "\n".join([headline, *(f"  {line}" for line in _columns(model, data))])
     extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
     extra |= {} if start is None else {"start": start}
+    extra |= {"options": ask.said}
     with place.taken(resume=ask.resume) as out:
         read_evaluation(out)  # a damaged one is refused before the work
         group.told(json.dumps({"out": str(out), "warm_up": ask.warm_up}).encode())
@@ -260,7 +261,7 @@ def _posterior(ask: Command, result: Result, data: Data) -> Posterior | None:
 def _report(
     result: Result, data: Data, judged: Judged | None, out: Path, seed: int, drawn: Posterior | None
 ) -> Path | None:
-    from ppl_vae.report import write_report
+    from ppl_vae.reporting import write_report
     from ppl_vae.runs.files import read_run
     from ppl_vae.runs.folder import Run
 

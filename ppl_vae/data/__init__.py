@@ -24,7 +24,7 @@ from ppl_vae.data.named import NAMES, is_named, no_downloads, read
 from ppl_vae.data.rows import Rows, sizes_of
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.data.stream import Stream
-from ppl_vae.errors import StreamWarning, UserError, check_flag, told_by, unknown_name
+from ppl_vae.errors import StreamWarning, UserError, check_flag, shown, told_by, unknown_name
 
 __all__ = [
     "Data",
@@ -56,6 +56,7 @@ LARGE = 2**31
 
 def load(
     source: Any = "digits",
+    y: Any = None,
     *,
     seed: int = 0,
     binarise: str | None = None,
@@ -94,6 +95,7 @@ def load(
             of any other every column is a field of its own, strings being categories and dates numbers of days or
             seconds. Columns that float32 would not hold are centred first (`Field.origin`). Integers of a tensor stay
             int64, but for field x.
+        y: the label or response of an array or table, in the order of its rows: load(X, y) is load((X, y)).
         seed: of the split of arrays and files; named sets have one fixed split, whatever the seed.
         binarise: grey levels of x in [0, 1] to 0 and 1: "dynamic" draws train anew at every use, "static"
             once, "none" keeps them. Validation and test are drawn once, with numpy seed 777. The default is
@@ -148,6 +150,10 @@ def load(
         >>> load("digits", outliers="9").test.outliers.sum().item()
         45
     """
+    if y is not None:
+        if isinstance(source, str | Path | Data | Mapping):
+            raise UserError(f"y goes with an array or a table of X; the label of {shown(source)} is said by label=")
+        source = (source, y)
     if isinstance(source, Data):
         for option, value in (("labels", labels), ("outliers", outliers), ("pairs", pairs)):
             if value is not None:

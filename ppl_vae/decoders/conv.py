@@ -104,7 +104,7 @@ def laid_out(planes: Tensor, shape: tuple[int, ...], entry: int) -> Tensor:
         torch.Size([2, 120])
     """
     channels, sides = channels_of(shape)
-    planes = planes.reshape(len(planes), channels, entry, *sides).movedim(2, -1)  # [n, C, H, W, entry]
+    planes = planes.reshape(planes.shape[0], channels, entry, *sides).movedim(2, -1)  # [n, C, H, W, entry]
     if len(shape) == 3 and shape[0] != channels:  # channels last
         planes = planes.movedim(1, -2)
-    return planes.reshape(len(planes), -1)
+    return planes.reshape(planes.shape[0], -1)  # its own number of rows, in a graph that takes any

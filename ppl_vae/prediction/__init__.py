@@ -4,6 +4,7 @@ from ppl_vae.prediction._checked import ImputationCheck, check_imputation
 from ppl_vae.prediction._codes import Codes, decode, encode
 from ppl_vae.prediction._coherence import Coherence, coherence
 from ppl_vae.prediction._explain import Explanation, explain
+from ppl_vae.prediction._exported import Exported, export
 from ppl_vae.prediction._impute import Imputation, impute, with_holes
 from ppl_vae.prediction._predict import label_scores, predict
 from ppl_vae.prediction._prediction import Prediction
@@ -18,6 +19,7 @@ __all__ = [
     "Coherence",
     "Drawn",
     "Explanation",
+    "Exported",
     "Imputation",
     "ImputationCheck",
     "Moved",
@@ -28,6 +30,7 @@ __all__ = [
     "decode",
     "encode",
     "explain",
+    "export",
     "impute",
     "interpolate",
     "label_scores",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.report._html import Picture, Section, Verdict
+from ppl_vae.reporting._html import Picture, Section, Verdict
 from ppl_vae.runs.files import read_diagnostics
 
 __all__ = ["diagnosed", "verdicts_of"]

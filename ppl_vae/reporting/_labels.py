@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ppl_vae import plots
 from ppl_vae.evaluation.means import standard_error
-from ppl_vae.report._album import COLUMNS, LINES, Album, is_picture, limits_of, names_of, spread_of
-from ppl_vae.report._html import Picture, Section
-from ppl_vae.report.view import View
+from ppl_vae.reporting._album import COLUMNS, LINES, Album, is_picture, limits_of, names_of, spread_of
+from ppl_vae.reporting._html import Picture, Section
+from ppl_vae.reporting.view import View
 
 __all__ = ["labels_and_clusters"]
 

@@ -9,9 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ppl_vae.plots.drawing import is_board, to_png_bytes
-from ppl_vae.report._html import Picture
-from ppl_vae.report.view import View
+from ppl_vae.plots.drawing import is_board, to_bytes, to_png_bytes
+from ppl_vae.reporting._html import Picture
+from ppl_vae.reporting.view import View
 from ppl_vae.saving.atomic import write
 
 __all__ = [
@@ -39,14 +39,15 @@ class Album:
     """Draws each figure once, for the folder and for the page."""
 
     folder: Path
+    kind: str = "png"
 
     def add(self, name: str, figure: Figure, caption: str, words: str = "", *, folded: str = "") -> Picture:
-        """A figure as a section holds it, after writing it to `name`.png.
+        """A figure as a section holds it, after writing it to `name`.png (or .pdf, .svg).
 
         `words` say what it shows to those who cannot see it; without them its caption does.
         """
         png = to_png_bytes(figure)
-        write(self.folder / f"{name}.png", png)
+        write(self.folder / f"{name}.{self.kind}", png if self.kind == "png" else to_bytes(figure, self.kind))
         said = words or f"{name.replace('-', ' ')}: {caption.partition('.')[0]}"
         return Picture(png, caption, said, photo=is_board(figure), folded=folded)
 

@@ -29,4 +29,4 @@ def policy() -> str:
 
 
 def _read(name: str) -> str:
-    return files("ppl_vae.report").joinpath(name).read_text(encoding="utf-8")
+    return files("ppl_vae.reporting").joinpath(name).read_text(encoding="utf-8")

@@ -8,9 +8,9 @@ from ppl_vae.arviz import posterior as draw_posterior
 from ppl_vae.data import Data, Split, is_unit
 from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.programs.program import Pair
-from ppl_vae.report._album import Album
-from ppl_vae.report._cards import number
-from ppl_vae.report._html import Section
+from ppl_vae.reporting._album import Album
+from ppl_vae.reporting._cards import number
+from ppl_vae.reporting._html import Section
 
 __all__ = ["posterior_section", "shared_latents"]
 

@@ -10,23 +10,25 @@ from torch import Tensor
 
 from ppl_vae.arviz import Posterior
 from ppl_vae.data import Data, OneUnit, Split
+from ppl_vae.errors import check_choice
 from ppl_vae.evaluation import Evaluation, JointEvaluation
-from ppl_vae.report._album import Album
-from ppl_vae.report._cards import Card, headline, without_evidence
-from ppl_vae.report._descriptions import columns, data_name, name_of, what_was_trained
-from ppl_vae.report._diagnosed import diagnosed
-from ppl_vae.report._html import Section, render
-from ppl_vae.report._imputation import imputed
-from ppl_vae.report._labels import labels_and_clusters
-from ppl_vae.report._latent_space import latent_space
-from ppl_vae.report._response import cards, predicted, section
-from ppl_vae.report._rows import prior_samples, reconstructions, under_conditions
-from ppl_vae.report._shared import shared_latents
-from ppl_vae.report._training import reconstruction_training, training
-from ppl_vae.report._trust import trusted_rows
-from ppl_vae.report._unit import page_of_unit
-from ppl_vae.report._verdicts import baselines, verdicts
-from ppl_vae.report.view import MOST, View, held_out, look
+from ppl_vae.plots.drawing import FORMATS
+from ppl_vae.reporting._album import Album
+from ppl_vae.reporting._cards import Card, headline, without_evidence
+from ppl_vae.reporting._descriptions import columns, data_name, name_of, what_was_trained
+from ppl_vae.reporting._diagnosed import diagnosed
+from ppl_vae.reporting._html import Section, render
+from ppl_vae.reporting._imputation import imputed
+from ppl_vae.reporting._labels import labels_and_clusters
+from ppl_vae.reporting._latent_space import latent_space
+from ppl_vae.reporting._response import cards, predicted, section
+from ppl_vae.reporting._rows import prior_samples, reconstructions, under_conditions
+from ppl_vae.reporting._shared import shared_latents
+from ppl_vae.reporting._training import reconstruction_training, training
+from ppl_vae.reporting._trust import trusted_rows
+from ppl_vae.reporting._unit import page_of_unit
+from ppl_vae.reporting._verdicts import baselines, verdicts
+from ppl_vae.reporting.view import MOST, View, held_out, look
 from ppl_vae.runs.folder import Run
 from ppl_vae.saving.atomic import write
 
@@ -41,8 +43,9 @@ def write_report(
     *,
     seed: int = 0,
     posterior: Posterior | None = None,
+    figure_format: str = "png",
 ) -> Path:
-    """Draw every figure into run.path/'figures' (PNG) and write run.path/'report.html', self-contained.
+    """Draw every figure into run.path/'figures' and write run.path/'report.html', self-contained.
 
     Rows come from the test split; without one from validation, else from train, and the report says so. Where all data
     are one unit it tells the bound, the evidence and the posterior of all latents.
@@ -55,6 +58,7 @@ def write_report(
         row_by_row: the evaluation of all rows of the split that is shown; names the rows where the guide fails.
         seed: chooses the rows that are shown, and the draws.
         posterior: of the latents that all rows share; drawn here where it is not given.
+        figure_format: of the files of figures: png, pdf or svg; the page holds PNG.
 
     Returns:
         The path of report.html.
@@ -76,16 +80,17 @@ def write_report(
         >>> "not evaluated" in page, "https://" in page
         (True, False)
     """
+    check_choice("figure_format", figure_format, tuple(FORMATS))
     split = held_out(data)
     if isinstance(split, OneUnit):
-        album = Album(run.path / "figures")
+        album = Album(run.path / "figures", figure_format)
         return write(run.path / "report.html", page_of_unit(run, split, evaluation, posterior, album, seed))
     pair = run.pair
     was_training = pair.training
     pair.eval()
     try:
         view = look(pair, data, run.schema, seed=seed)
-        album = Album(run.path / "figures")
+        album = Album(run.path / "figures", figure_format)
         response = predicted(view)
         sections = [
             what_was_trained(run, data, view, album),

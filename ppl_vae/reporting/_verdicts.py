@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ppl_vae.evaluation.baselines import BEATEN, worthless
-from ppl_vae.report._cards import number
-from ppl_vae.report._diagnosed import verdicts_of
-from ppl_vae.report._html import Section, Verdict
-from ppl_vae.report.view import View
+from ppl_vae.reporting._cards import number
+from ppl_vae.reporting._diagnosed import verdicts_of
+from ppl_vae.reporting._html import Section, Verdict
+from ppl_vae.reporting.view import View
 from ppl_vae.runs.folder import Run
 from ppl_vae.runs.result import unfinished
 

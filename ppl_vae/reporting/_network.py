@@ -32,7 +32,7 @@ from ppl_vae.likelihoods import (
 )
 from ppl_vae.nn.networks import MLP, GatedLinear
 from ppl_vae.prediction.latents import Latents
-from ppl_vae.report.view import View
+from ppl_vae.reporting.view import View
 
 __all__ = ["MOST", "Unsupported", "network_of", "read"]
 

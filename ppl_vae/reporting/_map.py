@@ -10,10 +10,10 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.plots.drawing import signed
 from ppl_vae.prediction.latents import Latents
-from ppl_vae.report._album import Album
-from ppl_vae.report._explorer import row_map
-from ppl_vae.report._html import Picture, Section, Widget
-from ppl_vae.report.view import View, response_of
+from ppl_vae.reporting._album import Album
+from ppl_vae.reporting._explorer import row_map
+from ppl_vae.reporting._html import Picture, Section, Widget
+from ppl_vae.reporting.view import View, response_of
 
 __all__ = ["latent_map"]
 

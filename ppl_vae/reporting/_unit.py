@@ -9,12 +9,12 @@ from importlib import metadata
 from ppl_vae import plots
 from ppl_vae.arviz import Posterior
 from ppl_vae.data import OneUnit
-from ppl_vae.report._album import Album
-from ppl_vae.report._cards import Card, number
-from ppl_vae.report._descriptions import drawn_pair, name_of
-from ppl_vae.report._diagnosed import diagnosed
-from ppl_vae.report._html import Section, render
-from ppl_vae.report._shared import posterior_section
+from ppl_vae.reporting._album import Album
+from ppl_vae.reporting._cards import Card, number
+from ppl_vae.reporting._descriptions import drawn_pair, name_of
+from ppl_vae.reporting._diagnosed import diagnosed
+from ppl_vae.reporting._html import Section, render
+from ppl_vae.reporting._shared import posterior_section
 from ppl_vae.runs.folder import Run
 
 __all__ = ["page_of_unit"]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae import plots
-from ppl_vae.report._album import COLUMNS, LINES, Album, flat, gaps, is_picture, levels_of, limits_of, names_of
-from ppl_vae.report._html import Picture, Section
-from ppl_vae.report.view import View
+from ppl_vae.reporting._album import COLUMNS, LINES, Album, flat, gaps, is_picture, levels_of, limits_of, names_of
+from ppl_vae.reporting._html import Picture, Section
+from ppl_vae.reporting.view import View
 
 __all__ = ["prior_samples", "reconstructions", "under_conditions"]
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.prediction import predict
-from ppl_vae.report._album import Album
-from ppl_vae.report._cards import Card, number
-from ppl_vae.report._html import Section
-from ppl_vae.report.view import View, response_of
+from ppl_vae.reporting._album import Album
+from ppl_vae.reporting._cards import Card, number
+from ppl_vae.reporting._html import Section
+from ppl_vae.reporting.view import View, response_of
 
 __all__ = ["Predicted", "cards", "predicted", "section"]
 

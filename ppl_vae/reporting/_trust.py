@@ -5,10 +5,10 @@ from __future__ import annotations
 from ppl_vae import plots
 from ppl_vae.diagnostics import khat_scatter
 from ppl_vae.evaluation import Evaluation, JointEvaluation
-from ppl_vae.report._album import Album, is_picture, limits_of
-from ppl_vae.report._cards import number
-from ppl_vae.report._html import Picture, Section
-from ppl_vae.report.view import View
+from ppl_vae.reporting._album import Album, is_picture, limits_of
+from ppl_vae.reporting._cards import number
+from ppl_vae.reporting._html import Picture, Section
+from ppl_vae.reporting.view import View
 from ppl_vae.weights.psis import khat_limit
 
 __all__ = ["trusted_rows"]

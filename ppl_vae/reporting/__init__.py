@@ -4,6 +4,7 @@
 what the pair makes of them), `album` (their figures), `words`, `html`.
 """
 
-from ppl_vae.report._page import write_report
+from ppl_vae.reporting._page import write_report
+from ppl_vae.reporting._report import report, show
 
-__all__ = ["write_report"]
+__all__ = ["report", "show", "write_report"]

@@ -16,11 +16,11 @@ from ppl_vae.data import Field
 from ppl_vae.plots.drawing import CLASSES, as_pixels
 from ppl_vae.prediction.latents import Latents
 from ppl_vae.priors import Diagonal, StandardNormal
-from ppl_vae.report._album import flat, is_picture, limits_of, names_of
-from ppl_vae.report._cards import number
-from ppl_vae.report._html import Widget
-from ppl_vae.report._network import Unsupported, network_of
-from ppl_vae.report.view import View, response_of
+from ppl_vae.reporting._album import flat, is_picture, limits_of, names_of
+from ppl_vae.reporting._cards import number
+from ppl_vae.reporting._html import Widget
+from ppl_vae.reporting._network import Unsupported, network_of
+from ppl_vae.reporting.view import View, response_of
 
 __all__ = ["explorer", "row_map"]
 

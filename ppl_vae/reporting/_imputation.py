@@ -10,9 +10,9 @@ from ppl_vae.data.convert import missing_in
 from ppl_vae.errors import UserError
 from ppl_vae.plots import missing
 from ppl_vae.prediction import Imputation, impute
-from ppl_vae.report._album import Album, is_picture, limits_of, names_of
-from ppl_vae.report._html import Picture, Section
-from ppl_vae.report.view import View
+from ppl_vae.reporting._album import Album, is_picture, limits_of, names_of
+from ppl_vae.reporting._html import Picture, Section
+from ppl_vae.reporting.view import View
 
 __all__ = ["imputed"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppl_vae.evaluation.baselines import worthless
-from ppl_vae.report.view import View
+from ppl_vae.reporting.view import View
 from ppl_vae.runs.folder import Run
 
 __all__ = ["NO_DENSITY", "Card", "headline", "number", "validated", "without_evidence"]

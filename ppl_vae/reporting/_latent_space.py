@@ -12,12 +12,12 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.plots.drawing import PANELS, signed
 from ppl_vae.prediction.latents import ACTIVE, Latents
-from ppl_vae.report._album import LINES, Album, flat, is_picture, limits_of, names_of, spread_of
-from ppl_vae.report._cards import number
-from ppl_vae.report._explorer import explorer
-from ppl_vae.report._html import Picture, Section, Widget
-from ppl_vae.report._map import latent_map
-from ppl_vae.report.view import View
+from ppl_vae.reporting._album import LINES, Album, flat, is_picture, limits_of, names_of, spread_of
+from ppl_vae.reporting._cards import number
+from ppl_vae.reporting._explorer import explorer
+from ppl_vae.reporting._html import Picture, Section, Widget
+from ppl_vae.reporting._map import latent_map
+from ppl_vae.reporting.view import View
 
 __all__ = ["latent_space"]
 

@@ -12,10 +12,10 @@ from ppl_vae.distributions import unwrapped
 from ppl_vae.likelihoods.columns import column_table
 from ppl_vae.prediction.latents import draw_pair
 from ppl_vae.programs.program import Pair, Program
-from ppl_vae.report._album import Album
-from ppl_vae.report._cards import NO_DENSITY, validated
-from ppl_vae.report._html import Picture, Section
-from ppl_vae.report.view import View
+from ppl_vae.reporting._album import Album
+from ppl_vae.reporting._cards import NO_DENSITY, validated
+from ppl_vae.reporting._html import Picture, Section
+from ppl_vae.reporting.view import View
 from ppl_vae.runs.folder import Run
 from ppl_vae.runs.result import unfinished
 from ppl_vae.saving.specs import HOMES

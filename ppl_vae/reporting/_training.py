@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ppl_vae import plots
-from ppl_vae.report._album import Album
-from ppl_vae.report._cards import number
-from ppl_vae.report._html import Section
+from ppl_vae.reporting._album import Album
+from ppl_vae.reporting._cards import number
+from ppl_vae.reporting._html import Section
 from ppl_vae.runs.folder import Run
 from ppl_vae.runs.result import Record, unfinished
 

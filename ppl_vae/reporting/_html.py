@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from ppl_vae.errors import UserError, escaped
-from ppl_vae.report._assets import policy, script, style
+from ppl_vae.reporting._assets import policy, script, style
 
 __all__ = ["Picture", "Section", "Verdict", "Widget", "render"]
 
