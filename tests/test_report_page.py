@@ -1,5 +1,7 @@
 """The page of a run in a browser: what it decodes, what moves, what it asks for, how wide it is."""
 
+import shutil
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +18,7 @@ from ppl_vae.reporting import write_report
 from ppl_vae.reporting._network import Unsupported, network_of, read
 from ppl_vae.reporting.view import look
 
+NPM = shutil.which("npm")
 in_a_browser = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
 
 
@@ -31,6 +34,16 @@ def table(rows=120):
             "colour": np.where(first > 0.5, "red </script>", np.where(first < -0.5, "blue", "green")),
         }
     )
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """The script of axe-core, which npm fetches; without a registry the test is left out."""
+    folder = tmp_path_factory.mktemp("npm")
+    command = [NPM, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "axe-core@4"]
+    if subprocess.run(command, capture_output=True, timeout=120).returncode:
+        pytest.skip("npm cannot fetch axe-core")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
 def trained(data, folder, model, evaluated=False):
@@ -222,6 +235,18 @@ class TestInABrowser:
             )
             assert len(targets) >= 3
             assert browser.evaluate(f"{targets}.every((t) => document.querySelector(t) !== null)")
+
+    @pytest.mark.skipif(NPM is None, reason="needs npm")
+    @pytest.mark.parametrize("which", ["digits", "mixed"])
+    def test_axe_finds_nothing(self, which, request, axe):
+        page = request.getfixturevalue(which).page
+        for width, dark in ((1100, False), (420, True)):
+            with Browser(width, 900, dark=dark) as browser:
+                browser.open(page)
+                browser.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+                browser.evaluate(f"{axe};0")
+                asked = "axe.run().then((r) => r.violations.map((v) => [v.id, v.nodes[0].html.slice(0, 200)]))"
+                assert browser.evaluate(asked) == []
 
     def test_a_response_is_moved_with_the_rows(self, tmp_path):
         draw = np.random.default_rng(0)

@@ -263,8 +263,10 @@ _PAGE = """<!DOCTYPE html>
 <body>
 <a class="skip" href="#main">Skip to the sections</a>
 <header id="top"><h1>{title}</h1>{subtitle}</header>
+<div role="region" aria-label="Numbers and verdicts">
 {cards}
 {verdicts}
+</div>
 {nav}
 <main id="main">
 {body}
