@@ -7,9 +7,12 @@ import torch
 
 import ppl_vae
 from ppl_vae import diagnostics
+from ppl_vae.display import working as module
 from ppl_vae.display.displayed import LINES, WIDTH
+from ppl_vae.errors import UserError
 from ppl_vae.guides import MeanField
 from ppl_vae.models import VAE
+from ppl_vae.programs import toy
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,36 @@ def test_a_fit_says_what_came_of_it(results):
     assert shown.startswith("VAE with MeanField, ELBO")
     assert "2, ended by epochs; kept" in shown
     assert "nats per row" in shown
+
+
+def test_a_function_is_told_of_every_pass_of_an_evaluation():
+    told = []
+    ppl_vae.evaluate(
+        toy.model,
+        toy.posterior,
+        torch.zeros(40),
+        particles=400,
+        floats_at_once=2000,
+        progress=lambda *n: told.append(n),
+    )
+    assert len(told) > 3
+    assert told == [(i + 1, len(told)) for i in range(len(told))]
+    with pytest.raises(UserError, match='progress must be "auto", True, False, or a function of two numbers'):
+        ppl_vae.evaluate(toy.model, toy.posterior, torch.zeros(4), particles=4, progress="loud")
+
+
+def test_a_bar_is_shown_for_what_takes_long_and_never_within_another(monkeypatch):
+    with module.working("quick work", 3, True) as step:
+        step()
+        assert step.bar is None
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    with module.working("slow work", 3, True) as step:
+        step()
+        assert step.bar is not None
+        with module.working("inner work", 3, True) as inner:
+            inner()
+            assert inner.bar is None
+    assert not module.SHOWN
+    with module.working("unwatched", 3) as step:
+        step()
+    assert not hasattr(step, "bar")

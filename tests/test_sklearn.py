@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import pickle
 import random
+import warnings
 from functools import partial
 
 import numpy as np
@@ -608,3 +609,13 @@ def test_an_imputer_of_complete_rows_fills_as_well_as_a_regression():
     line = LinearRegression().fit(train[:, 1:], train[:, 0]).predict(rows[:, 1:])
     errors = [float(np.sqrt(np.square(f - X[300:, 0]).mean())) for f in (filled[:, 0], line)]
     assert errors[0] < 1.1 * errors[1]
+
+
+def test_verbose_tells_of_the_training_and_nothing_else_does(capsys):
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        VAETransformer(1, hidden=(4,), epochs=1, random_state=0).fit(x)
+        assert capsys.readouterr().err == ""
+        VAETransformer(1, hidden=(4,), epochs=1, random_state=0, verbose=True).fit(x)
+    assert "epoch 1/1" in capsys.readouterr().err

@@ -13,7 +13,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from ppl_vae.errors import harmless
 
-__all__ = ["TrainingDisplay", "describe_epoch", "is_watched"]
+__all__ = ["SHOWN", "TrainingDisplay", "describe_epoch", "is_watched"]
+
+
+SHOWN: list[object] = []
+"""Whoever has a bar on the screen now: there is one line for it."""
 
 
 def is_watched() -> bool:
@@ -78,6 +82,7 @@ class TrainingDisplay:
             )
             self.task = self.bar.add_task("preparing", total=self.epochs)
             self.bar.start()
+            SHOWN.append(self)
         return self
 
     def prepare(self, words: str) -> None:
@@ -109,6 +114,7 @@ class TrainingDisplay:
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
+            SHOWN.remove(self)
         if self.last is not None and (self.bar is not None or self.last["epoch"] != self.printed):
             self._line(self.last)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppl_vae.data import Data, Split, as_one_unit, as_split, is_unit
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import working
 from ppl_vae.errors import Finding, UserError, check_several, check_whole
 from ppl_vae.evaluation.baselines import Baseline, against, beside, worthless
 from ppl_vae.evaluation.certainty import CertifiedRows, certain, certified_summary, checked
@@ -153,6 +154,7 @@ def evaluate(
     seed: int = 0,
     compile: Compile = "auto",
     floats_at_once: int | None = None,
+    progress: Any = "auto",
 ) -> Evaluation | JointEvaluation:
     """ELBO and importance-sampled log evidence of held-out rows, with standard errors and k-hat of every row.
 
@@ -178,6 +180,8 @@ def evaluate(
         compile: as for `fit`: "auto" traces, then compiles a chunk of particles if there are enough (the encoder
             then runs once for each row), "on" always, "off" never.
         floats_at_once: bounds the memory of one pass; by default 40 MB, on CUDA a quarter of what is free.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many passes are done, and of how many. Not of shared latents.
 
     Raises:
         UserError: for particles < 1, an IWAE of more particles than there are, programs that break the contract, or,
@@ -210,7 +214,7 @@ def evaluate(
     whole = is_unit(data, rows)
     split = as_one_unit(data) if whole else rows_of(model, guide, data)
     sure = checked(certified, split)
-    found = replace(_evaluate(pair, split, particles, iwae, seed, compile, floats_at_once), certified=sure)
+    found = replace(_evaluate(pair, split, particles, iwae, seed, compile, floats_at_once, progress), certified=sure)
     train = data.train if isinstance(data, Data) else getattr(model, "train_rows", None)
     if whole or train is None:
         return found
@@ -250,12 +254,14 @@ def _evaluate(
     seed: int,
     compile: Compile,
     floats_at_once: int | None,
+    progress: Any = None,
 ) -> Evaluation:
     split = split.to(pair.device)
     sizes = _ladder(iwae, particles)
     with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
         chunks = Chunks(pair, plan.structure, compile)
-        parts = [_rows(chunks, plan, i, batch, sizes) for i, batch in enumerate(plan.batches())]
+        with working("evaluating", plan.count * len(plan.sizes()), progress) as step:
+            parts = [_rows(chunks, plan, i, batch, sizes, step) for i, batch in enumerate(plan.batches())]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     refuse_blind(columns[COLUMNS.index("log_evidence")])
     bounds = columns[len(COLUMNS) :]
@@ -278,7 +284,12 @@ def _ladder(iwae: Sequence[int], particles: int) -> list[int]:
 
 
 def _rows(
-    chunks: Chunks, plan: Passes, index: int, batch: dict[str, Tensor], ladder: Sequence[int]
+    chunks: Chunks,
+    plan: Passes,
+    index: int,
+    batch: dict[str, Tensor],
+    ladder: Sequence[int],
+    step: Callable[[], None],
 ) -> tuple[Tensor, ...]:
     """The columns for one batch of rows."""
     sizes, to_come = plan.sizes(), plan.count - index - 1
@@ -291,6 +302,7 @@ def _rows(
         largest.add(log_weights)
         for group in groups:
             group.add(log_weights)
+        step()
     elbo, rate, likelihood = (v / plan.particles for v in totals)
     evidence = _evidence(sums, plan.particles)
     bounds = [value for group in groups for value in (group.mean(), group.standard_error())]

@@ -56,6 +56,7 @@ class VAEEstimator(BaseEstimator):
             scale for each column, or `Columns()` for a DataFrame with columns that are no numbers.
         bound: a name, a class or an object of `ppl_vae.bounds`; None is the ELBO.
         validation_fraction: share of the rows that are held out to stop early and to keep the best weights.
+        verbose: whether a bar, or lines where there is no terminal, tells of the training.
         random_state: None, an int or a RandomState.
         {settings}
     """
@@ -74,6 +75,7 @@ class VAEEstimator(BaseEstimator):
         likelihood: Any = None,
         bound: Any = None,
         validation_fraction: float = 0.1,
+        verbose: bool = False,
         random_state: Any = None,
     ) -> None:
         self.latent_dim = latent_dim
@@ -84,6 +86,7 @@ class VAEEstimator(BaseEstimator):
         self.likelihood = likelihood
         self.bound = bound
         self.validation_fraction = validation_fraction
+        self.verbose = verbose
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
@@ -153,6 +156,7 @@ class VAEEstimator(BaseEstimator):
             data,
             self._own_bound(),
             seed=self._seed,
+            progress=bool(self.verbose),
             **settings,
             **options,
         )
