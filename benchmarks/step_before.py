@@ -7,7 +7,8 @@
 The older tree needs a `benchmarks/step_time.py` with `COLUMNS` and `CASES`; each tree runs its own, in a process of its
 own. Both make a few steps in turn, first the one, then the other, and in the next round the other way round, so that a
 busy machine is equally bad for both. A round gives one ratio; printed are the median over rounds and the interval that
-holds the true median in 95 of 100 cases (order statistics). A step that is slower by more than 3% is marked.
+holds the true median in 95 of 100 cases (order statistics). A step that is slower by more than 3% is marked. The older
+tree may have told glibc to keep freed memory: with the variables of `step_time.MALLOC` both do.
 """
 
 from __future__ import annotations
