@@ -256,3 +256,20 @@ def test_counts_and_truth_values_are_sequences_too():
         model = VAE(data, decoder="gru:state=6", latent_dim=2)
         result = ppl_vae.fit(model, MeanField(model, hidden=(8,)), data, epochs=1)
         assert ppl_vae.evaluate(model, result.guide, data.test, particles=4).log_evidence.isfinite().all()
+
+
+def test_rows_of_words_are_written_as_sentences():
+    from ppl_vae import plots
+    from ppl_vae.prediction import Moved
+
+    words = ("a", "small", "heart", "square")
+    field = Field("text", "categorical", (3,), 4, names=words)
+    codes = torch.tensor([[[0, 2, -1], [0, 2, -1], [0, 3, -1]], [[0, 1, 2], [0, 1, 2], [0, 1, 2]]])
+    moved = Moved({"text": codes}, ("z0", "z1"), ("-1", "0", "1"), "value of z", {"text": field})
+    told = [text.get_text() for text in moved.figure().axes[0].texts]
+    assert told == [
+        *("value of z", "z0", "-1 to 0", "a", "heart", "1", "a", "square"),
+        *("z1", "-1 to 1", "a", "small", "heart"),
+    ]
+    with pytest.raises(ppl_vae.UserError, match="steps"):
+        plots.sentences(codes, words, ("z0", "z1"), ("-1",))

@@ -78,6 +78,11 @@ class Field:
         return len(self.shape) in (2, 3)
 
     @property
+    def is_text(self) -> bool:
+        """Whether one row is a sequence of tokens from a vocabulary, so that it can be written as words."""
+        return self.kind == "categorical" and len(self.shape) == 1 and len(self.names) == self.cardinality
+
+    @property
     def support(self) -> constraints.Constraint:
         """Where one entry of this field lives, as a constraint of torch.distributions."""
         if self.kind == "categorical":

@@ -11,6 +11,7 @@ from ppl_vae.plots._latents import latent_map, rate_per_latent
 from ppl_vae.plots._posterior import forest, pairs
 from ppl_vae.plots._tables import predictions, table_reconstructions, table_samples, table_traversal
 from ppl_vae.plots._training import training_curve
+from ppl_vae.plots._words import sentences
 from ppl_vae.plots.drawing import save, to_png_bytes
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "reconstructions",
     "samples",
     "save",
+    "sentences",
     "table_reconstructions",
     "table_samples",
     "table_traversal",

@@ -43,7 +43,7 @@ class Moved(Displayed):
     notes: tuple[str, ...] = ()
 
     def figure(self, field: str | None = None) -> Any:
-        """A line of pictures for each line; of other fields a panel for each line, with a curve for each entry.
+        """A line of pictures for each line, a block of sentences; of other fields a panel, with a curve for each entry.
 
         Raises:
             UserError: for a field that there is not.
@@ -53,6 +53,8 @@ class Moved(Displayed):
         if values.dim() - 2 in (2, 3):
             limits = limits_of(known, values)
             return plots.grid(values, self.lines, limits=limits, axis=self.axis, columns=self.steps)
+        if known is not None and known.is_text:
+            return plots.sentences(values, known.names, self.lines, self.steps, axis=self.axis)
         entries = values.reshape(*values.shape[:2], -1)
         try:
             steps = [float(step) for step in self.steps]

@@ -121,6 +121,15 @@ def _table_traversals(
     view: View, made: Tensor, steps: Tensor, titles: Sequence[str], axis: str, suffix: str, album: Album
 ) -> list[Picture]:
     """How far each latent moves each column, as one table of colours; and step by step, as lines."""
+    if view.field.is_text:
+        told = [f"{step:g}" for step in steps.tolist()]
+        figure = plots.sentences(made, view.field.names, titles, told, axis=axis)
+        caption = (
+            f"The likeliest words{view.of_what}, one after the other, as each latent goes through its values. Words in "
+            "orange are new; a sentence that stays the same is written once."
+        )
+        alt = f"Sentences for {len(made)} latents: {'; '.join(titles[:LINES])}."
+        return [album.add(f"traversal{suffix}", figure, caption, alt)]
     values, scale = made.reshape(*made.shape[:2], -1), spread_of(flat(view.values))
     moves = (values[:, -1] - values[:, 0]) / torch.where(scale > 0, scale, 1.0)
     some = values.shape[0] if values.shape[0] <= PANELS else PANELS
