@@ -34,13 +34,13 @@ def sentences(
     expect("lines", len(lines), values.shape[0], "one for each line")
     expect("steps", len(steps), values.shape[1], "one for each step")
     blocks = []
-    for line, rows in zip(lines[:PANELS], values, strict=False):
-        said = [_told(row, words, end) for row in rows]
-        kept = [i for i, each in enumerate(said) if i == 0 or each != said[i - 1]]
-        ends = [*(i - 1 for i in kept[1:]), len(said) - 1]
-        blocks.append((line, [(_span(steps[i], steps[j]), said[i]) for i, j in zip(kept, ends, strict=True)]))
-    height = sum(len(rows) + 1.6 for _, rows in blocks) + (1 if axis else 0)
-    longest = max(len(" ".join(said)) for _, rows in blocks for _, said in rows)
+    for name, rows in zip(lines[:PANELS], values, strict=False):
+        each = [_told(row, words, end) for row in rows]
+        kept = [i for i, said in enumerate(each) if i == 0 or said != each[i - 1]]
+        ends = [*(i - 1 for i in kept[1:]), len(each) - 1]
+        blocks.append((name, [(_span(steps[i], steps[j]), each[i]) for i, j in zip(kept, ends, strict=True)]))
+    height = sum(len(block) + 1.6 for _, block in blocks) + (1 if axis else 0)
+    longest = max(len(" ".join(said)) for _, block in blocks for _, said in block)
     figure = Plot(figsize=(max(4.5, 1.6 + 0.085 * (longest + 3)), 0.21 * height + 0.2))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, figure.get_figwidth()), ylim=(height, 0))
@@ -49,18 +49,18 @@ def sentences(
     if axis:
         ax.text(0.15, place, axis, fontsize=SMALL, color=SOFT, va="center")
         place += 1
-    for line, rows in blocks:
+    for line, sentences_of in blocks:
         ax.text(0.15, place, line, fontsize=SMALL + 1, color=INK, va="center")
         place += 1
         before: list[str] = []
-        for span, said in rows:
+        for span, row in sentences_of:
             ax.text(1.25, place, span, fontsize=SMALL, color=SOFT, va="center", ha="right")
             at = 1.45
-            for k, word in enumerate(said):
+            for k, word in enumerate(row):
                 new = bool(before) and (k >= len(before) or before[k] != word)
                 ax.text(at, place, word, fontsize=SMALL, color=ORANGE if new else INK, va="center", family="monospace")
                 at += 0.0775 * (len(word) + 1)
-            before, place = said, place + 1
+            before, place = row, place + 1
         place += 0.6
     return figure
 

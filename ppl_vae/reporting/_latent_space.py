@@ -122,8 +122,8 @@ def _table_traversals(
 ) -> list[Picture]:
     """How far each latent moves each column, as one table of colours; and step by step, as lines."""
     if view.field.is_text:
-        told = [f"{step:g}" for step in steps.tolist()]
-        figure = plots.sentences(made, view.field.names, titles, told, axis=axis)
+        places = [f"{step:g}" for step in steps.tolist()]
+        figure = plots.sentences(made, view.field.names, titles, places, axis=axis)
         caption = (
             f"The likeliest words{view.of_what}, one after the other, as each latent goes through its values. Words in "
             "orange are new; a sentence that stays the same is written once."
