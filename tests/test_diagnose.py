@@ -100,7 +100,7 @@ def test_every_name_is_a_function_of_the_package():
 def test_the_report_says_where_no_row_is_above_the_limit():
     one = torch.ones(30)
     found = Evaluation(-95 * one, -92 * one, 0.1 * one, 0.1 * one, 20 * one, 3 * one, 92 * one, particles=1000)
-    album, drawn = SimpleNamespace(add=lambda name, figure, caption: drawn.append(name)), []
+    album, drawn = SimpleNamespace(add=lambda name, *_: drawn.append(name)), []
     (section,) = trusted_rows(SimpleNamespace(numbers=range(30)), found, album)
     assert "No row is above the limit" in section.text
     assert section.table is None
