@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ppl_vae.data import Field, Schema, Split
 from ppl_vae.decoders import Decoder
 from ppl_vae.decoders.own import likelihood_over, network_of
-from ppl_vae.errors import UserError, check_several, unknown_name
+from ppl_vae.errors import UserError, check_several, shown, unknown_name
 from ppl_vae.likelihoods import Likelihood, column_likelihood
 from ppl_vae.nn.networks import MLP
 from ppl_vae.registry.resolve import resolve
@@ -28,6 +28,8 @@ def asked_fields(schema: Schema, response: str | Sequence[str]) -> list[Field]:
         UserError: for a name that there is not, or one given twice.
     """
     names = [response] if isinstance(response, str) else list(check_several("response", response, "names of fields"))
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"response expects names of fields, got {shown(response)}")
     if not names or len({*names}) < len(names):
         raise UserError(f"response expects names of fields, each once, got {names}")
     fields = [schema[name] for name in names]

@@ -46,7 +46,7 @@ def functions() -> Iterator[tuple[Any, dict[str, Any]]]:
     made = things()
     few = {"particles": 30}
     yield ppl_vae.load, {"source": made.data.train["x"].numpy()}
-    yield ppl_vae.fit, pair_and_rows(data=made.data, epochs=1, batch_size=64, compile="off")
+    yield in_a_folder_of_its_own(ppl_vae.fit), pair_and_rows(data=made.data, epochs=1, batch_size=64, compile="off")
     yield ppl_vae.evaluate, pair_and_rows(**few)
     yield ppl_vae.log_weights, {"model": made.model, "guide": made.guide, "batch": made.data.test, "particles": 3}
     yield ppl_vae.check, pair_and_rows()
@@ -117,7 +117,7 @@ def functions_of_groups() -> Iterator[tuple[Any, dict[str, Any]]]:
     made = things()
     yield ppl_vae.load, {"source": long_table(), "group": "patient", "time": "day"}
     rows = {"model": made.group, "guide": made.group_guide, "data": made.visits.test}
-    yield ppl_vae.fit, rows | {"data": made.visits, "epochs": 1, "compile": "off"}
+    yield in_a_folder_of_its_own(ppl_vae.fit), rows | {"data": made.visits, "epochs": 1, "compile": "off"}
     yield ppl_vae.evaluate, rows | {"particles": 30}
     yield ppl_vae.impute, rows | {"particles": 30, "draws": 2}
     yield ppl_vae.reconstruct, rows | {"draws": 2}

@@ -47,7 +47,7 @@ def functions_of_rows() -> Some:
     made = things()
     yield in_a_folder_of_its_own(with_a_table(ppl_vae.load)), {"source": "t.npy", "stream": True}
     streamed = pair_and_rows(data=made.streamed)
-    yield ppl_vae.fit, streamed | {"epochs": 1, "batch_size": 16, "compile": "off"}
+    yield in_a_folder_of_its_own(ppl_vae.fit), streamed | {"epochs": 1, "batch_size": 16, "compile": "off"}
     yield ppl_vae.evaluate, streamed | {"particles": 30}
     yield ppl_vae.encode, streamed
     few = {"out": "parts", "size": 5, "particles": 10}

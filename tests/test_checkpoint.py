@@ -15,7 +15,7 @@ from ppl_vae.errors import UnsavedWarning
 from ppl_vae.guides import FullRank, MeanField
 from ppl_vae.models import VAE
 from ppl_vae.saving.tensors import read_tensors, write_tensors
-from ppl_vae.schedules import WarmUp
+from ppl_vae.schedules import DIP, MMD, Decomposed, WarmUp
 from ppl_vae.training import _loop as loop
 from ppl_vae.training import checkpoint as files
 
@@ -63,6 +63,8 @@ def with_full_rank():
         ({"batch_size": 8}, "batch_size was 20, now 8"),
         ({"beta": 4.0}, "beta was 1.0, now 4.0"),
         ({"beta": WarmUp(3)}, "beta was 1.0, now WarmUp"),
+        ({"beta": Decomposed(tc=6.0)}, "beta was 1.0, now Decomposed"),
+        ({"beta": MMD()}, "beta was 1.0, now MMD"),
         ({"weight_decay": 0.0}, "weight_decay was 0.1, now 0.0"),
         ({"bound": IWAE(3)}, r"bound was ELBO\(\), now IWAE\(particles=3\)"),
         ({"optimizer": torch.optim.SGD}, "optimizer was None, now SGD"),
@@ -78,6 +80,23 @@ def test_another_run_is_refused_by_name(tmp_path, change, told):
         run(tmp_path, epochs=4, resume=True, **change)
     assert "override" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_rows_that_are_streamed_and_rows_in_memory_are_different_runs(tmp_path):
+    """They are gone through in another order; the objective of a run is known by its numbers, too."""
+    np.save(tmp_path / "t.npy", table().train["x"].numpy())
+    kept, streamed = (ppl_vae.load(tmp_path / "t.npy", stream=stream) for stream in (False, True))
+    run(tmp_path / "kept", kept, epochs=1)
+    with pytest.raises(UserError, match="training rows are others"):
+        run(tmp_path / "kept", streamed, epochs=2, resume=True)
+    run(tmp_path / "streamed", streamed, epochs=1, beta=Decomposed(tc=6.0))
+    for other in (Decomposed(tc=2.0), DIP(), 1.0):
+        with pytest.raises(UserError, match=r"beta.* was "):
+            run(tmp_path / "streamed", streamed, epochs=2, resume=True, beta=other)
+    found = run(tmp_path / "streamed", streamed, epochs=2, resume=True, beta=Decomposed(tc=2.0), override=True)
+    assert len(found.history) == 2
+    assert "6.0" in found.overridden[0]
+    assert "2.0" in found.overridden[0]
 
 
 def test_another_version_is_refused_by_name(tmp_path, monkeypatch):

@@ -35,6 +35,8 @@ def outcome(case, seconds=60):
     except Slow:
         return "it did not come back"
     except Exception as error:
+        if case.call.name.endswith("__getitem__") and isinstance(error, IndexError):
+            return None  # which ends a loop over rows
         if case.call.name.startswith("ppl_vae.sklearn.") and raised_by_sklearn(error):
             return None
         return f"{type(error).__name__}: {str(error)[:300]}"

@@ -48,7 +48,7 @@ READ = {
     "interpolate": "interpolate run --rows 0,1 --steps 3 --field a",
     "transfer": "transfer run --content 0 --style 1 --take w_a --field a",
     "explain": "explain run --field a",
-    "factors": "factors run --factors y",
+    "factors": "factors run --factors y --split train",
     "coherence": "coherence run --given a --of b",
     "posterior": "posterior shared --model own.py:model --draws 2 --particles 30",
     "impute": "impute run --particles 5",

@@ -71,7 +71,7 @@ def baselines(model: Any, observed: Sequence[str], train: Split, rows: Split) ->
         >>> [found.name for found in baselines(VAE(data), ("x",), data.train, data.test)]
         ['independent', 'normal']
     """
-    if not observed or any(name not in train.schema for name in observed):
+    if not observed or any(name not in split.schema for name in observed for split in (train, rows)):
         return []
     fields = [train.schema[name] for name in observed]
     seeds = [torch.Generator(train.device).manual_seed(0), torch.Generator(rows.device).manual_seed(0)]

@@ -80,7 +80,7 @@ class Parts(Displayed):
             if not file.is_file():
                 raise UserError(f"{self.folder} has no rows {rows.start} to {rows.stop - 1} yet: run it again")
             try:
-                table = pandas.read_parquet(file, columns=columns)
+                table = pandas.read_parquet(io.BytesIO(file.read_bytes()), columns=columns)  # a name is no address
             except Exception as error:  # what Arrow raises for a damaged file has no common class
                 reason = " ".join(str(error).split())[:120]
                 raise UserError(f"{file} cannot be read ({reason}): delete it, and run it again") from error

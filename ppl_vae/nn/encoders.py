@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import UserError, absent_field, made_by, unknown_name
+from ppl_vae.errors import UserError, absent_field, made_by, shown, unknown_name
 from ppl_vae.nn.inputs import OneHotInput, input_layer
 from ppl_vae.nn.networks import concatenate, hidden_layers, widths
 from ppl_vae.nn.own_input import OwnInput
@@ -118,8 +118,10 @@ class FieldEncoder(nn.Module):
 
 def _own_layer(asked: Any, field: Field, train: Split | None, noise: float) -> nn.Module:
     """The input layer of a field from a module, or from the word for one."""
-    if not isinstance(asked, str):
+    if isinstance(asked, nn.Module):
         return OwnInput(asked, field)
+    if not isinstance(asked, str):
+        raise UserError(f"encoder of field {field.name!r} expects a module, or 'gru', got {shown(asked)}")
     if asked != "gru":
         raise unknown_name(f"encoder of field {field.name!r}", asked, ["gru"])
     if not field.shape or field.shape[0] < 2:

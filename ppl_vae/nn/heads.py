@@ -32,8 +32,12 @@ __all__ = [
 
 def positive(raw: Tensor, start: float | Tensor = 1.0) -> Tensor:
     """softplus, shifted so that it is `start` at 0, and never 0, where log q would be infinite."""
-    shift = start.expm1().log() if isinstance(start, Tensor) else math.log(math.expm1(start))
+    shift = start.expm1().log() if isinstance(start, Tensor) else _before_softplus(start)
     return F.softplus(raw + shift) + torch.finfo(raw.dtype).eps
+
+
+def _before_softplus(value: float) -> float:
+    return math.log(math.expm1(value)) if value < 30 else value  # where the two are equal
 
 
 def is_normal(fn: Any) -> bool:
@@ -101,7 +105,7 @@ class NormalHead(nn.Module):
         means = torch.linalg.solve(x.T @ x + ridge, x.T @ codes.double())
         left = (codes.double() - x @ means).square().mean(0)
         scale = (spread.double().square() + left).sqrt()
-        raw = scale + torch.log(-torch.expm1(-scale)) - math.log(math.expm1(self.scale))
+        raw = scale + torch.log(-torch.expm1(-scale)) - _before_softplus(self.scale)
         found = torch.cat([means, torch.linalg.solve(x.T @ x + ridge, x.T @ raw)], 1)
         linear.weight.zero_()
         linear.bias.zero_()

@@ -24,6 +24,9 @@ def path_of(name: str, value: object) -> Path:
     if not isinstance(value, str | os.PathLike) or (isinstance(value, str) and (not value or "\0" in value)):
         raise UserError(f"{name} expects a path, got {shown(value)}")
     try:
-        return Path(value).expanduser()
+        path = Path(value).expanduser()
+        if any(len(os.fsencode(part)) > 255 for part in path.parts):
+            raise UserError(f"{name} expects a path whose parts have at most 255 letters, got {shown(value)}")
+        return path
     except (RuntimeError, TypeError) as error:  # a user that is not there; a path of bytes
         raise UserError(f"{name} expects a path, got {shown(value)}") from error

@@ -71,13 +71,19 @@ class StepGraph:
         return self._update(self.values(batch, epoch))
 
     def proved(self, batch: Batch, epoch: float) -> tuple[StepOutcome, bool]:
-        """One update as the eager step makes it, and whether the graph has the same numbers and draws."""
+        """One update, and whether the graph has the numbers and draws of the eager step, which makes it if not.
+
+        If so the graph makes it: a run that is resumed is proved at other steps, and compiled code rounds otherwise.
+        """
         with kept_buffers(self.step.pair), preserved_randomness():
             values = self.values(batch, epoch)
             state = generator_state(batch)
-        expected = self._eager(batch, *self.step.levels(epoch))
-        same = torch.equal(state, generator_state(batch)) and agree(values, expected)
-        return self._update(expected), same
+        with kept_buffers(self.step.pair), preserved_randomness():
+            expected = self._eager(batch, *self.step.levels(epoch))
+            same = torch.equal(state, generator_state(batch)) and agree(values, expected)
+        if same:
+            return self.replay(batch, epoch), True
+        return self._update(self._eager(batch, *self.step.levels(epoch))), False
 
     def _update(self, values: Values) -> StepOutcome:
         fields = len(StepOutcome._fields)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ppl_vae.display.training import TrainingDisplay, is_watched
-from ppl_vae.errors import UserError, shown
+from ppl_vae.errors import UserError, made_by, shown
 from ppl_vae.runs.result import Record, Result
 
 __all__ = ["Callback", "Told", "telling"]
@@ -52,7 +52,8 @@ class Told:
 
     def epoch(self, record: Record) -> Any:
         """Tell all of an epoch; False if any of them returned it."""
-        listeners = [] if self._on_epoch is None else [self._on_epoch]
+        own = self._on_epoch
+        listeners = [] if own is None else [lambda told: made_by("on_epoch", own, told, of="the record of an epoch")]
         listeners += [callback.on_epoch for callback in self._callbacks]
         if self._display is not None:
             self._display(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -127,7 +128,7 @@ def kept(parts: Parts, accuracy: float, late: Any = None) -> Certified:
             import pandas
 
             with damaged(parts.path(rows), "delete it and certify again"):
-                tables.append((rows, pandas.read_parquet(parts.path(rows))))
+                tables.append((rows, pandas.read_parquet(io.BytesIO(parts.path(rows).read_bytes()))))
         elif late is not None and len(late) == len(rows):
             tables.append((rows, late))
             late = None
