@@ -208,8 +208,9 @@ def white_wine(asked: argparse.Namespace) -> None:
     holey[:, :5][x[:, :5] > 0] = np.nan
     gone = np.isnan(holey)
     data = ppl_vae.load(holey, missing="allow", test=0, validation=0.1, seed=0)
+    asked.options.setdefault("hidden", (128,))  # its authors' width; they have 100,000 steps of 16 rows
     makers = {
-        "VAE": lambda: VAE(data, latent_dim=10),
+        "VAE": lambda: VAE(data, latent_dim=10, hidden=(128,)),
         "NotMIWAE": lambda: NotMIWAE(data, latent_dim=10, **asked.options),
         "NotMIWAE, hides large": lambda: NotMIWAE(data, latent_dim=10, hides="large", **asked.options),
     }
@@ -221,7 +222,7 @@ def white_wine(asked: argparse.Namespace) -> None:
             torch.manual_seed(seed)
             model = make()
             guide = MeanField(model)
-            steps = {"epochs": asked.epochs, "lr": 0.01, "batch_size": 128, "weight_decay": 0.2, "seed": seed}
+            steps = {"epochs": asked.epochs, "patience": None, "lr": 0.003, "batch_size": 128, "seed": seed}
             found = ppl_vae.fit(model, guide, data, IWAE(20), **steps)
             means = ppl_vae.impute(model, guide, torch.from_numpy(holey), draws=1).mean["x"].numpy()
             error = np.sqrt(np.square(means - x)[gone].mean())
@@ -246,7 +247,7 @@ def main() -> None:
     parser.add_argument("--only", help="methods by name")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--read", type=Path)
-    parser.add_argument("--epochs", type=int, default=60, help="of white-wine")
+    parser.add_argument("--epochs", type=int, default=300, help="of white-wine")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # iterative imputation often stops at its tenth round
     torch.set_num_threads(1)

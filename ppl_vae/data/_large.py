@@ -20,10 +20,10 @@ from ppl_vae.data._arrays import decided, split_index
 from ppl_vae.data._columns import NUMERIC
 from ppl_vae.data._digest import FIRST, digest
 from ppl_vae.data._options import Options
+from ppl_vae.data._reader import Parts, Reader, relocated
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.dataset import Data, assemble
 from ppl_vae.data.schema import Schema
-from ppl_vae.data.stream import Parts, Reader, relocated
 from ppl_vae.errors import UserError
 
 __all__ = ["from_large"]

@@ -15,11 +15,12 @@ from ppl_vae.data._arrays import decided, held_out
 from ppl_vae.data._digest import DAY, Digest, Progress, digest
 from ppl_vae.data._options import Options
 from ppl_vae.data._order import BlockOrder
+from ppl_vae.data._reader import PARTS, Parts, Reader, relocated
 from ppl_vae.data._stores import Store, place_in, store_of
 from ppl_vae.data.dataset import Data, Streamed, columns_of
 from ppl_vae.data.rows import Moments
 from ppl_vae.data.schema import Field, Schema
-from ppl_vae.data.stream import PARTS, Parts, Reader, Stream, relocated
+from ppl_vae.data.stream import Stream
 from ppl_vae.errors import UserError, option
 
 __all__ = ["from_stream"]

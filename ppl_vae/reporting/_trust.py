@@ -17,10 +17,10 @@ NAMED, DRAWN = 12, 12
 
 WHAT_TO_TRY = (
     "What to try, in this order:\n\n"
-    "- the posterior has a shape that the family lacks: a richer one (`--guide full_rank`, `iaf` or `spline`)\n"
-    "- other rows like these are well: a wider encoder (`--hidden`) or more epochs\n"
-    "- these rows are rare: more training rows like them\n"
-    "- the evidence alone matters: more particles, or `ppl-vae certify`, which mend it and not the guide"
+    "- the family lacks the shape of the posterior: take a richer one (`--guide full_rank`, `iaf` or `spline`)\n"
+    "- rows that resemble these are judged well: take a wider encoder (`--hidden`) or more epochs\n"
+    "- these rows are rare: collect more training rows like them\n"
+    "- only the evidence matters: take more particles, or `ppl-vae certify`; they correct the evidence, not the guide"
 )
 
 
