@@ -29,6 +29,15 @@ class Unbounded(nn.Module):
             pyro.sample("x", dist.Normal(self.weight * z, self.raw.exp()), obs=x)
 
 
+def test_a_last_step_that_leads_to_no_bound_is_explained():
+    """The objective of a step is that before it: the last one of a run is seen by the rows that are held out alone."""
+    model, x = Unbounded(), rows(40, 1)[:, 0]
+    data = ppl_vae.load({"x": x}, validation=10, test=0)
+    with pytest.raises(UserError, match=r"training diverged at epoch 1, step 1: site .* is not finite"):
+        ppl_vae.fit(model, normal_posterior, data, epochs=1, lr=1e30, batch_size=30)
+    assert model.raw.item() == 0.0
+
+
 def test_divergence_is_explained_and_the_last_good_weights_are_kept():
     """ "Expected parameter loc to satisfy Real()": which site, which step, what was largest."""
     model = Unbounded()

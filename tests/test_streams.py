@@ -402,6 +402,15 @@ def test_large_files_are_streamed_and_that_is_said(tmp_path, monkeypatch):
     assert not isinstance(load(tmp_path / "all.parquet", stream=False).train, Stream)
 
 
+def test_memory_maps_are_streamed_where_they_are_large(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(200, 3)))
+    view = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert torch.equal(load(view).train["x"], load(np.array(view)).train["x"])
+    monkeypatch.setattr("ppl_vae.data.LARGE", 100)
+    with pytest.warns(StreamWarning, match="a memory map has 0.0 GiB and is streamed"):
+        assert isinstance(load(view).train, Stream)
+
+
 def test_the_pass_tells_how_far_it_is_and_rows_can_be_loaded_again(tmp_path):
     seen = []
     data = load(written(tmp_path / "rows", table()[["a", "k"]]), progress=lambda done, rows: seen.append((done, rows)))

@@ -8,6 +8,8 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppl_vae.data._aligned import with_alignment
 from ppl_vae.data._arrays import from_arrays
 from ppl_vae.data._labels import hide_labels
@@ -51,7 +53,7 @@ __all__ = [
 names = NAMES
 
 LARGE = 2**31
-"""A file of so many bytes is streamed without being asked."""
+"""A file or a memory map of so many bytes is streamed without being asked."""
 
 
 def load(
@@ -132,7 +134,7 @@ def load(
         stream: read rows block by block while they are gone through, instead of holding all of them: Parquet files, a
             folder or a pattern of them ("rows/*.parquet"), .npy, .zarr, .h5ad, memory maps, data sets of torch with a
             length, of Hugging Face, AnnData on disk. One pass over all rows determines the fields. None streams
-            folders, patterns, stores on disk and, with a warning, files of 2 GiB or more.
+            folders, patterns, stores on disk and, with a warning, files and memory maps of 2 GiB or more.
         progress: called after every block of that pass with the number of rows read and the total.
 
     Raises:
@@ -214,13 +216,21 @@ def _is_streamed(source: Any, stream: bool | None) -> bool:
         return False
     if is_streamable(source):
         return True
+    if isinstance(source, np.memmap):
+        return _is_large("a memory map", source.nbytes)
     path = Path(source).expanduser() if isinstance(source, str | Path) else None
     if path is None or path.suffix.lower() not in (".parquet", ".npy") or not path.is_file():
         return False
-    if path.stat().st_size < LARGE:
+    return _is_large(path, path.stat().st_size)
+
+
+def _is_large(what: str | Path, size: int) -> bool:
+    """Whether so many bytes are streamed without being asked, which is said."""
+    if size < LARGE:
         return False
-    size = path.stat().st_size / 2**30
-    warnings.warn(f"{path} has {size:.1f} GiB and is streamed: stream=False holds it in memory", StreamWarning, 3)
+    warnings.warn(
+        f"{what} has {size / 2**30:.1f} GiB and is streamed: stream=False holds it in memory", StreamWarning, 4
+    )
     return True
 
 

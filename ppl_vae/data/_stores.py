@@ -222,7 +222,7 @@ class TableStore:
 
 
 def is_streamable(source: Any) -> bool:
-    """Whether this is read block by block without being asked: files on disk that are folders or patterns, and views.
+    """Whether this is read block by block without being asked: folders and patterns of files, stores on disk.
 
     Example:
         >>> is_streamable("rows/*.parquet"), is_streamable("rows.parquet"), is_streamable(np.zeros(3))
@@ -230,7 +230,7 @@ def is_streamable(source: Any) -> bool:
     """
     if isinstance(source, str | Path):
         return any(c in str(source) for c in "*?[") or Path(source).expanduser().is_dir()
-    if isinstance(source, np.memmap) or _module(source) in ("zarr", "datasets"):
+    if _module(source) in ("zarr", "datasets"):
         return True
     return _module(source) == "anndata" and bool(getattr(source, "isbacked", False))
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -265,13 +265,20 @@ class Loop:
         if not bool(torch.isfinite(values).all()):
             bad = int((~torch.isfinite(values)).nonzero()[0])
             batch = self.train.batch(batches[bad])
-            message = explain_divergence(self.pair, self.step.structure, batch, epoch, bad + 1)
-            self.pair.load_state_dict(self.kept or before)
-            raise UserError(message)
+            self._diverged(before, batch, epoch, bad + 1)
         record = {"epoch": epoch, "beta": self.beta(epoch)} | outcomes.mean(sizes, "train")
         if self.validation is not None:
-            record |= self._validate(self.validation)
+            found = self._validate(self.validation)
+            if not all(value is None or math.isfinite(value) for value in found.values()):
+                self._diverged(before, self.validation.batch(slice(0, 1000)), epoch, len(batches))
+            record |= found
         return record | {"seconds": round(time.perf_counter() - start, 4)}
+
+    def _diverged(self, before: dict[str, Tensor], batch: Batch, epoch: int, step: int) -> NoReturn:
+        """Say what is not finite after a step, and put the last good weights back."""
+        message = explain_divergence(self.pair, self.step.structure, batch, epoch, step)
+        self.pair.load_state_dict(self.kept or before)
+        raise UserError(message)
 
     @contextmanager
     def _told(self, before: dict[str, Tensor], batch: Batch, epoch: int, step: int) -> Iterator[None]:
