@@ -127,6 +127,8 @@ def _chosen_items(drawn: PairTrace) -> Trace:
     chosen = Trace()
     for trace in (drawn.guide, drawn.model):
         for name, site in trace.nodes.items():
+            if name in chosen:  # a plate of both programs
+                continue
             if site["type"] == "sample" and site_is_subsample(site) and len(site["value"]) < site["fn"].size:
                 chosen.add_node(name, name=name, type="sample", value=site["value"], is_observed=False, infer={})
     return chosen

@@ -65,7 +65,7 @@ def train(ask: Command) -> None:
     headline = "\n".join([headline, *(f"  {line}" for line in _columns(model, data))])
     extra = {role: p.record for role, p in (("model", model), ("guide", guide)) if p.record is not None}
     extra |= {} if start is None else {"start": start}
-    extra |= {"options": ask.said}
+    extra |= {"options": _as_said(ask, decided).said}
     with place.taken(resume=ask.resume) as out:
         read_evaluation(out)  # a damaged one is refused before the work
         group.told(json.dumps({"out": str(out), "warm_up": ask.warm_up}).encode())
@@ -80,6 +80,13 @@ def train(ask: Command) -> None:
         _judge(ask, result, data, decided, out, None if unsaved else started)
     if unsaved is not None:
         raise unsaved
+
+
+def _as_said(ask: Command, decided: Decided) -> Command:
+    """The request of a run that was continued as its first one was: without a warm-up that is the usual one."""
+    usual = replace(ask, warm_up=None)
+    about = {"points": decided.points, "begun": decided.begun}
+    return usual if usual.weight(**about) == ask.weight(**about) else ask
 
 
 def _group(ask: Command) -> Group:

@@ -27,7 +27,7 @@ from ppl_vae.diagnostics._common.simulation import resampled, simulated
 from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.bridge import Bridge
-from ppl_vae.evaluation.passes import Passes, passes
+from ppl_vae.evaluation.passes import Passes, passes, refuse_endless
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair
@@ -182,6 +182,8 @@ def local_calibration(
     """
     simulations, draws = check_whole("simulations", simulations, 50), check_whole("draws", draws, 20)
     permutations, seed = check_whole("permutations", permutations, 19), check_whole("seed", seed, 0)
+    refuse_endless("draws", draws, simulations)
+    refuse_endless("permutations", permutations, simulations)
     pair = Pair(model, guide)
     split = rows_of(model, guide, data, rows_for="local_calibration").to(pair.device)
     with passes(pair, resampled(split, simulations, seed), draws, seed=seed) as plan:

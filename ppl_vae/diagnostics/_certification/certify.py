@@ -87,6 +87,7 @@ def certify(
     Example:
         >>> import pyro
         >>> import pyro.distributions as dist
+        >>> import torch
         >>> from ppl_vae.programs.toy import model
         >>> def guide(x=None):
         ...     with pyro.plate("data", len(x)):
