@@ -48,6 +48,13 @@ def test_a_fit_that_stands_says_nothing():
     assert abs(line["sd"] - 100.01**-0.5) < 0.01
 
 
+@pytest.mark.parametrize(("lr", "unsettled"), [(0.4, True), (0.02, False)])
+def test_a_constant_rate_that_keeps_a_mean_moving_is_told(lr, unsettled):
+    """The posterior deviation is 0.1, and a step of Adam moves the mean by up to the rate."""
+    result = fitted(80, lr, restarts=0)
+    assert [f.site for f in result.findings if "not settled" in f.problem] == ["mu"] * unsettled
+
+
 def unit(x):
     mu = pyro.sample("mu", dist.Normal(0.0, 10.0))
     pyro.sample("x", dist.Normal(mu.unsqueeze(-1).expand(*mu.shape, len(x)), 1.0).to_event(1), obs=x)

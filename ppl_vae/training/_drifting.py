@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Rows
-from ppl_vae.errors import Finding
+from ppl_vae.errors import Finding, spelled
 from ppl_vae.programs.execution import for_particles, traced
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.randomness import preserved_randomness, seed_draws
@@ -21,7 +21,7 @@ from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.training._spread import Walk, spread_walk
 from ppl_vae.weights.completion import expanded
 
-__all__ = ["Drift", "Moment", "drift_of"]
+__all__ = ["Drift", "Moment", "drift_of", "jitter_of"]
 
 SNAPSHOTS, DRAWS, NUMBERS = 40, 64, 1000
 """Looks at the guide in a run, draws at each (always the same noise), and numbers that are followed at most."""
@@ -29,6 +29,9 @@ SNAPSHOTS, DRAWS, NUMBERS = 40, 64, 1000
 SHIFT, WIDTH, ARRIVED, NATS, ERRORS = 0.25, 0.2, 0.1, 1.0, 3.0
 """What drifts: a mean by posterior deviations, a log deviation, the bound of all rows, each beyond so many standard
 errors of its own jitter; and when a mean has arrived."""
+
+JITTER = 0.3
+"""A mean may go to and fro by so many posterior deviations."""
 
 STEADY, CREEP = 0.99, 0.05
 """A walk that does not slow down has far to go, however slow it is: its ratio at most; what is no walk at all."""
@@ -91,7 +94,7 @@ class Drift:
         if walk is not None:
             return (_unfinished(*self._walked(walk), steps),)
         if found is None and not (half > 2 and rise > NATS and float(_beyond(recent)) > 0):
-            return ()
+            return () if (shaken := jitter_of(self.moments, self.names)) is None else (_unsettled(*shaken),)
         site, moved, epochs, more = found or (None, 0.0, len(recent), 0)
         moves = "" if site is None else f"{site} still moved by {moved:.2g} of its posterior deviations, and "
         return (_unfinished(site, f"{moves}the bound of all rows by {rise:+.3g} nats", epochs, more, steps),)
@@ -115,6 +118,17 @@ def _unfinished(site: str | None, moves: str, epochs: int, more: int, steps: int
         f"not finished: over the last {epochs:,} epochs {moves}",
         f"train for {'about' if more else 'at least'} {count * steps:,} steps ({count:,} epochs) more, or take a "
         "larger learning rate",
+        "warning",
+    )
+
+
+def _unsettled(site: str, apart: float) -> Finding:
+    return Finding(
+        site,
+        f"not settled: at a constant learning rate the mean of {site} goes to and fro by {apart:.2g} of its posterior "
+        "deviations, and training ended at one of these places",
+        f"let the rate fall, {spelled('lr=ppl_vae.schedules.Cosine(lr, epochs)', '--lr-schedule cosine')}, or take a "
+        "smaller one and more epochs",
         "warning",
     )
 
@@ -156,6 +170,25 @@ def drift_of(moments: Sequence[Moment], names: Sequence[str]) -> tuple[str, floa
     if 0 < rate < 0.95:
         more = max(1, math.ceil(math.log(ARRIVED / max(rest, ARRIVED)) / math.log(rate) * epochs / 2))
     return names[worst], max(float(shift[worst]), float(width[worst])), epochs, more
+
+
+def jitter_of(moments: Sequence[Moment], names: Sequence[str]) -> tuple[str, float] | None:
+    """The number whose mean jitters most over the last quarter of what was seen, by its standard deviation over that of
+    the posterior, where that is too much. The noise of the draws is the same at each look, and no part of it.
+
+    Example:
+        >>> at = [Moment(e, torch.tensor([3 + 0.05 * (-1) ** e]), torch.tensor([0.1])) for e in range(1, 41)]
+        >>> site, apart = jitter_of(at, ["mu"])
+        >>> site, round(apart, 1)
+        ('mu', 0.5)
+    """
+    window = max(6, len(moments) // 4)
+    if len(moments) < window:
+        return None
+    means, sds = (torch.stack(values) for values in zip(*((m.mean, m.sd) for m in moments[-window:]), strict=True))
+    apart = means.std(0) / sds.mean(0).clamp(min=1e-12)
+    worst = int(apart.argmax())
+    return (names[worst], float(apart[worst])) if apart[worst] > JITTER else None
 
 
 def _beyond(values: Tensor) -> Tensor:
