@@ -28,4 +28,5 @@ def test_the_worked_example_ends_in_its_recommendation(tmp_path):
     assert found.difference(chosen, "mean field, ELBO").value > 0
     assert names["seeds"].difference("low rank, IWAE-8", "mean field, ELBO").value > 0
     assert found.difference("mean field, ELBO", "mean field, IWAE-8", "elbo").value > 0
+    assert names["widths"]["mean field, ELBO"] < min(1, names["widths"]["low rank, IWAE-8"])
     assert f"recommended: {chosen}" in printed[-1]
