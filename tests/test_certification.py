@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from cases.gaussian import NormalGuide
 
 import ppl_vae
 from ppl_vae.diagnostics import certify
@@ -334,9 +335,10 @@ def test_workers_share_the_rows_and_the_numbers_are_those_of_one_process(tmp_pat
 
     monkeypatch.setattr("ppl_vae.diagnostics._certification.spread.ROWS", 4)
     options = {"validate": 10, "draws": 7, "compile": "off"}
-    alone = certify(toy, narrow, X, out=tmp_path / "alone", **options)
+    guide = NormalGuide(slope=0.4, width=0.4)  # which a new process can import
+    alone = certify(toy, guide, X, out=tmp_path / "alone", **options)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as workers:
-        shared_out = certify(toy, narrow, X, out=tmp_path / "shared", executor=workers, **options)
+        shared_out = certify(toy, guide, X, out=tmp_path / "shared", executor=workers, **options)
     assert torch.equal(alone.log_evidence, shared_out.log_evidence)
     assert torch.equal(alone.draws["z"], shared_out.draws["z"])
     assert alone.validations == shared_out.validations
