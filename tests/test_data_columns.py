@@ -77,6 +77,29 @@ TEXT = [
     ("ranges are names", among("10-20", "20-30"), {}, ("categorical", "", [0, 1, 0])),
     ("ordinals are names", among("1st", "2nd", "3rd"), {}, ("categorical", "", [0, 1, 2])),
     ("truths", among("True", "false", ""), {}, ("binary", "", [1.0, 0.0, np.nan])),
+    ("hexadecimal", among("0x1A", "0x2B"), {}, r"numbers as text \('0x1A'"),
+    ("fractions", among("1/2", "3/4"), {}, r"numbers as text \('1/2'"),
+    ("ratios", among("3:1", "2:1"), {}, r"numbers as text \('3:1'"),
+    ("with an error", among("3.5±0.1", "2.1±0.2"), {}, r"numbers as text \('3\.5±0\.1'"),
+    ("with a star", among("3.5*", "2.1**", "1.0"), {}, r"numbers as text \('3\.5\*'"),
+    ("with a direction", among("52.5N", "48.1N"), {}, r"numbers as text \('52\.5N'"),
+    ("within quotes", among("'0'", "'1'"), {}, r"numbers as text \(\"'0'\""),
+    ("a line of units", lambda i: str(i / 7) if i else "(kg)", {}, r"numbers and the cell '\(kg\)' at row 0"),
+    ("a line of sums", lambda i: str(i / 7) if i < 39 else "Total", {}, r"numbers and the cell 'Total' at row 39"),
+    ("months", among("2024-01", "2024-02"), {}, r"dates as text \('2024-01' at row 0"),
+    ("quarters", among("2024Q1", "2024Q2"), {}, r"dates as text \('2024Q1'"),
+    ("seasons are names", among("2019-20", "2020-21"), {}, ("categorical", "", [0, 1, 0])),
+    ("no days", lambda i: f"202401{1 + i % 9}", {}, ("count", "", [2024011.0, 2024012.0, 2024013.0])),
+    ("days as eight digits", lambda i: f"202401{1 + i % 28:02}", {}, r"dates as numbers \(20240101\): .*--kind"),
+    ("case", among("Male", "male", "f"), {}, r"names 'Male' and 'male', which differ in case alone: .*--kind v="),
+    ("-999", among("1.5", "-999", "2"), {}, r"number -999 in 13 rows \(first at row 1.*others \(1\.5 to 2\).*'-999'"),
+    ("99 among answers", among("1", "5", "3", "99"), {}, r"number 99 in 10 rows .*missing_marks=\['99'\]"),
+    ("99.9", among("36.5", "99.9", "37"), {}, r"the number 99\.9 in 13 rows"),
+    ("99, an age", lambda i: str(20 + 2 * i) if i % 9 else "99", {}, ("count", "", [99.0, 22.0, 24.0])),
+    ("999 once", lambda i: str(i) if i else "999", {}, ("count", "", [999.0, 1.0, 2.0])),
+    ("-999, said", among("1.5", "-999", "2"), {"missing_marks": ["-999"]}, ("real", "", [1.5, np.nan, 2.0])),
+    ("-999, a number", among("1.5", "-999", "2"), {"missing_marks": []}, ("real", "", [1.5, -999.0, 2.0])),
+    ("-999, real", among("1.5", "-999", "2"), {"kinds": {"v": "real"}}, ("real", "", [1.5, -999.0, 2.0])),
     ("users", lambda i: f"user {i % 39}", {}, r"39 different strings in 40 rows .*'categorical'"),
     ("big ids", lambda i: str(2**60 + 3 * i + 1), {}, r"'v' holds whole numbers that no float64 holds .*columns="),
 ]
@@ -99,6 +122,36 @@ def test_a_column_of_text_is_read_as_what_it_is_or_refused_with_its_cell(tmp_pat
     assert field.kind == kind
     assert unit is None or field.unit == unit
     np.testing.assert_allclose(found(data)[:3], values)
+
+
+def test_points_before_three_digits_may_be_of_thousands_in_a_file_with_semicolons(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("v;w\n" + "".join(f"{i + 1}.500;{i}\n" for i in range(40)))
+    with pytest.raises(UserError, match=r"column 'v' holds '1\.500', whose point .*--decimal"):
+        load(path, **WHOLE)
+    for mark, first in ((".", 1.5), (",", 1500.0)):
+        data = load(path, **WHOLE, decimal=mark)
+        fields = data.train.fields
+        values = fields["v"] if "v" in fields else fields["x"][:, 0]
+        assert float((values + (data.schema["v" if "v" in fields else "x"].origin or (0.0,))[0]).min()) == first
+    path.write_text(path.read_text().replace("1.500;0", "0.9978;0"))
+    assert load(path, **WHOLE).schema.names
+
+
+def test_lines_that_end_in_carriage_returns_are_lines(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"v,w\r" + b"".join(b"%d.5,%d.25\r" % (i, i) for i in range(40)))
+    assert len(load(path, **WHOLE).train) == 40
+
+
+def test_a_number_that_marks_a_missing_entry_is_missing_in_tables_of_numbers_too():
+    table = pd.DataFrame({"v": [1.5, -999, 2.0] * 10, "n": [3, 99, 1] * 10})
+    with pytest.raises(UserError, match="column 'v' has the number -999 in 10 rows"):
+        load(table)
+    data = load(table, missing_marks=["-999", "99"], missing="allow", test=0, validation=0)
+    assert [int(torch.isnan(data.train[name]).sum()) for name in ("v", "n")] == [10, 10]
+    assert load(table, missing_marks=[]).schema.names == ("v", "n")
+    assert load(table.to_numpy()).schema.names == ("x",)  # the entries of an array are no columns
 
 
 FRAMES = [
@@ -314,7 +367,7 @@ def test_bytes_have_a_top():
 
 
 @pytest.mark.parametrize("label", [None, "c"])
-def test_names_that_differ_in_spaces_alone_are_no_two_categories_unless_somebody_says_so(label):
+def test_names_that_differ_in_spaces_or_case_alone_are_no_two_categories_unless_somebody_says_so(label):
     table = pd.DataFrame({"a": np.arange(20) / 3, "c": ["u", "u ", " v", "w"] * 5})
     field = "c" if label is None else "y"
     with pytest.raises(UserError, match=rf"column 'c' has the names 'u' and 'u ', .*kinds=\{{'{field}': 'categorical'"):

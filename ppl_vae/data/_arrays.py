@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data._codes import refuse_codes
 from ppl_vae.data._columns import Raw
 from ppl_vae.data._grey import binarised, check_grey, is_grey
 from ppl_vae.data._grouped import into_groups, without_group
@@ -74,6 +75,7 @@ def decided(source: Any, options: Options, *, each: bool = False) -> tuple[tuple
     for key in kinds:
         if key not in raws:
             raise unknown_name("field", key, raws)
+    refuse_codes(raws, kinds, options.form)
     return _fields(raws, options)
 
 

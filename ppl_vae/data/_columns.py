@@ -28,6 +28,7 @@ _UNITS = "kg|g|mg|km|cm|mm|m|s|ms|h|min|ml|l|lb|lbs|oz|ft|in|mi|mph|C|F|K|k|M|B|
 WRITTEN = re.compile(
     rf"(?:[A-Z]{{3}}\s|[€$£¥~<>≤≥=(]\s*)?[-+\u2212]?\s*[€$£¥]?\s*\d[\d.,'_\s]*(?:[eE][-+]?\d+)?"
     rf"\s*(?:%|‰|[€$£¥)+]|°?(?:{_UNITS})|\s[A-Z]{{3}})?"
+    r"|0[xX][0-9a-fA-F]+|[-+]?\d+\s*[/:]\s*\d+|(['\"])[-+]?[\d.,]*\d\1|[-+]?\d+[.,]\d+\s*[^\s\d.,].*"
 )
 """A number as people write it, which Python does not read."""
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?:Z|[-+]\d{2}:?\d{2})?)?")
@@ -36,6 +37,7 @@ DATE = re.compile(
     r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})(?:[T ].*)?"
     rf"|\d{{1,2}}[-\s.]+{_MONTH}[-\s.,]+\d{{2,4}}.*|{_MONTH}[-\s.]+\d{{1,2}},?[-\s]+\d{{2,4}}.*"
     r"|\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:\s*[AaPp][Mm])?"
+    r"|\d{4}[-/](?:0[1-9]|1[0-2])|\d{4}-?[QqWw]\d{1,2}|[QqWw]\d{1,2}[-/ ]\d{4}"
 )
 
 
@@ -107,6 +109,8 @@ def column(name: str, series: Any, kind: str | None = None, *, label: bool = Fal
             column, a cell, its row, and the options that settle it.
     """
     series = simple_dtype(series)
+    if series.dtype.kind in "iuf" and form.missing_marks:
+        series = _unmarked(series, form.missing_marks)
     dtype = series.dtype
     if dtype.kind in "iu" and not series.isna().any():
         return Raw(series.to_numpy(dtype="int64"))
@@ -134,6 +138,12 @@ def column(name: str, series: Any, kind: str | None = None, *, label: bool = Fal
             f" label (label={name!r}; command line --label), make it strings, or keep other columns with columns=[...]"
         )
     return _text(name, [None if _is_none(v) else v for v in series], kind, label, form)
+
+
+def _unmarked(series: Any, marks: Sequence[str]) -> Any:
+    """Numbers, those that the user says mark a missing entry as NaN."""
+    numbers = [value for mark in marks if (value := number(str(mark), ".")) is not None]
+    return series.mask(series.isin(numbers)) if series.isin(numbers).any() else series
 
 
 def _times(series: Any) -> np.ndarray:
@@ -187,14 +197,15 @@ def _text(name: str, cells: list[str | None], kind: str | None, label: bool, for
 
 
 def _refuse_twins(name: str, names: tuple[str, ...], label: bool) -> None:
-    """Raise for names that differ in spaces around them alone, which are hardly two categories."""
+    """Raise for names that differ in spaces around them or in case alone, which are hardly two categories."""
     known: dict[str, str] = {}
     for each in names:
-        twin = known.setdefault(each.strip(), each)
+        twin = known.setdefault(each.strip().casefold(), each)
         if twin is not each:
             field = "y" if label else name
+            what = "spaces" if twin.strip() == each.strip() else "case"
             raise UserError(
-                f"column {name!r} has the names {twin!r} and {each!r}, which differ in spaces alone: mend them, or"
+                f"column {name!r} has the names {twin!r} and {each!r}, which differ in {what} alone: mend them, or"
                 f" keep both, kinds={{{field!r}: 'categorical'}} (command line --kind {field}=categorical)"
             )
 
@@ -219,8 +230,9 @@ def _refuse_doubt(name: str, rows: list[tuple[int, str]], looks: dict[str, str |
     kinds = f"kinds={{{field!r}: 'real'}} reads numbers"
     names = f"kinds={{{field!r}: 'categorical'}} makes them names (command line --kind {field}=...)"
     unlike = {cell for _, cell in rows}
-    if not label and len(rows) >= MANY and len(unlike) == len(rows):
-        hint = "" if 2 * max(counts.values()) < len(rows) else f"{kinds}, "
+    alike = max(counts.values())
+    if not label and len(rows) >= MANY and len(unlike) == len(rows) and (2 * alike < len(rows) or alike == len(rows)):
+        hint = f"{kinds}, " if alike == len(rows) else ""
         raise UserError(
             f"column {name!r} expects categories, got a different string in every row ({rows[0][1]!r} at row"
             f" {rows[0][0]}): {hint}make it numeric, name it as the label (label={name!r}; command line --label), or"

@@ -94,6 +94,8 @@ def read_text(content: bytes, path: Path, form: TextForm) -> Any:
     decimal = form.decimal or (_decimal(frame) if separator != "," else None)
     import pandas
 
+    if separator == ";" and decimal is None:
+        _refuse_grouped(frame)
     return pandas.DataFrame({name: _typed(frame[name], form, decimal) for name in frame.columns})
 
 
@@ -125,7 +127,7 @@ def _decoded(content: bytes, path: Path, form: TextForm) -> str:
         raise UserError(
             f"cannot read {path}: it holds zero bytes, as UTF-16 does: save it as UTF-8, or encoding='utf-16'"
         )
-    return text
+    return text if "\n" in text else text.replace("\r", "\n")  # lines as old Macintosh programs end them
 
 
 def _without_preamble(text: str, separator: str | None) -> tuple[str, str | None]:
@@ -216,6 +218,18 @@ def _decimal(frame: Any) -> str | None:
     comma = any(bool(frame[name].str.fullmatch(WITH_COMMA).any()) for name in frame.columns)
     point = any(bool(frame[name].str.fullmatch(r"[+-]?\d*\.\d+").any()) for name in frame.columns)
     return "," if comma and not point else None
+
+
+def _refuse_grouped(frame: Any) -> None:
+    """Raise for 1.500 throughout a column of a file with semicolons, whose writers group digits by points."""
+    for name in frame.columns:
+        seen = frame[name].str.strip()
+        seen = seen[~seen.isin(("", *MISSING))]
+        if len(seen) and seen.str.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}").all():
+            raise UserError(
+                f"column {name!r} holds {seen.iloc[0]!r}, whose point may set off thousands, as in 1.500 for 1500:"
+                " decimal='.' or ',' says which (command line --decimal)"
+            )
 
 
 def _typed(column: Any, form: TextForm, decimal: str | None) -> Any:
