@@ -11,6 +11,7 @@ import torch
 
 import ppl_vae
 from ppl_vae.guides import MeanField
+from ppl_vae.training._averaging import Mirrored
 from ppl_vae.training._drifting import Moment, drift_of
 from ppl_vae.training._spread import spread_walk
 
@@ -48,11 +49,60 @@ def test_a_fit_that_stands_says_nothing():
     assert abs(line["sd"] - 100.01**-0.5) < 0.01
 
 
-@pytest.mark.parametrize(("lr", "unsettled"), [(0.4, True), (0.02, False)])
-def test_a_constant_rate_that_keeps_a_mean_moving_is_told(lr, unsettled):
+@pytest.mark.parametrize(("lr", "averaged"), [(0.4, True), (1e-3, False)])
+def test_weights_that_go_to_and_fro_are_averaged_and_those_on_their_way_are_not(lr, averaged):
     """The posterior deviation is 0.1, and a step of Adam moves the mean by up to the rate."""
     result = fitted(80, lr, restarts=0)
-    assert [f.site for f in result.findings if "not settled" in f.problem] == ["mu"] * unsettled
+    assert result.best.averaged == averaged
+    assert ("the mean of the last weights" in str(result)) == averaged
+    mean, sd = float(X.sum()) / (100 + 0.01), 100.01**-0.5
+    found = ppl_vae.posterior(model, result.guide, {"x": X}, resample=None).summary().loc["mu"]
+    assert (abs(found["mean"] - mean) < 0.5 * sd) == averaged
+    if averaged:  # the bound of all rows is that of the closed form, less the divergence of the posterior
+        q = torch.distributions.Normal(found["mean"], found["sd"])
+        kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(mean, sd))
+        assert abs(100 * result.best.bound - (evidence() - float(kl))) < 0.2
+
+
+def evidence():
+    covariance = torch.eye(100).double() + 100.0
+    return float(dist.MultivariateNormal(torch.zeros(100).double(), covariance).log_prob(X.double()))
+
+
+def test_a_mean_of_weights_is_continued_to_the_bit(tmp_path):
+    def stopped(record):
+        return record["epoch"] < 30
+
+    whole, kept = fitted(80, 0.4, restarts=0), tmp_path / "kept"
+    fitted(80, 0.4, restarts=0, checkpoint=kept, on_epoch=stopped)
+    again = fitted(80, 0.4, restarts=0, checkpoint=kept, resume=True)
+    assert whole.best.averaged
+    assert whole.best == again.best
+    assert all(torch.equal(v, again.guide.state_dict()[n]) for n, v in whole.guide.state_dict().items())
+
+
+def test_a_mean_of_weights_that_is_no_better_is_not_kept(monkeypatch):
+    def moved(self, state):
+        return {n: v + 1.0 if v.is_floating_point() else v for n, v in state.items()}
+
+    monkeypatch.setattr("ppl_vae.training._averaging.Average.over", moved)
+    result = fitted(80, 0.4, restarts=0)
+    assert not result.best.averaged
+    assert ["not settled" in f.problem for f in result.findings] == [True]
+
+
+def test_mirrored_draws_are_normal_draws_on_the_other_side():
+    def drawn():
+        torch.manual_seed(0)
+        here = dist.Normal(2.0, 3.0).rsample((5,)) - 2
+        return here, torch.randn(4), torch.empty(3).normal_(1.0, 2.0) - 1, torch.rand(2)
+
+    plain = drawn()
+    with Mirrored():
+        other = drawn()
+    for a, b in zip(plain[:3], other[:3], strict=True):
+        torch.testing.assert_close(a, -b)
+    assert torch.equal(plain[3], other[3])
 
 
 def unit(x):

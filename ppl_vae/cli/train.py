@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ppl_vae.cli.fit import Command
     from ppl_vae.data import Data
     from ppl_vae.distributed.group import Group
-    from ppl_vae.runs.result import Result
+    from ppl_vae.runs.result import Best, Result
 
 __all__ = ["train"]
 
@@ -76,10 +76,14 @@ def train(ask: Command) -> None:
         epochs = result.settings["epochs"]
         early = ", stopped early" if len(result.history) < epochs else ""
         seconds = time.monotonic() - started
-        note(f"{len(result.history)} epochs in {seconds:.0f} s{early}; kept epoch {result.best.epoch}")
+        note(f"{len(result.history)} epochs in {seconds:.0f} s{early}; kept {_kept(result.best)}")
         _judge(ask, result, data, decided, out, None if unsaved else started)
     if unsaved is not None:
         raise unsaved
+
+
+def _kept(best: Best) -> str:
+    return f"the mean of the last weights of {best.epoch} epochs" if best.averaged else f"epoch {best.epoch}"
 
 
 def _as_said(ask: Command, decided: Decided) -> Command:
@@ -295,7 +299,7 @@ def _finish(
             "report": report,
             "settings": result.settings,
             "epochs": len(result.history),
-            "best": {"epoch": result.best.epoch, "bound": result.best.bound},
+            "best": asdict(result.best),
             "evaluation": {} if summary is None else {split: summary},
             "seconds": round(seconds, 2),
         }

@@ -150,7 +150,8 @@ def _not_evaluated(run: Run) -> list[Card]:
     best = run.info.get("best", {})
     if (value := number(best.get("bound"))) is not None:
         where = "validation" if validated(run) else "training"
-        words = f"Per row, at epoch {best.get('epoch')}, whose weights were kept. Higher is better."
+        whose = "the mean of the last weights was kept" if best.get("averaged") else "whose weights were kept"
+        words = f"Per row, at epoch {best.get('epoch')}, {whose}. Higher is better."
         cards.append((f"Best {where} bound, nats", value, words))
     return cards
 

@@ -60,6 +60,7 @@ class _Data(TypedDict):
 class _Best(TypedDict):
     epoch: Count
     bound: float
+    averaged: NotRequired[bool]
 
 
 class _RunJson(TypedDict):

@@ -14,7 +14,7 @@ import math
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,7 +168,7 @@ def _describe(result: Result, path: Path) -> dict[str, Any]:
         "settings": result.settings,
         "findings": [str(finding) for finding in result.findings],
         "overridden": list(result.overridden),
-        "best": {"epoch": result.best.epoch, "bound": result.best.bound},
+        "best": asdict(result.best),
         "versions": {p: metadata.version(p) for p in _PACKAGES} | {"python": platform.python_version()},
     }
 

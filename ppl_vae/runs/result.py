@@ -24,10 +24,15 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch whose weights were kept, and its bound in nats per row (on validation rows if there are any)."""
+    """The epoch whose weights were kept, and its bound in nats per row (on validation rows if there are any).
+
+    `averaged` says that the mean of the weights before its end was kept, and `bound` is that of the mean, on all
+    training rows.
+    """
 
     epoch: int
     bound: float
+    averaged: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,8 +74,9 @@ class Result(Displayed):
         """How long it was trained, and what came of it, nats per row."""
         last = next((r for r in self.history if r.get("epoch") == self.best.epoch), {})
         judged = "validation" if last.get("validation") is not None else "train"
+        kept = f"kept {'the mean of the last weights' if self.best.averaged else f'{self.best.epoch:,}'}"
         lines = [
-            ("epochs", f"{len(self.history):,}, ended by {self.stopped}; kept {self.best.epoch:,}"),
+            ("epochs", f"{len(self.history):,}, ended by {self.stopped}; {kept}"),
             (f"bound, {judged}", f"{self.best.bound:.2f} nats per row"),
         ]
         lines += [(name, f"{last[name]:.2f}") for name in ("rate", "distortion") if isinstance(last.get(name), float)]

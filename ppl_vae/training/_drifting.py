@@ -30,8 +30,8 @@ SHIFT, WIDTH, ARRIVED, NATS, ERRORS = 0.25, 0.2, 0.1, 1.0, 3.0
 """What drifts: a mean by posterior deviations, a log deviation, the bound of all rows, each beyond so many standard
 errors of its own jitter; and when a mean has arrived."""
 
-JITTER = 0.3
-"""A mean may go to and fro by so many posterior deviations."""
+JITTER, SHAKES = 0.3, 0.1
+"""A mean may go to and fro by so many posterior deviations; from so many on, the mean of the last weights is tried."""
 
 STEADY, CREEP = 0.99, 0.05
 """A walk that does not slow down has far to go, however slow it is: its ratio at most; what is no walk at all."""
@@ -81,8 +81,19 @@ class Drift:
             parts.append(found)
         return {n: torch.cat([p[n] for p in parts]) for n in self.sites}
 
-    def findings(self, history: Sequence[Mapping[str, Any]], rows: int, steps: int) -> tuple[Finding, ...]:
-        """What is to be said at the end of training on so many rows, with so many steps in an epoch."""
+    @property
+    def goes_to_and_fro(self) -> bool:
+        """Whether the last weights are not to be taken without a look at the mean of them."""
+        seen = jitter_of(self.moments, self.names)
+        return seen is not None and seen[1] > SHAKES
+
+    def findings(
+        self, history: Sequence[Mapping[str, Any]], rows: int, steps: int, averaged: bool = False
+    ) -> tuple[Finding, ...]:
+        """What is to be said at the end of training on so many rows, with so many steps in an epoch.
+
+        `averaged` says that the mean of the last weights was kept, whose error is less than theirs.
+        """
         if not self.sites:
             return ()
         found = drift_of(self.moments, self.names)
@@ -92,12 +103,13 @@ class Drift:
         rise = float(recent[half:].mean() - recent[:half].mean()) if half else 0.0
         walk = None if found else spread_walk(*_spreads(self.moments))
         if walk is not None:
-            return (_unfinished(*self._walked(walk), steps),)
+            return (_unfinished(*self._walked(walk), steps, averaged),)
         if found is None and not (half > 2 and rise > NATS and float(_beyond(recent)) > 0):
-            return () if (shaken := jitter_of(self.moments, self.names)) is None else (_unsettled(*shaken),)
+            shaken = jitter_of(self.moments, self.names, of_mean=averaged)
+            return () if shaken is None or shaken[1] < JITTER else (_unsettled(*shaken),)
         site, moved, epochs, more = found or (None, 0.0, len(recent), 0)
         moves = "" if site is None else f"{site} still moved by {moved:.2g} of its posterior deviations, and "
-        return (_unfinished(site, f"{moves}the bound of all rows by {rise:+.3g} nats", epochs, more, steps),)
+        return (_unfinished(site, f"{moves}the bound of all rows by {rise:+.3g} nats", epochs, more, steps, averaged),)
 
     def _walked(self, walk: Walk) -> tuple[str, str, int, int]:
         """What of the spread still moved: the site, in words, over how many epochs, and the epochs that are left."""
@@ -111,13 +123,13 @@ class Drift:
         return site, f"the deviation of {what} still {grows} by {abs(math.expm1(walk.change)):.0%}", epochs, more
 
 
-def _unfinished(site: str | None, moves: str, epochs: int, more: int, steps: int) -> Finding:
+def _unfinished(site: str | None, moves: str, epochs: int, more: int, steps: int, averaged: bool) -> Finding:
     count = more or 4 * epochs
     return Finding(
         site,
         f"not finished: over the last {epochs:,} epochs {moves}",
-        f"train for {'about' if more else 'at least'} {count * steps:,} steps ({count:,} epochs) more, or take a "
-        "larger learning rate",
+        f"train for {'about' if more else 'at least'} {count * steps:,} steps ({count:,} epochs) more"
+        + ("" if averaged else ", or take a larger learning rate"),  # by which they would go to and fro by more
         "warning",
     )
 
@@ -172,9 +184,12 @@ def drift_of(moments: Sequence[Moment], names: Sequence[str]) -> tuple[str, floa
     return names[worst], max(float(shift[worst]), float(width[worst])), epochs, more
 
 
-def jitter_of(moments: Sequence[Moment], names: Sequence[str]) -> tuple[str, float] | None:
+def jitter_of(moments: Sequence[Moment], names: Sequence[str], *, of_mean: bool = False) -> tuple[str, float] | None:
     """The number whose mean jitters most over the last quarter of what was seen, by its standard deviation over that of
-    the posterior, where that is too much. The noise of the draws is the same at each look, and no part of it.
+    the posterior; None where too little was seen. The noise of the draws is the same at each look, and no part of it.
+
+    Args:
+        of_mean: rather the standard error of the mean over these looks, from that of their two halves.
 
     Example:
         >>> at = [Moment(e, torch.tensor([3 + 0.05 * (-1) ** e]), torch.tensor([0.1])) for e in range(1, 41)]
@@ -186,9 +201,10 @@ def jitter_of(moments: Sequence[Moment], names: Sequence[str]) -> tuple[str, flo
     if len(moments) < window:
         return None
     means, sds = (torch.stack(values) for values in zip(*((m.mean, m.sd) for m in moments[-window:]), strict=True))
-    apart = means.std(0) / sds.mean(0).clamp(min=1e-12)
+    jitter = (means[: window // 2].mean(0) - means[window // 2 :].mean(0)).abs() / 2 if of_mean else means.std(0)
+    apart = jitter / sds.mean(0).clamp(min=1e-12)
     worst = int(apart.argmax())
-    return (names[worst], float(apart[worst])) if apart[worst] > JITTER else None
+    return names[worst], float(apart[worst])
 
 
 def _beyond(values: Tensor) -> Tensor:

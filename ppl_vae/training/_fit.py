@@ -71,6 +71,9 @@ def fit(
     Maximises the bound per row, (1/N) [N/B sum_i bound_i + global part], with Adam. The factor N/B is applied to the
     data plate here, so that the objective does not depend on the batch size.
 
+    Where there are held-out rows, the best epoch is kept, else the last; where the posterior of latents that all rows
+    share goes to and fro at a constant rate, the mean of the last weights, if its bound is higher.
+
     Args:
         model: p(z) p(x | z), a callable with Pyro statements, or one of `ppl_vae.models` by its class or name ("vae").
         guide: q(z | x), a callable or a generated guide, or its class or name, with options ("iaf:flows=2").

@@ -22,6 +22,7 @@ from ppl_vae.runs.result import Best, Record, unfinished
 from ppl_vae.schedules import Capacity, FreeBits, Objective
 from ppl_vae.speed.threads import Threads
 from ppl_vae.training._acceleration import GraphStep
+from ppl_vae.training._averaging import Average, bounds_of
 from ppl_vae.training._distributed import DistributedStep
 from ppl_vae.training._divergence import explain_divergence, failed_step
 from ppl_vae.training._drifting import Drift
@@ -82,6 +83,9 @@ class Loop:
         # the posterior of what all rows share is that of the training rows: no held-out row is a reason to stop short
         learns = any(p.requires_grad for p in pair.model.parameters())
         self.chooses = validation is not None and (learns or not step.structure.global_latents)
+        # at a falling rate the last weights settle by themselves
+        constant = not callable(settings.lr)
+        self.average = Average(pair, bool(self.drift.sites) and not self.chooses and constant)
         self.generator = torch.Generator(train.device).manual_seed(settings.seed)
         self.history: list[Record] = []
         self.best = Best(0, -math.inf)
@@ -100,6 +104,7 @@ class Loop:
         """
         try:
             stopped = self._train()
+            self._keep_mean()
         except Lost as error:
             raise Lost(f"{error}: {self._goes_on()}") from error
         except KeyboardInterrupt:
@@ -111,7 +116,7 @@ class Loop:
         finally:
             self.pair.eval()
         steps = max(1, math.ceil(len(self.train) / self.settings.batch_size))
-        self.findings = (*self.findings, *self.drift.findings(self.history, len(self.train), steps))
+        self.findings = (*self.findings, *self.drift.findings(self.history, len(self.train), steps, self.best.averaged))
         if stopped == "epochs" and (more := unfinished(self.history, self.best.epoch, self.settings.passes)):
             self.findings = (*self.findings, more)
         if self.folder is not None and not (stopped == "interrupted" and self.is_within):
@@ -161,8 +166,11 @@ class Loop:
 
     def _stand(self) -> None:
         """Note in one go what stands now, so that an interruption at any moment finds whole epochs."""
-        state = None if self.folder is None else snapshot(self.pair, self.optimizer, self.generator, self.critic)
+        state = None if self.folder is None else self._snapshot()
         self.done = Done(len(self.history), self.best, self.kept, state)
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        return snapshot(self.pair, self.optimizer, self.generator, self.critic) | self.average.state()
 
     def save(self, folder: Path, otherwise: str = "training goes on, and it is tried again") -> None:
         """Write the checkpoint of the last whole epoch; where that fails, warn, and go on."""
@@ -173,7 +181,7 @@ class Loop:
 
     def _save_within(self, cursor: Cursor, of: int) -> None:
         """Write a checkpoint within an epoch."""
-        state = snapshot(self.pair, self.optimizer, self.generator, self.critic) | cursor.tensors()
+        state = self._snapshot() | cursor.tensors()
         within = {"within": {"step": cursor.step, "of": of}}
         done = Done(len(self.history), self.best, self.kept, state)
         self._write(Path(self.folder or ""), done, within, "training goes on")
@@ -214,6 +222,7 @@ class Loop:
             self.best, self.kept = Best(len(self.history), self.best.bound), _copy(self.pair)
             self._stand()
             return
+        self.average.restore(found.tensors)
         self.cursor = Cursor.of(found.tensors, progress, self.pair.device)
         if self.cursor is None:
             self._stand()
@@ -257,6 +266,8 @@ class Loop:
             self._set_lr(epoch - 1 + i / len(batches))
             with self._told(before, batch, epoch, i + 1):
                 outcomes.add(self.step(batch, epoch - 1 + i / len(batches)))
+            if self._is_settled(epoch):
+                self.average.after(i + 1, len(batches))
             if self._keeps_within and i + 1 < len(batches) and self._is_due():
                 self._save_within(Cursor(i + 1, begin, outcomes.columns()), len(batches))
         if isinstance(self.step, DistributedStep):
@@ -308,13 +319,13 @@ class Loop:
             return self.strata.batches(self.generator)
         return self.train.batches(self.settings.batch_size, self.generator)
 
-    def _validate(self, split: Rows) -> Record:
+    def _validate(self, split: Rows, more: int = 0) -> Record:
         """The bound on held-out rows, with the same draws at every epoch so that epochs can be compared."""
         outcomes, sizes = Outcomes(), []
         training = [module for module in self.pair.modules() if module.training]
         self.pair.eval()  # noise and penalties are for training
         with preserved_randomness():
-            seed_draws(self.settings.seed)
+            seed_draws(self.settings.seed + more)
             for batch in split.scan(1000):
                 outcomes.add(self.step.evaluate(batch))
                 sizes.append(units_in(batch))
@@ -328,6 +339,21 @@ class Loop:
         if weight != 1 and seen["rate"] is not None:
             found["validation_objective"] = -seen["distortion"] - weight * seen["rate"]
         return found
+
+    def _keep_mean(self) -> None:
+        """Where the last weights go to and fro, keep their mean instead if its bound on the training rows is higher."""
+        if not (self.average.count and self.history and self.drift.goes_to_and_fro):
+            return
+        mean = self.average.over(self.kept)
+        try:
+            last, found = bounds_of((self.kept, mean), self.pair.load_state_dict, self._judge, len(self.history))
+        except (UserError, ValueError, torch.linalg.LinAlgError):  # no weights of a program
+            return
+        if found > last:
+            self.best, self.kept = Best(self.best.epoch, found, averaged=True), mean
+
+    def _judge(self, seed: int) -> float:
+        return _score(self._validate(self.train, seed))
 
     def _keep_best(self, record: Record) -> None:
         value = _score(record)

@@ -216,12 +216,13 @@ def _under(prefix: str, tensors: Mapping[str, Tensor], device: torch.device) -> 
 def refuse_full_disk(folder: Path, pair: Pair) -> None:
     """Raise where there is no room for the checkpoints of a pair, before hours of work.
 
-    A state is four times the weights (those of now and the best, two moments of Adam), and there are at most three.
+    A state is five times the weights (those of now, the best, their mean, two moments of Adam), and there are at most
+    three.
 
     Raises:
         UserError: with what is needed and what there is.
     """
-    needed = 12 * sum(v.numel() * v.element_size() for v in pair.state_dict().values()) + 2**16
+    needed = 15 * sum(v.numel() * v.element_size() for v in pair.state_dict().values()) + 2**16
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
