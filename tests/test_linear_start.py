@@ -109,3 +109,16 @@ def test_a_scale_has_a_floor_where_values_were_rounded():
     assert float(built(torch.zeros(1)).stddev.detach()) >= 0.28
     fine = Normal().build(Field("x", "real"), torch.randn(500, generator=torch.manual_seed(0)))
     assert float(fine.least) == pytest.approx(1e-3)
+
+
+def test_whole_numbers_far_from_0_are_trained_from_their_start():
+    """A step of the optimizer moves years by a share of their deviation, not by a share of the years since 0."""
+    x = correlated(400, 3)
+    table = {f"c{i}": x[:, i].numpy() for i in range(2)} | {"year": (2000 + 2 * x[:, 2]).round().int().numpy()}
+    data, model, guide = begun(table)
+    before = ppl_vae.evaluate(model, guide, data.test, particles=200).log_evidence
+    result = ppl_vae.fit(model, guide, data, epochs=3, lr=1e-3)
+    after = ppl_vae.evaluate(model, guide, data.test, particles=200).log_evidence
+    assert "DiscretisedLogistic" in repr(model.likelihood)
+    assert result.history[0]["validation"] > float(before.mean()) - 1.0
+    assert float((after - before).mean()) > -0.1

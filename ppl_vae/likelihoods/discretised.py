@@ -24,7 +24,8 @@ class DiscretisedLogistic(Likelihood):
 
     p(x) = sum_k w_k (sigmoid((x + 1/2 - m_k) / s_k) - sigmoid((x - 1/2 - m_k) / s_k)), log p in nats each; level 0
     takes the whole lower tail and level L - 1 the upper, so that the masses sum to 1. w, m and s come from the decoder,
-    m and s in units of half the range.
+    m and s in units of half the range; of a column of a table in units of the deviation of its training values, around
+    their mean (years since 1990 take a small part of the range from 0 on).
 
     Shapes: features [..., |S| * 2], or [..., |S| * 3 K] for K > 1; x [..., *S].
 
@@ -47,6 +48,8 @@ class DiscretisedLogistic(Likelihood):
     kinds = ("count", "categorical")
     support = constraints.nonnegative_integer
     linear = True
+    origin: Tensor
+    unit: Tensor
 
     def __init__(self, components: int = 1, levels: int | None = None) -> None:
         super().__init__()
@@ -62,9 +65,27 @@ class DiscretisedLogistic(Likelihood):
         """0 to L - 1."""
         return constraints.integer_interval(0, self.levels_of(field) - 1)
 
+    def setup(self, train: Tensor | None) -> None:
+        """Where features are 0 and how far 1 is from there, in halves of the range around its middle."""
+        origin, unit = torch.zeros(()), torch.ones(())
+        if self.field.shape == () and train is not None:
+            seen = self._in_range(train)
+            origin = seen.nanmean().nan_to_num()
+            unit = (seen - origin).square().nanmean().nan_to_num(1.0).sqrt().clamp(min=self._step())
+        self.register_buffer("origin", origin)
+        self.register_buffer("unit", unit)
+
+    def _step(self) -> float:
+        """From one level to the next."""
+        return 2 / (self.levels_of(self.field) - 1)
+
+    def _in_range(self, train: Tensor) -> Tensor:
+        """Values [n, |S|], the levels spread over [-1, 1]."""
+        return with_gaps(self.field, train).reshape(len(train), -1) * self._step() - 1
+
     def linear_targets(self, train: Tensor) -> Tensor:
         """Of a single logistic, the location."""
-        rows = with_gaps(self.field, train).reshape(len(train), -1) * (2 / (self.levels_of(self.field) - 1)) - 1
+        rows = (self._in_range(train) - self.origin) / self.unit
         each = torch.full((*rows.shape, self.width), torch.nan, dtype=rows.dtype, device=rows.device)
         if self.components == 1:
             each[..., 0] = rows
@@ -74,23 +95,22 @@ class DiscretisedLogistic(Likelihood):
         """Of a single logistic, the raw scale of this deviation, or of a third of a level if that is more."""
         bias = torch.full((self.field.size, self.width), torch.nan, dtype=noise.dtype, device=noise.device)
         if self.components == 1:
-            least = 2 / 3 / (self.levels_of(self.field) - 1)
-            scale = noise.reshape(-1, 2)[:, 0].clamp(min=least) * math.sqrt(3) / math.pi
+            noise = torch.maximum(noise.reshape(-1, 2)[:, 0], self._step() / 3 / self.unit)
+            scale = noise * math.sqrt(3) / math.pi
             bias[:, 1] = scale + torch.log(-torch.expm1(-scale))
         return bias.reshape(-1)
 
     def entries(self, features: Tensor) -> dist.Distribution:
         """Locations, raw scales and, for a mixture, logits of the weights."""
         loc, raw, *logits = features.split(self.components, dim=-1)
-        scale = F.softplus(raw) + 1e-4
+        loc, scale = self.origin + self.unit * loc, self.unit * F.softplus(raw) + 1e-4
         return LogisticLevels(logits[0] if logits else torch.zeros_like(loc), loc, scale, self.levels_of(self.field))
 
     def initial_bias(self, train: Tensor) -> Tensor:
         """Locations spread over a deviation around the mean of the data, scales of its deviation."""
-        half = (self.levels_of(self.field) - 1) / 2
-        x = with_gaps(self.field, train).reshape(len(train), -1) / half - 1
+        x = (self._in_range(train) - self.origin) / self.unit
         mean = x.nanmean(0).nan_to_num()
-        deviation = (x - mean).square().nanmean(0).nan_to_num(1.0).sqrt().clamp(min=1 / half)
+        deviation = torch.maximum((x - mean).square().nanmean(0).nan_to_num(1.0).sqrt(), self._step() / self.unit)
         k = self.components
         places = torch.linspace(-1, 1, k, device=x.device) if k > 1 else x.new_zeros(1)
         loc = mean.unsqueeze(-1) + deviation.unsqueeze(-1) * places
