@@ -8,7 +8,7 @@ moved and their chains agree; outside the limits without a warning is the worst 
 processor, for all fits and the draws. Answers are posteriordb's gold draws, or NUTS (`posteriors/nuts.py`); data that
 are too large to keep here are read from `../shared/posteriordb`.
 
-    python benchmarks/posteriors.py [NAME ...] [--families mean_field,full_rank,iaf] [--epochs 300] [--restarts 1]
+    python benchmarks/posteriors.py [NAME ...] [--more] [--families mean_field,iaf] [--epochs 300] [--restarts 1]
 """
 
 from __future__ import annotations
@@ -80,13 +80,14 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--gold", type=Path, help="posteriordb's file, for data too large to keep here")
+    parser.add_argument("--more", action="store_true", help="the further posteriors, of posteriors/more/")
     ask = parser.parse_args()
     warnings.simplefilter("ignore")
     print(
         "| posterior | family | k-hat | moved | ess | largest shift, sd | sd ratios | correlation error | s | verdict |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for file, name, answer, raw in posteriors(ask.names, ask.gold):
+    for file, name, answer, raw in posteriors(ask.names, ask.gold, ask.more):
         if not raw:
             print(f"| {name} | left out: no {'data' if answer else 'answer'} here |", flush=True)
             continue

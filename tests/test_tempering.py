@@ -186,7 +186,7 @@ def test_the_posterior_of_a_poor_guide_is_that_of_the_closed_form():
     # rows given the draws, for leave-one-out and predictions
     expected = dist.Normal(found["mean"][:, None], 1.25**0.5).log_prob(XH)
     assert (found.log_likelihood["x"] - expected).abs().mean() < 0.1  # 8 draws of each row's own latent
-    new = ppl_vae.impute(hierarchy, far_hierarchy, {"x": t([math.nan])}, posterior=found, particles=2000)
+    new = ppl_vae.impute(hierarchy, far_hierarchy, {"x": t([math.nan])}, posterior=found, particles=40_000)
     assert abs(float(new.mean["x"][0]) - float(centre)) < 0.2
 
 
@@ -203,13 +203,63 @@ def test_draws_of_the_guide_and_weights_alone_are_left_as_asked_for():
         assert ppl_vae.posterior(regression, narrow, DATA, resample=how).moves is None
 
 
-def test_programs_without_room_for_particles_are_said_to_be_not_believed():
-    def alone(a=None, y=None):
+def alone(a=None, y=None):
+    b = pyro.sample("b", dist.Normal(torch.zeros(2, dtype=F64), 2.0).to_event(1))
+    with pyro.plate("data", len(a)):
+        pyro.sample("y", dist.Normal(a @ b, 0.7), obs=y)
+
+
+def test_a_program_without_room_for_particles_is_mapped_over_chains():
+    values, moves = moved(alone, narrow, DATA)
+    sd, draws = COVARIANCE.diagonal().sqrt(), values["b"].reshape(-1, 2)
+    assert ((draws.mean(0) - MEAN).abs() < 4 * sd / moves.ess(draws[:, 0]) ** 0.5).all()
+    assert (draws.std(0) / sd - 1).abs().max() < 0.12
+    assert moves.believed
+
+
+def by_group(group=None, y=None):
+    tau = pyro.sample("tau", dist.HalfNormal(t(5.0)))
+    with pyro.plate("groups", 3):
+        effect = pyro.sample("effect", dist.Normal(t(0.0), tau))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(effect[group], 1.0), obs=y)
+
+
+def of_groups(group=None, y=None):
+    pyro.sample("tau", dist.LogNormal(t(0.0), 0.3))
+    with pyro.plate("groups", 3):
+        pyro.sample("effect", dist.Normal(t(0.5), 0.5))
+
+
+def test_a_mapped_bridge_has_the_densities_and_gradients_of_single_runs_in_both_coordinates():
+    data = {"group": torch.tensor([0, 0, 1, 2]), "y": t([0.5, 1.0, -0.3, 2.0])}
+    pair, batch = Pair(by_group, of_groups), as_one_unit(data).batch()
+    structure = analyse(pair, batch)
+    assert not structure.broadcasts
+    mapped = tempering._near_guide(Bridge(pair, structure, batch, "prior"), batch, 40)
+    single = Bridge(pair, structure, batch, "prior").from_normal(mapped.normal.loc, mapped.normal.scale_tril)
+    others = [apart(bridge, batch, mapped.drawn(batch, 3)) for bridge in (mapped, single)]
+    u = mapped.drawn(batch, 5)
+    for one, other in ((mapped, single), tuple(others)):
+        for mine, theirs in zip(one(batch, u, t(0.3), 1), other(batch, u, t(0.3), 1), strict=True):
+            torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(mapped(batch, u, t(0.3), 1)[0], mapped.normal.log_prob(u))
+    away = mapped.exchanged(batch, u, others[0])
+    torch.testing.assert_close(others[0].exchanged(batch, away, mapped), u)
+    # the same density in other coordinates, by |du / de| of three effects
+    start, target, _ = others[0](batch, away, t(0.3), 1)
+    log_tau = mapped.values(batch, u)["tau"].reshape(5, 1).log()
+    torch.testing.assert_close(start, mapped.normal.log_prob(u) + 3 * log_tau)
+    torch.testing.assert_close(target, mapped(batch, u, t(0.3), 1)[1] + 3 * log_tau)
+
+
+def test_a_program_that_looks_at_values_is_said_to_be_not_believed():
+    def looking(a=None, y=None):
         b = pyro.sample("b", dist.Normal(torch.zeros(2, dtype=F64), 2.0).to_event(1))
         with pyro.plate("data", len(a)):
-            pyro.sample("y", dist.Normal(a @ b, 0.7), obs=y)
+            pyro.sample("y", dist.Normal(a @ b, 0.7 if float(b.sum()) > -1e9 else 0.8), obs=y)
 
-    found = ppl_vae.posterior(alone, narrow, DATA, draws=50, particles=100)
+    found = ppl_vae.posterior(looking, narrow, DATA, draws=50, particles=100)
     assert found.moves is None
     assert "not to be believed" in found.findings[0].problem
 

@@ -66,13 +66,17 @@ def program(file: Path) -> Any:
     return module
 
 
-def posteriors(names: list[str], gold: Path | None = None) -> Iterator[tuple[Path, str, Any, Any]]:
-    """File, name, answer and raw data of every posterior (None where they are not here), or of those named."""
-    answers = json.loads((HERE / "gold.json").read_text())
+def posteriors(names: list[str], gold: Path | None = None, more: bool = False) -> Iterator[tuple[Path, str, Any, Any]]:
+    """File, name, answer and raw data of every posterior (None where they are not here), or of those named.
+
+    `more` are the further ones, which were written after the package, to see what it does with what it has not seen.
+    """
+    folder = HERE / "more" if more else HERE
+    answers = json.loads((HERE / ("more.json" if more else "gold.json")).read_text())
     gold = gold or ELSEWHERE
     elsewhere = json.loads(gold.read_text()) if gold.exists() else {}
-    for file in sorted(HERE.glob("[a-z]*.py")):
-        if file.stem == "nuts" or (names and file.stem not in names):
+    for file in sorted(folder.glob("[a-z]*.py")):
+        if file.stem.startswith("nuts") or (names and file.stem not in names):
             continue
         text = file.read_text()
         name = text.split('NAME = "')[1].split('"')[0]

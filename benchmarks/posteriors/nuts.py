@@ -114,10 +114,10 @@ def scalars(draws):
                 yield name + (f"[{', '.join(map(str, index))}]" if index else ""), value[(slice(None), *index)]
 
 
-def answered(model, raw, seed=0):
+def answered(model, raw, seed=0, warmup=2000, draws=5000):
     data = {n: np.asarray(v) if isinstance(v, list) else v for n, v in raw.items()}
     mcmc = MCMC(
-        NUTS(model, target_accept_prob=0.95), num_warmup=2000, num_samples=5000, num_chains=4,
+        NUTS(model, target_accept_prob=0.95), num_warmup=warmup, num_samples=draws, num_chains=4,
         chain_method="sequential", progress_bar=False,
     )  # fmt: skip
     mcmc.run(jax.random.PRNGKey(seed), data)

@@ -230,7 +230,7 @@ def posterior(
     Where k-hat is above its limit, or fewer than 1,000 particles count, the guide's draws are moved to the posterior
     instead, all latents together, by a sequential Monte Carlo sampler (`ppl_vae.evaluation.tempering`): `moves` says
     how, and `findings` whether groups of its chains agree. Where they do not, or nothing could be moved (programs
-    without room for particles, more than 500 numbers), neither mean nor deviation is to be believed.
+    that look at values, more than 500 numbers), neither mean nor deviation is to be believed.
 
     Args:
         model: p(g) prod_n p(z_n | g) p(x_n | z_n, g).

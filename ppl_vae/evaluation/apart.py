@@ -25,6 +25,9 @@ from ppl_vae.programs.structure import sample_sites
 
 __all__ = ["apart", "normal_of"]
 
+FEW = 3
+"""Draws that are looked at, where programs run one at a time."""
+
 
 def normal_of(fn: Any) -> Any:
     """The independent normals that a latent's unconstrained numbers follow in the model; None if they do not.
@@ -53,10 +56,14 @@ def apart(bridge: Bridge, batch: Batch, u: Tensor) -> Bridge | None:
         u: some draws, in which a scale is seen to differ.
     """
     found = _ApartBridge.like(bridge)
-    for name, site in sample_sites(bridge.placed_run(batch, u).model).items():
+    together = bridge.structure.broadcasts
+    runs = [sample_sites(bridge.placed_run(batch, some).model) for some in ([u] if together else u[:FEW].split(1))]
+    for name, site in runs[0].items():
         normal = normal_of(site["fn"]) if name in bridge.sites else None
-        if normal is not None and site["value"].dim() == 1 + bridge.structure.nesting + site["fn"].event_dim:
-            scale = normal.scale.expand_as(site["value"])
+        depth = together + bridge.structure.nesting + site["fn"].event_dim
+        if normal is not None and (not together or site["value"].dim() == depth):
+            scales = [normal_of(run[name]["fn"]).scale.expand_as(run[name]["value"]) for run in runs]
+            scale = scales[0] if together else torch.stack(scales)
             if bool((scale != scale[:1]).any()):
                 found.apart.add(name)
     return found if found.apart else None

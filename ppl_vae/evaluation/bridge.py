@@ -7,10 +7,10 @@ z = T(u) by `biject_to` of every site's support and |dz/du| in both; discrete la
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from pyro import poutine
@@ -24,6 +24,7 @@ from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.data import units_in
 from ppl_vae.errors import UserError, unknown_name
 from ppl_vae.evaluation.chunks import Chunks
+from ppl_vae.evaluation.mapped import MappedChains
 from ppl_vae.evaluation.vectors import joint_draws
 from ppl_vae.programs.execution import PairTrace, for_particles, run, summing, traced
 from ppl_vae.programs.missing import Holes
@@ -67,8 +68,19 @@ class Bridge:
         self.sites = _read(pair, structure, batch)
         self.size = sum(site.width for site in self.sites.values())
         self.joint = self._joint_draws(batch) if start == "guide" and self.sites else {}
-        self.ended = False
+        self.ended = self.maps = False
+        self.normal: torch.distributions.MultivariateNormal | None = None
         self.compile_for(compile)
+
+    def from_normal(self, centre: Tensor, factor: Tensor) -> Bridge:
+        """The bridge that starts at a normal over u, with this centre [d] and Cholesky factor [d, d].
+
+        A guide that runs an encoder for every row and chain costs a hundred times what the model does.
+        """
+        found = copy(self)
+        found.normal = torch.distributions.MultivariateNormal(centre, scale_tril=factor, validate_args=False)
+        found.compile_for(self.mode)
+        return found
 
     def end(self) -> Bridge:
         """The other end alone: log f_0 is 0, and is not computed."""
@@ -80,8 +92,24 @@ class Bridge:
     def compile_for(self, mode: Compile) -> None:
         """Capture and compile what is run in this mode."""
         self.mode = mode
-        self._run = Chunks(self.pair, self.structure, mode, self._values)
-        self._look = Chunks(self.pair, self.structure, mode, self._densities)
+        self._run = self._chunks(self._values)
+        self._look = self._chunks(self._densities)
+        self._latents = self._chunks(self._all_latents)
+        self._exchanges: dict[int, Any] = {}
+
+    def mapped(self) -> Bridge:
+        """The bridge of programs without room for chains, mapped over them; else itself."""
+        if self.structure.broadcasts:
+            return self
+        found = copy(self)
+        found.maps = True
+        found.compile_for(self.mode)
+        return found
+
+    def _chunks(self, function: Callable[..., list[Tensor]]) -> Chunks | MappedChains:
+        if self.maps:
+            return MappedChains(self.pair, function)
+        return Chunks(self.pair, self.structure, self.mode, function)
 
     def __call__(self, batch: Batch, u: Tensor, b: Tensor, left: int) -> tuple[Tensor, Tensor, Tensor]:
         """Both log densities and the gradient; `left` is how many calls with these shapes are still to come."""
@@ -101,6 +129,8 @@ class Bridge:
 
     def drawn(self, batch: Batch, chains: int, start: Start | None = None) -> Tensor:
         """u drawn from the start, or from the other one, [chain, row, d]."""
+        if self.normal is not None and start is None:
+            return self.normal.sample((chains, units_in(batch)))
         plain = replace(self.structure, summed_guide=frozenset(), summed_model=frozenset())
         parts = []
         for k in self._runs(chains):
@@ -132,7 +162,13 @@ class Bridge:
 
     def values(self, batch: Batch, u: Tensor) -> dict[str, Tensor]:
         """The same, [chain, plates, *event]."""
-        return self._completed(batch, u, lambda value, site: value)
+        if not self.maps or self.structure.summed_guide or self.structure.summed_model:
+            return self._completed(batch, u, lambda value, site: value)
+        each = self._latents(batch, len(u), 1, u)
+        return dict(zip(self.sites, each, strict=True))
+
+    def _all_latents(self, batch: Batch, chains: int, u: Tensor) -> list[Tensor]:
+        return [*self._completed(batch, u, lambda value, site: value).values()]
 
     def _completed(self, batch: Batch, u: Tensor, shaped: Any) -> dict[str, Tensor]:
         parts = []
@@ -144,6 +180,14 @@ class Bridge:
 
     def exchanged(self, batch: Batch, u: Tensor, other: Bridge) -> Tensor:
         """u of this bridge as that of another one over the same latents, whose coordinates are others."""
+        if self.maps:
+            key = id(other)
+            if key not in self._exchanges:
+                self._exchanges[key] = self._chunks(lambda *some: [self._exchanged(some[0], some[2], other)])
+            return cast(Tensor, self._exchanges[key](batch, len(u), 1, u)[0])
+        return self._exchanged(batch, u, other)
+
+    def _exchanged(self, batch: Batch, u: Tensor, other: Bridge) -> Tensor:
         sites = sample_sites(self.placed_run(batch, u).model)
         return other._packed(sites, len(u), batch)
 
@@ -193,9 +237,23 @@ class Bridge:
         target = _total(joint) + stretch
         if not self.sites or self.ended:
             return torch.zeros_like(target), target
+        if self.normal is not None:
+            return self._at_start(joint, u) + stretch, target
         if self.start == "prior":
             return _total(Factors(drawn).priors()) + stretch, target
         return self._guide(batch, sample_sites(trace), len(u)) + stretch, target
+
+    def _at_start(self, joint: Factors, u: Tensor) -> Tensor:
+        """log density of the latents' values under the normal over their unconstrained numbers, [chain, row]."""
+        logs, parts, shape = 0.0, [], self._shape(u.shape[0], u.shape[1])
+        for name in self.sites:
+            site, value = Bridge._site(self, name, joint.model_sites), joint.model_sites[name]["value"]
+            vector, stretch = site.vector(value)
+            if isinstance(stretch, Tensor):
+                logs = logs + for_each_row(joint, name, stretch)
+            parts.append(vector.expand(*shape, vector.shape[-1]).reshape(*u.shape[:2], -1))
+        normal: Any = self.normal
+        return normal.log_prob(torch.cat(parts, -1)) - logs
 
     def _known(self, placing: _Placing, holes: Holes) -> dict[str, Tensor]:
         """Where a site was observed its vector does not matter: a normal at both ends keeps it from drifting away.
@@ -338,7 +396,8 @@ class _Placing(Messenger):
             return
         site = self.bridge.coordinates(name, {name: msg})
         placed = site.unpacked(self.pieces[name])
-        msg["value"], msg["done"] = placed.value, True
+        structure, value = self.bridge.structure, placed.value
+        msg["value"], msg["done"] = value if structure.broadcasts else structure.alone(name, value), True
         self.stretch[name] = -placed.log_density
 
 

@@ -1,8 +1,9 @@
 """Draws that are moved from the guide to the posterior, where weights alone cannot take them there.
 
-    f_b(u) = q(u)^(1 - b) p(u, data)^b,    0 = b_0 < ... < b_T = 1
+    f_b(u) = m(u)^(1 - b) p(u, data)^b,    0 = b_0 < ... < b_T = 1
 
-A sequential Monte Carlo sampler: chains start as draws of the guide; at every b they are weighed by f_b over the f
+A sequential Monte Carlo sampler: chains start as draws of m, the normal with the guide's mean and covariance (where a
+latent is observed in some rows, of the guide itself); at every b they are weighed by f_b over the f
 before, chosen by these weights, and moved by Hamiltonian Monte Carlo that leaves f_b as it is. The next b is as large
 as half of the chains that count allow. At b = 1 moves go on, and where chains are after each of them is a draw. Momenta
 are in units of the chains' own covariance; latents with a scale of their own are moved as they are and apart from it by
@@ -47,6 +48,9 @@ TEMPERATURES = 200
 SETTLING, FORGOTTEN, STAYS, APART = (4, 8, 16, 32, 64), 0.2, 0.05, 8
 """The rounds at b = 1 after which it is asked whether they were enough: what chains remember, as a correlation, and how
 far a mean or log deviation of all chains moves. Draws are an eighth of these rounds apart."""
+
+ONE_BY_ONE = 300
+"""Draws of a guide by which it is known, where programs run one at a time."""
 
 LOST = 100.0
 """Deviations from the middle of the chains, beyond which a trajectory has left the posterior."""
@@ -132,8 +136,6 @@ class Moves:
 
 def why_not(structure: Structure, rows: int) -> str:
     """Why chains cannot move the latents of all data together; nothing if they can."""
-    if not structure.broadcasts:
-        return "its programs have no room for many particles at once"
     if structure.scored or structure.points or structure.auxiliary - set(structure.latents):
         return "it has latents that no gradient moves"
     return "" if 200 * rows <= MOST else "the data are too many"
@@ -148,11 +150,11 @@ def moved_draws(
         UserError: for a guide whose density at given values cannot be had, or discrete latents without end.
         NotImplementedError: for more than LARGEST numbers.
     """
-    bridge = Bridge(pair, structure, batch, "guide")
+    bridge = Bridge(pair, structure, batch, "guide" if structure.holes else "prior")
     if bridge.size > LARGEST:
         raise NotImplementedError(f"{bridge.size:,} numbers are more than {LARGEST}")
     chains = min(chains, MOST // rows) // ISLANDS * ISLANDS
-    found = _Sampler(bridge, batch, chains)
+    found = _Sampler(bridge if structure.holes else _near_guide(bridge, batch, chains), batch, chains)
     found.climb()
     kept = found.settled(-(-draws // chains)) if found.b == 1 else [found.u]
     u = torch.stack(kept)
@@ -171,6 +173,12 @@ def moved_draws(
         (len(kept), chains),
     )
     return values, moves
+
+
+def _near_guide(bridge: Bridge, batch: Batch, chains: int) -> Bridge:
+    """The bridge that starts at the normal with the guide's mean and covariance, as draws of the guide have them."""
+    count = chains if bridge.structure.broadcasts else min(chains, ONE_BY_ONE)
+    return bridge.mapped().from_normal(*_units(bridge.drawn(batch, count, "guide")[:, 0]))
 
 
 class _Sampler:

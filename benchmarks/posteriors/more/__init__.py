@@ -1,0 +1,1 @@
+"""Further posteriors whose answer is known; their data are in `_more_data`, their answers in `more.json`."""
