@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from ppl_vae.data import as_split, load
+from ppl_vae.data.files import read_source
+from ppl_vae.data.text import TextForm
 from ppl_vae.errors import UserError
 
 ROWS = 40
@@ -144,13 +146,16 @@ def test_lines_that_end_in_carriage_returns_are_lines(tmp_path):
     assert len(load(path, **WHOLE).train) == 40
 
 
-def test_a_number_that_marks_a_missing_entry_is_missing_in_tables_of_numbers_too():
+def test_a_number_that_marks_a_missing_entry_is_missing_in_tables_of_numbers_too(tmp_path):
     table = pd.DataFrame({"v": [1.5, -999, 2.0] * 10, "n": [3, 99, 1] * 10})
     with pytest.raises(UserError, match="column 'v' has the number -999 in 10 rows"):
         load(table)
     data = load(table, missing_marks=["-999", "99"], missing="allow", test=0, validation=0)
     assert [int(torch.isnan(data.train[name]).sum()) for name in ("v", "n")] == [10, 10]
     assert load(table, missing_marks=[]).schema.names == ("v", "n")
+    table.to_parquet(tmp_path / "t.parquet")
+    again = read_source(tmp_path / "t.parquet", TextForm(missing_marks=["-999"]))
+    assert int(again["v"].isna().sum()) == 10
     assert load(table.to_numpy()).schema.names == ("x",)  # the entries of an array are no columns
 
 

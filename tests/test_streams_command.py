@@ -34,6 +34,15 @@ def test_a_folder_is_fitted_and_evaluated_by_parts(tmp_path, monkeypatch, capsys
     assert "is of another call" in capsys.readouterr().err
     assert main(["evaluate", "run", "--data", "rows/*.parquet", "--parts", "all", "--particles", "5"]) == 0
     assert "120 rows of *.parquet" in capsys.readouterr().out
+    holes = pd.read_parquet("rows/0.parquet")
+    holes.loc[3, "b"] = np.nan
+    holes.to_parquet("holes.parquet")
+    filled = ["impute", "run", "--data", "holes.parquet", "--parts", "filled", "--particles", "20", "--workers", "2"]
+    assert main(filled) == 0, capsys.readouterr().err
+    assert "60 rows of holes.parquet written to filled" in capsys.readouterr().out
+    table = pd.read_parquet("filled")
+    assert not table.isna().any(axis=None)
+    pd.testing.assert_frame_equal(table[list("abc")].drop(index=3), holes.drop(index=3), rtol=1e-5, check_dtype=False)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +50,8 @@ def test_a_folder_is_fitted_and_evaluated_by_parts(tmp_path, monkeypatch, capsys
     [
         (["evaluate", "run", "--workers", "2"], "name its folder"),
         (["evaluate", "run", "--parts", "p", "--gap"], "leave one out"),
+        (["impute", "run", "--workers", "2"], "name its folder"),
+        (["impute", "run", "--parts", "p", "--check"], "leave --check"),
         (["fit", "--data", "nothing/*.parquet"], "found nothing at"),
         (["fit", "--data", "t.csv", "--stream"], "convert it"),
     ],

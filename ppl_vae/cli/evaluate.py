@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,8 @@ from ppl_vae.cli.files import as_json as plain
 from ppl_vae.cli.files import refuse_busy, update_evaluation, writing
 from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.judging import Judged, judge, judge_gap
-from ppl_vae.cli.output import print_table, say, spared, told_rows
-from ppl_vae.cli.workers import rows_workers
+from ppl_vae.cli.output import print_table, say, spared
+from ppl_vae.cli.workers import PartsOption, parts_of
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_choice, check_whole
 
@@ -45,12 +45,7 @@ def evaluate(
         bool,
         typer.Option("--certified", help="Also certify log p(x) of every row to 0.05 nats; takes minutes."),
     ] = False,
-    parts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="For very many rows: write one Parquet file per 16,384 rows; can be resumed."
-        ),
-    ] = None,
+    parts: PartsOption = None,
     workers: Annotated[int, typer.Option(help="Parallel processes for --parts or --certified.")] = 1,
     *,
     asked: AskedRows,
@@ -108,13 +103,9 @@ def _in_parts(
     opened: Run, rows: Split, name: str, folder: Path, workers: int, particles: int, seed: int, as_json: bool
 ) -> None:
     """Evaluate very many rows by parts, and tell the means."""
-    from ppl_vae.evaluation import evaluate_rows, in_parts
-    from ppl_vae.saving.paths import path_of
+    from ppl_vae.evaluation import evaluate_rows
 
-    place, programs = path_of("parts", folder), (opened.model, opened.guide)
-    with rows_workers(workers) as executor:
-        shared: Any = {"seed": seed, "executor": executor, "progress": told_rows()}
-        found = in_parts(evaluate_rows, *programs, rows, out=place, particles=particles, **shared)
+    found = parts_of(evaluate_rows, opened, rows, folder, workers, seed, particles=particles)
     told = found.summary()
     if as_json:
         typer.echo(

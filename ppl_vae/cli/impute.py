@@ -15,6 +15,7 @@ from ppl_vae.cli import options as o
 from ppl_vae.cli.files import array_bytes, check_target
 from ppl_vae.cli.inputs import data_words, file_rows, open_words, read_source, rows_of, text_form
 from ppl_vae.cli.output import note, say
+from ppl_vae.cli.workers import PartsOption, parts_of
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import check_whole
 
@@ -53,6 +54,8 @@ def impute(
         typer.Option("--check", help="Write nothing: hide observed cells of the test rows (or of FILE) and compare."),
     ] = False,
     share: Annotated[float, typer.Option(help="Fraction of observed cells to hide for --check.")] = 0.2,
+    parts: PartsOption = None,
+    workers: Annotated[int, typer.Option(help="Parallel processes for --parts.")] = 1,
     label: o.LabelOption = None,
     seed: o.Seed = 0,
     model: o.OwnModel = None,
@@ -66,6 +69,11 @@ def impute(
     all other cells are unchanged. With --check, observed cells are hidden, imputed and compared: errors by column, and
     the coverage of the intervals.
     """
+    check_whole("--workers", workers, 1)
+    if parts is None and workers > 1:
+        raise UserError("--workers share the rows of --parts: name its folder")
+    if parts is not None and (check or out is not None or draws):
+        raise UserError("--parts writes every row, filled in, to a folder: leave --check, --out and --draws out")
     if check:
         if out is not None or draws:
             raise UserError("--check writes nothing: leave --out and --draws away")
@@ -77,6 +85,9 @@ def impute(
         check_whole(option, number, least)
     check_target(out, run / "imputed", (*TABLES, ".npz"))
     opened = open_words(run, model, guide, device)
+    if parts is not None:
+        _in_parts(opened, data, label, parts, workers, particles, seed)
+        return
     path = _path(opened, data)
     form = text_form(opened)
     source = read_source(path, form)
@@ -99,6 +110,19 @@ def impute(
     else:
         written = [_write_arrays(target, source, found, draws)]
     say(f"{_said(found)} in {path.name}; written to {' and '.join(map(str, written))}")
+
+
+def _in_parts(
+    run: Run, data: str | None, label: str | None, folder: Path, workers: int, particles: int, seed: int
+) -> None:
+    """Fill in very many rows by parts."""
+    import ppl_vae
+    from ppl_vae.prediction import with_holes
+
+    words = data_words(data or str(_path(run, None)), label, None, "allow")
+    rows, name = rows_of(run, words, None, schema=with_holes(run.schema))
+    found = parts_of(ppl_vae.impute, run, rows, folder, workers, seed, particles=particles)
+    say(f"{found.rows:,} rows of {name} written to {found.folder}, missing entries filled in")
 
 
 def _check(

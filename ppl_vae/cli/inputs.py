@@ -172,12 +172,15 @@ class AskedRows:
         return rows_of(run, self.words, self.split or split)
 
 
-def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
+def rows_of(run: Run, words: DataWords, split: str | None, *, schema: Schema | None = None) -> tuple[Split, str]:
     """The rows that a command is about, as the run's model takes them, and what to call them.
 
-    Without --data the run's own data; of a named set one split; of a file all rows, in its order.
+    Without --data the run's own data; of a named set one split; of a file all rows, in its order. Another `schema` is
+    the run's with more that may be missing.
     """
     from ppl_vae.data import as_split, is_streamable
+
+    schema = schema or run.schema
 
     if split is not None and split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -186,25 +189,25 @@ def rows_of(run: Run, words: DataWords, split: str | None) -> tuple[Split, str]:
     if words.data is None:
         data = run.data()
         chosen = split or next(s for s in ("test", "validation", "train") if getattr(data, s) is not None)
-        return as_split(data, chosen, run.schema), chosen
+        return as_split(data, chosen, schema), chosen
     if run.is_one_unit:
         return _other_unit(run, words), Path(words.data).name
     if not words.is_file:
         chosen = split or "test"
         name = words.data if chosen == "test" else f"{words.data} {chosen}"
         same = run.info["data"]["source"].get("name") == words.data
-        return as_split(run.data() if same else words.load(), chosen, run.schema), name
+        return as_split(run.data() if same else words.load(), chosen, schema), name
     if split is not None:
         raise UserError("of a file all rows are taken: leave --split out, or --data for the run's own")
     path = Path(words.data or "").expanduser()
     if is_streamable(path):
-        return _other_stream(run, words), path.name
+        return _other_stream(run, words, schema), path.name
     label = words.label or run.info["data"]["source"].get("options", {}).get("label")
     rows = file_rows(run, read_source(path, text_form(run)), str(words.data), label, asked=words.label is not None)
-    return as_split(rows, schema=run.schema), path.name
+    return as_split(rows, schema=schema), path.name
 
 
-def _other_stream(run: Run, words: DataWords) -> Split:
+def _other_stream(run: Run, words: DataWords, schema: Schema) -> Split:
     """All rows of other files that are streamed, read as those of the run were."""
     from ppl_vae.data import as_split, load
 
@@ -213,7 +216,7 @@ def _other_stream(run: Run, words: DataWords) -> Split:
     said = {"label": words.label, "columns": words.columns}
     options = kept | {name: value for name, value in said.items() if value is not None}
     found = load(Path(words.data or ""), stream=True, test=0, validation=0, missing="allow", **options)
-    return as_split(found.train, schema=run.schema)
+    return as_split(found.train, schema=schema)
 
 
 def _other_unit(run: Run, words: DataWords) -> Split:

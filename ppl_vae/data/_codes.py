@@ -29,18 +29,18 @@ def refuse_codes(raws: Mapping[str, Raw], kinds: Mapping[str, str], form: TextFo
     for field, raw in raws.items():
         if field in kinds or isinstance(raw.values, Tensor) or raw.values.dtype.kind not in "iuf":
             continue
-        for name, values in _columns(field, raw):
+        for name, values in _columns(field, raw.values, raw.names):
             if form.missing_marks is None:
                 _refuse_marks(name, values)
             _refuse_days(name, values)
 
 
-def _columns(field: str, raw: Raw) -> Iterator[tuple[str, np.ndarray]]:
+def _columns(field: str, values: np.ndarray, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
     """The columns of one field: a number of every row, or named ones. The entries of an array are none."""
-    if raw.values.ndim == 1:
-        yield raw.names[0] if raw.names else field, raw.values
-    elif raw.values.ndim == 2 and len(raw.names) == raw.values.shape[1]:
-        yield from zip(raw.names, raw.values.T, strict=True)
+    if values.ndim == 1:
+        yield names[0] if names else field, values
+    elif values.ndim == 2 and len(names) == values.shape[1]:
+        yield from zip(names, values.T, strict=True)
 
 
 def _refuse_marks(name: str, values: np.ndarray) -> None:

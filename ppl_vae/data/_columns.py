@@ -18,7 +18,7 @@ from torch import Tensor
 from ppl_vae.data.text import PLAIN, USUAL, Doubtful, TextForm, number
 from ppl_vae.errors import UserError
 
-__all__ = ["NUMERIC", "Raw", "column", "simple_dtype"]
+__all__ = ["NUMERIC", "Raw", "column", "simple_dtype", "unmarked"]
 
 NUMERIC = ("real", "positive", "unit", "count", "binary")
 MANY = 20
@@ -110,7 +110,7 @@ def column(name: str, series: Any, kind: str | None = None, *, label: bool = Fal
     """
     series = simple_dtype(series)
     if series.dtype.kind in "iuf" and form.missing_marks:
-        series = _unmarked(series, form.missing_marks)
+        series = unmarked(series, form.missing_marks)
     dtype = series.dtype
     if dtype.kind in "iu" and not series.isna().any():
         return Raw(series.to_numpy(dtype="int64"))
@@ -140,7 +140,7 @@ def column(name: str, series: Any, kind: str | None = None, *, label: bool = Fal
     return _text(name, [None if _is_none(v) else v for v in series], kind, label, form)
 
 
-def _unmarked(series: Any, marks: Sequence[str]) -> Any:
+def unmarked(series: Any, marks: Sequence[str]) -> Any:
     """Numbers, those that the user says mark a missing entry as NaN."""
     numbers = [value for mark in marks if (value := number(str(mark), ".")) is not None]
     return series.mask(series.isin(numbers)) if series.isin(numbers).any() else series

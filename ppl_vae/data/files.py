@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.data._arrays import from_arrays
+from ppl_vae.data._columns import unmarked
 from ppl_vae.data._large import from_large
 from ppl_vae.data._options import Options
 from ppl_vae.data.dataset import Data
@@ -103,7 +104,7 @@ def _parquet(content: bytes, path: Path, form: TextForm) -> Any:
     frame = pandas.read_parquet(BytesIO(content))
     if not len(frame):
         raise UserError(f"expected rows, got none in {path}: write it again")
-    return frame
+    return _unmarked(frame, form)
 
 
 def _json_lines(content: bytes, path: Path, form: TextForm) -> Any:
@@ -113,7 +114,13 @@ def _json_lines(content: bytes, path: Path, form: TextForm) -> Any:
     records = [json.loads(line) for line in content.decode(form.encoding or "utf-8-sig").splitlines() if line.strip()]
     if not records or not all(isinstance(record, dict) for record in records):
         raise UserError(f"expected one JSON object a line in {path}: write rows as {{'name': value, ...}}")
-    return pandas.json_normalize(records)
+    return _unmarked(pandas.json_normalize(records), form)
+
+
+def _unmarked(frame: Any, form: TextForm) -> Any:
+    """Numbers that mark a missing entry as NaN: rows that come later are written as those of training were."""
+    numbers = [name for name in frame.columns if frame[name].dtype.kind in "iuf"] if form.missing_marks else []
+    return frame.assign(**{name: unmarked(frame[name], form.missing_marks or ()) for name in numbers})
 
 
 def _gzip(content: bytes, path: Path, form: TextForm) -> Any:

@@ -31,7 +31,7 @@ __all__ = ["OtherCall", "Parts", "in_parts"]
 ROWS = 2**14
 """So many rows are a part."""
 
-ABOUT = "parts.json"
+ABOUT = "_parts.json"  # readers of Parquet folders pass over what begins with an underscore
 
 DRAFT_SECONDS = 600.0
 """A file that was begun so long ago and has no name yet was left by a call that was killed."""
@@ -186,7 +186,7 @@ def in_parts(
     told = told_by("progress", progress, "how many rows are done, and of how many")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise UserError(f"executor must be one of concurrent.futures, or None, got {shown(executor)}")
-    split = rows_of(model, guide, data, rows_for="in_parts")
+    split = rows_of(model, guide, data, rows_for="in_parts", holes=getattr(what, "takes_holes", False))
     parts = Parts(path_of("out", out), len(split), size)
     _claim(parts, what, Pair(model, guide), split, seed, options)
     sweep(parts.folder, age=DRAFT_SECONDS)  # the same call, made twice at once, writes the same files

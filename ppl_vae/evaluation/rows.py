@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from ppl_vae.data import Schema, Split, as_split
 from ppl_vae.programs.program import Program
 
-__all__ = ["fields_of_guide", "fields_of_model", "reads_any_subset", "rows_of", "with_holes"]
+__all__ = ["fields_of_guide", "fields_of_model", "reads_any_subset", "rows_of", "takes_holes", "with_holes"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def rows_of(
-    model: Callable[..., Any], guide: Callable[..., Any], data: Any, split: str = "test", *, rows_for: str | None = None
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    data: Any,
+    split: str = "test",
+    *,
+    rows_for: str | None = None,
+    holes: bool = False,
 ) -> Split:
     """Rows of any kind as a split, for a pair.
 
     A model of this package says what its fields are, and rows are held to that. For other models the fields of the
     data that a generated guide was made from name the categories, and say what a field is of which no row has a value.
     A field that training rows missed may be left out: it is then missing in every row. So may any field where the guide
-    has an expert for each.
+    has an expert for each, or with `holes`.
 
     Raises:
         UserError: as `ppl_vae.data.as_split` does.
@@ -34,7 +42,7 @@ def rows_of(
         Split(rows, 3 rows; x: binary; cpu)
     """
     known = fields_of_model(model)
-    if known is not None and reads_any_subset(guide):
+    if known is not None and (holes or reads_any_subset(guide)):
         known = with_holes(known)
     return as_split(data, split, known, rows_for=rows_for, hints=None if known else fields_of_guide(guide))
 
@@ -67,6 +75,12 @@ def with_holes(schema: Schema) -> Schema:
         x: real, some missing
     """
     return schema.of(replace(f, missing=True) for f in schema)
+
+
+def takes_holes(function: F) -> F:
+    """Say of a function of a pair and rows that any entry of its rows may be missing."""
+    vars(function)["takes_holes"] = True
+    return function
 
 
 def _bare(program: Callable[..., Any]) -> Any:

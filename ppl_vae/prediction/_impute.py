@@ -19,7 +19,7 @@ from ppl_vae.errors import Finding, UserError, check_whole
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.joint_weights import draw_particles, joint_passes, shares_latents
 from ppl_vae.evaluation.passes import Passes, passes, refuse_blind, some_rows
-from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, with_holes
+from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, takes_holes, with_holes
 from ppl_vae.prediction._blind import can_propose, own_particles, unmended, unseen_holes
 from ppl_vae.prediction._jointly import filled
 from ppl_vae.prediction.filling import Target, find_targets
@@ -92,6 +92,7 @@ class Imputation(Displayed):
 
 @takes_results
 @exclusive
+@takes_holes
 def impute(
     model: Callable[..., Any],
     guide: Callable[..., Any],
