@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
-from ppl_vae.comparison._pairs import Compared
+from ppl_vae.cli import main
+from ppl_vae.comparison._pairs import Compared, LatentUse
 from ppl_vae.comparison.compare import Comparison, ranked
 from ppl_vae.comparison.grid import Grid
 from ppl_vae.errors import UserError
@@ -72,13 +75,15 @@ def judged(rate: float, distortion: float) -> Evaluation:
     )
 
 
-def plane() -> Comparison:
+def plane(*, told: bool = False) -> Comparison:
     pairs = []
     for objective in ("beta", "factor"):
         for beta in (1, 4):
             runs = (judged(8 / beta, 90 + beta), judged(8 / beta, 92 + beta))
             factors = {"objective": objective, "beta": str(beta)}
-            pairs.append(Compared(f"{objective} + {beta}", runs, (1, 1), factors=factors))
+            use = (LatentUse(6 - beta, 6, 1 / beta, 0.1 * beta), LatentUse(8 - beta, 6, 3 / beta, 0.3 * beta))
+            name = f"{objective} + {beta}"
+            pairs.append(Compared(name, runs, (1, 1), factors=factors, latents=use if told else ()))
     levels = {"objective": ("beta", "factor"), "beta": ("1", "4")}
     return ranked(pairs, where="rows", particles=1, rungs=(1,), levels=levels)
 
@@ -93,3 +98,37 @@ def test_rate_and_distortion_are_in_the_summary_with_their_error_over_seeds():
     first = next(p for p in plane().summary()["pairs"] if p["name"] == "beta + 4")
     assert (first["rate"], first["distortion"]) == (2.0, 95.0)
     assert first["distortion_seed_se"] == pytest.approx(1.0)
+
+
+def test_the_plane_and_the_table_tell_what_latents_are_used_for():
+    found = plane(told=True)
+    ax, *rest = [axes for axes in found.rate_distortion().axes if axes.get_label() != "<colorbar>"]
+    assert [axes.get_title(loc="left") for axes in rest] == ["MIG", "total correlation (nats)", "active latents"]
+    assert {round(float(v), 1) for dots in ax.collections for v in dots.get_array()} == {0.1, 0.3, 0.4, 1.2}
+    first = next(p for p in found.summary()["pairs"] if p["name"] == "beta + 4")
+    assert first["total_correlation"] == pytest.approx(0.5)
+    assert first["mig_seed_se"] == pytest.approx(0.4)
+    line = next(line for line in str(found).splitlines() if line.strip().startswith("beta + 4  "))
+    assert "2.00 ± 0.00" in line  # the rate
+    assert "3 of 6" in line
+    assert "0.50 ± 0.25" in line  # TC, over two seeds
+    assert "0.80 ± 0.40" in line
+    assert "label read" not in str(found)
+    assert "MIG" not in str(plane())
+
+
+@pytest.mark.slow
+def test_a_grid_of_betas_is_judged_by_its_latents_and_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "compare --betas 1,8 --seeds 1 --epochs 2 --hidden 8 --latent-dim 3 --particles 5 --jobs 1 --out g"
+    assert main([*words.split(), "--data", "sprites:side=16,orientations=1,positions=4"]) == 0
+    told = json.loads((tmp_path / "g" / "compare.json").read_text())["pairs"]
+    assert all(0 <= pair["mig"] <= 1 and pair["units"] == 3 and pair["total_correlation"] > -0.1 for pair in told)
+    judged = {file: file.stat().st_mtime_ns for file in tmp_path.glob("g/*/comparison.safetensors")}
+    assert len(judged) == 2
+    assert main([*words.split(), "--data", "sprites:side=16,orientations=1,positions=4", "--resume"]) == 0
+    assert judged == {file: file.stat().st_mtime_ns for file in tmp_path.glob("g/*/comparison.safetensors")}
+    runs = sorted(str(file.parent) for file in judged)
+    assert main(["compare", *runs, "--particles", "5", "--latents", "--out", "h"]) == 0
+    again = json.loads((tmp_path / "h" / "compare.json").read_text())["pairs"]
+    assert sorted(pair["mig"] for pair in again) == pytest.approx(sorted(pair["mig"] for pair in told))

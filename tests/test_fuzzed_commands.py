@@ -40,6 +40,7 @@ RIGHT = {
     "transfer": ["transfer", "many", "--content", "0,1", "--style", "2", "--take", "w_a"],
     "explain": ["explain", "run", "--row", "0,1"],
     "factors": ["factors", "many", "--factors", "y"],
+    "snapshots": ["snapshots", "run"],
     "coherence": ["coherence", "many", "--given", "a", "--of", "b"],
     "posterior": ["posterior", "shared", "--model", "own.py:model", "--draws", "2", "--particles", "20"],
     "impute": ["impute", "run", "--particles", "5"],

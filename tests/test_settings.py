@@ -27,6 +27,7 @@ REFUSED = {
     "patience": (0, "3", 1.5, True),
     "restarts": (-1, "2", None, 1.5, True),
     "seed": (-1, "0", None, 0.5, True),
+    "snapshots": (3, "0,1", (), (-1,), (0.5,), ("1",), (True,), range(101)),
     "device": (None, 0, True),
     "distributed": (True, 2, "on", None),
     "compile": (True, "of", None),

@@ -1,5 +1,6 @@
 """The command line, `ppl-vae`: fit, evaluate, diagnose, certify, compare, sample, encode, decode,
-traverse, interpolate, transfer, explain, coherence, posterior, predict, impute, export, report, list.
+traverse, interpolate, transfer, explain, coherence, factors, snapshots, posterior, predict, impute, export, report,
+list.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once. Bad input is one line
 on stderr and exit status 2, whatever part of the package found it.
@@ -38,6 +39,7 @@ from ppl_vae.cli.predict import predict
 from ppl_vae.cli.report import report
 from ppl_vae.cli.sample import sample
 from ppl_vae.cli.signals import as_interrupts, exit_status, ignore_further, what_ended
+from ppl_vae.cli.snapshots import snapshots
 from ppl_vae.cli.transfer import transfer
 from ppl_vae.cli.traverse import traverse
 from ppl_vae.distributed.launcher import has_launcher
@@ -93,6 +95,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain,
     "coherence": coherence,
     "factors": factors,
+    "snapshots": snapshots,
     "posterior": posterior,
     "impute": impute,
     "predict": predict,

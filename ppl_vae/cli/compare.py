@@ -72,6 +72,14 @@ def compare(
             show_default="no",
         ),
     ] = None,
+    latents: Annotated[
+        bool,
+        typer.Option(
+            "--latents",
+            help="For runs: tell active units, total correlation, and MIG (of known factors) or a probe of labels; a "
+            "grid of betas or objectives tells them anyway.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Random seed of the evaluation; a grid trains with seeds 0, 1, ....")] = 0,
     data: Annotated[
         str | None,
@@ -156,9 +164,11 @@ def compare(
         words = data_words(data, label, columns, missing)
         if certified is not None:
             check_number("--certified", certified, positive=True)
-        compare_runs(runs, words, split, judged | {"certified": certified}, device, (model, guide), out, json_)
+        asked = judged | {"certified": certified, "latents": latents}
+        compare_runs(runs, words, split, asked, device, (model, guide), out, json_)
         return
     of_runs: dict[str, Any] = {"--split": split, "--model": model, "--guide": guide, "--certified": certified}
+    of_runs["--latents"] = latents or None
     for option, value in of_runs.items():
         if value is not None:
             raise UserError(f"{option} is for run folders: a grid takes --models and --guides, and its test split")

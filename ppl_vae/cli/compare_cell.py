@@ -12,7 +12,8 @@ from ppl_vae.cli.inputs import open_words, rows_of
 from ppl_vae.registry.rows import DataWords
 
 if TYPE_CHECKING:
-    pass
+    from ppl_vae.data import Split
+    from ppl_vae.runs.folder import Run
 
 __all__ = ["compare_cell"]
 
@@ -25,6 +26,7 @@ def compare_cell(
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
     device: o.DeviceOption = "auto",
+    latents: Annotated[bool, typer.Option("--latents")] = False,
 ) -> None:
     """Judge a cell of a grid row by row and keep that beside the run (used by `compare`)."""
     rungs = list(rungs_of(iwae, particles) or ())
@@ -50,4 +52,19 @@ def compare_cell(
         "epochs": len(opened.history),
         "observed": observed(opened.pair, rows, preparation(opened)).to_json(),
     }
-    write_cache(run, found, {"particles": particles, "iwae": rungs, "seed": seed}, about)
+    key = {"particles": particles, "iwae": rungs, "seed": seed}
+    if latents:
+        about["latents"], key["latents"] = _use(opened, rows, seed), True
+    write_cache(run, found, key, about)
+
+
+def _use(opened: Run, rows: Split, seed: int) -> list[float | None] | None:
+    """What the latents are used for, as numbers; None of a pair whose latents are no codes of rows."""
+    from ppl_vae.comparison.latents import latent_use
+    from ppl_vae.errors import UserError
+
+    try:
+        found = latent_use(opened.model, opened.guide, opened.data(), rows, seed)
+    except UserError:
+        return None
+    return [float(value) if value == value else None for value in found]

@@ -15,7 +15,7 @@ from ppl_vae.errors import UserError, check_several, check_whole
 from ppl_vae.evaluation import Evaluation
 from ppl_vae.evaluation.means import standard_error
 
-__all__ = ["LADDER", "BoundKey", "Compared", "Difference", "MeanOverRows", "difference", "ladder"]
+__all__ = ["LADDER", "BoundKey", "Compared", "Difference", "LatentUse", "MeanOverRows", "difference", "ladder"]
 
 LADDER = (1, 5, 10, 50, 100, 500, 1000, 5000)
 """The numbers of particles whose bounds are told where none are asked for."""
@@ -61,6 +61,21 @@ class Difference(NamedTuple):
         return abs(self.value) > 2 * self.total_se
 
 
+class LatentUse(NamedTuple):
+    """What the latents of one training are used for; NaN where it is not known.
+
+    `active` of `units` latents are active (Burda et al. 2016); `total_correlation` is KL(q(z) || prod_i q(z_i)) in
+    nats; `mig` the mutual information gap, where factors of the rows are known; `probe` the share of labels that a
+    linear classifier reads from posterior means, where there are labels.
+    """
+
+    active: float
+    units: int
+    total_correlation: float
+    mig: float = math.nan
+    probe: float = math.nan
+
+
 @dataclass(frozen=True)
 class Compared:
     """A pair, or several trainings of it, with one evaluation for each on the same rows.
@@ -72,6 +87,7 @@ class Compared:
         seconds_per_epoch: the median over the epochs of training, where known.
         epochs: of training, the mean over trainings, where known.
         factors: what a grid varied, such as {"guide": "iaf", "bound": "iwae"}.
+        latents: what the latents of each training are used for, where that was asked for.
     """
 
     name: str
@@ -80,6 +96,12 @@ class Compared:
     seconds_per_epoch: float | None = None
     epochs: float | None = None
     factors: Mapping[str, str] = field(default_factory=dict)
+    latents: tuple[LatentUse, ...] = ()
+
+    def use(self, what: str) -> tuple[float, float]:
+        """The mean over trainings of a number of `LatentUse`, and its standard error (nan with one)."""
+        values = torch.tensor([float(getattr(each, what)) for each in self.latents] or [math.nan])
+        return float(values.mean()), float(standard_error(values))
 
     def rows(self, bound: BoundKey = "log_evidence") -> Float[Tensor, " row"]:
         """A bound of every row in nats, the mean over trainings, in float64."""

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
 from ppl_vae.comparison._pairs import Compared, Difference, difference
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.weights.psis import khat_limit
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from ppl_vae.comparison.compare import Comparison
 
 __all__ = ["Effect", "effects", "shown_rungs", "table", "text", "verdict"]
+
+USES = {"total_correlation": "TC", "mig": "MIG", "probe": "label read"}
+"""What is told of latents, and the heads of its columns."""
 
 LISTED = 4
 """So many pairs are named one by one in a sentence."""
@@ -29,7 +34,7 @@ def table(found: Comparison, width: int | None = None) -> Table:
     """One line a pair, best first; where `width` letters are not enough, without the columns that matter least."""
     without: tuple[str, ...] = ()
     made = _table(found, without)
-    for column in ("parameters", "s/epoch", "MC error", "IWAE", "between seeds"):
+    for column in ("parameters", "s/epoch", "MC error", "IWAE", "between seeds", "k-hat"):
         if width is None or _width(made) <= width:
             break
         without += (column,)
@@ -81,6 +86,7 @@ def _cells(found: Comparison, pair: Compared) -> dict[str, str]:
     cells |= {"log p(x)": _with_error(*evidence[:2]), "MC error": _number(evidence.mc_se, 3)}
     if any(len(each.evaluations) > 1 for each in found.pairs):
         cells["between seeds"] = _number(evidence.seed_se)
+    cells |= _use_cells(found, pair)
     cells["to the best"] = "best" if pair is found.best else _with_error(gap.value, gap.total_se)
     if found.accuracy is not None:
         cells["not certain"] = f"{pair.unreliable_rows:.0f}"
@@ -91,6 +97,24 @@ def _cells(found: Comparison, pair: Compared) -> dict[str, str]:
     return cells
 
 
+def _use_cells(found: Comparison, pair: Compared) -> dict[str, str]:
+    """The parts of the ELBO and what latents are used for, where that was asked for: means and errors over seeds."""
+    if not any(each.latents for each in found.pairs):
+        return {}
+    rates = torch.stack([each.rate.double().mean().cpu() for each in pair.evaluations])
+    cells = {"rate": _seeds(float(rates.mean()), float(standard_error(rates)))}
+    active, units = pair.use("active")[0], max((int(use.units) for use in pair.latents), default=0)
+    cells["active"] = f"{active:.3g} of {units}" if pair.latents else "-"
+    for what, head in USES.items():
+        if any(not math.isnan(each.use(what)[0]) for each in found.pairs):
+            cells[head] = _seeds(*pair.use(what))
+    return cells
+
+
+def _seeds(value: float, se: float) -> str:
+    return _number(value) if math.isnan(se) else f"{_number(value)} ± {_number(se)}"
+
+
 def _caption(found: Comparison, without: Sequence[str]) -> str:
     """What stands after the ±, and what the columns are."""
     seeds = sorted({len(pair.evaluations) for pair in found.pairs})
@@ -98,6 +122,8 @@ def _caption(found: Comparison, without: Sequence[str]) -> str:
     if seeds[-1] > 1:
         counts = " to ".join(map(str, [seeds[0], seeds[-1]] if len(seeds) > 1 else seeds))
         words += f", error of rows and of {counts} seeds"
+    if any(pair.latents for pair in found.pairs):
+        words += "; rate, TC in nats, MIG: of training rows, ± over seeds"
     doubts = "k-hat: rows where it is too large" if found.accuracy is None else "not certain: rows whose log p(x) is"
     words += f"; {doubts}"
     return words if "parameters" in without else f"{words}; parameters of model + guide"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 from torch import Tensor
@@ -18,6 +18,10 @@ __all__ = ["NAME", "CachedEvaluation", "read_cache", "write_cache"]
 
 NAME = "comparison.safetensors"
 """The file in a run folder."""
+
+
+Number = float | None
+"""JSON has no NaN: null."""
 
 
 class _Observed(TypedDict):
@@ -34,6 +38,7 @@ class _About(TypedDict):
     seconds_per_epoch: float | None
     epochs: int | None
     observed: _Observed
+    latents: NotRequired[tuple[Number, Number, Number, Number, Number] | None]
 
 
 class CachedEvaluation(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -12,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from ppl_vae.comparison._executors import elsewhere_done
-from ppl_vae.comparison._pairs import Compared, ladder
+from ppl_vae.comparison._pairs import Compared, LatentUse, ladder
 from ppl_vae.comparison._workers import GRACE, Job, Watcher, cores, work
 from ppl_vae.comparison.cache import CachedEvaluation, read_cache
 from ppl_vae.comparison.comparable import Observed, observed, preparation, refuse_incomparable
@@ -247,7 +248,7 @@ def _job(grid: Grid, cell: Cell, out: Path, key: Mapping[str, Any]) -> Job | Non
         if not begun and run.exists():
             emptied(run)
         commands.append(["fit", *_words(grid.options(cell)), "--out", str(run), *(["--resume"] if begun else [])])
-    elif read_cache(run, key) is not None:
+    elif read_cache(run, _judged_of(grid, key)) is not None:
         return None
     own = [(f"--{r}", cell.factors[r]) for r in ("model", "guide") if user_files.is_file(cell.factors[r])]
     rungs = ",".join(map(str, key["iwae"]))
@@ -262,8 +263,14 @@ def _job(grid: Grid, cell: Cell, out: Path, key: Mapping[str, Any]) -> Job | Non
         str(key["seed"]),
     ]
     judge += [word for pair in own for word in pair]
+    judge += ["--latents"] if "latents" in _judged_of(grid, key) else []
     judge += ["--device", str(grid.training["device"])] if "device" in grid.training else []
     return Job(f"{grid.name(cell)}, seed {cell.seed}", [*commands, judge])
+
+
+def _judged_of(grid: Grid, key: Mapping[str, Any]) -> dict[str, Any]:
+    """How cells of this grid are evaluated: where the weight of the KL is varied, what latents are used for, too."""
+    return {**key, **({"latents": True} if {"beta", "objective"} & grid.levels.keys() else {})}
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:
@@ -279,7 +286,7 @@ def _words(options: Mapping[str, Any]) -> list[str]:
 def _outcome(grid: Grid, out: Path, key: Mapping[str, Any], failed: dict[str, str]) -> GridOutcome:
     groups: dict[str, list[tuple[Cell, CachedEvaluation]]] = {}
     for cell in grid.cells:
-        judged = read_cache(out / cell.folder, key)
+        judged = read_cache(out / cell.folder, _judged_of(grid, key))
         if judged is not None:
             groups.setdefault(grid.name(cell), []).append((cell, judged))
     runs = {name: [out / cell.folder for cell, _ in several] for name, several in groups.items()}
@@ -299,6 +306,7 @@ def _compared(name: str, several: Sequence[tuple[Cell, CachedEvaluation]]) -> Co
     abouts = [found.about for _, found in several]
     seconds = [about["seconds_per_epoch"] for about in abouts if about["seconds_per_epoch"] is not None]
     epochs = [about["epochs"] for about in abouts]
+    uses = [about.get("latents") for about in abouts]
     return Compared(
         name,
         tuple(found.evaluation for _, found in several),
@@ -306,4 +314,11 @@ def _compared(name: str, several: Sequence[tuple[Cell, CachedEvaluation]]) -> Co
         median(seconds) if seconds else None,
         sum(epochs) / len(epochs) if all(epochs) else None,
         {factor: word for factor, word in cell.factors.items() if factor == "prior" or word != "own"},
+        tuple(_use_of(use) for use in uses if use is not None),
     )
+
+
+def _use_of(told: Sequence[float | None]) -> LatentUse:
+    """As it was kept: JSON has no NaN."""
+    active, units, *rest = (math.nan if value is None else value for value in told)
+    return LatentUse(active, int(units), *rest)

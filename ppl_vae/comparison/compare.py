@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ppl_vae.comparison._pairs import BoundKey, Compared, Difference, difference, ladder
+from ppl_vae.comparison._pairs import BoundKey, Compared, Difference, LatentUse, difference, ladder
 from ppl_vae.comparison.comparable import observed, preparation, refuse_incomparable
 from ppl_vae.data import Data, Split, as_split
 from ppl_vae.diagnostics import certify
 from ppl_vae.display import Displayed
 from ppl_vae.display.tables import latex, markdown
-from ppl_vae.errors import NoDensity, UserError, check_number, unknown_name
+from ppl_vae.errors import NoDensity, UserError, check_flag, check_number, unknown_name
 from ppl_vae.evaluation import Evaluation, evaluate_rows
 from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.rows import rows_of
@@ -124,6 +124,9 @@ class Comparison(Displayed):
         for part in ("rate", "distortion"):
             values = torch.stack([getattr(e, part).double().mean().cpu() for e in pair.evaluations])
             found |= {part: float(values.mean()), f"{part}_seed_se": float(standard_error(values))}
+        for what in LatentUse._fields if pair.latents else ():
+            value, seed_se = pair.use(what)
+            found |= {what: value, f"{what}_seed_se": seed_se}
         return found | {
             "told_apart": difference(pair, self.best).told_apart,
             "unreliable_rows": pair.unreliable_rows,
@@ -172,6 +175,7 @@ def compare(
     particles: int = 1000,
     iwae: Sequence[int] | None = None,
     certified: float | None = None,
+    latents: bool = False,
     seed: int = 0,
 ) -> Comparison:
     """Compare pairs on the same held-out rows with the same number of particles: bounds, evidence, paired differences.
@@ -186,6 +190,9 @@ def compare(
         iwae: values k <= K for which IWAE_k is reported; by default 1, 5, 10, 50, ... below K.
         certified: an accuracy in nats, such as 0.05: log p(x) of every row is then certified (`ppl_vae.certify`) and
             replaces the estimate by the weights of the guide; this takes minutes for each pair.
+        latents: tell what latents are used for, too: how many are active, their total correlation, and the mutual
+            information gap (MIG) where factors of the training rows are known (sprites), else the accuracy of a linear
+            probe of the label.
         seed: of the draws, the same for every pair; the global generators are left alone.
 
     Raises:
@@ -208,6 +215,7 @@ def compare(
         >>> found.order.holds
         True
     """
+    check_flag("latents", latents)
     accuracy = None if certified is None else float(check_number("certified", certified, positive=True))
     named = _named(pairs)
     if data is None:
@@ -229,12 +237,28 @@ def compare(
     for name, several in trained.items():
         with _of(name):
             evaluations = tuple(_judged(t, rows, particles, rungs, accuracy, seed) for t in several)
-        found.append(
-            Compared(
-                name, evaluations, size_of(several[0].model, several[0].guide), *pace([t.history for t in several])
-            )
-        )
+            uses = _uses(several, data, rows, seed) if latents else ()
+        size = size_of(several[0].model, several[0].guide)
+        found.append(Compared(name, evaluations, size, *pace([t.history for t in several]), latents=uses))
     return ranked(found, where=_where(data, rows), particles=particles, rungs=rungs, accuracy=accuracy)
+
+
+def _uses(several: Sequence[_Trained], data: Any, rows: Split, seed: int) -> tuple[LatentUse, ...]:
+    from ppl_vae.comparison.latents import latent_use
+
+    return tuple(latent_use(one.model, one.guide, _all_splits(one, data), rows, seed) for one in several)
+
+
+def _all_splits(one: _Trained, data: Any) -> Any:
+    """The data set that rows are of, or the one that a pair was trained on, where it is there."""
+    if isinstance(data, Data):
+        return data
+    own = getattr(one.origin, "data", None)
+    try:
+        own = own() if callable(own) else own
+    except UserError:
+        return data
+    return own if isinstance(own, Data) else data
 
 
 def _judged(

@@ -51,7 +51,7 @@ class Picture(NamedTuple):
 class Widget(NamedTuple):
     """Something to move or to point at: its kind, which the script knows, its data, and what it is, in a sentence."""
 
-    kind: Literal["explorer", "map"]
+    kind: Literal["explorer", "map", "frames"]
     name: str
     data: Mapping[str, Any]
     words: str

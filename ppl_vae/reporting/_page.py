@@ -24,6 +24,7 @@ from ppl_vae.reporting._latent_space import latent_space
 from ppl_vae.reporting._response import cards, predicted, section
 from ppl_vae.reporting._rows import prior_samples, reconstructions, under_conditions
 from ppl_vae.reporting._shared import shared_latents
+from ppl_vae.reporting._snapshots import training_seen
 from ppl_vae.reporting._training import reconstruction_training, training
 from ppl_vae.reporting._trust import trusted_rows
 from ppl_vae.reporting._unit import page_of_unit
@@ -97,6 +98,7 @@ def write_report(
             *columns(run, data),
             *baselines(evaluation),
             reconstruction_training(run, album) if view.points else training(run, album),
+            *training_seen(run, album),
             *shared_latents(pair, data, posterior, album, seed),
             *section(response, album),
             reconstructions(view, album),

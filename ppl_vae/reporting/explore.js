@@ -286,8 +286,47 @@ const map = (root, data) => {
   new ResizeObserver(draw).observe(canvas);
 };
 
+// Pictures one after the other: a slider, and a button that goes through them.
+const frames = (root, data) => {
+  const image = make("img", { className: "frame" });
+  const last = data.frames.length - 1;
+  const slider = make("input", { type: "range", min: 0, max: last, step: 1, value: last });
+  const told = make("output");
+  const show = () => {
+    const frame = data.frames[Number(slider.value)];
+    [image.src, image.alt, told.textContent] = [frame.src, frame.name, frame.name];
+    slider.setAttribute("aria-valuetext", frame.name);
+  };
+  let timer = null;
+  const play = make("button", { type: "button", textContent: "Play" });
+  const stop = () => {
+    clearInterval(timer);
+    [timer, play.textContent] = [null, "Play"];
+  };
+  play.onclick = () => {
+    if (timer !== null) return stop();
+    if (Number(slider.value) === last) slider.value = 0;
+    else slider.value = Number(slider.value) + 1;
+    show();
+    play.textContent = "Stop";
+    timer = setInterval(() => {
+      if (Number(slider.value) >= last) return stop();
+      slider.value = Number(slider.value) + 1;
+      show();
+    }, 900);
+  };
+  slider.oninput = () => {
+    stop();
+    show();
+  };
+  const label = make("label", { className: "turn" }, make("span", { textContent: data.label }), slider, told);
+  root.append(make("div", { className: "tools" }, play, label), make("div", { className: "plot" }, make("div", { className: "paper" }, image)));
+  show();
+};
+
 for (const root of document.querySelectorAll("[data-widget]")) {
   const data = JSON.parse(document.getElementById(root.dataset.from).textContent);
   if (root.dataset.widget === "explorer") explorers[data.site] = explorer(root, data);
+  else if (root.dataset.widget === "frames") frames(root, data);
   else map(root, data);
 }

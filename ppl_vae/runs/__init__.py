@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from ppl_vae.runs.result import Best as Best
     from ppl_vae.runs.result import Record as Record
     from ppl_vae.runs.result import Result as Result
+    from ppl_vae.runs.snapshots import Neighbours as Neighbours
+    from ppl_vae.runs.snapshots import Snapshot as Snapshot
+    from ppl_vae.runs.snapshots import Snapshots as Snapshots
 
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     [
         *[f"ppl_vae.runs.folder:{name}" for name in ("Run", "open_run", "save_run")],
         *[f"ppl_vae.runs.result:{name}" for name in ("Best", "Record", "Result")],
+        *[f"ppl_vae.runs.snapshots:{name}" for name in ("Neighbours", "Snapshot", "Snapshots")],
     ],
 )

@@ -3,6 +3,7 @@
 run.json              names, arguments, schema, seeds, versions
 weights.safetensors   the best weights of model and guide
 history.jsonl         one record for each epoch
+snapshots.safetensors codes and reconstructions of some rows at several epochs, where they were asked for
 evaluation.json       held-out numbers, figures/ and report.html: written by later commands
 """
 
@@ -29,6 +30,7 @@ from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Pair, Program, prepare
 from ppl_vae.runs.files import HISTORY, RUN, WEIGHTS, read_history, read_run
 from ppl_vae.runs.place import claimed, found_path, told_path
+from ppl_vae.runs.snapshots import SNAPSHOTS, Snapshots, read_snapshots
 from ppl_vae.saving.atomic import write, write_json
 from ppl_vae.saving.paths import path_of
 from ppl_vae.saving.reading import damaged
@@ -70,6 +72,15 @@ class Run:
             rows = next(rows for rows in (data.test, data.validation, data.train) if rows is not None)
             as_split(rows, schema=self.schema)
         return data
+
+    @property
+    def snapshots(self) -> Snapshots | None:
+        """What was kept of the training (`fit(snapshots=...)`), read anew; None where nothing was.
+
+        Raises:
+            UserError: the file is damaged, or of another run.
+        """
+        return read_snapshots(self.path / SNAPSHOTS, self.info.get("sha256", {}).get(WEIGHTS))
 
     @property
     def is_one_unit(self) -> bool:
@@ -136,6 +147,10 @@ def save_run(result: Result, path: Path, extra: dict[str, Any] | None = None, *,
     for name, content in contents.items():
         write(path / name, content)
     info["sha256"] = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    if result.snapshots is not None:
+        write(path / SNAPSHOTS, result.snapshots.packed(info["sha256"][WEIGHTS]))
+    else:
+        (path / SNAPSHOTS).unlink(missing_ok=True)  # of an earlier part of the run, that had others
     return write_json(path / RUN, info).parent
 
 

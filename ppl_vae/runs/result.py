@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ppl_vae.evaluation import Evaluation, JointEvaluation
     from ppl_vae.prediction import Codes, Drawn, Prediction
+    from ppl_vae.runs.snapshots import Snapshots
 
 __all__ = ["Best", "Record", "Result", "unfinished"]
 
@@ -46,7 +47,8 @@ class Result(Displayed):
 
     `stopped` says what ended the run: "epochs", "patience", or "interrupted", where the user ended it (Ctrl-C, the stop
     button of a notebook) and everything is that of the epochs that were whole. `overridden` are the things that were
-    others before the run was continued with `override`.
+    others before the run was continued with `override`. `snapshots` are those that were asked for
+    (`fit(snapshots=...)`).
 
     Where the guide draws points (`Point`) none of these is a bound of anything: `train` is log p(x | f(x)) + log p(z)
     minus the penalties, `rate` is what is taken off for them, `distortion` is -log p(x | f(x)), and `validation` is
@@ -64,6 +66,7 @@ class Result(Displayed):
     findings: tuple[Finding, ...] = ()
     stopped: str = "epochs"
     overridden: tuple[str, ...] = ()
+    snapshots: Snapshots | None = None
 
     def display_title(self) -> str:
         """The pair and its bound."""

@@ -33,6 +33,7 @@ from ppl_vae.training._distributed import distributed_step, refuse_undivided
 from ppl_vae.training._identity import identity
 from ppl_vae.training._loop import Loop
 from ppl_vae.training._optimizers import optimizer_of
+from ppl_vae.training._snapshots import recorder
 from ppl_vae.training._starting import begin_shared
 from ppl_vae.training._steps import BoundStep, make_step
 from ppl_vae.training._stratified import stratified
@@ -92,7 +93,7 @@ def fit(
             a function such as `print` receives messages about slow preparations.
         checkpoint: a folder for the state of the run while it trains. No other run may use it.
         resume: continue the run of that folder where it stopped. Programs, data, bound, settings and versions must be
-            the same; only epochs, patience, device and compile may differ.
+            the same; only epochs, patience, device, compile and snapshots may differ.
         override: continue although they differ; `overridden` of the result lists the differences.
         {settings}
 
@@ -167,8 +168,9 @@ def fit(
             step = distributed_step(stepping, group, train.batch(slice(0, 2 * group.size + 1)))
         else:
             step = accelerated(stepping, said.compile)
+        kept = recorder(pair, structure, data, train, validation, said.snapshots, said.seed)
         seed_draws(said.seed)  # here, so that draws depend on no check made before
-        loop = Loop(pair, step, optimizer, train, validation, said, told.epoch, strata, threads, group)
+        loop = Loop(pair, step, optimizer, train, validation, said, told.epoch, strata, threads, group, kept)
         told.start(said.plain())
         with _checkpointed(checkpoint, resume, group) as loop.folder:
             if loop.folder is not None:
@@ -190,6 +192,7 @@ def fit(
         (*reading.findings, *silent, *begun, *getattr(step, "findings", ()), *loop.findings, *threads.findings),
         stopped,
         loop.overridden,
+        None if kept is None else kept.found(len(loop.history)),
     )
     told.end(result)
     return result

@@ -28,6 +28,7 @@ from ppl_vae.training._divergence import explain_divergence, failed_step
 from ppl_vae.training._drifting import Drift
 from ppl_vae.training._identity import differences
 from ppl_vae.training._outcomes import Cursor, Outcomes
+from ppl_vae.training._snapshots import Recorder
 from ppl_vae.training._steps import BoundStep, PyroStep
 from ppl_vae.training._stratified import StratifiedBatches
 from ppl_vae.training._together import checkpoint_of_all
@@ -70,10 +71,12 @@ class Loop:
         strata: StratifiedBatches | None = None,
         threads: Threads | None = None,
         group: Group = ALONE,
+        recorder: Recorder | None = None,
     ) -> None:
         self.pair, self.step, self.train, self.validation = pair, step, train, validation
         self.beta, self.settings, self.on_epoch = settings.kl_weight, settings, on_epoch
         self.optimizer, self.strata, self.threads, self.group = optimizer, strata, threads or Threads(), group
+        self.recorder = recorder if group.leads else None
         self.critic = step.critic if isinstance(step, BoundStep) else None
         self.folder: Path | None = None
         self.identity: dict[str, Any] = {}
@@ -119,6 +122,8 @@ class Loop:
         self.findings = (*self.findings, *self.drift.findings(self.history, len(self.train), steps, self.best.averaged))
         if stopped == "epochs" and (more := unfinished(self.history, self.best.epoch, self.settings.passes)):
             self.findings = (*self.findings, more)
+        if self.recorder is not None:
+            self.findings = (*self.findings, *self.recorder.findings(len(self.history)))
         if self.folder is not None and not (stopped == "interrupted" and self.is_within):
             self.save(self.folder, "the result is whole all the same, but cannot be continued from there")
         self.pair.load_state_dict(self.kept)
@@ -126,6 +131,7 @@ class Loop:
 
     def _train(self) -> Stopped:
         self.saved, self.took = time.monotonic(), 0.0
+        self._look(len(self.history))
         self.pair.train()
         for epoch in range(len(self.history) + 1, self.settings.passes + 1):
             if self._out_of_patience(epoch - 1):
@@ -134,12 +140,18 @@ class Loop:
             self.history.append(record)
             self.drift.look(epoch, self.train)
             self._keep_best(record)
+            self._look(epoch)
             self._stand()
             if self._told_to_stop(record):
                 return "on_epoch"
             if self.folder is not None and self._is_due():
                 self.save(self.folder)
         return "patience" if self._out_of_patience(len(self.history)) else "epochs"
+
+    def _look(self, epoch: int) -> None:
+        """Keep what the pair makes of some rows now, where that is asked for; before the state that it belongs to."""
+        if self.recorder is not None and self.cursor is None:
+            self.recorder.look(epoch, self.folder)
 
     def _told_to_stop(self, record: Record) -> bool:
         """Whether `on_epoch` returned False: it is asked in the first process, for all."""
@@ -216,6 +228,8 @@ class Loop:
         self.history, self.findings = progress["history"], found.findings
         self.best = Best(int(progress["best"][0]), float(progress["best"][1]) if self.history else -math.inf)
         self.judged_since = int(progress.get("judged_since", 0))
+        if self.recorder is not None:
+            self.recorder.resume(folder, len(self.history))
         if len(self.overridden) > len(progress.get("overridden", ())):
             # Bounds of other rows, programs or settings are no bounds of these: the best is looked for anew.
             self.judged_since = len(self.history)

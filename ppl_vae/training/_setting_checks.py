@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from ppl_vae.errors import UserError, check_choice, check_number, check_whole, shown
-
-if TYPE_CHECKING:
-    pass
+from ppl_vae.errors import UserError, check_choice, check_number, check_several, check_whole, shown
 
 __all__ = [
     "Check",
@@ -21,6 +18,7 @@ __all__ = [
     "one_of",
     "optimizer_maker",
     "patience_or_none",
+    "several_epochs",
     "share_of_rows",
     "whole_number",
 ]
@@ -84,6 +82,22 @@ def share_of_rows(name: str, value: Any) -> float | None:
     if value is None or (isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1):
         return None if value is None else float(value)
     raise UserError(f"{name} must be between 0 and 1{_or(name, 'None')}, got {value!r}")
+
+
+MOST_SNAPSHOTS = 100
+
+
+def several_epochs(name: str, value: Any) -> tuple[int, ...] | None:
+    """Epochs from 0 on in their order, each once."""
+    if value is None:
+        return None
+    several = check_several(
+        name, value, "epochs, such as 0,1,5" if name.startswith("--") else "epochs, such as (0, 1, 5)"
+    )
+    found = tuple(sorted({check_whole(name, epoch, 0) for epoch in several}))
+    if not 0 < len(found) <= MOST_SNAPSHOTS:
+        raise UserError(f"{name} expects from 1 to {MOST_SNAPSHOTS} epochs, got {len(found):,}")
+    return found
 
 
 def one_of(*choices: str) -> Check:

@@ -5,11 +5,12 @@ A further option is a field here (and its type for editors below) and the place 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
 from ppl_vae.errors import UserError
+from ppl_vae.registry.words import row_numbers
 from ppl_vae.training._setting_checks import (
     Check,
     device_or_name,
@@ -20,6 +21,7 @@ from ppl_vae.training._setting_checks import (
     one_of,
     optimizer_maker,
     patience_or_none,
+    several_epochs,
     share_of_rows,
     whole_number,
 )
@@ -208,6 +210,18 @@ class Settings:
         word=int,
         synonyms=("random_state", "random_seed", "rng", "rng_seed"),
     )
+    snapshots: Sequence[int] | None = _setting(
+        None,
+        "Epochs after which codes and reconstructions of up to 1,000 held-out rows are kept, to see training.",
+        several_epochs,
+        more="0 is before the first step. They are `snapshots` of the result and of a run (`ppl_vae.runs.Snapshots`), "
+        "and a section of the report; of the training they change nothing.",
+        word=str,
+        metavar="0,1,5",
+        decided="none",
+        read=lambda value: row_numbers("--snapshots", value) if isinstance(value, str) else value,
+        free=True,
+    )
     device: str | torch.device = _setting(
         "auto",
         "auto uses CUDA if it is available.",
@@ -319,6 +333,8 @@ class Settings:
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, int | float | str):
         return value
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     if type(value).__name__ == "device":
         return str(value)
     # The address of a function is another one in every process.
@@ -345,6 +361,7 @@ class SettingsKeywords(TypedDict, total=False):
     patience: int | Literal["auto"] | None
     restarts: int
     seed: int
+    snapshots: Sequence[int] | None
     device: str | torch.device
     distributed: Literal["auto", "off"]
     compile: Literal["auto", "on", "off"]

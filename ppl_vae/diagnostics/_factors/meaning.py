@@ -24,7 +24,7 @@ from ppl_vae.diagnostics._factors.information import (
 )
 from ppl_vae.diagnostics._factors.words import verdict
 from ppl_vae.display import Displayed
-from ppl_vae.errors import UserError, check_choice, check_several, check_whole, shown, unknown_name
+from ppl_vae.errors import UserError, check_choice, check_known, check_several, check_whole, shown, unknown_name
 from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.prediction import encode
 from ppl_vae.prediction.moved import column_names
@@ -40,6 +40,10 @@ PARTS = 5
 """Disjoint parts of the rows, from which standard errors are."""
 
 PERMUTATIONS = 100
+
+DCI = ("dci_disentanglement", "dci_completeness", "dci_informativeness")
+
+SCORES = ("mig", "sap", *DCI, "factor_vae", "beta_vae", "modularity")
 
 VOTES = (1000, 500)
 """Groups of rows from which the scores that go by groups learn, and on which they are counted."""
@@ -114,6 +118,7 @@ def factors(
     factors: Sequence[str] | Mapping[str, Any] | None = None,
     *,
     trees: Literal["forest", "boosted"] = "forest",
+    scores: Sequence[str] | None = None,
     rows: int = 10_000,
     seed: int = 0,
 ) -> Factors:
@@ -135,6 +140,7 @@ def factors(
             of `split.factors` that vary, else y. Whole numbers and words are categories; numbers of many values are cut
             into 20 parts of equally many rows, fewer where such a part would have less than 50.
         trees: of the DCI scores: a random "forest", or "boosted" as in published tables, which takes minutes.
+        scores: names of those that are wanted, ("mig", "sap"): the others take seconds; all by default.
         rows: no more rows than that, the first ones.
         seed: of what is random; the global generators are left alone.
 
@@ -155,6 +161,7 @@ def factors(
         ((4, 2), ['mig', 'sap'])
     """
     check_choice("trees", trees, ("forest", "boosted"))
+    _wanted(scores)
     split = rows_of(model, guide, data, rows_for="factors")
     split = split.rows(slice(0, check_whole("rows", rows, 20)))
     known = _known(split, factors)
@@ -164,7 +171,7 @@ def factors(
         flat = value.reshape(len(split), -1).double().cpu().numpy()
         columns.append(flat)
         names += column_names(site, flat.shape[1], None)
-    return factors_of_codes(np.concatenate(columns, 1), known, names, trees=trees, seed=seed)
+    return factors_of_codes(np.concatenate(columns, 1), known, names, trees=trees, scores=scores, seed=seed)
 
 
 def factors_of_codes(
@@ -173,6 +180,7 @@ def factors_of_codes(
     names: Sequence[str] | None = None,
     *,
     trees: Literal["forest", "boosted"] = "forest",
+    scores: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Factors:
     """The same of latents [row, latent] that are there already, from whatever program.
@@ -188,7 +196,7 @@ def factors_of_codes(
         (1.0, 1.0)
     """
     check_choice("trees", trees, ("forest", "boosted"))
-    seed = check_whole("seed", seed, 0)
+    seed, wanted = check_whole("seed", seed, 0), _wanted(scores)
     values = _table(latents)
     if not isinstance(factors, Mapping) or not factors:
         raise UserError(f"factors expect one value for each row, by name, got {shown(factors)}")
@@ -211,39 +219,55 @@ def factors_of_codes(
     labels = usual if names is None else check_several("names", names, "names, one for each latent")
     if len(labels) != len(usual):
         raise UserError(f"names expects one for each of {len(usual)} latents, got {len(labels)}")
-    found = _scores(values, codes, trees, seed)
+    found = _scores(values, codes, trees, seed, wanted)
     return Factors(tuple(map(str, labels)), tuple(told), information, entropies(codes), null, found, len(values))
 
 
-def _scores(latents: Floats, codes: Codes, trees: str, seed: int) -> dict[str, Score]:
+def _wanted(scores: Any) -> tuple[str, ...]:
+    """Names of scores, the verdict's gap first."""
+    if scores is None:
+        return SCORES
+    for name in (asked := check_several("scores", scores, "names of scores, such as ('mig', 'sap')")):
+        check_known("score", name, SCORES)
+    return ("mig", *(name for name in SCORES if name in asked and name != "mig"))
+
+
+def _scores(latents: Floats, codes: Codes, trees: str, seed: int, wanted: Sequence[str]) -> dict[str, Score]:
+    def of(values: Floats, known: Codes) -> dict[str, float]:
+        return _all_of(values, known, trees, seed, wanted)
+
     random = np.random.default_rng(seed).standard_normal(latents.shape)
-    whole, chance = (_all_of(each, codes, trees, seed) for each in (latents, random))
+    whole, chance = (of(each, codes) for each in (latents, random))
     step = len(latents) // PARTS
-    parts = [_all_of(latents[k : k + step], codes[k : k + step], trees, seed) for k in range(0, PARTS * step, step)]
+    parts = [of(latents[k : k + step], codes[k : k + step]) for k in range(0, PARTS * step, step)]
     spread = {n: np.array([part[n] for part in parts]).std(ddof=1) / np.sqrt(PARTS) for n in whole}
     return {name: Score(value, float(spread[name]), chance[name]) for name, value in whole.items()}
 
 
-def _all_of(latents: Floats, codes: Codes, trees: str, seed: int) -> dict[str, float]:
-    """Every score of some rows; two thirds train what has to be trained, and the rest tests it."""
+def _all_of(latents: Floats, codes: Codes, trees: str, seed: int, wanted: Sequence[str]) -> dict[str, float]:
+    """The wanted scores of some rows; two thirds train what has to be trained, and the rest tests it."""
     information, entropy = mutual_information(binned(latents, bins_for(len(latents))), codes), entropies(codes)
     cut = 2 * len(latents) // 3
     train, y_train, test, y_test = latents[:cut], codes[:cut], latents[cut:], codes[cut:]
     some = entropy > 0
     found = {"mig": s.mig(information[:, some], entropy[some])}
     varied = all(len(np.unique(column)) > 1 for column in y_train.T)
-    found["sap"] = s.sap(train, y_train, test, y_test) if varied else float("nan")
+    if "sap" in wanted:
+        found["sap"] = s.sap(train, y_train, test, y_test) if varied else float("nan")
     if codes.shape[1] < 2:
         return found
-    nan = dict.fromkeys(("dci_disentanglement", "dci_completeness", "dci_informativeness"), float("nan"))
-    if varied:
+    nan = dict.fromkeys((name for name in DCI if name in wanted), float("nan"))
+    if varied and nan:
         used, right = s.importances(train, y_train, test, y_test, trees, seed)
-        nan = dict(zip(nan, (s.disentanglement(used), s.completeness(used), right), strict=True))
+        told = dict(zip(DCI, (s.disentanglement(used), s.completeness(used), right), strict=True))
+        nan = {name: told[name] for name in nan}
     found |= nan
     generator = np.random.default_rng(seed)
-    found["factor_vae"] = s.factor_vae(latents, codes, generator, votes=VOTES)
-    found["beta_vae"] = s.beta_vae(latents, codes, generator, votes=VOTES)
-    return found | {"modularity": s.modularity(information)}
+    if "factor_vae" in wanted:
+        found["factor_vae"] = s.factor_vae(latents, codes, generator, votes=VOTES)
+    if "beta_vae" in wanted:
+        found["beta_vae"] = s.beta_vae(latents, codes, generator, votes=VOTES)
+    return found | ({"modularity": s.modularity(information)} if "modularity" in wanted else {})
 
 
 # -- what is known of rows ---------------------------------------------------------------------------------
