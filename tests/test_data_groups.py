@@ -48,6 +48,20 @@ def test_rows_of_a_group_are_one_row_in_the_order_of_time():
     assert Schema.from_json(data.schema.to_json()) == data.schema
 
 
+@pytest.mark.parametrize("written", [str, lambda day: f"2024-01-{day:02d}", lambda day: pd.Timestamp(2024, 1, day)])
+def test_times_are_in_the_order_of_time_whatever_their_type(written):
+    """Numbers that are text are no words: 10 comes after 9."""
+    frame = visits().assign(day=[written(day) for day in (30, 9, 10, 5, 4, 1, 2, 3, 11, 12)])
+    rows = by_dose(loaded(frame, time="day", kinds={"day": "real"} if written is str else {}))
+    torch.testing.assert_close(rows["y"][0, :3], torch.tensor([0.15, 0.25, 0.05]))
+
+
+def test_months_are_in_the_order_of_an_ordered_categorical():
+    months = pd.Categorical([*"fjmjfjfmas"], categories=[*"jfmas"], ordered=True)
+    rows = by_dose(loaded(visits().assign(month=months).drop(columns="day"), time="month"))
+    torch.testing.assert_close(rows["y"][0, :3], torch.tensor([0.15, 0.05, 0.25]))
+
+
 def test_without_time_rows_stay_as_they_come():
     first = by_dose(loaded())["y"][0, :3]
     torch.testing.assert_close(first, torch.tensor([0.05, 0.15, 0.25]))
@@ -68,6 +82,12 @@ def test_new_groups_are_read_by_the_schema():
     torch.testing.assert_close(padded["y"], new["y"], equal_nan=True)
 
 
+def test_new_groups_of_a_table_whose_only_column_is_y():
+    data = loaded(visits()[["patient", "y"]])
+    new = as_split(pd.DataFrame({"patient": ["d", "d", "e"], "y": [0.5, 1.5, 2.5]}), schema=data.schema)
+    torch.testing.assert_close(new["y"][:, :2], torch.tensor([[0.5, 1.5], [2.5, nan]]), equal_nan=True)
+
+
 def test_a_column_that_is_large_is_centred_and_comes_back():
     data = loaded(visits().assign(t=1.7e9 + np.arange(10)))
     field = data.schema["t"]
@@ -80,6 +100,9 @@ def test_a_column_that_is_large_is_centred_and_comes_back():
     [
         (visits(), {"group": "patients"}, "unknown column 'patients': did you mean 'patient'"),
         (visits(), {"time": "dose"}, "group 'b' has two rows at 1.5"),
+        (visits(), {"group": ["patient", "drug"]}, "expects the name of one column.*missing where there is none"),
+        (visits().assign(when=list("jfmjfjfmas")), {"time": "when"}, r"'when' says when, and holds words \('j'\)"),
+        (visits().assign(when=pd.Categorical(list("jfmjfjfmas"))), {"time": "when"}, "have no order.*ordered categ"),
         (visits(), {"group": None, "time": "day"}, "say which rows are one, group="),
         (visits().assign(patient=range(10)), {}, "every 'patient' has one row alone"),
         (visits().assign(patient=[None, *"bbaaccccc"]), {}, r"is missing at row 0 \(from 0\)"),

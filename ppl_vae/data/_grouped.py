@@ -84,7 +84,7 @@ def _codes(group: str, values: Any) -> tuple[np.ndarray, tuple[str, ...]]:
 def _in_time(time: str, values: Any, codes: np.ndarray, words: Sequence[str]) -> np.ndarray:
     import pandas
 
-    when = simple_dtype(pandas.Series(values).reset_index(drop=True))
+    when = _with_order(time, simple_dtype(pandas.Series(values).reset_index(drop=True)))
     if when.isna().any():
         raise UserError(f"column {time!r} says when, and is missing at row {int(when.isna().argmax())} (from 0)")
     order = np.lexsort((when.rank(method="dense").to_numpy(), codes))
@@ -96,6 +96,27 @@ def _in_time(time: str, values: Any, codes: np.ndarray, words: Sequence[str]) ->
             f"(row {row} from 0): leave time= out, or make them one row"
         )
     return order
+
+
+def _with_order(time: str, when: Any) -> Any:
+    """Times that have an order: numbers, dates, ordered categories; of text what is numbers or ISO dates throughout."""
+    import pandas
+
+    if isinstance(when.dtype, pandas.CategoricalDtype):
+        if when.dtype.ordered:
+            return when
+        when = when.astype(when.cat.categories.dtype)
+    if when.dtype.kind in "biufMm":
+        return when
+    for read in (pandas.to_numeric, lambda words: pandas.to_datetime(words, format="ISO8601", utc=True)):
+        try:
+            return read(when)
+        except (ValueError, TypeError):
+            continue
+    raise UserError(
+        f"column {time!r} says when, and holds words ({when.dropna().iloc[0]!r}), which have no order: make it "
+        "numbers, dates (2024-01-31) or an ordered categorical"
+    )
 
 
 def into_groups(

@@ -63,6 +63,11 @@ class Options:
         object.__setattr__(self, "missing_marks", self.form.missing_marks)
         for name in ("label", "group", "time", "lengths"):
             value = getattr(self, name)
+            if name == "group" and isinstance(value, list):
+                raise UserError(
+                    f"group expects the name of one column, got {shown(value)}: rows in groups within groups are an "
+                    "array by field, [school, class, pupil], missing where there is none (docs: belonging)"
+                )
             if not isinstance(value, str | Integral | tuple | None) or isinstance(value, bool):
                 raise UserError(f"{name} expects the name of a column, got {shown(value)}")
             object.__setattr__(self, name, None if value is None else column_name(value))

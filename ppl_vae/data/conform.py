@@ -227,6 +227,8 @@ def _raws(data: Any, schema: Schema | None) -> dict[str, Raw]:
     fields = {name: c for name, c in fields.items() if not isinstance(c, str) or c in there}
     used = {c for columns in fields.values() for c in ([columns] if isinstance(columns, str) else columns)}
     label = "y" if "y" in schema and "y" in there - used else None
+    if label and not fields:  # all that the rows have, and so no label of anything
+        label, fields = None, {"y": "y"}
     if "x" in fields and not fields["x"]:  # x came as an array, whose columns have no names
         return raw_fields(data, label=label, apart=False, kinds=kinds)
     return raw_fields(data, label=label, fields=fields, kinds=kinds)
