@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -104,6 +105,23 @@ def test_the_same_while_a_guide_is_made_and_in_check():
         found = ppl_vae.check(model, guide, ROWS)
         assert [f.site for f in found] == ["z"], fault
         assert remedy in found[0].remedy
+
+
+def test_an_input_that_is_missing_after_the_end_of_a_row_is_named():
+    """Groups have fewer members than places: their inputs are NaN there, which is no matter of plates or scales."""
+
+    def model(dose, pain):
+        with pyro.plate("groups", len(pain), dim=-2):
+            u = pyro.sample("u", dist.Normal(0.0, 1.0))
+            with pyro.plate("visits", pain.shape[1], dim=-1):
+                pyro.sample("pain", dist.Normal(u + dose, 1.0), obs=pain)
+
+    visits = pd.DataFrame({"patient": [0, 0, 0, 1, 1, 2, 3, 4, 4], "dose": range(9), "pain": range(9)}, dtype=float)
+    data = ppl_vae.load(visits, group="patient", kinds=dict.fromkeys(("dose", "pain"), "real"), test=0, validation=0)
+    with pytest.raises(ProgramError, match=r"dose, pain have missing entries .*an input has to be filled") as told:
+        MeanField(model, data)
+    assert "\n" not in str(told.value)
+    MeanField(lambda dose, pain: model(dose.nan_to_num(), pain), data)
 
 
 @pytest.mark.parametrize("bound", [ELBO(), Trace_ELBO()], ids=["ours", "pyro"])

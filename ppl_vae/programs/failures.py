@@ -78,7 +78,7 @@ def failed(
     where = f"at site {site!r}" if named else f"at or after site {site!r}" if site else "before its first site"
     shapes = ", ".join(f"{n} {tuple(v.shape)}" for n, v in fields.items() if isinstance(v, Tensor))
     rows = f"a batch with {shapes}" if shapes else "no rows"
-    remedy = _of_another_size(str(error), plates or {}, fields) or remedy_for(error)
+    remedy = _of_holes(str(error), fields) or _of_another_size(str(error), plates or {}, fields) or remedy_for(error)
     return ProgramError(site, f"the {role} fails {where} ({reason}) on {rows}", remedy)
 
 
@@ -147,6 +147,17 @@ def _of_another_size(text: str, plates: Mapping[str, int], fields: Mapping[str, 
                 f"pyro.plate({name!r}, len({field})), or take all data as one unit, {one_unit_words()}"
             )
     return None
+
+
+def _of_holes(text: str, fields: Mapping[str, Any]) -> str | None:
+    """The remedy where a parameter is NaN, and so are fields: what is observed may be missing, an input may not."""
+    holed = [n for n, v in fields.items() if isinstance(v, Tensor) and v.is_floating_point() and bool(v.isnan().any())]
+    if not holed or not re.search(r"to satisfy the constraint.*\bnan\b", text, re.DOTALL):
+        return None
+    return (
+        f"{', '.join(holed)} {'has' if len(holed) == 1 else 'have'} missing entries (NaN; after the end of a row, "
+        f"too): a site that observes them is skipped there, an input has to be filled, {holed[0]}.nan_to_num()"
+    )
 
 
 def place_of(error: BaseException) -> str | None:
