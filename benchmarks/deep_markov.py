@@ -2,13 +2,11 @@
 
     python benchmarks/deep_markov.py EXAMPLES/dmm.py --data simulated --epochs 40
     python benchmarks/deep_markov.py EXAMPLES/dmm.py --data digits --epochs 20
-    python benchmarks/deep_markov.py EXAMPLES/dmm.py --data chorales --epochs 25 --batch-size 20    # wants music21
 
 EXAMPLES is the folder `examples` of Pyro's repository; its file is loaded as it is, and `DMM.model` and `DMM.guide` are
 what is trained, each with a model of its own that starts alike, at equal epochs. The data are simulated by such a model
-with random networks, 10 to 20 steps; or scikit-learn's digits, binary, read from top to bottom; or Bach's chorales as
-the package music21 ships them: which of 88 keys sound at each quarter note (the source of the example's own data), the
-first 48 of each. Reported is the bound of held-out rows and log p with 50 particles, in nats a step.
+with random networks, 10 to 20 steps, or scikit-learn's digits, binary, read from top to bottom. Reported is the bound
+of held-out rows and log p with 50 particles, in nats a step.
 """
 
 from __future__ import annotations
@@ -27,8 +25,6 @@ from torch import Tensor, nn
 
 import ppl_vae
 from ppl_vae import guides
-
-KEYS, LOWEST, LONGEST, SHORTEST = 88, 21, 48, 16
 
 
 def example(path: Path) -> Any:
@@ -93,52 +89,21 @@ def digits() -> tuple[Tensor, Tensor]:
     return (2 * x > x.max()).float(), torch.full((len(x),), 8)
 
 
-def chorales(cache: Path) -> tuple[Tensor, Tensor]:
-    """Which keys sound at every quarter note of Bach's chorales in four parts, in an order drawn once."""
-    if not cache.exists():
-        from music21 import corpus
-
-        found = []
-        for path in corpus.getComposer("bach"):
-            score = corpus.parse(path) if path.suffix in (".mxl", ".xml", ".krn") else None
-            if score is None or len(score.parts) != 4:
-                continue
-            rows = torch.zeros(LONGEST, KEYS)
-            steps = min(int(score.highestTime), LONGEST)
-            for note in score.flatten().notes:
-                first, last = float(note.offset), float(note.offset) + float(note.quarterLength)
-                for t in range(LONGEST):
-                    if first <= t < last:
-                        rows[t, [p.midi - LOWEST for p in note.pitches]] = 1.0
-            if steps >= SHORTEST:
-                found.append((rows, steps))
-        torch.save({"x": torch.stack([r for r, _ in found]), "length": torch.tensor([n for _, n in found])}, cache)
-    stored = torch.load(cache, weights_only=True)
-    order = torch.randperm(len(stored["x"]), generator=torch.Generator().manual_seed(0))
-    return stored["x"][order], stored["length"][order]
-
-
 def main() -> None:
     """Train each guide with a model of its own and print what came out."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("example", type=Path)
-    options.add_argument("--data", choices=("simulated", "digits", "chorales"), default="simulated")
+    options.add_argument("--data", choices=("simulated", "digits"), default="simulated")
     options.add_argument("--guides", default="by_hand,MeanField")
     options.add_argument("--epochs", type=int, default=60)
     options.add_argument("--batch-size", type=int, default=50)
     options.add_argument("--lr", type=float, default=3e-3)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--cache", type=Path, default=Path("chorales.pt"), help="where the chorales are kept")
     o = options.parse_args()
     module = example(o.example)
-    if o.data != "chorales":
-        sizes = {"input_dim": 8, "z_dim": 8, "emission_dim": 32, "transition_dim": 32, "rnn_dim": 64}
-        x, length = simulated(module, o.seed) if o.data == "simulated" else digits()
-        count = len(x) * 2 // 3
-    else:
-        sizes = {"input_dim": KEYS, "z_dim": 32, "emission_dim": 100, "transition_dim": 100, "rnn_dim": 200}
-        x, length = chorales(o.cache)
-        count = len(x) * 3 // 4
+    sizes = {"input_dim": 8, "z_dim": 8, "emission_dim": 32, "transition_dim": 32, "rnn_dim": 64}
+    x, length = simulated(module, o.seed) if o.data == "simulated" else digits()
+    count = len(x) * 2 // 3
     print(f"{o.data}: {count} + {len(x) - count} rows, {float(length.double().mean()):.1f} steps each", flush=True)
     rows = fields(module, x, length)
     train, test = {n: v[:count] for n, v in rows.items()}, {n: v[count:] for n, v in rows.items()}

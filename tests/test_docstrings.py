@@ -17,7 +17,7 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(ppl_vae.__path__, "ppl_va
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = {
     "README.md": 2,
-    "docs/belonging.md": 6,
+    "docs/belonging.md": 7,
     "docs/compare.md": 2,
     "docs/diagnostics.md": 1,
     "docs/large_data.md": 4,
