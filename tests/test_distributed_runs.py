@@ -132,7 +132,7 @@ def rows_mean_sd():
 
 
 SMALL_VAE = """
-    data = ppl_vae.load("digits", labels=100)
+    data = ppl_vae.load(options["rows"]) if "rows" in options else ppl_vae.load("digits", labels=100)
     model = {"vae": lambda: ppl_vae.models.VAE(data, latent_dim=3, hidden=(16,)),
              "m2": lambda: ppl_vae.models.M2(data, latent_dim=3, hidden=(16,))}[options["model"]]()
     guide = ppl_vae.guides.MeanField(model, hidden=(16,))
@@ -157,6 +157,22 @@ def test_a_run_has_the_history_and_the_weights_of_one_process(tmp_path, model, b
         for ours, one in zip(found[count]["history"], found[1]["history"], strict=True):
             assert ours == pytest.approx(one, abs=2e-3)
         assert found[count]["weights"] == pytest.approx(found[1]["weights"], rel=1e-4)
+
+
+def test_streamed_rows_are_those_of_one_process(tmp_path):
+    """Every process reads the blocks of the whole batch and keeps its rows."""
+    import numpy as np
+    import pandas as pd
+
+    (tmp_path / "rows").mkdir()
+    for part in range(2):
+        table = pd.DataFrame(np.random.default_rng(part).normal(size=(150, 3)), columns=list("abc"))
+        table.to_parquet(tmp_path / "rows" / f"{part}.parquet", row_group_size=40)
+    asked = {"model": "vae", "bound": "elbo", "epochs": 2, "rows": str(tmp_path / "rows")}
+    one, two = (run_script(tmp_path, count, SMALL_VAE, **asked) for count in (1, 2))
+    for ours, theirs in zip(two["history"], one["history"], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+    assert two["weights"] == pytest.approx(one["weights"], rel=1e-4)
 
 
 def test_captured_and_compiled_steps_are_kept(tmp_path):
