@@ -8,10 +8,12 @@ import pytest
 import torch
 from cases import F64, normal_evidence, normal_posterior, t
 from helpers import errors, rows
+from pyro import poutine
 from torch import nn
 
 import ppl_vae
 from ppl_vae import UserError, log_weights
+from ppl_vae.guides import MeanField
 
 
 def linear_model(x=None):
@@ -140,6 +142,51 @@ def test_a_program_that_flattens_particles_still_gets_the_right_weights_or_a_ref
         return
     weights = log_weights(model, normal_posterior, x, particles=3)  # the exact posterior: all are log p(x)
     torch.testing.assert_close(weights.log_weight, normal_evidence(x).expand(3, -1), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_numbers_that_a_program_draws_beside_its_sites_are_told(hide):
+    """The mean of the weights is the evidence all the same: what is not drawn by the guide is drawn from its prior."""
+
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(t(0.0), 1.0))
+            with poutine.block(hide=["noise"]):
+                noise = pyro.sample("noise", dist.Normal(torch.zeros(len(x), dtype=F64), 1.0))
+            mean = z + (noise if hide else torch.randn(len(x), dtype=F64))
+            pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    x = torch.tensor([0.5, -1.0], dtype=F64)
+    (finding,) = ppl_vae.check(model, normal_posterior, x)
+    assert "outside of pyro.sample" in finding.problem
+    assert "poutine.block" in finding.remedy
+    torch.manual_seed(0)
+    w = log_weights(model, normal_posterior, x, particles=2000).log_weight.detach().exp()
+    exact = dist.Normal(t(0.0), 3**0.5).log_prob(x).exp()
+    assert ((w.mean(0) - exact).abs() < 4 * w.std(0) / len(w) ** 0.5).all()
+
+
+def test_observations_that_a_handler_takes_away_are_named():
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(t(0.0), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x, bare = torch.zeros(4, dtype=F64), poutine.uncondition(model)
+    for ask in (lambda: MeanField(bare, {"x": x}), lambda: log_weights(bare, normal_posterior, x)):
+        with pytest.raises(UserError, match=r"poutine\.uncondition makes a latent of site 'x'"):
+            ask()
+
+
+def test_rows_that_a_program_picks_by_hand_are_left_to_fit():
+    def model(x=None):
+        with pyro.plate("data", 12, subsample=torch.arange(3, 9)) as chosen:
+            z = pyro.sample("z", dist.Normal(t(0.0), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[chosen])
+
+    x = torch.zeros(12, dtype=F64)
+    with pytest.raises(UserError, match="plate 'data' has 12 elements, and 4 rows came: fit chooses rows"):
+        log_weights(model, normal_posterior, x[:4])
 
 
 def test_a_program_that_breaks_under_enumeration_is_refused_by_site():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
 
 import ppl_vae
 from ppl_vae.bounds import ELBO
@@ -167,3 +168,24 @@ def test_observed_entries_by_a_mask_of_their_own():
     w = ppl_vae.log_weights(model, posterior, {"x": x, "seen": seen}, particles=3)
     exact = torch.where(seen, dist.Normal(0.0, 2.0**0.5).log_prob(x), torch.zeros_like(x))
     torch.testing.assert_close(w.log_weight, exact.expand(3, -1))
+
+
+def test_a_guide_of_points_and_auxiliary_draws_counts_what_the_model_masks():
+    """Pyro's AutoNormal draws z as a function of another site, which no mask of z reaches: both densities count."""
+    seen = torch.tensor([True, False])
+
+    def model(x=None):
+        with pyro.plate("data", len(x)), poutine.mask(mask=seen[: len(x)]):
+            z = pyro.sample("z", dist.LogNormal(torch.zeros((), dtype=F64), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.tensor([1.5, 3.0], dtype=F64)
+    guide = AutoNormal(model, init_scale=0.9)
+    guide(x=x)
+    torch.manual_seed(0)
+    w = ppl_vae.log_weights(model, guide.double(), {"x": x}, particles=20_000).log_weight.detach()
+    grid = torch.linspace(-8, 6, 4001, dtype=F64)
+    log = dist.Normal(0.0, 1.0).log_prob(grid) + dist.Normal(grid.exp(), 1.0).log_prob(x[0])
+    exact = torch.stack([log.logsumexp(0) + math.log(14 / 4000), torch.zeros((), dtype=F64)])
+    value, error = evidence(w)
+    assert ((value - exact).abs() < 4 * error).all(), (value, exact, error)

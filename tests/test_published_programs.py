@@ -11,8 +11,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from pyro.infer.autoguide import AutoNormal
+from pyro.infer.reparam import AutoReparam, LocScaleReparam, TransformReparam
+from pyro.nn import PyroModule, PyroSample
+from torch.distributions.constraints import positive
 
 import ppl_vae
 from ppl_vae import UserError
@@ -317,6 +320,189 @@ def spike_and_slab(x, y):
 
 
 WIDE = randn(N, 3)
+
+
+def regularised_horseshoe(x, y):
+    """Piironen and Vehtari 2017."""
+    tau = pyro.sample("tau", dist.HalfCauchy(number(0.1)))
+    slab = pyro.sample("slab", dist.InverseGamma(number(2.0), 8.0))
+    with pyro.plate("columns", x.shape[-1]):
+        local = pyro.sample("local", dist.HalfCauchy(number(1.0)))
+        width = slab.sqrt() * local / (slab + tau**2 * local**2).sqrt()
+        beta = pyro.sample("beta", dist.Normal(number(0.0), tau * width))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(x @ beta, 1.0), obs=y)
+
+
+def mixture_of_experts(x, y):
+    """Jacobs et al. 1991: regressions, of which a gate that sees x chooses one."""
+    with pyro.plate("experts", 2):
+        slope, gate = pyro.sample("slope", normal(0.0, 2.0)), pyro.sample("gate", normal())
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", dist.Categorical(logits=x[:, None] * gate), infer={"enumerate": "parallel"})
+        pyro.sample("y", dist.Normal(slope[k] * x, number(0.5)), obs=y)
+
+
+def change_point_of_one_unit(y):
+    """PyMC's coal mining, the year a latent that is summed out, its observations in a loop."""
+    early, late = (
+        pyro.sample("early", dist.Exponential(number(1.0))),
+        pyro.sample("late", dist.Exponential(number(1.0))),
+    )
+    year = pyro.sample("year", dist.Categorical(torch.ones(len(y), dtype=F64)), infer={"enumerate": "parallel"})
+    for t in range(len(y)):
+        pyro.sample(f"y_{t}", dist.Poisson(torch.where(t < year, early, late)), obs=y[t])
+
+
+def graded_response(y):
+    """Samejima 1969: ordered answers to items, each with thresholds of its own."""
+    with pyro.plate("items", y.shape[-1]):
+        slope = pyro.sample("slope", dist.LogNormal(number(0.0), 0.5))
+        ordered = [dist.transforms.OrderedTransform()]
+        cut = pyro.sample("cut", dist.TransformedDistribution(normal(torch.zeros(2), 1.5).to_event(1), ordered))
+    with pyro.plate("data", len(y)):
+        trait = pyro.sample("trait", normal())
+        pyro.sample("y", dist.OrderedLogistic(slope * trait.unsqueeze(-1), cut).to_event(1), obs=y)
+
+
+def hidden_semi_markov(y):
+    """A state stays for 1 to 3 steps, by a counter beside it that runs down."""
+    with pyro.plate("states", 2):
+        loc = pyro.sample("loc", normal(0.0, 2.0))
+        stay = pyro.sample("stay", dist.Dirichlet(torch.ones(3, dtype=F64)))
+    state, left = torch.tensor(0), torch.tensor(0)
+    for t in pyro.markov(range(len(y))):
+        over, values = (left == 0).unsqueeze(-1), torch.arange(2)
+        moved = torch.where(over, state.unsqueeze(-1) != values, state.unsqueeze(-1) == values).double()
+        runs = torch.nn.functional.one_hot((left - 1).clamp(min=0), 3).double()
+        state = pyro.sample(f"state_{t}", dist.Categorical(moved), infer={"enumerate": "parallel"})
+        lengths = torch.where(over, stay[state], runs)
+        left = pyro.sample(f"left_{t}", dist.Categorical(lengths), infer={"enumerate": "parallel"})
+        pyro.sample(f"y_{t}", dist.Normal(loc[state], number(1.0)), obs=y[t])
+
+
+def zero_inflated_negative_binomial(x, y):
+    """Counts with more zeros and more spread than a Poisson's."""
+    level, size = pyro.sample("level", normal()), pyro.sample("size", dist.Gamma(number(2.0), 1.0))
+    gate = pyro.sample("gate", normal())
+    with pyro.plate("data", len(x)):
+        fn = dist.ZeroInflatedNegativeBinomial(size, logits=level + 0.2 * x, gate_logits=gate + 0 * x)
+        pyro.sample("y", fn, obs=y)
+
+
+def augmented_capture(y):
+    """Royle, Dorazio and Link 2007: rows that were never seen may be animals or not."""
+    share, seen = pyro.sample("share", dist.Beta(number(1.0), 1.0)), pyro.sample("seen", dist.Beta(number(1.0), 1.0))
+    with pyro.plate("animals", len(y)):
+        real = pyro.sample("real", dist.Bernoulli(share), infer={"enumerate": "parallel"})
+        chance = (real * seen).unsqueeze(-1)
+        pyro.sample("y", dist.Bernoulli(chance.expand(*chance.shape[:-1], y.shape[-1])).to_event(1), obs=y)
+
+
+def covariance(x):
+    """Pyro's LKJ example, as it stands there."""
+    width = pyro.sample("width", dist.HalfCauchy(torch.ones(x.shape[1], dtype=F64)).to_event(1))
+    factor = pyro.sample("factor", dist.LKJCholesky(x.shape[1], torch.ones((), dtype=F64)))
+    scaled = torch.mm(torch.diag(width.sqrt()), factor)
+    with pyro.plate("observations", len(x)):
+        pyro.sample("x", dist.MultivariateNormal(torch.zeros(x.shape[1], dtype=F64), scale_tril=scaled), obs=x)
+
+
+def mixture_as_a_distribution(x):
+    """The label is inside of the likelihood."""
+    weights = pyro.sample("weights", dist.Dirichlet(torch.ones(3, dtype=F64)))
+    loc = pyro.sample("loc", normal(torch.zeros(3), 2.0).to_event(1))
+    width = pyro.sample("width", dist.HalfNormal(number(1.0)))
+    with pyro.plate("data", len(x)):
+        parts = dist.Normal(loc, width.unsqueeze(-1))
+        pyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), parts), obs=x)
+
+
+def epidemic_in_steps(y):
+    """SIR step by step, as in Pyro's contrib.epidemiology, the new cases relaxed to a continuous draw."""
+    basic, told = (
+        pyro.sample("basic", dist.LogNormal(number(0.0), 1.0)),
+        pyro.sample("told", dist.Beta(number(2.0), 2.0)),
+    )
+    well, ill = number(20.0), number(2.0)
+    for t in range(len(y)):
+        expected = well * (1 - (-basic / 7 * ill / 22).exp())
+        new = pyro.sample(f"new_{t}", dist.LogNormal(expected.log(), number(0.3)))
+        well, ill = (well - new).clamp(min=0.1), ill * 6 / 7 + new
+        pyro.sample(f"y_{t}", dist.NegativeBinomial(number(10.0), logits=(told * new / 10).log()), obs=y[t])
+
+
+def gaussian_process_marginal(x, y):
+    """Pyro's contrib.gp: hyperparameters with priors, the field integrated out."""
+    length, noise = (pyro.sample(n, dist.LogNormal(number(0.0), 1.0)) for n in ("length", "noise"))
+    kernel = (-0.5 * ((x[:, None] - x) / length[..., None, None]) ** 2).exp()
+    kernel = kernel + noise[..., None, None] * torch.eye(len(x), dtype=F64)
+    fn = dist.MultivariateNormal(torch.zeros(len(x), dtype=F64), scale_tril=torch.linalg.cholesky(kernel))
+    pyro.sample("y", fn, obs=y)
+
+
+class Network(PyroModule):
+    """Neal 1996, as in Pyro's tutorial: weights are random variables by `PyroSample`."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = PyroModule[torch.nn.Linear](3, 4), PyroModule[torch.nn.Linear](4, 1)
+        for layer in (self.hidden, self.out):
+            layer.weight = PyroSample(normal(torch.zeros(layer.weight.shape)).to_event(2))
+            layer.bias = PyroSample(normal(torch.zeros(layer.bias.shape)).to_event(1))
+
+    def forward(self, x, y):
+        mean = self.out(torch.tanh(self.hidden(x))).squeeze(-1)
+        with pyro.plate("data", len(x)):
+            return pyro.sample("y", dist.Normal(mean, number(1.0)), obs=y)
+
+
+def random_module(x, y):
+    """The idiom before `PyroSample`."""
+    prior = {"weight": normal(torch.zeros(1, 3)).to_event(2), "bias": normal(torch.zeros(1)).to_event(1)}
+    mean = pyro.random_module("net", LINEAR, prior)()(x).squeeze(-1)
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(mean, number(1.0)), obs=y)
+
+
+LINEAR = torch.nn.Linear(3, 1).double()
+
+
+def hierarchy(x, y=None):
+    """What Pyro's handlers are put around."""
+    slope, width = pyro.sample("slope", normal()), pyro.sample("width", dist.LogNormal(number(0.0), 1.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(slope * x, width))
+        return pyro.sample("y", dist.Normal(z, number(1.0)), obs=y)
+
+
+def with_parameters(x, y):
+    slope, width = pyro.param("slope", number(0.5)), pyro.param("width", number(1.0), constraint=positive)
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(slope * x, width), obs=y)
+
+
+def log_normal_slope(x, y):
+    parts = [dist.transforms.AffineTransform(number(1.0), 2.0), dist.transforms.ExpTransform()]
+    slope = pyro.sample("slope", dist.TransformedDistribution(normal(), parts))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(slope * x, number(1.0)), obs=y)
+
+
+XY = {"x": X, "y": X.flip(0)}
+HANDLED = {
+    "condition": (poutine.condition(hierarchy, data={"y": X.flip(0)}), {"x": X}),
+    "condition a latent": (poutine.condition(hierarchy, data={"slope": number(0.3)}), XY),
+    "do": (poutine.do(hierarchy, data={"slope": number(0.3)}), XY),
+    "infer_config": (poutine.infer_config(hierarchy, lambda site: {"note": site["name"]}), XY),
+    "lift": (poutine.lift(with_parameters, prior={"slope": normal(), "width": dist.LogNormal(number(0.0), 1.0)}), XY),
+    "lift one": (poutine.lift(with_parameters, prior={"slope": normal()}), XY),
+    "LocScaleReparam": (poutine.reparam(hierarchy, config={"z": LocScaleReparam(0.0), "slope": LocScaleReparam()}), XY),
+    "TransformReparam": (poutine.reparam(log_normal_slope, config={"slope": TransformReparam()}), XY),
+    "AutoReparam": (poutine.reparam(hierarchy, config=AutoReparam()), XY),
+    "config_enumerate twice": (config_enumerate(config_enumerate(mixture, "parallel"), "parallel"), {"x": X}),
+}
+
 PROGRAMS = [
     (censored_survival, {"t": X.abs() + 0.1, "seen": FLAGS.bool()}),
     (capture_recapture, {"y": (randn(N, 4) > 0).double()}),
@@ -346,6 +532,20 @@ PROGRAMS = [
     (lotka_volterra, {"y": randn(T, 2).abs() + 0.5}),
     (epidemic, {"y": COUNTS}),
     (spike_and_slab, {"x": WIDE, "y": X}),
+    (regularised_horseshoe, {"x": WIDE, "y": X}),
+    (mixture_of_experts, XY),
+    (change_point_of_one_unit, {"y": COUNTS[:6]}),
+    (graded_response, {"y": torch.arange(20).reshape(5, 4) % 3}),
+    (hidden_semi_markov, {"y": X[:6]}),
+    (zero_inflated_negative_binomial, {"x": X, "y": COUNTS}),
+    (augmented_capture, {"y": (randn(5, 4) > 0).double()}),
+    (covariance, {"x": WIDE}),
+    (mixture_as_a_distribution, {"x": X}),
+    (epidemic_in_steps, {"y": COUNTS[:6]}),
+    (gaussian_process_marginal, XY),
+    (Network(), {"x": WIDE, "y": X}),
+    (random_module, {"x": WIDE, "y": X}),
+    *(pytest.param(*pair, id=name) for name, pair in HANDLED.items()),
 ]
 
 

@@ -21,7 +21,7 @@ from ppl_vae.autoguide.sites import Site, read_site
 from ppl_vae.autoguide.starting import starts
 from ppl_vae.autoguide.summing import asked_to_be_summed
 from ppl_vae.autoguide.timing import read_timing
-from ppl_vae.checks.row_plates import informative, other_number, row_plates
+from ppl_vae.checks.row_plates import informative, nothing_observed, other_number, row_plates
 from ppl_vae.data import Schema, Split, WholeBatch, as_one_unit, as_split, units_in
 from ppl_vae.data.example import example, spread_rows
 from ppl_vae.errors import ProgramError, UserError, unknown_name
@@ -129,6 +129,8 @@ def read_model(
         latent = {n: s for n, s in sites.items() if not s["is_observed"]}
         if not latent:
             raise UserError("the model has no latent site: there is nothing to infer, train it by maximum likelihood")
+        if len(latent) == len(sites) and any(s["infer"].get("was_observed") for s in sites.values()):
+            raise nothing_observed(sites)
         parents = dependencies(holes(program), batch, [*sites])
         summed = asked_to_be_summed(latent, collapse, rows)
         moving = moving_sites(program, batch, other, {n: s for n, s in latent.items() if n not in summed}, rows)

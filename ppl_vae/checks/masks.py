@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.distributions import is_masked
 from ppl_vae.errors import ProgramError
+from ppl_vae.programs.density import is_point_mass
 from ppl_vae.programs.hidden import all_dependencies
 from ppl_vae.programs.structure import TraceSites
 from ppl_vae.weights.masks import batch_mask
@@ -46,9 +47,9 @@ def masked_latents(
 ) -> dict[str, tuple[str, ...] | None]:
     """The latents that a model masks, each with the sites that depend on it, by whose masks its entries count.
 
-    None says that all of its entries count: it is summed out in the model, or drawn in one piece with others, or masked
-    within an event (see `ppl_vae.weights.masks`). A latent that the guide masks, too, goes by its own mask alone, as in
-    Pyro.
+    None says that all of its entries count: it is summed out in the model, or drawn in one piece with others or as a
+    function of an auxiliary draw, or masked within an event (see `ppl_vae.weights.masks`). A latent that the guide
+    masks, too, goes by its own mask alone, as in Pyro.
     """
     latents = [n for n, s in model.items() if not s["is_observed"] and (n in guide or n in summed)]
     masked = [n for n in latents if _has_mask(model[n])]
@@ -58,6 +59,7 @@ def masked_latents(
     found: dict[str, tuple[str, ...] | None] = {}
     for name in masked:
         alone = name in guide and guide[name]["infer"].get("joint", name) == name
+        alone = alone and not _is_drawn_elsewhere(name, guide)
         if not alone or (is_masked(model[name]["fn"]) and batch_mask(model[name]) is None):
             found[name] = None
         elif _has_mask(guide[name]):
@@ -65,6 +67,15 @@ def masked_latents(
         else:
             found[name] = tuple(site for site, above in parents.items() if name in above)
     return found
+
+
+def _is_drawn_elsewhere(name: str, guide: TraceSites) -> bool:
+    """Whether a latent is a point whose density is that of an auxiliary site, which no mask of its name reaches.
+
+    So are the latents of Pyro's `AutoNormal` and its relatives. A guide that is masked as a whole masks both.
+    """
+    others = any(s["infer"].get("is_auxiliary") and not is_point_mass(s["fn"]) for s in guide.values())
+    return others and is_point_mass(guide[name]["fn"]) and not _has_mask(guide[name])
 
 
 def _has_mask(site: Mapping[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from ppl_vae.programs.structure import Structure, sample_sites
 from ppl_vae.weights.factors import Factors
 from ppl_vae.weights.reduction import reduced
 
-__all__ = ["try_particles"]
+__all__ = ["draws_beside_sites", "try_particles"]
 
 DIMS = 20
 """So many sums over values, each on a dim of its own, come near to the most dims that a tensor may have."""
@@ -114,6 +114,29 @@ def _alone(pair: Programs, batch: Batch, together: PairTrace, weights: Tensor) -
         return True  # a flow without an inverse cannot be asked about another run's draws
     except Exception:
         return False
+
+
+@torch.no_grad()
+def draws_beside_sites(pair: Programs, batch: Batch, structure: Structure) -> bool:
+    """Whether the same latents have other weights at the next run, for programs that run one particle at a time.
+
+    So it is where they draw with `torch.randn`, from Python's own random numbers, or at sites that are hidden.
+    """
+    try:
+        with evaluating(pair.model, pair.guide):
+            drawn = run(pair, structure, batch)
+            held = _chosen_items(drawn)
+            for name in set(structure.latents) - structure.summed_guide:
+                site = drawn.guide.nodes[name]
+                infer = {k: v for k, v in site["infer"].items() if not k.startswith("_")}
+                held.add_node(name, name=name, type="sample", value=site["value"], is_observed=False, infer=infer)
+            same: Any = SimpleNamespace(
+                guide=poutine.replay(pair.guide, trace=held), model=poutine.replay(pair.model, trace=held)
+            )
+            first, second = (_log_weight(run(same, structure, batch)) for _ in range(2))
+    except Exception:  # whoever weighs it says what it is
+        return False
+    return not torch.allclose(first, second, rtol=1e-4, atol=1e-4)
 
 
 def _log_weight(drawn: PairTrace) -> Tensor:

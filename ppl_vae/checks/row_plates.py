@@ -14,7 +14,7 @@ from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import ProgramError, one_unit_words
 from ppl_vae.programs.structure import TraceSites, frames
 
-__all__ = ["data_plate", "informative", "other_number", "row_plates"]
+__all__ = ["data_plate", "informative", "nothing_observed", "other_number", "row_plates"]
 
 
 def row_plates(model: TraceSites, rows: int | None, others: TraceSites | None = None) -> list[CondIndepStackFrame]:
@@ -34,11 +34,7 @@ def row_plates(model: TraceSites, rows: int | None, others: TraceSites | None = 
     """
     observed = informative(model)
     if not observed:
-        raise ProgramError(
-            None,
-            "the model observes nothing",
-            "give one of its pyro.sample statements obs=x, where x is an argument named after a data field",
-        )
+        raise nothing_observed(model)
     around = {name: frames(site)[::-1] for name, site in observed.items()}  # outermost first
     if not any(around.values()):
         name, site = next(iter(observed.items()))
@@ -70,6 +66,23 @@ def row_plates(model: TraceSites, rows: int | None, others: TraceSites | None = 
         if not found.keys() & {f.name for f in each}:
             found |= {f.name: f for f in each if f.size == rows and sizes.get(f.name, rows) != rows}
     return _one_dim(sorted(found.values(), key=lambda f: f.name != "data"))
+
+
+def nothing_observed(model: TraceSites) -> ProgramError:
+    """What is said of a model without observations; of one that had some, which of Pyro's handlers took them."""
+    lost = next((name for name, site in model.items() if site["infer"].get("was_observed")), None)
+    if lost is not None:
+        return ProgramError(
+            lost,
+            f"the model observes nothing: poutine.uncondition makes a latent of site {lost!r}, which was observed",
+            "hand over the model as it was, without that handler; ppl_vae.sample draws what it observes",
+        )
+    return ProgramError(
+        None,
+        "the model observes nothing",
+        "give one of its pyro.sample statements obs=x, where x is an argument named after a data field, and let no "
+        "poutine.block hide it",
+    )
 
 
 def other_number(model: TraceSites, batch: Mapping[str, Tensor], rows: int | None) -> dict[str, Tensor] | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ppl_vae.checks.particles import draws_beside_sites
 from ppl_vae.errors import Finding
 from ppl_vae.programs.execution import PairTrace, run
 from ppl_vae.programs.program import Batch, Pair
@@ -19,7 +20,16 @@ __all__ = ["warnings_of"]
 
 def warnings_of(pair: Pair, batch: Batch, structure: Structure, drawn: PairTrace) -> Iterator[Finding]:
     """What trains, but worse or slower than it could, or means something else than it seems; `drawn` is one run."""
-    if not structure.broadcasts:
+    if not structure.broadcasts and draws_beside_sites(pair, batch, structure):
+        yield Finding(
+            None,
+            "the programs draw random numbers outside of pyro.sample, so that the same latents have other weights at "
+            "every run: the bounds average over them as over latents drawn from their prior, and particles are run "
+            "one by one",
+            "draw them with pyro.sample, in model and guide, and let no poutine.block hide them",
+            "warning",
+        )
+    elif not structure.broadcasts:
         yield Finding(
             None,
             "the programs do not broadcast over particles, which are run one by one",

@@ -148,8 +148,9 @@ def refuse_global(structure: Structure, *, shared: bool = False) -> None:
     """Raise for a pair of which nothing can be told row by row; with `shared` latents may be shared by all rows."""
     if structure.rows_total:
         raise UserError(
-            f"plate {structure.plate!r} draws its own rows, so that values cannot be told row by row: size it by "
-            f"the rows it is given, pyro.plate({structure.plate!r}, len(x))"
+            f"plate {structure.plate!r} chooses rows itself (subsample_size= or subsample=), so that values cannot be "
+            f"told row by row: size it by the rows it is given, pyro.plate({structure.plate!r}, len(x)); fit, "
+            "with its batch_size=, puts N/B on it"
         )
     if structure.global_latents and not shared:
         sites = ", ".join(sorted(structure.global_latents - structure.auxiliary))

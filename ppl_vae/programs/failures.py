@@ -139,7 +139,13 @@ def _of_another_size(text: str, plates: Mapping[str, int], fields: Mapping[str, 
     """The remedy where a plate has a number as its size, and as many rows came as the error names beside it."""
     named = {int(n) for n in re.findall(r"\d+", text)}
     counts = {len(v) for v in fields.values() if isinstance(v, Tensor) and v.dim()}
+    beyond = re.search(r"index.* out of (bounds|range)", text) is not None
     for name, size in plates.items():
+        if beyond and len(counts) == 1 and counts <= named and size > max(counts):
+            return (
+                f"plate {name!r} has {size} elements, and {counts.pop()} rows came: fit chooses rows, so index none by "
+                f"hand (subsample=), or take all data as one unit, {one_unit_words()}"
+            )
         if len(counts) == 1 and size > 1 and {size, *counts} <= named and size not in counts:
             field = next(n for n, v in fields.items() if isinstance(v, Tensor) and v.dim())
             return (
