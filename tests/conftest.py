@@ -36,11 +36,24 @@ def pytest_configure(config):
     pyro.enable_validation(True)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish():
-    """Modules and tests stay: the garbage collector need not go through them again and again."""
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 10)
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Modules and tests stay: the garbage collector need not go through them, neither while they are made nor after."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 10)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A worker goes through its own half of the tests until the other has none left: what a file makes is made once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
