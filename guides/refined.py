@@ -48,10 +48,10 @@ class Refined(Recorded, LocalModule):
         >>> from ppl_vae.guides import MeanField
         >>> from ppl_vae.models import VAE
         >>> data = ppl_vae.load("digits")
-        >>> model = VAE(data, latent_dim=4)
-        >>> guide = MeanField(model)
+        >>> model = VAE(data, latent_dim=4, hidden=(16,))
+        >>> guide = MeanField(model, hidden=(16,))
         >>> rows = data.test["x"][:5]
-        >>> better = ppl_vae.evaluate(model, Refined(guide, steps=20), rows, particles=50).elbo
+        >>> better = ppl_vae.evaluate(model, Refined(guide, steps=5, particles=4), rows, particles=50).elbo
         >>> bool((better > ppl_vae.evaluate(model, guide, rows, particles=50).elbo).all())
         True
     """

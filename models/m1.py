@@ -44,8 +44,8 @@ class M1(RowModel):
         >>> import ppl_vae
         >>> from ppl_vae.guides import MeanField
         >>> data = ppl_vae.load("digits", labels=100)
-        >>> model = M1(data, latent_dim=4)
-        >>> guide = MeanField(model)
+        >>> model = M1(data, latent_dim=4, hidden=(32,))
+        >>> guide = MeanField(model, hidden=(32,))
         >>> result = ppl_vae.fit(model, guide, data, epochs=1)
         >>> ppl_vae.predict(model, guide, data.test).probs.shape
         torch.Size([447, 10])

@@ -37,6 +37,11 @@ SHORTER = {
     r"score_particles=\d+": "score_particles=5",
     r"temperatures=\d+, steps=\d+": "temperatures=2, steps=1",
     r"range\(\d{3,}\)": "range(20)",
+    r"for _ in range\(40\)": "for _ in range(5)",
+    r"\[:1000\]": "[:200]",
+    r"\[1000:\]": "[1600:]",
+    r"size=\(2000, ": "size=(400, ",
+    r"row_group_size=500": "row_group_size=100",
     r"(?<!_)\bposterior\(model, (.*guide), data\)": r"posterior(model, \1, data, draws=100, particles=200, "
     "resample='psis')",
     r"\bjoint_posterior\(model, guide, data\)": "joint_posterior(model, guide, data, particles=200)",

@@ -264,7 +264,7 @@ def posterior(
         >>> def guide(y):
         ...     pyro.sample("mean", dist.Normal(1.0, 0.5))  # too wide; the posterior is N(2, 0.2^2)
         >>> y = 2 + torch.linspace(-1, 1, 25)
-        >>> found = posterior(model, guide, {"y": y}, particles=20_000)
+        >>> found = posterior(model, guide, {"y": y}, particles=5000)
         >>> found.summary().loc["mean", ["mean", "sd", "contraction"]].round(1).tolist()
         [2.0, 0.2, 1.0]
         >>> found

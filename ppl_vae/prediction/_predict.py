@@ -99,9 +99,9 @@ def predict(
         >>> def posterior(x=None):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("z", dist.Normal(x / 2, 0.5 ** 0.5))
-        >>> found = predict(model, posterior, {"x": torch.tensor([-3.0, 3.0])}, draws=4000)
-        >>> found.mean.round(), found.sd.round(decimals=1)
-        (tensor([-3.,  3.]), tensor([1.5000, 1.5000]))
+        >>> found = predict(model, posterior, {"x": torch.tensor([-3.0, 3.0])}, draws=1000)
+        >>> found.mean.round(), bool(((found.sd - 1.5).abs() < 0.1).all())
+        (tensor([-3.,  3.]), True)
     """
     draws, seed = check_whole("draws", draws), check_whole("seed", seed, 0)
     pair = Pair(model, guide)

@@ -73,7 +73,7 @@ def write_report(
         >>> from ppl_vae.models import VAE
         >>> from ppl_vae.guides import MeanField
         >>> data = ppl_vae.load([[0.1, 2.5], [0.2, 3.5], [0.4, 1.5], [0.3, 0.5], [0.2, 1.0]])
-        >>> model = VAE(data, latent_dim=2)
+        >>> model = VAE(data, latent_dim=2, hidden=(8,))
         >>> result = ppl_vae.fit(model, MeanField(model), data, epochs=1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     run = ppl_vae.open_run(result.save(folder + "/run"))

@@ -46,12 +46,12 @@ class SemiSupervisedVAEClassifier(ClassifierMixin, VAEEstimator):
     Source: Kingma et al. 2014, arXiv 1406.5298.
 
     Example:
-        >>> X = np.random.RandomState(0).randn(200, 2) + np.repeat([[-3], [3]], 100, axis=0)
-        >>> y = np.array(["left"] * 100 + ["right"] * 100, dtype=object)
-        >>> y[5:195] = None
+        >>> X = np.random.RandomState(0).randn(100, 2) + np.repeat([[-3], [3]], 50, axis=0)
+        >>> y = np.array(["left"] * 50 + ["right"] * 50, dtype=object)
+        >>> y[5:95] = None
         >>> vae = SemiSupervisedVAEClassifier(latent_dim=2, hidden=(16,), epochs=30, random_state=0).fit(X, y)
         >>> vae.predict([[-3.0, -3.0], [3.0, 3.0]]).tolist(), vae.predict_proba(X).shape
-        (['left', 'right'], (200, 2))
+        (['left', 'right'], (100, 2))
     """
 
     label_weight: Any

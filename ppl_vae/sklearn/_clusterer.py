@@ -33,7 +33,7 @@ class GMVAEClusterer(ClusterMixin, VAEEstimator):
 
     Example:
         >>> X = np.random.RandomState(0).randn(90, 4) + np.repeat([[-5], [0], [5]], 30, axis=0)
-        >>> found = GMVAEClusterer(2, hidden=(16,), n_clusters=3, epochs=20, lr=0.01, random_state=0).fit(X)
+        >>> found = GMVAEClusterer(2, hidden=(16,), n_clusters=3, epochs=3, lr=0.01, random_state=0).fit(X)
         >>> found.labels_.shape, found.predict_proba(X).shape
         ((90,), (90, 3))
     """

@@ -61,7 +61,7 @@ def mmd(
 
     Example:
         >>> a, b = torch.randn(2, 60, 3, generator=torch.manual_seed(1))
-        >>> mmd(a, b).p_value > 0.05, mmd(a, b + 2).p_value < 0.01
+        >>> mmd(a, b, permutations=199).p_value > 0.05, mmd(a, b + 2, permutations=199).p_value < 0.01
         (True, True)
     """
     both, m, n = _both(a, b, permutations, paired)

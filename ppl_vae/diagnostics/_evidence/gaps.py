@@ -201,7 +201,7 @@ def gap(
         >>> def guide(x=None):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("z", dist.Normal(x / 2 + 0.5, 0.5**0.5))
-        >>> found = gap(model, guide, torch.tensor([0.0, 2.0]))
+        >>> found = gap(model, guide, torch.tensor([0.0, 2.0]), steps=50)
         >>> offset = 0.5**2 / (2 * 0.5)  # KL divergence of two normals with variance 0.5, half a unit apart
         >>> bool(((found.amortization - offset).abs() < 4 * found.amortization_se).all())
         True

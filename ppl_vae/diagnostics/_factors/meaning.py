@@ -156,9 +156,9 @@ def factors(
         >>> data = ppl_vae.load("sprites:side=16,orientations=1,positions=8")
         >>> model = VAE(data, latent_dim=4)
         >>> guide = MeanField(model)
-        >>> found = ppl_vae.diagnostics.factors(model, guide, data.train.rows(slice(0, 200)), ["shape", "x"])
+        >>> found = ppl_vae.diagnostics.factors(model, guide, data.train.rows(slice(0, 200)), ["shape"])
         >>> found.information.shape, list(found.scores)[:2]
-        ((4, 2), ['mig', 'sap'])
+        ((4, 1), ['mig', 'sap'])
     """
     check_choice("trees", trees, ("forest", "boosted"))
     _wanted(scores)
