@@ -28,14 +28,14 @@ def run(tmp_path_factory):
 
 
 def test_a_run_is_diagnosed_and_its_report_repeats_it(run, capsys):
-    assert main(["diagnose", str(run), "--rows", "120", "--only", "collapse,two-sample"]) == 0
+    assert main(["diagnose", str(run), "--rows", "60", "--only", "collapse,two-sample"]) == 0
     said = capsys.readouterr().out
     found = json.loads((run / "diagnostics.json").read_text())
     assert set(found) == {"collapse", "two-sample"}
     for kind, answer in found.items():
         assert answer["verdict"] in said
         assert answer["summary"]
-        assert answer["rows"] == "120 rows: test"
+        assert answer["rows"] == "60 rows: test"
         assert (run / "figures" / f"diagnosis-{kind}.png").is_file()
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()

@@ -68,7 +68,7 @@ def schools_evidence():
     return float(whole.logsumexp(0) + (log_tau[1] - log_tau[0]).log())
 
 
-@pytest.mark.parametrize("start", ["guide", "prior"])
+@pytest.mark.parametrize("start", ["guide", pytest.param("prior", marks=pytest.mark.slow)])
 def test_eight_schools_have_their_evidence_without_rows(start):
     found = annealed_evidence(
         schools, schools_guide, SCHOOLS, rows=None, temperatures=80, steps=4, chains=64, start=start
