@@ -47,6 +47,17 @@ def two_chains(x):
             pyro.sample(f"x{t}", dist.Normal(a + b.sum(-1) + level, 1.0), obs=x[:, t])
 
 
+def side_by_side(x):
+    """Two chains that know nothing of one another, of which one has a level: also one chain of every second latent."""
+    with pyro.plate("data", len(x)):
+        level = pyro.sample("level", dist.Normal(0.0, 1.0))
+        a = b = x.new_zeros(len(x))
+        for t in range(x.shape[1]):
+            a = pyro.sample(f"a{t}", dist.Normal(0.9 * a, 0.5))
+            b = pyro.sample(f"b{t}", dist.Normal(0.5 * b + level, 0.5))
+            pyro.sample(f"x{t}", dist.Normal(a + b, 1.0), obs=x[:, t])
+
+
 def all_latents_first(x, u):
     """The latents in one loop, what is observed in another; the input u_t moves the state."""
     states = []
@@ -112,6 +123,7 @@ def chains_of(guide):
 CHAINS = {
     "masked by length": (walk, rows(), 1, 1),
     "two chains and a level": (two_chains, {"x": rows()["x"]}, 2, 1),
+    "side by side": (side_by_side, {"x": rows()["x"]}, 2, 1),
     "inputs, latents first": (all_latents_first, {"x": rows()["x"], "u": rows(seed=1)["x"]}, 1, 1),
     "second order": (second_order, {"x": rows()["x"]}, 1, 2),
     "switching": (switching, {"x": rows()["x"]}, 1, 1),
@@ -168,6 +180,26 @@ def test_what_pads_a_row_is_not_read():
     torch.testing.assert_close(again[0], row)
     inside = ~padding.T
     torch.testing.assert_close(again[1][inside], steps[inside])
+
+
+def test_a_step_that_few_rows_miss_is_skipped_there():
+    """The pair is read on a few rows, of which the first has the holes of all: each step is a site of its own."""
+    batch = {"x": rows(12)["x"]}
+    batch["x"][1, 2] = batch["x"][9, 0] = math.nan
+
+    def chain(x):
+        walk(x, torch.full((len(x),), x.shape[1]))
+
+    torch.manual_seed(0)
+    guide = FullRank(chain, batch, hidden=(8,)).double()
+    found = ppl_vae.evaluate(chain, guide, batch, particles=4000, compile="off")
+    ahead = torch.eye(7, dtype=F64) - SLOPE * torch.diag(torch.ones(6, dtype=F64), -1)
+    covariance = SPREAD**2 * torch.linalg.inv(ahead.T @ ahead) + NOISE**2 * torch.eye(7, dtype=F64)
+    for row in (1, 9):
+        there = ~torch.isnan(batch["x"][row])
+        normal = dist.MultivariateNormal(torch.zeros(int(there.sum()), dtype=F64), covariance[there][:, there])
+        exact = normal.log_prob(batch["x"][row][there])
+        assert abs(found.log_evidence[row] - exact) < 5 * found.log_evidence_se[row] + 0.05
 
 
 def test_the_posterior_of_a_linear_chain_is_of_the_form_of_full_rank():

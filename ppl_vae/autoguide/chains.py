@@ -9,7 +9,7 @@ step from the steps just before it and from features of what is observed; and on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,16 @@ from ppl_vae.autoguide.inversion import moral_graph
 from ppl_vae.autoguide.sites import Site
 from ppl_vae.programs.dependencies import Parents
 
-__all__ = ["Chain", "contracted", "find_chain"]
+__all__ = ["Chain", "chains", "contracted"]
 
 FEWEST = 4
 """A chain has at least so many steps; fewer latents in a row may just be alike."""
 
 FARTHEST = 3
 """The farthest step back that a latent of a chain may depend on."""
+
+MOST = 3
+"""So many chains are tried."""
 
 TOGETHER = "\0together"
 """The name of all steps, or members, as one node of the graph: no site has it."""
@@ -43,8 +46,11 @@ class Chain:
         return tuple(name for step in self.steps for name in step)
 
 
-def find_chain(local: Mapping[str, Site], parents: Parents, known: Sequence[str] = ()) -> Chain | None:
-    """The chain of steps that the latents of the rows end with, or None.
+def chains(local: Mapping[str, Site], parents: Parents, known: Sequence[str] = ()) -> Iterator[Chain]:
+    """The chains of steps that the latents of the rows may end with, one for each number of sites in a step; a few.
+
+    Two chains side by side, z_t and w_t, are one of twice as many steps as well, if every second of these is a step of
+    the other: which of them it is, the fields of the steps say (`timing`).
 
     Args:
         local: the latents of the rows, in the order of the model.
@@ -53,16 +59,19 @@ def find_chain(local: Mapping[str, Site], parents: Parents, known: Sequence[str]
     """
     names = [*local]
     layouts = [_layout(site) for site in local.values()]
+    told: set[int] = set()
     for first in range(len(names) - FEWEST + 1):
         for size in range(1, (len(names) - first) // FEWEST + 1):
             if (len(names) - first) % size or layouts[first + size :] != layouts[first : len(names) - size]:
                 continue
             steps = tuple(tuple(names[i : i + size]) for i in range(first, len(names), size))
-            lags = _lags(steps, parents)
+            lags = 0 if size in told else _lags(steps, parents)
             if lags and _observed_by_step(steps, lags, parents):
                 before = (*known, *names[:first])
-                return Chain(steps, lags, _looked_at(steps, before, parents))
-    return None
+                yield Chain(steps, lags, _looked_at(steps, before, parents))
+                told.add(size)
+                if len(told) == MOST:
+                    return
 
 
 def contracted(parents: Parents, steps: Sequence[Sequence[str]]) -> dict[str, frozenset[str]]:

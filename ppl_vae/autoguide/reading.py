@@ -13,7 +13,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.autoguide.chains import Chain, find_chain
+from ppl_vae.autoguide.chains import Chain, chains
 from ppl_vae.autoguide.inversion import ancestors
 from ppl_vae.autoguide.members import Members, find_members
 from ppl_vae.autoguide.probing import check_sizes, moving_sites, run_model, scattered
@@ -146,8 +146,13 @@ def read_model(
         observed = _encoded(program, batch) or observed
         repeated = frozenset() if any(s.plates for s in local.values()) else _repeated(program, batch, trace, dim)
         order = _order(program, [*local])
-        chain = None if order else find_chain({n: s for n, s in read.items() if s.rows is not None}, parents, [*shared])
-        timing = None if chain is None else read_timing(chain, parents, watch.seen, sites, batch, observed, dim)
+        chain: Chain | None = None
+        timing: Timing | None = None
+        of_rows = {n: s for n, s in read.items() if s.rows is not None}
+        for chain in () if order else chains(of_rows, parents, [*shared]):
+            timing = read_timing(chain, parents, watch.seen, sites, batch, observed, dim)
+            if timing:
+                break
         alone = order or timing or not plates
         members = (
             None if alone else find_members(program, batch, trace, watch.seen, local, parents, observed, rows, dim)

@@ -182,7 +182,10 @@ def refuse_blind(log_evidence: Tensor, start: int = 0) -> None:
 
 
 def some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
-    """A few rows to read the pair on; where entries are missing anywhere, the first of these rows has some too."""
+    """A few rows to read the pair on; what any row misses, the first of these misses too.
+
+    A program may observe the entries of a field one by one: each has to be seen with a hole to be skipped there.
+    """
     batch = split.batch(slice(0, rows))
     if split.is_one_unit:
         return batch
@@ -191,8 +194,10 @@ def some_rows(split: Split, rows: int = 4) -> dict[str, Tensor]:
         values = sample[field.name]
         holes = missing_in(field.kind, values)
         if bool(holes.any()):
+            first = values[holes.flatten(1).any(1) if values.dim() > 1 else holes][0].clone()
+            first[holes.any(0)] = -1 if field.kind == "categorical" else torch.nan
             batch[field.name] = batch[field.name].clone()
-            batch[field.name][0] = values[holes.flatten(1).any(1) if values.dim() > 1 else holes][0]
+            batch[field.name][0] = first
     return batch
 
 
