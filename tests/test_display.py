@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -101,6 +103,82 @@ def test_a_function_is_told_of_every_pass_of_an_evaluation():
         ppl_vae.evaluate(toy.model, toy.posterior, torch.zeros(4), particles=4, progress="loud")
 
 
+def tracked_by(progress, words):
+    """Numbers of a loop of which each has a bar within it, and how many bars there are."""
+    with module.showing(progress):
+        for i in module.tracked(range(3), words):
+            assert [*module.tracked(range(2), "inner loop")] == [0, 1]
+            yield i, len(module.SHOWN)
+
+
+def normal_pair():
+    def model(x=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1).expand(*z.shape, 2), 0.5).to_event(1), obs=x)
+
+    def guide(x=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(4 * x.nan_to_num().sum(-1) / 9, 1 / 3))
+
+    return model, guide
+
+
+LONG = {
+    "impute": lambda *pair, **told: ppl_vae.impute(*pair, floats_at_once=20_000, particles=200, **told),
+    "annealed_evidence": lambda *pair, **told: diagnostics.annealed_evidence(
+        *pair, temperatures=9, steps=2, chains=2, **told
+    ),
+    "bidirectional": lambda *pair, **told: diagnostics.bidirectional(
+        *pair, rows=20, temperatures=9, steps=2, chains=2, **told
+    ),
+    "gap": lambda *pair, **told: diagnostics.gap(*pair, steps=2, floats_at_once=20_000, **told),
+    "calibration": lambda *pair, **told: diagnostics.calibration(*pair, **told),
+    "local_calibration": lambda *pair, **told: diagnostics.local_calibration(*pair, permutations=19, **told),
+    "collapse": lambda *pair, **told: diagnostics.collapse(*pair, draws=300, **told),
+    "predictive_check": lambda *pair, **told: diagnostics.predictive_check(*pair, draws=9, **told),
+    "two_sample": lambda *pair, **told: diagnostics.two_sample(*pair[:1], *pair[2:], permutations=19, **told),
+    "loo_pit": lambda *pair, **told: diagnostics.loo_pit(*pair, particles=2000, **told),
+    "anomaly": lambda *pair, **told: diagnostics.anomaly(*pair, particles=500, **told),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_function_is_told_of_every_step_of_long_work(name, monkeypatch):
+    monkeypatch.setattr("ppl_vae.diagnostics._criticism.leave_one_out.FLOATS_AT_ONCE", 2**20)
+    monkeypatch.setattr("ppl_vae.evaluation.passes.FLOATS_AT_ONCE", 2**15)
+    told, pair = [], normal_pair()
+    rows = torch.randn(100, 2, generator=torch.manual_seed(0))
+    found = LONG[name](*pair, rows, progress=lambda *steps: told.append(steps))
+    starts = [i for i, (done, _) in enumerate(told) if done == 1]
+    assert starts, "nothing was told"
+    for start, end in zip(starts, [*starts[1:], len(told)], strict=True):
+        total = told[start][1]
+        assert total > 1
+        assert told[start:end] == [(i + 1, total) for i in range(total)]
+    again = LONG[name](*pair, rows, progress=False)
+    assert repr(again) == repr(found)
+    with pytest.raises(UserError, match='progress must be "auto", True, False, or a function of two numbers'):
+        LONG[name](*pair, rows, progress="loud")
+
+
+def test_reading_a_large_text_file_shows_a_bar(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    begun = []
+    monkeypatch.setattr(module._Bar, "_begin", lambda bar: begun.append((bar.words, bar.total)))
+    file = tmp_path / "rows.csv"
+    lines = "\n".join(f"{i / 7:.6f},{i % 5}" for i in range(40_000))
+    file.write_text(f"a,b\n{lines}\n")
+    silent = ppl_vae.load(file, progress=False)
+    assert not begun
+    shown = ppl_vae.load(file, progress=True)
+    assert ("reading rows.csv", len(f"a,b\n{lines}\n")) in begun
+    assert ("columns of rows.csv", 2) in begun
+    assert all(torch.equal(shown.train[f.name], silent.train[f.name]) for f in silent.schema)
+    with pytest.raises(UserError, match='progress must be "auto"'):
+        ppl_vae.load(file, progress="loud")
+
+
 def test_a_bar_is_shown_for_what_takes_long_and_never_within_another(monkeypatch):
     with module.working("quick work", 3, True) as step:
         step()
@@ -113,6 +191,8 @@ def test_a_bar_is_shown_for_what_takes_long_and_never_within_another(monkeypatch
             inner()
             assert inner.bar is None
     assert not module.SHOWN
+    assert [*tracked_by(True, "slow loop")] == [(0, 1), (1, 1), (2, 1)]
+    assert [*tracked_by("auto", "unwatched loop")] == [(0, 0), (1, 0), (2, 0)]
     with module.working("unwatched", 3) as step:
         step()
     assert not hasattr(step, "bar")

@@ -25,6 +25,7 @@ __all__ = [
     "listen",
     "note",
     "print_table",
+    "read_rows",
     "say",
     "spared",
     "terminal_width",
@@ -73,6 +74,13 @@ def told_rows() -> Callable[[int, int], None]:
             note(f"read {done:,} of {rows:,} rows")
 
     return tell
+
+
+def read_rows() -> Any:
+    """What `load` tells of reading on stderr: a bar on a terminal, elsewhere a line every two seconds for a stream."""
+    from ppl_vae.display.training import is_watched
+
+    return "auto" if is_watched() else told_rows()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ppl_vae.cli.evaluation_tables import evaluation_table, title_of
 from ppl_vae.cli.files import as_json, update_evaluation
 from ppl_vae.cli.inputs import open_start
 from ppl_vae.cli.judging import Judged, judge
-from ppl_vae.cli.output import Interrupted, listen, note, print_table, say, spared, told_rows
+from ppl_vae.cli.output import Interrupted, listen, note, print_table, read_rows, say, spared
 from ppl_vae.cli.run_place import place_of, warm_up_of
 from ppl_vae.distributed.launcher import has_launcher
 from ppl_vae.errors import UserError
@@ -53,7 +53,7 @@ def train(ask: Command) -> None:
 
     started = time.monotonic()
     device = pick_device(ask.settings["device"])
-    data = ask.load(told_rows())
+    data = ask.load(read_rows())
     ask = ask.settled(len(data.train))
     pyro.set_rng_seed(ask.settings["seed"])
     words = ask.programs
@@ -107,7 +107,7 @@ def _follow(ask: Command, group: Group) -> None:
 
     from ppl_vae.speed.device import pick_device
 
-    device, data = pick_device(ask.settings["device"]), ask.load(told_rows())
+    device, data = pick_device(ask.settings["device"]), ask.load(read_rows())
     ask = ask.settled(len(data.train))
     pyro.set_rng_seed(ask.settings["seed"])
     model, guide = build(ask.programs, data, ask.program_options())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ppl_vae.data.named import NAMES, is_named, no_downloads, read
 from ppl_vae.data.rows import Rows, sizes_of
 from ppl_vae.data.schema import Field, Schema
 from ppl_vae.data.stream import Stream
+from ppl_vae.display.working import showing
 from ppl_vae.errors import StreamWarning, UserError, check_flag, shown, told_by, unknown_name
 
 __all__ = [
@@ -82,7 +83,7 @@ def load(
     rows: str | None = "auto",
     pairs: str | None = None,
     stream: bool | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Any = "auto",
 ) -> Data:
     """Load rows from a data set by name, a file, an array or a table, and split them into train, validation and test.
 
@@ -135,7 +136,9 @@ def load(
             folder or a pattern of them ("rows/*.parquet"), .npy, .zarr, .h5ad, memory maps, data sets of torch with a
             length, of Hugging Face, AnnData on disk. One pass over all rows determines the fields. None streams
             folders, patterns, stores on disk and, with a warning, files and memory maps of 2 GiB or more.
-        progress: called after every block of that pass with the number of rows read and the total.
+        progress: "auto" shows a bar on a terminal and in a notebook where reading takes more than a second, True
+            elsewhere, too, False or None nothing; a function is called after every block of a stream with the number of
+            rows read and the total.
 
     Raises:
         UserError: whatever is wrong with the rows or options, in one line with the remedy.
@@ -186,12 +189,15 @@ def load(
         rows=rows,
         pairs=pairs,
     )
-    told = told_by("progress", progress, "how many rows are read, and of how many")
-    if _is_streamed(source, stream):
-        if pairs is not None:
-            raise UserError('pairs="aligned" exchanges rows that are in memory: load with stream=False')
-        return from_stream(source, options, told)
-    data = _read(source, options, root)
+    if callable(progress):
+        progress = told_by("progress", progress, "how many rows are read, and of how many")
+    streamed = _is_streamed(source, stream)
+    with showing(None if callable(progress) and not streamed else progress):
+        if streamed:
+            if pairs is not None:
+                raise UserError('pairs="aligned" exchanges rows that are in memory: load with stream=False')
+            return from_stream(source, options)
+        data = _read(source, options, root)
     data = data if pairs is None else with_alignment(data, options.seed)
     data = data if apart is None else hold_out(data, apart)
     return data if labels is None else hide_labels(data, labels, seed)

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 
 from ppl_vae.data._stores import Store
+from ppl_vae.display.working import stepping
 from ppl_vae.errors import UserError
 
-__all__ = ["DAY", "Digest", "Progress", "Sums", "digest"]
-
-Progress = Callable[[int, int], None]
+__all__ = ["DAY", "Digest", "Sums", "digest"]
 """Told how many rows are read, and of how many."""
 
 FIRST, FIRST_BYTES = 2**17, 2**26
@@ -99,7 +98,6 @@ def digest(
     part_of: Callable[[np.ndarray], np.ndarray],
     columns: Sequence[str] | None = None,
     labels: Sequence[str] = (),
-    progress: Progress | None = None,
     first_rows: int | None = None,
 ) -> Digest:
     """Read all rows once.
@@ -109,7 +107,6 @@ def digest(
         part_of: 0, 1 or 2 for the rows of train, validation and test, by their numbers.
         columns: those that are read; None for all.
         labels: the columns whose numbers may be classes.
-        progress: told after every block.
         first_rows: so many first rows are in the digest; by default FIRST, or fewer of long ones.
 
     Raises:
@@ -122,36 +119,36 @@ def digest(
     first: list[Any] = []
     counts = np.zeros((3, len(store.lengths)), dtype=np.int64)
     hashed, start, total, most = hashlib.blake2b(), 0, sum(store.lengths), 0
-    for number, length in enumerate(store.lengths):
-        piece = store.block(number, columns)
-        parts = part_of(np.arange(start, start + length))
-        counts[:, number] = np.bincount(parts, minlength=3)
-        if not most:
-            most = first_rows or max(1000, min(FIRST, FIRST_BYTES * length // max(_bytes(piece), 1)))
-        if start < most:
-            first.append(_slice(piece, 0, min(length, most - start)))
-        train = None if counts[0, number] == length else np.flatnonzero(parts == 0)
-        extreme, named = set[int](), set[int]()
-        for name, values in _columns(piece):
-            column = known.setdefault(name, _Column())
-            hashed.update(f"{name} {length}".encode())
-            numbers = _numbers(values, hashed)
-            if numbers is None:
-                named |= _new_names(name, column, values, hashed)
-                continue
-            holes, fresh = _witnesses(column, numbers, start)
-            extreme |= fresh
-            if name in labels and numbers.shape[1] == 1 and not column.many:
-                named |= _new_numbers(column, numbers[:, 0])
-            found = Sums.of(numbers if train is None else numbers[train], holes)
-            sums[name] = sums[name] + found if name in sums else found
-        for found_rows, kept in ((extreme, extremes), (named, names)):
-            kept |= {start + row: _slice(piece, row, 1) for row in sorted(found_rows) if start + row >= most}
-        needed = {row for column in known.values() for row in column.rows.values()}
-        extremes = {row: content for row, content in extremes.items() if row in needed}
-        start += length
-        if progress is not None:
-            progress(start, total)
+    with stepping("reading rows", total) as read:
+        for number, length in enumerate(store.lengths):
+            piece = store.block(number, columns)
+            parts = part_of(np.arange(start, start + length))
+            counts[:, number] = np.bincount(parts, minlength=3)
+            if not most:
+                most = first_rows or max(1000, min(FIRST, FIRST_BYTES * length // max(_bytes(piece), 1)))
+            if start < most:
+                first.append(_slice(piece, 0, min(length, most - start)))
+            train = None if counts[0, number] == length else np.flatnonzero(parts == 0)
+            extreme, named = set[int](), set[int]()
+            for name, values in _columns(piece):
+                column = known.setdefault(name, _Column())
+                hashed.update(f"{name} {length}".encode())
+                numbers = _numbers(values, hashed)
+                if numbers is None:
+                    named |= _new_names(name, column, values, hashed)
+                    continue
+                holes, fresh = _witnesses(column, numbers, start)
+                extreme |= fresh
+                if name in labels and numbers.shape[1] == 1 and not column.many:
+                    named |= _new_numbers(column, numbers[:, 0])
+                found = Sums.of(numbers if train is None else numbers[train], holes)
+                sums[name] = sums[name] + found if name in sums else found
+            for found_rows, kept in ((extreme, extremes), (named, names)):
+                kept |= {start + row: _slice(piece, row, 1) for row in sorted(found_rows) if start + row >= most}
+            needed = {row for column in known.values() for row in column.rows.values()}
+            extremes = {row: content for row, content in extremes.items() if row in needed}
+            start += length
+            read(start)
     beyond = dict(sorted((extremes | names).items()))
     rows = np.concatenate([np.arange(min(most, total)), np.array([*beyond], dtype=np.int64)])
     return Digest(_joined([*first, *beyond.values()]), rows, sums, counts, hashed.hexdigest()[:64])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data._arrays import decided, held_out
-from ppl_vae.data._digest import DAY, Digest, Progress, digest
+from ppl_vae.data._digest import DAY, Digest, digest
 from ppl_vae.data._options import Options
 from ppl_vae.data._order import BlockOrder
 from ppl_vae.data._reader import PARTS, Parts, Reader, relocated
@@ -35,7 +35,7 @@ _WHOLE = ("group", "time", "lengths", "labels", "outliers", "separator", "decima
 """Options that are about rows in memory, or about text."""
 
 
-def from_stream(source: Any, options: Options, progress: Progress | None = None) -> Data:
+def from_stream(source: Any, options: Options) -> Data:
     """A data set from files or views that is read block by block; see `load`.
 
     Raises:
@@ -55,7 +55,7 @@ def from_stream(source: Any, options: Options, progress: Progress | None = None)
     parts = Parts(rows, test, validation, options.seed)
     columns = _columns(store, options)
     labels = [n for n in (options.label, "y", *_categorical(options)) if n is not None]
-    found = digest(store, parts, columns, labels, progress)
+    found = digest(store, parts, columns, labels)
     try:
         fields, sample = decided(_opened(found.table), options)
     except UserError as problem:

@@ -6,11 +6,12 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.display.working import stepping, tracked
 from ppl_vae.errors import UserError, shown
 
 __all__ = ["USUAL", "Doubtful", "TextForm", "number", "read_cells", "read_text"]
@@ -96,7 +97,8 @@ def read_text(content: bytes, path: Path, form: TextForm) -> Any:
 
     if separator == ";" and decimal is None:
         _refuse_grouped(frame)
-    return pandas.DataFrame({name: _typed(frame[name], form, decimal) for name in frame.columns})
+    names = tracked(frame.columns, f"columns of {path.name}")
+    return pandas.DataFrame({name: _typed(frame[name], form, decimal) for name in names})
 
 
 def read_cells(content: bytes, path: Path, form: TextForm) -> tuple[Any, str]:
@@ -183,20 +185,35 @@ def _cells(text: str, separator: str, path: Path) -> Any:
         # pandas only warns before it cuts off cells for which the header has no name
         warnings.simplefilter("error", pandas.errors.ParserWarning)
         try:
-            frame = pandas.read_csv(
-                io.StringIO(text),
-                sep=separator,
-                index_col=False,
-                dtype=str,
-                keep_default_na=False,
-                skip_blank_lines=len(names) > 1,
-            )
+            with stepping(f"reading {path.name}", len(text)) as read:
+                frame = pandas.read_csv(
+                    _Watched(text, read),
+                    sep=separator,
+                    index_col=False,
+                    dtype=str,
+                    keep_default_na=False,
+                    skip_blank_lines=len(names) > 1,
+                )
         except pandas.errors.ParserWarning as problem:
             raise UserError(f"{path} has rows with more cells than its header: name every column") from problem
     frame = frame.fillna("").set_axis(names, axis=1)
     frame = frame.loc[:, [bool(n) or bool((frame.iloc[:, i] != "").any()) for i, n in enumerate(names)]]
     _check_header(list(frame.columns), path)
     return frame
+
+
+class _Watched(io.StringIO):
+    """A text that tells how far it is read."""
+
+    def __init__(self, text: str, read: Callable[[int], None]) -> None:
+        super().__init__(text)
+        self.told = read
+
+    def read(self, size: int | None = -1, /) -> str:
+        """The next letters."""
+        found = super().read(size)
+        self.told(self.tell())
+        return found
 
 
 def _check_header(names: list[str], path: Path) -> None:

@@ -230,6 +230,7 @@ def evaluate_rows(
     *,
     iwae: Sequence[int] = (),
     seed: int = 0,
+    progress: Any = None,
 ) -> Evaluation:
     """As `evaluate`, for those who need a number of every row.
 
@@ -243,7 +244,7 @@ def evaluate_rows(
     """
     pair = Pair(model, guide)
     split = rows_of(model, guide, data)
-    return _evaluate(pair, split, check_whole("particles", particles), iwae, seed, "auto", None)
+    return _evaluate(pair, split, check_whole("particles", particles), iwae, seed, "auto", None, progress)
 
 
 def _evaluate(

@@ -15,6 +15,7 @@ from ppl_vae.data import Schema, Split, as_split
 from ppl_vae.data.containers import is_table
 from ppl_vae.data.convert import missing_in
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import shows_progress, tracked
 from ppl_vae.errors import Finding, UserError, check_whole
 from ppl_vae.evaluation import Evidence, evidence_of
 from ppl_vae.evaluation.joint_weights import draw_particles, joint_passes, shares_latents
@@ -92,6 +93,7 @@ class Imputation(Displayed):
 
 @takes_results
 @exclusive
+@shows_progress
 @takes_holes
 def impute(
     model: Callable[..., Any],
@@ -103,6 +105,7 @@ def impute(
     posterior: HasShared | None = None,
     seed: int = 0,
     floats_at_once: int | None = None,
+    progress: Any = "auto",
 ) -> Imputation:
     """Fill the missing entries of rows: draws from p(x_missing | x_observed) and their conditional mean.
 
@@ -123,6 +126,8 @@ def impute(
         posterior: draws of what all rows share, from `ppl_vae.posterior`.
         seed: of the draws; the global generators are left alone.
         floats_at_once: bounds the memory of one pass; by default as for `evaluate`.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many steps are done, and of how many.
 
     Raises:
         UserError: for counts below 1, programs that break the contract, or a guide that cannot read rows with holes.
@@ -152,7 +157,8 @@ def impute(
     else:
         with passes(pair, split, particles, seed=seed, floats_at_once=floats_at_once) as plan:
             mended = bool(unseen) and can_propose(pair, plan.structure, some_rows(split))
-            parts = [_impute(pair, plan, batch, draws, own=mended) for batch in plan.batches()]
+            batches = tracked(plan.batches(), "imputing", plan.count)
+            parts = [_impute(pair, plan, batch, draws, own=mended) for batch in batches]
     evidence = Evidence(*map(torch.cat, zip(*(p.evidence for p in parts), strict=True)))
     refuse_blind(evidence.log_evidence)
     mean = {n: torch.cat([p.mean[n] for p in parts]) for n in parts[0].mean}
@@ -196,7 +202,7 @@ def _impute(pair: Pair, plan: Passes, batch: dict[str, Tensor], draws: int, *, o
     targets = find_targets(pair, plan.structure, plan.split.schema, batch)
     chosen = _Reservoir(plan.structure, targets, draws)
     log_w = []
-    for particles in _particles(pair, plan, batch, own):
+    for particles in tracked(_particles(pair, plan, batch, own), "imputing", len(plan.sizes())):
         log_w.append(particles.log_weight)
         if targets and not bool(torch.isnan(particles.log_weight).any()):
             chosen.take(particles)
@@ -260,7 +266,7 @@ def _jointly(
             else given_draws(posterior, plan.structure.global_latents, count)
         )
         parts = []
-        for batch in plan.batches():
+        for batch in tracked(plan.batches(), "imputing", plan.count):
             batch = {name: values.contiguous() for name, values in batch.items()}
             average, drawn, evidence = filled(pair, plan, batch, shared, inner, draws)
             part = _Part({}, {}, {}, evidence, _holes(plan, batch))

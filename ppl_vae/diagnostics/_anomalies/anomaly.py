@@ -139,6 +139,7 @@ def anomaly(
     outliers: Any = None,
     particles: int = 1000,
     seed: int = 0,
+    progress: Any = "auto",
 ) -> Anomaly:
     """Anomaly scores: -log p(x) of every row, in nats, and their AUC where outliers are known.
 
@@ -154,6 +155,7 @@ def anomaly(
         outliers: which rows are outliers [row], if the split does not know it.
         particles: draws per row of the evidence.
         seed: of the draws; the global generators are left alone.
+        progress: as for `evaluate`.
 
     Raises:
         UserError: as `evaluate`; for outliers that are not one truth value a row.
@@ -171,7 +173,9 @@ def anomaly(
     if outliers is not None:
         split = dataclasses.replace(split, outliers=_marks(outliers, len(split)).to(split.device))
     train = data.train if isinstance(data, Data) else None
-    return anomalies_of(evaluate_rows(model, guide, split, particles, seed=seed), model, split, train)
+    return anomalies_of(
+        evaluate_rows(model, guide, split, particles, seed=seed, progress=progress), model, split, train
+    )
 
 
 def anomalies_of(found: Evaluation, model: Callable[..., Any], split: Split, train: Split | None = None) -> Anomaly:

@@ -25,6 +25,7 @@ from ppl_vae.diagnostics._common.multiple_tests import holm
 from ppl_vae.diagnostics._common.sentences import LONGER, listed
 from ppl_vae.diagnostics._common.simulation import resampled, simulated
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import shows_progress, tracked
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.bridge import Bridge
 from ppl_vae.evaluation.passes import Passes, passes, refuse_endless
@@ -131,6 +132,7 @@ class LocalCalibration(Displayed):
 
 @takes_results
 @exclusive
+@shows_progress
 def local_calibration(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -140,6 +142,7 @@ def local_calibration(
     draws: int = 100,
     permutations: int = 999,
     seed: int = 0,
+    progress: Any = "auto",
 ) -> LocalCalibration:
     """Whether the guide is the posterior at each row of the data: a local classifier two-sample test (L-C2ST).
 
@@ -161,6 +164,8 @@ def local_calibration(
         draws: from the guide at each row, of which its units are told.
         permutations: classifiers under the null.
         seed: of all draws; the global generators are left alone.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many steps are done, and of how many.
 
     Raises:
         UserError: for programs that break the contract, latents that all rows share, no continuous latents, or counts
@@ -211,7 +216,7 @@ def local_calibration(
 def _simulated(pair: Pair, plan: Passes, bridge: Bridge, draws: int) -> tuple[Tensor, dict[str, Tensor]]:
     """A truth and a draw of every simulated row in units of the guide, [2, row, d], and the rows by field."""
     found, fields = [], []
-    for batch in plan.batches():
+    for batch in tracked(plan.batches(), "simulating", plan.count):
         made = simulated(pair, plan.structure, plan.split.schema, batch)
         latents = {n: made.sites[n]["value"] for n in bridge.sites}
         truth = bridge.placed(made.batch, latents, 1)
@@ -234,7 +239,7 @@ def _at_rows(
 ) -> tuple[Tensor, Tensor]:
     """The statistic of every row of the data, and its p-value corrected for all rows."""
     parts = []
-    for batch in split.scan(plan.rows):
+    for batch in tracked(split.scan(plan.rows), "classifying", -(-len(split) // plan.rows)):
         drawn = torch.cat([*_drawn(bridge, batch, 2 * draws, plan.at_once)])
         v = units_of(drawn[draws:]).of(drawn[:draws])
         parts.append(local_statistics(found, features(v, principal.of(batch), middle)))

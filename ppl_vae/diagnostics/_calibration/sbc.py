@@ -19,6 +19,7 @@ from ppl_vae.diagnostics._calibration.reliability import Reliability, reliabilit
 from ppl_vae.diagnostics._calibration.units import refits, told
 from ppl_vae.diagnostics._common.simulation import resampled, specific
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import shows_progress, tracked
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.bridge import Bridge
 from ppl_vae.evaluation.joint_evaluation import fitted_rows, units
@@ -138,6 +139,7 @@ class Calibration(Displayed):
 
 @takes_results
 @exclusive
+@shows_progress
 def calibration(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -150,6 +152,7 @@ def calibration(
     lr: float = 0.05,
     quantities: Mapping[str, Quantity] | None = None,
     seed: int = 0,
+    progress: Any = "auto",
 ) -> Calibration:
     """Whether the guide's posteriors can be believed: simulation-based calibration.
 
@@ -182,6 +185,8 @@ def calibration(
         quantities: functions of your own by name, from latents by site [draw, row, ...] and the rows' fields to [draw,
             row]: {"radius": lambda z, x: z["z"].square().sum(-1)}. Not where whole data sets are simulated.
         seed: of all draws; the global generators are left alone.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many steps are done, and of how many.
 
     Raises:
         UserError: for programs that break the contract, no latents that the guide draws, too few simulations or
@@ -218,7 +223,8 @@ def calibration(
         if not specific(plan.structure):
             raise UserError("the guide draws no latent of the model, so that there is nothing to calibrate")
         bridge, notes = _bridge(pair, plan)
-        parts = [ranked(pair, plan, batch, own, bridge) for batch in plan.batches()]
+        batches = tracked(plan.batches(), "ranking", plan.count)
+        parts = [ranked(pair, plan, batch, own, bridge) for batch in batches]
         ranks, classes, more = joined(parts, draws)
         notes += more
     if not {*ranks, *classes} - {JOINT, DISTANCE, DENSITY, *own}:

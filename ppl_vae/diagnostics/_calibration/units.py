@@ -6,6 +6,7 @@ from ppl_vae.data import Split
 from ppl_vae.diagnostics._calibration.ranking import Tally, tallied
 from ppl_vae.diagnostics._common.refitting import Refitting
 from ppl_vae.diagnostics._common.simulation import contiguous, simulated, specific
+from ppl_vae.display.working import tracked
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.passes import Passes
@@ -47,7 +48,7 @@ def refits(
     batch = contiguous(next(plan.batches()))
     refitting = Refitting(pair, plan.structure, batch, DRAWS)
     parts, poor = [], 0
-    for _ in range(simulations):
+    for _ in tracked(range(simulations), "refitting"):
         made = simulated(pair, plan.structure, plan.split.schema, batch)
         with refitting.on(made.batch, steps, lr, {n: made.sites[n]["value"] for n in names}):
             parts.append(tallied(pair, plan, made, names))

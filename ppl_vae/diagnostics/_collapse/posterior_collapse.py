@@ -18,6 +18,7 @@ from ppl_vae.diagnostics._collapse.surgery import NOTHING, surgery
 from ppl_vae.diagnostics._collapse.usage import Column, estimate, prior_moments, used
 from ppl_vae.diagnostics._common.simulation import contiguous, resampled, specific
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import shows_progress, tracked
 from ppl_vae.errors import UserError, check_whole
 from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.means import standard_error
@@ -180,6 +181,7 @@ def _plain(value: float) -> float | None:
 
 @takes_results
 @exclusive
+@shows_progress
 def collapse(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -188,6 +190,7 @@ def collapse(
     rows: int = 1000,
     draws: int = 32,
     seed: int = 0,
+    progress: Any = "auto",
 ) -> Collapse:
     """Which latents are in use, and what they cost and say: active units, KL, I_q(x; z), aggregate posterior.
 
@@ -204,6 +207,8 @@ def collapse(
         rows: at most so many, drawn at random: q(z) takes time that grows with their square.
         draws: from the guide for each row.
         seed: of all draws; the global generators are left alone.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many steps are done, and of how many.
 
     Raises:
         UserError: for programs that break the contract, latents shared by all rows, no latents that the guide draws,
@@ -264,7 +269,7 @@ def _alike(plan: Passes, rows: int, seed: int) -> tuple[Split, list[str]]:
 
 def _collected(pair: Pair, plan: Passes, batches: list[dict[str, Tensor]], notes: list[str]) -> Collapse:
     structure, rows = plan.structure, len(plan.split)
-    uses = [used(pair, structure, batch, plan.sizes()) for batch in batches]
+    uses = [used(pair, structure, batch, plan.sizes()) for batch in tracked(batches, "coding")]
     prior = prior_moments(pair, structure, batches)
     numbers = [name for name in uses[0].columns if name in prior]
     tables = [_table([use.columns[name] for use in uses], *prior[name], plan.particles) for name in numbers]

@@ -19,6 +19,7 @@ from ppl_vae.diagnostics._collapse.aggregate import (
 )
 from ppl_vae.diagnostics._common.classes import levels_of
 from ppl_vae.diagnostics._common.simulation import drawings, log_joint, specific
+from ppl_vae.display.working import tracked
 from ppl_vae.distributions import unwrapped
 from ppl_vae.nn.flows import NoInverse
 from ppl_vae.programs.program import Batch, Pair
@@ -81,7 +82,7 @@ def _one_draw(
 ) -> tuple[Sequence[TraceSites], Tensor, Tensor]:
     """The guide's sites, log q(z | x) and log p(z), of one draw of each row."""
     drawn, log_q, log_p = [], [], []
-    for batch in batches:
+    for batch in tracked(batches, "aggregate posterior"):
         ((_, once, parts),) = drawings(pair, structure, batch, [1])
         drawn.append(sample_sites(once.guide))
         log_q.append(parts.log_guide[0])

@@ -17,6 +17,7 @@ from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.left_out import left_out, refuse_field
 from ppl_vae.diagnostics._criticism.uniformity import Uniformity, uniformity
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import shows_progress, tracked
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.passes import FLOATS_AT_ONCE, passes
@@ -174,6 +175,7 @@ class LooPIT(Displayed):
 
 @takes_results
 @exclusive
+@shows_progress
 def loo_pit(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -184,6 +186,7 @@ def loo_pit(
     rows: int = 1000,
     posterior: HasShared | None = None,
     seed: int = 0,
+    progress: Any = "auto",
 ) -> LooPIT:
     """The probability integral transform of every entry under its prediction from the other entries of its row.
 
@@ -205,6 +208,8 @@ def loo_pit(
         posterior: where latents are shared by all rows, their draws given the rows of training, as
             `ppl_vae.posterior` has them; a row's own latents are drawn given each, and weighed with the row's entries.
         seed: of all draws; the global generators are left alone.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many steps are done, and of how many.
 
     Raises:
         UserError: for a field without an order, one that the model does not observe or makes other fields from, entries
@@ -244,6 +249,6 @@ def loo_pit(
         at_once = max(1, min(plan.rows, FLOATS_AT_ONCE // (6 * particles * about.size)))
         batches = [split.batch(slice(start, start + at_once)) for start in range(0, len(split), at_once)]
         whole = [{n: v.contiguous() for n, v in batch.items()} for batch in batches]
-        parts = [left_out(pair, plan, about, batch, shared) for batch in whole]
+        parts = [left_out(pair, plan, about, batch, shared) for batch in tracked(whole, "leaving out")]
     u, tails, ess = (torch.cat(column).cpu() for column in zip(*(p[:3] for p in parts), strict=True))
     return LooPIT(field, u, tails, ess, particles, any(p[3] for p in parts), about.names, seed, places)

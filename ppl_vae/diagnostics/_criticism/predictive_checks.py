@@ -17,6 +17,7 @@ from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.replicas import FromGuide, FromPrior, Rows
 from ppl_vae.diagnostics._criticism.statistics import defaults, of_pairs
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import shows_progress, tracked
 from ppl_vae.errors import UserError, check_whole, shown, unknown_name
 from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.evaluation.passes import judging, passes, refuse_endless
@@ -138,6 +139,7 @@ class PredictiveCheck(Displayed):
 
 @takes_results
 @exclusive
+@shows_progress
 def predictive_check(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -149,6 +151,7 @@ def predictive_check(
     rows: int = 1000,
     posterior: HasShared | None = None,
     seed: int = 0,
+    progress: Any = "auto",
 ) -> PredictiveCheck:
     """Compare statistics of held-out rows with those of data sets of as many rows that the model makes.
 
@@ -176,6 +179,8 @@ def predictive_check(
             `ppl_vae.posterior` has them. Each replicated data set has one draw, the same for all rows; with kind
             "prior" the held-out rows are then one more replica, as without shared latents.
         seed: of the draws; the global generators are left alone.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many steps are done, and of how many.
 
     Raises:
         UserError: for an unknown kind or field, draws < 2, statistics that are not finite numbers, shared latents
@@ -201,7 +206,8 @@ def predictive_check(
         if statistics is None:  # of a column without entries, or of a single row, there is no deviation
             wanted = {name: how for name, how in wanted.items() if bool(torch.isfinite(torch.as_tensor(how(seen))))}
         observed = _values(wanted, seen, "the rows")
-        replicated = torch.stack([_values(wanted, made, "replicated rows") for made in replicas.draws(draws)])
+        made = tracked(replicas.draws(draws), "replicating", draws)
+        replicated = torch.stack([_values(wanted, rows, "replicated rows") for rows in made])
     return PredictiveCheck(tuple(wanted), observed, replicated, kind, len(split))
 
 

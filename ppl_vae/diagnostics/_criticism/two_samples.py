@@ -13,6 +13,7 @@ from ppl_vae.diagnostics._criticism.distances import TwoSampleTest, classifier_t
 from ppl_vae.diagnostics._criticism.held_out import held_out
 from ppl_vae.diagnostics._criticism.replicas import FromPrior
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import shows_progress, tracked
 from ppl_vae.errors import UserError, check_several, unknown_name
 from ppl_vae.evaluation.passes import judging
 from ppl_vae.programs.locking import exclusive
@@ -99,6 +100,7 @@ class TwoSample(Displayed):
 
 @takes_results
 @exclusive
+@shows_progress
 def two_sample(
     model: Callable[..., Any],
     data: Any,
@@ -107,6 +109,7 @@ def two_sample(
     samples: int = 1000,
     permutations: int = 500,
     seed: int = 0,
+    progress: Any = "auto",
 ) -> TwoSample:
     """Compare samples of a model with held-out rows: MMD, a classifier, sliced Wasserstein, each with a p-value.
 
@@ -124,6 +127,8 @@ def two_sample(
         samples: rows at most; of more, as many are chosen at random.
         permutations: of each test; the smallest p-value is 1 / (1 + permutations).
         seed: of samples, choices and permutations; the global generators are left alone.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many steps are done, and of how many.
 
     Raises:
         UserError: for an unknown test, fewer than four rows, or latents shared by all rows.
@@ -156,7 +161,7 @@ def two_sample(
             seen, drawn, permutations=permutations, paired=True, seed=seed
         ),
     }
-    found = {name: run[name]() for name in names}
+    found = {name: run[name]() for name in tracked(names, "testing")}
     return TwoSample(found, len(seen), seen.shape[1], tuple(f.name for f in replicas.fields), missing)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_vae.diagnostics._evidence.ladder import LadderSettings, ladder
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import shows_progress
 from ppl_vae.errors import UserError
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.bridge import Start
@@ -134,6 +135,7 @@ def acceptance_words(acceptance: Tensor) -> str:
 
 @takes_results
 @exclusive
+@shows_progress
 def annealed_evidence(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -148,6 +150,7 @@ def annealed_evidence(
     seed: int = 0,
     compile: Compile = "auto",
     floats_at_once: int | None = None,
+    progress: Any = "auto",
 ) -> AnnealedEvidence:
     """Log evidence of rows by annealed importance sampling with Hamiltonian Monte Carlo moves.
 
@@ -180,6 +183,8 @@ def annealed_evidence(
         compile: as for `evaluate`: density and gradient, which a move takes steps + 1 times, are captured and compiled
             where this pays; the numbers are the eager ones.
         floats_at_once: bounds the memory of one pass; by default as for `evaluate`.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many steps are done, and of how many.
 
     Raises:
         UserError: for counts below 1, programs that break the contract, discrete latents without end,

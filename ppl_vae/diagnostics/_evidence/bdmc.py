@@ -17,6 +17,7 @@ from ppl_vae.diagnostics._common.simulation import simulated
 from ppl_vae.diagnostics._evidence.annealing import acceptance_words
 from ppl_vae.diagnostics._evidence.ladder import Climb, LadderSettings, ladder
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import shows_progress
 from ppl_vae.errors import check_whole
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.bridge import Start
@@ -127,6 +128,7 @@ class Bidirectional(Displayed):
 
 @takes_results
 @exclusive
+@shows_progress
 def bidirectional(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -141,6 +143,7 @@ def bidirectional(
     seed: int = 0,
     compile: Compile = "auto",
     floats_at_once: int | None = None,
+    progress: Any = "auto",
 ) -> Bidirectional:
     """A lower and an upper bound of the log evidence of rows simulated from the model: what annealing is worth.
 
@@ -164,6 +167,8 @@ def bidirectional(
         seed: of the rows and of the draws; the global generators are left alone.
         compile: as for `evaluate`.
         floats_at_once: bounds the memory of one pass.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many steps are done, and of how many.
 
     Raises:
         UserError: as `annealed_evidence`, and for a site that observes no field as it is, so that what is simulated

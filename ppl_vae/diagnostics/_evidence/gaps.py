@@ -14,6 +14,7 @@ from ppl_vae.autoguide.refining import moved, offsets_of, refine
 from ppl_vae.diagnostics._common.refitting import refitted
 from ppl_vae.diagnostics._evidence.annealing import annealed_evidence
 from ppl_vae.display import Displayed
+from ppl_vae.display.working import shows_progress, tracked
 from ppl_vae.errors import check_number, check_whole, unknown_name
 from ppl_vae.evaluation import evidence_of
 from ppl_vae.evaluation.chunks import both
@@ -145,6 +146,7 @@ class Gap(Displayed):
 
 @takes_results
 @exclusive
+@shows_progress
 def gap(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -160,6 +162,7 @@ def gap(
     seed: int = 0,
     compile: Compile = "auto",
     floats_at_once: int | None = None,
+    progress: Any = "auto",
 ) -> Gap:
     """What the guide costs, row by row, and why: log p(x) - ELBO = approximation gap + amortization gap.
 
@@ -186,6 +189,8 @@ def gap(
         seed: of the draws; the global generators are left alone.
         compile: of "ais", as for `evaluate`.
         floats_at_once: bounds the memory of one pass; by default as for `evaluate`.
+        progress: "auto" shows a bar on a terminal and in a notebook where it takes more than a second, True elsewhere,
+            too, False nothing; a function is told how many steps are done, and of how many.
 
     Raises:
         UserError: for counts below 1, programs that break the contract, a plain guide of rows with a
@@ -231,7 +236,8 @@ def gap(
     with passes(pair, split, max(particles, 3 * DRAWS), seed=seed, floats_at_once=floats_at_once) as plan:
         plan = _narrower(plan, particles)
         draws = _draws_of_unit if split.is_one_unit else _draws
-        parts = [draws(pair, plan, batch, steps, lr).estimates() for batch in plan.batches()]
+        batches = tracked(plan.batches(), "refining", plan.count)
+        parts = [draws(pair, plan, batch, steps, lr).estimates() for batch in batches]
     found = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
     if annealed is not None:
         del found["khat"]

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ppl_vae.display.working import stepping
 from ppl_vae.errors import check_number, check_whole
 from ppl_vae.evaluation.bridge import Bridge, Start
 from ppl_vae.evaluation.joint_evaluation import units
@@ -57,6 +58,13 @@ class LadderSettings(NamedTuple):
         return LadderSettings(chains, temperatures, steps, size)
 
 
+def moves_of(settings: LadderSettings, size: int) -> tuple[int, int, int]:
+    """Rungs of a climb over so many latent numbers, those that adapting visits, and the moves that it takes."""
+    count = settings.temperatures if size else 1
+    coarse = min(count, max(LEAST, count // SHARE))
+    return count, coarse, SETTLING + coarse if settings.step_size is None and size else 0
+
+
 class Climb(NamedTuple):
     """Log weights [chain, row] in nats, the share of moves that was accepted [row], and where chains ended."""
 
@@ -68,12 +76,19 @@ class Climb(NamedTuple):
 class Ladder:
     """Climbs for one batch of rows: adapt first, which freezes step sizes; then any number of climbs."""
 
-    def __init__(self, bridge: Bridge, settings: LadderSettings, batch: Batch, to_come: int, climbs: int) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        settings: LadderSettings,
+        batch: Batch,
+        to_come: int,
+        climbs: int,
+        step: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.step = step
         self.bridge, self.settings, self.batch = bridge, settings, batch
-        count = settings.temperatures if bridge.size else 1
+        count, self.coarse, adapting = moves_of(settings, bridge.size)
         self.powers = rungs(count).tolist()
-        self.coarse = min(count, max(LEAST, count // SHARE))
-        adapting = SETTLING + self.coarse if settings.step_size is None and bridge.size else 0
         each = (settings.steps + 1) * (adapting + climbs * count)
         self.left = each * (1 + to_come)
         self._adapt()
@@ -100,6 +115,7 @@ class Ladder:
         total = torch.zeros_like(start, dtype=torch.float64)
         accepted = []
         for i, (below, b) in enumerate(pairwise(powers)):
+            self.step()
             total += (b - below) * (target - start).double()
             if i + 2 < len(powers):
                 u, start, target, acceptance = self._move(u, b, sizes[i + 1])
@@ -128,6 +144,7 @@ class Ladder:
         for rung in [0] * SETTLING + path[:-1]:
             u, _, _, acceptance = self._move(u, self.powers[rung], size)
             size = next_step_size(size, acceptance)
+            self.step()
             found.append(size)
         nearest = torch.searchsorted(torch.tensor(path[:-1]), torch.arange(count + 1), right=True) - 1
         self.sizes = torch.stack(found[SETTLING:])[nearest.to(u.device)]
@@ -160,7 +177,12 @@ def ladder(
         # a gradient holds about three times what a density does, and all chains of a row climb together
         plan = replace(plan, rows=max(1, plan.rows * plan.at_once // (3 * settings.chains)))
         bridge = Bridge(pair, plan.structure, next(plan.batches()), start, compile)
-        yield (
-            plan,
-            (Ladder(bridge, settings, batch, plan.count - i - 1, climbs) for i, batch in enumerate(plan.batches())),
-        )
+        count, _, adapting = moves_of(settings, bridge.size)
+        with stepping("annealing", plan.count * (adapting + climbs * count)) as step:
+            yield (
+                plan,
+                (
+                    Ladder(bridge, settings, batch, plan.count - i - 1, climbs, step)
+                    for i, batch in enumerate(plan.batches())
+                ),
+            )
