@@ -61,6 +61,8 @@ class RowModel(Recorded, LocalModule):
     observes: tuple[str, ...]
     needs: tuple[str, ...] = ()
     linear: bool = False
+    decoded: tuple[str, ...] = ("z",)
+    """The latents and conditions of which the decoder makes rows."""
     reads: Mapping[str, str] = {}
     begun: Mapping[str, tuple[Tensor, Tensor]]
     """Of the first training rows, by site: the means and deviations [n, d] of the latents where the model begins."""
@@ -193,6 +195,10 @@ class RowModel(Recorded, LocalModule):
         for (network, likelihood), spread, bias, weight in zip(parts, *split, strict=True):
             network.begin_at(torch.where(bias.isnan(), likelihood.start_noise(spread), bias), weight)
         self.begun = {site: (found.codes, found.spread)}
+
+    def decoder_input(self, values: Mapping[str, Tensor]) -> Tensor:
+        """What the decoder gets of the latents and conditions that `decoded` names, [..., inputs]."""
+        return values[self.decoded[0]]
 
     def rows(self, given: Mapping[str, Tensor], n: int) -> Any:
         """The data plate: as wide as the rows that are given, else `n`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -89,6 +89,7 @@ class CVAE(RowModel):
             self.prior: Any = torch.nn.Sequential(network, DiagonalNormal(network.size, latent_dim))
         else:
             self.prior = prior_of(prior).build(latent_dim)
+        self.decoded = ("z", *self.needs)
         size = latent_dim + self.condition.size
         taken = ("z", *self.needs)
         self.decodes(
@@ -131,7 +132,11 @@ class CVAE(RowModel):
         conditions = conditions if given else self._asked(conditions, n)
         with self.rows(given or conditions, n):
             z = pyro.sample("z", self._prior(conditions))
-            return self.observe(concatenate([z, self.condition(conditions)]), given)
+            return self.observe(self.decoder_input({"z": z, **conditions}), given)
+
+    def decoder_input(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The latents beside the features of the conditions."""
+        return concatenate([values["z"], self.condition({name: values[name] for name in self.needs})])
 
     def _prior(self, conditions: dict[str, Tensor]) -> Any:
         if not isinstance(self.prior, Prior):

@@ -72,6 +72,7 @@ class Hierarchical(RowModel):
         self.prior = prior_of(prior).build(latent_dims[-1])
         below = zip(latent_dims[1:], latent_dims, strict=False)
         self.steps = nn.ModuleList([MLP(above, hidden, 2 * here, activation) for above, here in below])
+        self.decoded = self.names[:1]
         self.decodes(latent_dims[0], likelihood, hidden, activation, taken=self.names, decoder=decoder)
 
     def forward(self, x: Tensor | None = None, n: int = 1, **columns: Tensor) -> Tensor | dict[str, Tensor]:

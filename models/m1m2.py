@@ -82,6 +82,7 @@ class M1M2(RowModel):
         self.logits = nn.Parameter(torch.zeros(self.one_hot.size))
         self.prior = prior_of(prior).build(style)
         self.features = MLP(style + self.one_hot.size, hidden, 2 * features, activation)
+        self.decoded = ("z1",)
         self.decodes(features, likelihood, hidden, activation, taken=("z1", "z2", "y"), decoder=decoder)
 
     def forward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -53,6 +53,8 @@ class M2(RowModel):
         [(('y',), ()), (('z',), ('y',))]
     """
 
+    decoded = ("z", "y")
+
     def __init__(
         self,
         data: Data | Schema,
@@ -82,4 +84,8 @@ class M2(RowModel):
         with self.rows(given | rows_of(y=y), n):
             y = pyro.sample("y", dist.Categorical(logits=self.logits), obs=y)
             z = pyro.sample("z", self.prior(y))
-            return self.observe(concatenate([self.loud * self.one_hot(y), z]), given)
+            return self.observe(self.decoder_input({"z": z, "y": y}), given)
+
+    def decoder_input(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The label's vector beside the style."""
+        return concatenate([self.loud * self.one_hot(values["y"]), values["z"]])

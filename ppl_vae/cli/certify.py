@@ -18,7 +18,7 @@ from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.cli.output import note, print_table, say, spared
 from ppl_vae.cli.workers import rows_workers
 from ppl_vae.errors import UserError
-from ppl_vae.registry.words import check_number, check_whole
+from ppl_vae.registry.words import check_choice, check_number, check_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,6 +51,7 @@ def certify(
     *,
     asked: AskedRows,
     seed: o.Seed = 0,
+    figure_format: o.FigureFormat = "png",
     as_json: o.JsonOption = False,
 ) -> None:
     """Compute log p(x) of each row to a given accuracy.
@@ -67,6 +68,7 @@ def certify(
     check_whole("--validate", validate, 0)
     check_whole("--workers", workers, 1)
     check_whole("--seed", seed, 0)
+    check_choice("--figure-format", figure_format, o.FIGURES)
     refuse_busy(run, "ppl-vae certify")
     from ppl_vae.evaluation.joint_weights import shares_latents
     from ppl_vae.runs.files import read_diagnostics
@@ -94,7 +96,7 @@ def certify(
         print_table(_table("all data as one unit" if chosen.is_one_unit else f"{len(chosen):,} rows: {name}", summary))
         say(found.verdict)
     with spared("the certification"), writing(run, "ppl-vae certify"):
-        file = _keep(run, found, f"{len(chosen):,} rows: {name}")
+        file = _keep(run, found, f"{len(chosen):,} rows: {name}", figure_format)
         if not as_json:
             say(f"written to {file}; ppl-vae report {run} puts the figure into the report")
 
@@ -150,13 +152,15 @@ def _table(title: str, summary: dict[str, Any]) -> Table:
     return table
 
 
-def _keep(run: Path, found: Certified, rows: str) -> Path:
+def _keep(run: Path, found: Certified, rows: str, ending: str) -> Path:
     from ppl_vae.plots.drawing import save
     from ppl_vae.runs.files import read_diagnostics
     from ppl_vae.saving.atomic import write, write_json
 
     with spared("a figure"):
-        save(found.figure(), run / "figures" / f"diagnosis-{KIND}.png")
+        figure = found.figure()
+        for each in dict.fromkeys(("png", ending)):  # the report shows PNG
+            save(figure, run / "figures" / f"diagnosis-{KIND}.{each}")
     said = {"rows": rows, "verdict": found.verdict, "summary": plain(found.summary())}
     write_json(run / "diagnostics.json", read_diagnostics(run) | {KIND: said})
     columns = {n: v.tolist() if hasattr(v, "tolist") else v for n, v in found.columns().items()}

@@ -127,18 +127,20 @@ def compare(
     ] = None,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
+    figure_format: o.FigureFormat = "png",
     json_: o.JsonOption = False,
     **settings: Any,
 ) -> None:
     """Compare runs, or train a grid and compare it.
 
     All pairs are evaluated on the same held-out rows with the same number of particles: ELBO, IWAE-K, log evidence,
-    paired differences with standard errors, and a verdict. A grid writes compare.json, compare.png and a run folder
-    for each cell.
+    paired differences with standard errors, and a verdict. A grid writes compare.json, its figures and a run
+    folder for each cell.
     """
     check_whole("--particles", particles, 1)
     check_whole("--seed", seed, 0)
     check_choice("--missing", missing, ("refuse", "allow"))
+    check_choice("--figure-format", figure_format, o.FIGURES)
     rungs = rungs_of(iwae, particles)
     factors = {"models": models, "guides": guides, "bounds": bounds, "priors": priors}
     factors |= {"objectives": objectives, "betas": betas}
@@ -165,7 +167,7 @@ def compare(
         if certified is not None:
             check_number("--certified", certified, positive=True)
         asked = judged | {"certified": certified, "latents": latents}
-        compare_runs(runs, words, split, asked, device, (model, guide), out, json_)
+        compare_runs(runs, words, split, asked, device, (model, guide), out, json_, figure_format)
         return
     of_runs: dict[str, Any] = {"--split": split, "--model": model, "--guide": guide, "--certified": certified}
     of_runs["--latents"] = latents or None
@@ -183,7 +185,7 @@ def compare(
         else:
             compare_cell_of(grid, judged, out, str(cell))
         return
-    compare_grid(grid, judged, _jobs(jobs), out, resume, json_)
+    compare_grid(grid, judged, _jobs(jobs), out, resume, json_, figure_format)
 
 
 # -- words -------------------------------------------------------------------------------------------------

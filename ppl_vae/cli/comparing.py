@@ -33,6 +33,7 @@ def compare_runs(
     own: tuple[str | None, str | None],
     out: Path | None,
     json_: bool,
+    figure_format: str = "png",
 ) -> None:
     """Compare runs that are there, on the same rows."""
     if split is not None and split not in SPLITS:
@@ -50,7 +51,7 @@ def compare_runs(
         note(f"certifies log p(x) of {len(rows):,} rows of {len(opened)} runs, which takes minutes for each")
     found = ppl_vae.compare(opened, rows, **judged)
     found = _renamed(found, f"{where} rows" if words.data is None else f"rows: {where}")
-    _tell(found, {name: [path] for name, path in names.items()}, out, json_)
+    _tell(found, {name: [path] for name, path in names.items()}, out, json_, figure_format)
 
 
 def _renamed(found: Comparison, where: str) -> Comparison:
@@ -91,7 +92,13 @@ def _same_data(opened: Mapping[str, Run]) -> None:
 
 
 def compare_grid(
-    grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Path | None, resume: bool, json_: bool
+    grid: Grid,
+    judged: Mapping[str, Any],
+    jobs: int | None,
+    out: Path | None,
+    resume: bool,
+    json_: bool,
+    figure_format: str = "png",
 ) -> None:
     """Train a grid, or go on with it, and compare its cells."""
     from ppl_vae.runs.place import last_numbered, made
@@ -101,10 +108,12 @@ def compare_grid(
     if resume and not (place / "grid.json").is_file():
         raise UserError(f"there is nothing to continue in {place} (it has no grid.json): leave --resume out")
     with made(place, numbered=out is None and not resume) as place:
-        _train_grid(grid, judged, jobs, place, resume, json_)
+        _train_grid(grid, judged, jobs, place, resume, json_, figure_format)
 
 
-def _train_grid(grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Path, resume: bool, json_: bool) -> None:
+def _train_grid(
+    grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Path, resume: bool, json_: bool, figure_format: str
+) -> None:
     from ppl_vae.cli.progress import CellsDisplay
     from ppl_vae.comparison.cells import train_grid
 
@@ -120,7 +129,7 @@ def _train_grid(grid: Grid, judged: Mapping[str, Any], jobs: int | None, out: Pa
         then = f"go on with the same options and --resume --out {out}"
         raise Interrupted(then if (out / "grid.json").is_file() else "nothing was written") from stop
     if found.comparison is not None:
-        _tell(found.comparison, found.runs, out, json_)
+        _tell(found.comparison, found.runs, out, json_, figure_format)
     elif json_:
         typer.echo(json.dumps(as_json({"out": out, "failed": found.failed}), indent=2, ensure_ascii=False))
     if found.failed:
@@ -169,7 +178,7 @@ def _refuse_folder(out: Path | None) -> None:
         refuse_existing(out)
 
 
-def _tell(found: Comparison, runs: Mapping[str, list[Path]], out: Path | None, json_: bool) -> None:
+def _tell(found: Comparison, runs: Mapping[str, list[Path]], out: Path | None, json_: bool, figure_format: str) -> None:
     """Print and write what was found."""
     record = found.summary() | {"runs": runs}
     if json_:
@@ -179,17 +188,17 @@ def _tell(found: Comparison, runs: Mapping[str, list[Path]], out: Path | None, j
         say(found.verdict)
     if out is not None:
         with spared("the comparison"):
-            written = _write(found, record, out)
+            written = _write(found, record, out, figure_format)
             if not json_:
                 say(f"written: {', '.join(map(str, written))}")
 
 
-def _write(found: Comparison, record: Mapping[str, Any], out: Path) -> list[Path]:
+def _write(found: Comparison, record: Mapping[str, Any], out: Path, ending: str) -> list[Path]:
     from ppl_vae import plots
     from ppl_vae.saving.atomic import write_json
 
     figure = found.figure()
-    written = [write_json(out / "compare.json", as_json(record)), plots.save(figure, out / "compare.png")]
+    written = [write_json(out / "compare.json", as_json(record)), plots.save(figure, out / f"compare.{ending}")]
     if "beta" in found.levels:
-        written.append(plots.save(found.rate_distortion(), out / "rate-distortion.png"))
+        written.append(plots.save(found.rate_distortion(), out / f"rate-distortion.{ending}"))
     return written

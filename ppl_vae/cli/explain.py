@@ -32,7 +32,7 @@ def explain(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A .png, an .npz with gradients and integrated ones, or a .csv.",
+            help="A .png, .pdf or .svg, an .npz with gradients and integrated ones, or a .csv.",
             show_default="RUN/figures/explain.png",
         ),
     ] = None,
@@ -45,7 +45,7 @@ def explain(
     """
     check_choice("--of", of, ("mean", "log_prob"))
     numbers = row_numbers("--row", row)
-    target = check_target(out, run / "figures" / "explain.png", (".png", ".npz", ".csv"))
+    target = check_target(out, run / "figures" / "explain.png", (*o.DRAWN, ".npz", ".csv"))
     opened = asked.opened()
     rows, name = asked.rows(opened)
     import ppl_vae

@@ -48,7 +48,9 @@ def factors(
     asked: AskedRows,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A .png, or a .csv of nats.", show_default="RUN/figures/factors.png"),
+        typer.Option(
+            metavar="FILE", help="A .png, .pdf or .svg, or a .csv of nats.", show_default="RUN/figures/factors.png"
+        ),
     ] = None,
     seed: o.Seed = 0,
     as_json: o.JsonOption = False,
@@ -62,7 +64,7 @@ def factors(
     check_whole("--rows", rows, 20)
     check_whole("--seed", seed, 0)
     names = split_words("--factors", factors)
-    target = check_target(out, run / "figures" / "factors.png", (".png", ".csv"))
+    target = check_target(out, run / "figures" / "factors.png", (*o.DRAWN, ".csv"))
     opened = asked.opened()
     chosen, name = asked.rows(opened)
     from ppl_vae import diagnostics, plots
@@ -78,7 +80,8 @@ def factors(
         trees=trees,
         seed=seed,
     )
-    content = plots.to_png_bytes(found.figure()) if target.suffix.lower() == ".png" else found.frame().to_csv().encode()
+    ending = target.suffix.lower()
+    content = found.frame().to_csv().encode() if ending == ".csv" else plots.to_bytes(found.figure(), ending[1:])
     file = write_new(target, content)
     if as_json:
         told = {"run": run, "rows": name, "out": file, "nats": found.frame().to_dict("index"), **found.summary()}

@@ -13,6 +13,7 @@ from ppl_vae.cli import options as o
 from ppl_vae.cli.config import options_of
 from ppl_vae.errors import UserError
 from ppl_vae.registry.words import (
+    check_choice,
     check_whole,
 )
 from ppl_vae.training.request import Request
@@ -140,6 +141,7 @@ def fit(
         typer.Option("--override", help="With --resume: allow other options or data; run.json records them."),
     ] = False,
     as_json: o.JsonOption = False,
+    figure_format: o.FigureFormat = "png",
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no figures and no report.")] = False,
     config: Annotated[
         Path | None,
@@ -170,7 +172,7 @@ def _told(value: Any) -> Any:
     return Path(text).name if isinstance(text, str) and Path(text).is_absolute() else text
 
 
-_OF_THIS_CALL = ("out", "resume", "override", "as_json", "no_report")
+_OF_THIS_CALL = ("out", "resume", "override", "as_json", "no_report", "figure_format")
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ class Command(Request):
     override: bool = False
     as_json: bool = False
     no_report: bool = False
+    figure_format: str = "png"
 
     @property
     def said(self) -> dict[str, Any]:
@@ -201,6 +204,7 @@ class Command(Request):
     def check(self) -> None:
         """Refuse what can be refused before anything is imported or read."""
         check_whole("--evaluate-particles", self.evaluate_particles, 1)
+        check_choice("--figure-format", self.figure_format, o.FIGURES)
         if self.override and not self.resume:
             raise UserError("--override is about a run that is continued: give --resume, or leave it out")
         super().check()

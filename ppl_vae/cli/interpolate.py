@@ -44,7 +44,7 @@ def interpolate(
     Both ends are the reconstructions of the rows.
     """
     ways = [row_numbers("--rows", text) for text in pair]
-    target = check_target(out, run / "figures" / "interpolate.png", (".png", ".gif", ".npz", ".csv"))
+    target = check_target(out, run / "figures" / "interpolate.png", (*o.DRAWN, ".gif", ".npz", ".csv"))
     opened = asked.opened()
     rows, name = asked.rows(opened)
     import ppl_vae

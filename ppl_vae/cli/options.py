@@ -15,6 +15,7 @@ from ppl_vae.cli.inputs import AskedRows
 from ppl_vae.training.settings import SETTINGS, Settings
 
 __all__ = [
+    "DRAWN",
     "FIGURES",
     "ColumnsOption",
     "DeviceOption",
@@ -46,12 +47,15 @@ DrawnField = Annotated[str | None, typer.Option("--field", help="The field to dr
 MovedFile = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="A .png, a .gif, an .npz of all fields or a .csv.", show_default="a .png in RUN/figures"
+        metavar="FILE",
+        help="A .png, .pdf, .svg or .gif, an .npz of all fields or a .csv.",
+        show_default="a .png in RUN/figures",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto uses CUDA if it is available.")]
 FIGURES = ("png", "pdf", "svg")
+DRAWN = tuple(f".{kind}" for kind in FIGURES)
 FigureFormat = Annotated[
     str, typer.Option(metavar="|".join(FIGURES), help="File format of figures; the report embeds PNG.")
 ]

@@ -43,7 +43,7 @@ def sample(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="An .npz with latents and rows, a .csv of rows, or a .png.",
+            help="An .npz with latents and rows, a .csv of rows, or a .png, .pdf or .svg.",
             show_default="RUN/samples.npz, and RUN/figures/samples.png for images",
         ),
     ] = None,
@@ -54,7 +54,7 @@ def sample(
     """Draw rows from the model."""
     check_whole("-n", n, 1)
     check_whole("--seed", seed, 0)
-    target = check_target(out, run / "samples.npz", (".npz", ".csv", ".png"))
+    target = check_target(out, run / "samples.npz", (".npz", ".csv", *o.DRAWN))
     values = given_words(given)
     opened = open_words(run, model, guide, device)
     from ppl_vae.prediction.coding import simulate
@@ -65,7 +65,7 @@ def sample(
         return
     under = conditions_of(opened, wanted, values, n)
     drawn = simulate(opened.pair, opened.schema, n, seed=seed, draw=not mean, given=under)
-    if target.suffix.lower() == ".png":
+    if target.suffix.lower() in o.DRAWN:
         written = [_picture(opened, fields, drawn, target)]
     else:
         shown = {name: opened.schema[name] for name in under} | fields
@@ -138,14 +138,14 @@ def _picture(run: Run, fields: Mapping[str, Field], drawn: Mapping[str, Tensor],
     import torch
 
     from ppl_vae import plots
-    from ppl_vae.plots.drawing import to_png_bytes
     from ppl_vae.saving.atomic import write_new
 
+    kind = out.suffix.lower()[1:]
     picture = next((site for site, field in fields.items() if field.is_image), None)
     if picture is not None:
-        return write_new(out, to_png_bytes(plots.samples(drawn[picture][:256])))
+        return write_new(out, plots.to_bytes(plots.samples(drawn[picture][:256]), kind))
     train = run.data().train
     rows = torch.cat([train[field.name].reshape(len(train), -1).float() for field in fields.values()], dim=-1)
     made = torch.cat([drawn[site].reshape(len(drawn[site]), -1).float() for site in fields], dim=-1)
     names = None if len(fields) == 1 else [name for s, f in fields.items() for name in _table(s, f, drawn)]
-    return write_new(out, to_png_bytes(plots.table_samples(rows, made, names=names)))
+    return write_new(out, plots.to_bytes(plots.table_samples(rows, made, names=names), kind))

@@ -168,7 +168,7 @@ def _judge(ask: Command, result: Result, data: Data, decided: Decided, out: Path
                 update_evaluation(out, split, judged)
         if not ask.no_report:
             with spared("the report"):
-                report = _report(result, data, judged, out, ask.settings["seed"], drawn)
+                report = _report(result, data, judged, out, ask.settings["seed"], drawn, ask.figure_format)
     except KeyboardInterrupt as stop:
         if started is None:
             raise
@@ -270,7 +270,13 @@ def _posterior(ask: Command, result: Result, data: Data) -> Posterior | None:
 
 
 def _report(
-    result: Result, data: Data, judged: Judged | None, out: Path, seed: int, drawn: Posterior | None
+    result: Result,
+    data: Data,
+    judged: Judged | None,
+    out: Path,
+    seed: int,
+    drawn: Posterior | None,
+    figure_format: str,
 ) -> Path | None:
     from ppl_vae.reporting import write_report
     from ppl_vae.runs.files import read_run
@@ -278,7 +284,8 @@ def _report(
 
     run = Run(out, result.model, result.guide, result.schema, result.history, read_run(out))
     try:
-        return write_report(run, data, *(judged or (None, None)), seed=seed, posterior=drawn)
+        summary, row_by_row = judged or (None, None)
+        return write_report(run, data, summary, row_by_row, seed=seed, posterior=drawn, figure_format=figure_format)
     except UserError as error:
         note(f"the run is saved, but without a report: {error}")
         return None

@@ -39,7 +39,7 @@ def transfer(
     """
     contents, styles = row_numbers("--content", content), row_numbers("--style", style)
     kept, taken = split_words("--keep", keep), split_words("--take", take)
-    target = check_target(out, run / "figures" / "transfer.png", (".png", ".gif", ".npz", ".csv"))
+    target = check_target(out, run / "figures" / "transfer.png", (*o.DRAWN, ".gif", ".npz", ".csv"))
     opened = asked.opened()
     rows, name = asked.rows(opened)
     import ppl_vae

@@ -40,7 +40,7 @@ def traverse(
     relative to that prior. A discrete latent takes each of its values.
     """
     which = None if latents is None else row_numbers("--latents", latents)
-    target = check_target(out, run / "figures" / "traverse.png", (".png", ".gif", ".npz", ".csv"))
+    target = check_target(out, run / "figures" / "traverse.png", (*o.DRAWN, ".gif", ".npz", ".csv"))
     opened = asked.opened()
     rows, name = asked.rows(opened)
     import ppl_vae

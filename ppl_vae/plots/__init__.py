@@ -12,9 +12,10 @@ from ppl_vae.plots._posterior import forest, pairs
 from ppl_vae.plots._tables import predictions, table_reconstructions, table_samples, table_traversal
 from ppl_vae.plots._training import training_curve
 from ppl_vae.plots._words import sentences
-from ppl_vae.plots.drawing import save, to_png_bytes
+from ppl_vae.plots.drawing import DRAWN, save, to_bytes, to_png_bytes
 
 __all__ = [
+    "DRAWN",
     "forest",
     "grid",
     "heatmap",
@@ -30,6 +31,7 @@ __all__ = [
     "table_reconstructions",
     "table_samples",
     "table_traversal",
+    "to_bytes",
     "to_png_bytes",
     "training_curve",
     "traversal",

@@ -318,6 +318,10 @@ DPI, PAD = 200, 0.06
 """Dots per inch of a file, and the white around a figure in inches."""
 
 
+DRAWN = tuple(f".{kind}" for kind in FORMATS)
+"""How names of files of figures end."""
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write the figure as its name ends, .png, .pdf or .svg, whole or not at all.
 

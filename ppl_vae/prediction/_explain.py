@@ -106,8 +106,8 @@ class Explanation(Displayed):
         """What `save` writes into a file with this ending."""
         if ending == ".csv":
             return bytes(self.frame().to_csv(index=False, lineterminator="\n").encode())
-        if ending == ".png":
-            return plots.to_png_bytes(self.figure())
+        if ending in plots.DRAWN:
+            return plots.to_bytes(self.figure(), ending[1:])
         kept = {"gradient": self.gradient, "integrated": self.integrated, "strength": self.strength[..., None]}
         return Moved({n: v.unsqueeze(0) for n, v in kept.items()}, (self.site,), self._words, "row", {}).content(ending)
 

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from ppl_vae.autoguide.generated import GeneratedGuide
 from ppl_vae.data import Field, Split
 from ppl_vae.display import Displayed
-from ppl_vae.distributions import expected_value, unwrapped
+from ppl_vae.distributions import unwrapped
 from ppl_vae.errors import UserError, check_choice
 from ppl_vae.evaluation.rows import rows_of
+from ppl_vae.prediction._networks import Decoder, Encoder
 from ppl_vae.prediction.coding import decode, encode
 from ppl_vae.programs.locking import exclusive
 from ppl_vae.programs.program import Batch, Pair
@@ -41,6 +40,9 @@ ROWS = 5
 CLOSE = 1e-4
 """Outputs of the exported program and of the pair differ by no more, in units of the largest of each."""
 
+PROVED = 128
+"""Draws of the guide that the codes are compared with, where these are an average."""
+
 
 @dataclass(frozen=True, repr=False)
 class Exported(Displayed):
@@ -51,12 +53,16 @@ class Exported(Displayed):
     description: Path
     inputs: tuple[str, ...]
     latents: tuple[str, ...]
+    decoded: tuple[str, ...]
     outputs: tuple[str, ...]
 
     def display_lines(self) -> list[tuple[str, str]]:
         """The files, and the names of what goes in and comes out."""
         files = [(name, str(getattr(self, name))) for name in ("encoder", "decoder", "description")]
-        return [*files, *((name, ", ".join(getattr(self, name))) for name in ("inputs", "latents", "outputs"))]
+        return [
+            *files,
+            *((name, ", ".join(getattr(self, name))) for name in ("inputs", "latents", "decoded", "outputs")),
+        ]
 
 
 @takes_results
@@ -68,14 +74,18 @@ def export(
 
     encoder: fields [row, *S], by name -> `z` [row, *D], the mean of each latent, and `z_sd`, its standard deviation
     (of a label its probabilities [row, C], without a deviation). decoder: z [row, *D] -> E[x | z] [row, *S] of each
-    field (of a category without an order its probabilities [row, C]). Any number of rows. `networks.json` beside them
-    says what the fields and the names of their values are.
+    field (of a category without an order its probabilities [row, C]); if a label or a condition is decoded too, it
+    takes all of them by name. Any number of rows.
+
+    Labels are summed out of the latents that depend on them. The mean and deviation of a flow, and of a latent that
+    depends on another one, are averages over 64 points of a Sobol sequence, which are the same for every row.
+    `networks.json` beside them says what the fields and the names of their values are.
 
     Both are compared with the pair on some rows before they are written.
 
     Args:
-        model: p(z) p(x | z), a model of this package with one latent vector.
-        guide: q(z | x), generated, of a family whose mean is known (not a flow).
+        model: p(z) p(x | z), a model of this package with a decoder.
+        guide: q(z | x), generated.
         data: rows: a data set (its test split), a split, a dict of arrays by field name, or one array (field `x`).
         folder: where the files go; those that are there stay, and the new ones are called `encoder-2.pt2`.
         format: "torch" for `encoder.pt2` and `decoder.pt2` (`torch.export.load(file).module()`), "onnx" for
@@ -115,25 +125,28 @@ def export(
 
 def _written(pair: Pair, split: Split, place: Path, kind: str) -> Exported:
     batch = {name: values[:ROWS] for name, values in split.rows(slice(0, ROWS)).batch().items()}
-    encoder, decoder = _Encoder(pair.guide.public), _Decoder(pair.model.public)
+    encoder, decoder = Encoder(pair.guide.public), Decoder(pair.model.public)
     read = {name: batch[name] for name in encoder.names if name in batch}
     means = _prove_encoder(encoder, pair, batch, read)
-    latents = {decoder.latent: means[decoder.latent]}
-    _prove_decoder(decoder, pair, batch, latents[decoder.latent])
+    values = _values(decoder, pair, batch, means)
+    _prove_decoder(decoder, pair, batch, values)
     ending = {"torch": "pt2", "onnx": "onnx"}[kind]
-    files = {"encoder": (encoder, (read,)), "decoder": (decoder, (latents[decoder.latent],))}
+    files = {"encoder": (encoder, (read,)), "decoder": (decoder, (decoder.given(values),))}
     programs = {name: _program(module, given, kind) for name, (module, given) in files.items()}
     place.mkdir(parents=True, exist_ok=True)
     written = {name: write_new(place / f"{name}.{ending}", content) for name, content in programs.items()}
-    fields = [field for field in split.schema if field.name in {*read, *decoder.fields}]
+    fields = [field for field in split.schema if field.name in {*read, *decoder.inputs, *decoder.fields}]
     about = {
         "inputs": [*read],
         "latents": {name: list(values.shape[1:]) for name, values in means.items()},
+        "decoded": list(decoder.inputs),
         "outputs": list(decoder.fields),
         "fields": [_about(field) for field in fields],
     }
     words = write_new(place / "networks.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-    return Exported(written["encoder"], written["decoder"], words, tuple(read), tuple(means), decoder.fields)
+    return Exported(
+        written["encoder"], written["decoder"], words, tuple(read), tuple(means), decoder.inputs, decoder.fields
+    )
 
 
 def _about(field: Field) -> dict[str, Any]:
@@ -141,101 +154,66 @@ def _about(field: Field) -> dict[str, Any]:
     return {"name": field.name, "kind": field.kind, "shape": list(field.shape)} | {k: v for k, v in known.items() if v}
 
 
-class _Encoder(nn.Module):
-    """From fields to the mean of every latent, and its deviation: the networks of a generated guide."""
-
-    def __init__(self, guide: Any) -> None:
-        super().__init__()
-        if not isinstance(guide, GeneratedGuide):
-            raise UserError(f"export is of generated guides, and {type(guide).__name__} is not: train MeanField, say")
-        odd = [b for b in guide.drawn if len(b.sites) > 1 or b.given or b.steps or b.each or not b.row]
-        if odd or not guide.drawn or guide.shared.sites:
-            raise UserError(
-                "export is of an encoder from rows to latents, and here latents depend on each other, are drawn "
-                "together, or are shared by all rows: ppl_vae.encode gives the codes"
-            )
-        self.encoder, self.mixers, self.heads = guide.encoder, guide.mixers, guide.heads
-        self.sites = [(block.sites[0], guide.sites[block.sites[0]]) for block in guide.drawn]
-        self.names: tuple[str, ...] = tuple(getattr(guide.encoder, "names", None) or guide.known.names)
-
-    def forward(self, fields: dict[str, Tensor]) -> dict[str, Tensor]:
-        row = self.encoder(fields)
-        found: dict[str, Tensor] = {}
-        for (name, site), mixer, head in zip(self.sites, self.mixers, self.heads, strict=True):
-            posterior = head(mixer([row]))
-            posterior = site.classifier(posterior) if site.classified is not None else site.constrained(posterior)
-            found |= _moments(name, unwrapped(posterior))
-        return found
-
-
-def _moments(name: str, posterior: Any) -> dict[str, Tensor]:
-    if isinstance(posterior, dist.Categorical):
-        return {name: posterior.probs}
-    try:
-        return {name: posterior.mean, f"{name}_sd": posterior.stddev}
-    except (NotImplementedError, AttributeError) as error:
-        raise UserError(_no_mean(name)) from error
-
-
-def _no_mean(name: str) -> str:
-    return f"the mean of q({name} | x) has no closed form in this family: train a guide that has one, such as FullRank"
-
-
-class _Decoder(nn.Module):
-    """From the latent vector to the mean of every field: the decoder and the likelihood of a model of rows."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        if not isinstance(getattr(model, "decoder", None), nn.Module) or not hasattr(model, "likelihood"):
-            raise UserError(f"export is of models with a decoder and a likelihood; {type(model).__name__} has none")
-        self.decoder, self.likelihood = model.decoder, model.likelihood
-        self.response = getattr(model, "response", None)
-        self.latent = "z"
-        shown = [*model.likelihood.fields, *([self.response.likelihood.field] if self.response is not None else [])]
-        self.nominal = frozenset(f.name for f in shown if f.kind == "categorical" and not f.shape and not f.ordered)
-        self.fields: tuple[str, ...] = tuple(field.name for field in shown)
-
-    def forward(self, z: Tensor) -> dict[str, Tensor]:
-        sites = dict(self.likelihood.sites(self.decoder(z)))
-        if self.response is not None:
-            sites[self.response.name] = self.response(z)
-        return {n: unwrapped(fn).probs if n in self.nominal else expected_value(fn) for n, fn in sites.items()}
-
-
-def _prove_encoder(encoder: _Encoder, pair: Pair, batch: Batch, read: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The means of the latents of some rows, which are those of the guide."""
-    found, expected = encoder(read), encode(pair.guide, batch)
+def _prove_encoder(encoder: Encoder, pair: Pair, batch: Batch, read: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The means of the latents of some rows, which are those of the guide as far as its draws tell."""
+    found, expected = encoder(read), encode(pair.guide, batch, draws=PROVED)
     for name, values in expected.items():
-        if name not in found or not _close(found[name], values):
-            raise UserError(_no_mean(name))
+        if name not in found or not _close(found[name], values, _error(encoder, found, name)):
+            raise UserError(
+                f"the encoder of this guide alone does not give the codes of {name}: ppl_vae.encode does; train a "
+                "guide with a closed mean, such as FullRank"
+            )
     return {name: found[name] for name in expected}
 
 
-def _prove_decoder(decoder: _Decoder, pair: Pair, batch: Batch, z: Tensor) -> None:
-    """Refuse a model in which something else than the latent vector makes the rows."""
+def _error(encoder: Encoder, found: dict[str, Tensor], name: str) -> Tensor | float:
+    """How far the average of the guide's draws may be from the mean; 0 where no draws are averaged."""
+    if encoder.exact:
+        return 0.0
+    spread = found.get(f"{name}_sd")
+    spread = (found[name] * (1 - found[name])).sqrt() if spread is None else spread
+    return 8 * spread / PROVED**0.5
+
+
+def _values(decoder: Decoder, pair: Pair, batch: Batch, means: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the decoder takes, for some rows: codes, labels at their likeliest, conditions."""
+    return {n: _value(n, batch, means, pair) for n in decoder.inputs}
+
+
+def _value(name: str, batch: Batch, means: dict[str, Tensor], pair: Pair) -> Tensor:
+    if name not in means:
+        return batch[name]
+    model: Any = pair.model.public
+    known = model.schema
+    return means[name].argmax(-1) if name in known and known[name].kind == "categorical" else means[name]
+
+
+def _prove_decoder(decoder: Decoder, pair: Pair, batch: Batch, values: dict[str, Tensor]) -> None:
+    """Refuse a model in which something else than these values makes the rows."""
+    names = [name for name in decoder.fields if name in batch]
     try:
-        found = decoder(z)
-        same = all(
-            _close(found[name], _said(pair, decoder, batch, name, z)) for name in decoder.fields if name in batch
-        )
+        found = decoder(decoder.given(values))
+        same = all(_close(found[name], _said(pair, decoder, batch, name, values)) for name in names)
     except (RuntimeError, KeyError, ValueError) as error:
         raise UserError(f"the decoder of this model takes more than its latent vector ({error})") from error
     if not same:
         raise UserError("the decoder of this model alone does not give E[x | z]: ppl_vae.decode does")
 
 
-def _said(pair: Pair, decoder: _Decoder, batch: Batch, name: str, z: Tensor) -> Tensor:
+def _said(pair: Pair, decoder: Decoder, batch: Batch, name: str, values: dict[str, Tensor]) -> Tensor:
     """What the model itself says of a field."""
+    batch = {**batch, **{n: v for n, v in values.items() if n in batch}}
+    latents = {n: v for n, v in values.items() if n not in batch}
     if name not in decoder.nominal:
-        return decode(pair.model, {decoder.latent: z}, batch, name)
-    with poutine.condition(data={decoder.latent: z}):
+        return decode(pair.model, latents, batch, name)
+    with poutine.condition(data=latents):
         trace = poutine.trace(pair.model).get_trace(**{n: v for n, v in batch.items() if n in pair.model.arguments})
     return unwrapped(trace.nodes[name]["fn"]).probs
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
+def _close(one: Tensor, other: Tensor, error: Tensor | float = 0.0) -> bool:
     scale = float(other.abs().max()) or 1.0
-    return one.shape == other.shape and float((one - other).abs().max()) <= CLOSE * scale
+    return one.shape == other.shape and bool(((one - other).abs() <= CLOSE * scale + error).all())
 
 
 def _program(module: nn.Module, given: tuple[Any, ...], kind: str) -> bytes:
@@ -249,9 +227,13 @@ def _program(module: nn.Module, given: tuple[Any, ...], kind: str) -> bytes:
             said = next((line for line in map(str.strip, str(error).split("\n")) if line), type(error).__name__)
             raise UserError(f"torch.export cannot follow these networks for any number of rows: {said}") from error
         if kind == "onnx":
-            fields = [*given[0]] if isinstance(given[0], Mapping) else ["z"]
+            fields = [*given[0]] if isinstance(given[0], Mapping) else [*getattr(module, "inputs", ())]
             names = [*module(*given)]
-            made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=fields, output_names=names)
+            try:
+                made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=fields, output_names=names)
+            except RuntimeError as error:
+                said = next((line for line in map(str.strip, str(error).split("\n")) if line), type(error).__name__)
+                raise UserError(f"ONNX has no way to say these networks: {said}; format='torch' does") from error
             return made.model_proto.SerializeToString()  # type: ignore[union-attr]
         found, expected = program.module()(*given), module(*given)
         if not all(_close(found[name], expected[name]) for name in expected):

@@ -80,8 +80,8 @@ class Moved(Displayed):
 
     def content(self, ending: str, field: str | None = None) -> bytes:
         """What `save` writes into a file with this ending."""
-        if ending == ".png":
-            return plots.to_png_bytes(self.figure(field))
+        if ending in plots.DRAWN:
+            return plots.to_bytes(self.figure(field), ending[1:])
         if ending == ".gif":
             return self._animated(self._chosen(field))
         if ending == ".npz":
@@ -91,7 +91,7 @@ class Moved(Displayed):
             return content.getvalue()
         if ending == ".csv":
             return bytes(self.frame(field).to_csv(index=False, lineterminator="\n").encode())
-        raise UserError(f"expected a file with the ending .png, .gif, .npz or .csv, got {ending or 'none'}")
+        raise UserError(f"expected a file with the ending .png, .pdf, .svg, .gif, .npz or .csv, got {ending or 'none'}")
 
     def frame(self, field: str | None = None) -> Any:
         """One field as a DataFrame, a row for each line and step."""
