@@ -12,8 +12,8 @@ from browser import CHROMIUM, Browser
 
 import ppl_vae
 from ppl_vae.guides import MeanField
-from ppl_vae.models import VAE, Regression
-from ppl_vae.prediction.coding import decode_columns
+from ppl_vae.models import CVAE, GMVAE, M2, VAE, Hierarchical, Regression
+from ppl_vae.prediction.coding import decode, decode_columns
 from ppl_vae.reporting import write_report
 from ppl_vae.reporting._network import Unsupported, network_of, read
 from ppl_vae.reporting.view import look
@@ -95,6 +95,41 @@ def test_a_network_in_the_page_is_read_as_the_model_says(chosen, activation):
         np.testing.assert_allclose(means, values.numpy(), rtol=1e-4, atol=1e-4)
 
 
+WITH_LABELS = {
+    "latent": lambda data: M2(data, latent_dim=3, hidden=(8,)),
+    "condition": lambda data: CVAE(data, latent_dim=3, hidden=(8,)),
+    "cluster": lambda data: GMVAE(data, latent_dim=3, hidden=(8,)),
+    "layers": lambda data: Hierarchical(data, latent_dims=(3, 2), hidden=(8,)),
+}
+
+
+@pytest.mark.parametrize("kind", WITH_LABELS)
+def test_labels_and_layers_are_decoded_in_the_page_as_the_model_says(kind):
+    data = ppl_vae.load("digits", labels=100 if kind == "latent" else None)
+    torch.manual_seed(0)
+    model = WITH_LABELS[kind](data)
+    view = look(ppl_vae.programs.program.Pair(model, MeanField(model, hidden=(8,))).eval(), data, data.schema)
+    latents = next(each for each in view.latents if each.site in model.decoded)
+    found = network_of(view, latents, range(6))
+    z = torch.randn(5, 3)
+    batch = {n: v[:5] for n, v in view.batch.items()}
+    for level in range(10):
+        if "y" in model.decoded:
+            mine = read(found, z.numpy(), level)["x"]
+            label = torch.full((5,), level)
+            latent = {"z": z} | ({} if "y" in batch else {"y": label})
+            said = decode(model, latent, {**batch, "y": label})
+        else:
+            assert "choice" not in found
+            mine = read(found, z.numpy())["x"]
+            said = decode(model, {latents.site: z}, batch)
+        np.testing.assert_allclose(mine, said.reshape(5, -1), rtol=1e-4, atol=1e-3)
+    for other in view.latents:
+        if other.site not in model.decoded:
+            with pytest.raises(Unsupported, match="decodes other things"):
+                network_of(view, other, range(4))
+
+
 def test_what_a_page_cannot_decode_it_says(digits):
     data = digits.data
     for model, why in (
@@ -159,6 +194,31 @@ class TestInABrowser:
         sites = mixed.model.likelihood.sites(mixed.model.decoder(z))
         means = [sites[n].probs if n == "colour" else sites[n].mean[:, None] for n in sites]
         np.testing.assert_allclose(found, torch.cat(means, 1).detach().numpy(), rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.slow
+    def test_a_label_is_chosen_beside_the_sliders(self, tmp_path):
+        data = ppl_vae.load("digits", labels=200)
+        model = M2(data, latent_dim=3, hidden=(16,))
+        found = trained(data, tmp_path, model)
+        run, page = found.run, found.page
+        z = torch.randn(4, 3, generator=torch.manual_seed(1))
+        with Browser() as browser:
+            browser.open(page)
+            assert browser.evaluate("document.querySelectorAll('.explorer').length") >= 1
+            for level in (0, 7):
+                found = browser.evaluate(f"{z.tolist()}.map((z) => explorers.z.decode(z, {level}))")
+                label = torch.full((4,), level)
+                means = decode(run.model, {"z": z}, {**data.test.rows(slice(0, 4)).batch(), "y": label})
+                assert (torch.tensor(found) - means.reshape(4, -1)).abs().max() / 16 < 1e-4
+            pixels = "document.querySelector('.explorer canvas').toDataURL()"
+            last = "[...document.querySelectorAll('.begin select')].at(-1)"
+            choose = "(() => {{ const chosen = " + last + "; chosen.value = {}; chosen.onchange(); }})()"
+            seen = set()
+            for level in range(10):
+                browser.evaluate(choose.format(level))
+                seen.add(browser.evaluate(pixels))
+            assert len(seen) == 10
+            assert browser.errors == []
 
     def test_sliders_move_the_picture_by_mouse_and_keyboard(self, digits):
         pixels = "document.querySelector('.explorer canvas').toDataURL()"

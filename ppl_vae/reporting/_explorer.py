@@ -68,18 +68,25 @@ def explorer(
         return Widget("explorer", f"explorer-{latents.site}", data, words)
     prior = getattr(view.pair.model.public, "prior", None)
     begin = {"means": _floats(latents.mean[rows]), "names": [view.name(i) for i in rows]}
+    alone = len(view.latents) == 1
     data |= {
         "span": 4,
         "network": network,
-        "draws": isinstance(prior, StandardNormal | Diagonal),
+        "draws": alone and isinstance(prior, StandardNormal | Diagonal),
         "start": begin,
     }
+    given = latents.site
+    if (choice := network.get("choice")) is not None:
+        begin["levels"] = view.levels(choice["name"])[rows].tolist()
+        given += f", {choice['name']}"
     if not is_picture(view):
         data["columns"] = _with_shares(data["columns"], network, view)
     words = (
         f"**Move the latents.** The decoder is in this page, {_size(network)} numbers, and gives "
-        f"E[x|{latents.site}] for any of their values. Sliders are in standard deviations of the prior."
+        f"E[x|{given}] for any of their values. Sliders are in standard deviations of the prior."
     )
+    if choice is not None:
+        words += f" Choose {choice['name']} beside them: the latents keep their place, and what a level makes is seen."
     return Widget("explorer", f"explorer-{latents.site}", data, words)
 
 
@@ -109,6 +116,8 @@ def row_map(view: View, latents: Latents, points: Tensor, told: Mapping[str, Ten
         data |= {"rows": [_numbers(line) for line in flat(view.values)], "columns": _display(view)["columns"]}
     if move and latents.mean.numel() <= CODES:
         data["means"] = _floats(latents.mean)
+        if len(decoded := getattr(view.pair.model.public, "decoded", ())) > 1:
+            data["levels"] = view.levels(next(n for n in decoded if n != latents.site)).tolist()
     said = "**Point at a row** to see it; a click keeps it"
     said += ", and a class in the legend can be left out." if "labels" in data else "."
     if response is not None:

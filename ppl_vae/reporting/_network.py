@@ -15,6 +15,7 @@ import torch
 from scipy.special import erf, expit, softmax
 from torch import Tensor, nn
 
+from ppl_vae.data import Field
 from ppl_vae.decoders import Decoder
 from ppl_vae.decoders.dense import Dense
 from ppl_vae.likelihoods import (
@@ -42,6 +43,9 @@ MOST = 500_000
 TOLERANCE = 1e-4
 """Means of the page and of the model agree to this, in units of the range or deviation of the data."""
 
+LEVELS = 50
+"""Of a label that is decoded beside the latents, at most."""
+
 Network = dict[str, Any]
 
 
@@ -56,8 +60,7 @@ def network_of(view: View, latents: Latents, rows: Sequence[int]) -> Network:
         Unsupported: if anything but these latents, or a layer or likelihood that the script does not know, makes them.
     """
     model: Any = view.pair.model.public
-    if len(view.latents) > 1 or view.held or view.drawn or view.conditions or view.classes:
-        raise Unsupported("the model decodes other things than these latents, too")
+    label = _label(view, model, latents)
     parts = [(getattr(model, "decoder", None), getattr(model, "likelihood", None))]
     if (response := getattr(model, "response", None)) is not None:
         parts.append((getattr(response, "network", None), getattr(response, "likelihood", None)))
@@ -67,8 +70,44 @@ def network_of(view: View, latents: Latents, rows: Sequence[int]) -> Network:
     if (size := sum(p.numel() for n, _ in known for p in n.parameters())) > MOST:
         raise Unsupported(f"the decoder has {size:,} parameters")
     network: Network = {"parts": [_part(n, lik) for n, lik in known]}
-    _prove(network, view, latents, list(rows))
+    if label is not None:
+        network["choice"] = _choice(model, label, latents)
+    levels = range(1 if label is None else label.cardinality or 2)
+    for level in levels:
+        _prove(network, view, latents, list(rows), label, level)
     return network
+
+
+def _label(view: View, model: Any, latents: Latents) -> Field | None:
+    """The label that is decoded beside the latents, if one is."""
+    decoded = getattr(model, "decoded", None)
+    if decoded is None or latents.site not in decoded:
+        raise Unsupported("the model decodes other things than these latents, too")
+    if view.shared or len(decoded) > 2:
+        raise Unsupported("the model decodes other things than these latents, too")
+    others = [name for name in decoded if name != latents.site]
+    if not others:
+        return None
+    if others[0] not in view.schema:
+        raise Unsupported(f"the model decodes {others[0]}, too")
+    field = view.schema[others[0]]
+    if field.kind != "categorical" or field.shape or not 2 <= (field.cardinality or 0) <= LEVELS:
+        raise Unsupported(f"the model decodes {others[0]}, too")
+    return field
+
+
+def _choice(model: Any, label: Field, latents: Latents) -> Network:
+    """What the decoder gets at every level of a label when the latents are 0, and where among it the latents stand."""
+    count, size = label.cardinality or 2, latents.mean.shape[1]
+    like = next(model.decoder.parameters())
+    levels, none = torch.arange(count, device=like.device), like.new_zeros(count, size)
+    with torch.no_grad():
+        begin, end = (model.decoder_input({latents.site: z, label.name: levels}) for z in (none, none + 1))
+    moved = (end - begin)[0].nonzero().flatten().tolist()
+    if begin.shape != (count, begin.shape[-1]) or moved != [*range(moved[0], moved[0] + size)]:
+        raise Unsupported(f"{label.name} and {latents.site} are decoded together in another way")
+    names = [str(n) for n in label.names or range(count)]
+    return {"name": label.name, "names": names, "at": moved[0], "width": begin.shape[1], "inputs": _text(begin)}
 
 
 def _part(network: nn.Module, likelihood: Likelihood | Columns) -> Network:
@@ -145,9 +184,13 @@ def _text(values: Tensor) -> str:
 # Reading it back, as the script does.
 
 
-def read(network: Network, z: np.ndarray) -> dict[str, np.ndarray]:
-    """Means by field, [row, |S|], or probabilities [row, C] of a category, of latents z [row, d]."""
+def read(network: Network, z: np.ndarray, level: int = 0) -> dict[str, np.ndarray]:
+    """Means by field, [row, |S|], or probabilities [row, C] of a category, of latents z [row, d] and a label."""
     found = {}
+    if (choice := network.get("choice")) is not None:
+        inputs = _numbers(choice["inputs"]).reshape(-1, choice["width"])[[level] * len(z)]
+        inputs[:, choice["at"] : choice["at"] + z.shape[1]] += z
+        z = inputs
     for part in network["parts"]:
         x = z.astype(float)
         for layer in part["layers"]:
@@ -204,11 +247,14 @@ def _numbers(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), "<f4").astype(float)
 
 
-def _prove(network: Network, view: View, latents: Latents, rows: list[int]) -> None:
+def _prove(
+    network: Network, view: View, latents: Latents, rows: list[int], label: Field | None = None, level: int = 0
+) -> None:
     """Raise Unsupported unless the network says what the model does of the latents of these rows."""
     z = latents.mean[rows]
-    said = view.decode({latents.site: latents.shaped(z)}, rows).numpy().reshape(len(rows), -1)
-    found = read(network, z.cpu().numpy())
+    given = {} if label is None else {label.name: torch.full((len(rows),), level)}
+    said = view.decode({latents.site: latents.shaped(z)}, rows, given=given).numpy().reshape(len(rows), -1)
+    found = read(network, z.cpu().numpy(), level)
     names = [column.name for column in view.columns] or [view.site]
     if any(name not in found for name in names):
         raise Unsupported(f"the model makes {', '.join(names)} in another way")

@@ -81,10 +81,21 @@ const decoding = (() => {
       });
     };
   };
-  // A function from latents to all means, those of one part after those of the other.
+  // A function from latents, and the level of a label if there is one, to all means, those of one part after those of the other.
   const decoder = (network) => {
     const parts = network.parts.map(part);
-    return (z) => parts.flatMap((apply) => apply(z));
+    const choice = network.choice;
+    const inputs = choice && floats(choice.inputs);
+    // The latents where they stand among what the decoder gets, beside what it gets of the level of a label.
+    const beside = (z, level) => {
+      const x = Float64Array.from(inputs.slice(level * choice.width, (level + 1) * choice.width));
+      z.forEach((value, i) => (x[choice.at + i] += value));
+      return x;
+    };
+    return (z, level = 0) => {
+      const x = choice ? beside(z, level) : z;
+      return parts.flatMap((apply) => apply(x));
+    };
   };
   return { decoder, floats };
 })();

@@ -75,12 +75,15 @@ const explorer = (root, data) => {
   const sprite = data.sprite && make("img", { src: data.sprite, alt: "" });
   const picture = data.picture ? painter(data.picture) : lines(data.columns, `Mean of every column given ${data.site}; grey: where it began`);
   const z = new Float64Array(size);
+  const choice = data.network && data.network.choice;
+  const level = choice && make("select", {}, ...choice.names.map((textContent, value) => make("option", { value, textContent })));
   let start = null;
 
   const show = (moved) => {
-    const words = moved === undefined ? `E[x|${data.site}] at the beginning` : `E[x|${data.site}] with ${data.names[moved]} at ${sliders[moved].value}`;
+    const given = choice ? `${data.site}, ${choice.name}=${choice.names[level.value]}` : data.site;
+    const words = moved === undefined ? `E[x|${given}] at the beginning` : `E[x|${given}] with ${data.names[moved]} at ${sliders[moved].value}`;
     if (decode) {
-      const values = decode(z);
+      const values = decode(z, choice && Number(level.value));
       if (data.picture) picture.numbers(values, words);
       else picture.show(values, (start ??= values));
       return;
@@ -107,9 +110,10 @@ const explorer = (root, data) => {
     outputs.push(output);
     return make("label", {}, make("span", { textContent: data.names[k] }), input, output);
   });
-  const begin = (values) => {
+  const begin = (values, now) => {
     z.set(values);
     start = null;
+    if (choice && now !== undefined) level.value = now;
     data.order.forEach((latent, k) => {
       sliders[k].value = (z[latent] - data.centre[latent]) / data.spread[latent];
       say(k);
@@ -120,8 +124,13 @@ const explorer = (root, data) => {
   const row = (i) => rows.slice(i * size, (i + 1) * size);
   if (decode) {
     const chosen = make("select", {}, ...data.start.names.map((textContent, value) => make("option", { value, textContent })));
-    chosen.onchange = () => begin(row(Number(chosen.value)));
+    const starting = () => begin(row(Number(chosen.value)), choice && data.start.levels[Number(chosen.value)]);
+    chosen.onchange = starting;
     buttons.push(make("label", { className: "begin" }, "Begin at ", chosen));
+    if (choice) {
+      level.onchange = () => show();
+      buttons.push(make("label", { className: "begin" }, `${choice.name} `, level));
+    }
     buttons.push(make("button", { type: "button", textContent: "Mean of the prior", onclick: () => begin(data.centre) }));
     if (data.draws) {
       const draw = () => begin(data.centre.map((mean, i) => mean + data.spread[i] * normal()));
@@ -129,7 +138,7 @@ const explorer = (root, data) => {
     }
   }
   root.append(make("div", { className: "tools" }, ...buttons), make("div", { className: "explorer" }, picture.node, make("div", { className: "knobs" }, ...knobs)));
-  if (decode) begin(row(0));
+  if (decode) begin(row(0), choice && data.start.levels[0]);
   else (knobs.forEach((_, k) => say(k)), show());
   return { begin, decode, sliders, size };
 };
@@ -205,7 +214,7 @@ const map = (root, data) => {
       tile.tile(sprite, i, data.across, `The row ${name(i)}`);
       const pair = [make("figure", {}, tile.node, make("figcaption", { textContent: "the row" }))];
       if (back && partner()) {
-        back.numbers(partner().decode(means.slice(i * partner().size, (i + 1) * partner().size)), `What the model makes of the latents of ${name(i)}`);
+        back.numbers(partner().decode(means.slice(i * partner().size, (i + 1) * partner().size), data.levels && data.levels[i]), `What the model makes of the latents of ${name(i)}`);
         pair.push(make("figure", {}, back.node, make("figcaption", { textContent: `mean given its ${data.site}` })));
       }
       parts.push(make("div", { className: "pair" }, ...pair));
@@ -215,7 +224,7 @@ const map = (root, data) => {
       parts.push(list);
     }
     if (means && partner() && i === chosen) {
-      const go = () => (partner().begin(means.slice(i * partner().size, (i + 1) * partner().size)), document.getElementById(data.explorer).scrollIntoView());
+      const go = () => (partner().begin(means.slice(i * partner().size, (i + 1) * partner().size), data.levels && data.levels[i]), document.getElementById(data.explorer).scrollIntoView());
       parts.push(make("button", { type: "button", textContent: "Move its latents above", onclick: go }));
     }
     about.replaceChildren(...parts);

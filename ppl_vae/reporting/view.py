@@ -104,11 +104,31 @@ class View:
         """Whether a reconstruction is a mean over draws, because some latent of a row has no mean."""
         return bool(self.held.keys() - self.shared or self.drawn)
 
-    def decode(self, latents: Mapping[str, Tensor], rows: list[int], *, seed: int | None = None) -> Tensor:
-        """E[x | z] for latents of these rows, [row, *S]; the others stay or follow (`Places.settled`)."""
+    def decode(
+        self,
+        latents: Mapping[str, Tensor],
+        rows: list[int],
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """E[x | z] for latents of these rows, [row, *S]; the others stay or follow (`Places.settled`).
+
+        `given` are other values [row] of labels, be they latents or conditions.
+        """
         with torch.no_grad():
-            settled = self.places.settled(latents, rows)
-        return self._run(settled, self._given(rows), seed=seed)
+            settled = dict(self.places.settled(latents, rows))
+        batch = dict(self._given(rows))
+        for name, values in (given or {}).items():
+            for known in (settled, batch):
+                if name in known:
+                    known[name] = values.to(known[name])
+        return self._run(settled, batch, seed=seed)
+
+    def levels(self, name: str) -> Tensor:
+        """The value of a label in each row, as it is known or where the guide puts it, [row]."""
+        values = self.places.values[name] if name in self.places.values else self.batch[name]
+        return values.reshape(len(self)).long().cpu().clamp(min=0)
 
     def each(self) -> list[View]:
         """A view of every field that can be drawn, this one first."""
