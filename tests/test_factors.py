@@ -73,6 +73,46 @@ def test_formulas_on_tables_that_are_known():
     assert scores.completeness(use) == pytest.approx(3 / 8 + 5 / 8 * (1 - second), abs=1e-8)
 
 
+def test_the_factor_vae_score_asks_latents_of_a_deviation_from_0_05_on():
+    generator = np.random.default_rng(0)
+    small, unused = CODES[:, :1] * 0.1 / CODES[:, 0].std(), 0.04 * generator.normal(size=(600, 1))
+
+    def score(latents):
+        return scores.factor_vae(latents, CODES, np.random.default_rng(1), votes=(200, 100))
+
+    assert score(np.concatenate([small, CODES[:, 1:]], 1)) == 1.0  # a latent of little spread that is a factor
+    assert score(unused) == 0.0
+    other = np.concatenate([small * 0.4, CODES[:, 1:]], 1)
+    assert score(other) < 0.7  # one latent alone is asked, and votes for every factor
+
+
+def test_votes_are_those_of_groups_that_share_a_factor(monkeypatch):
+    """By hand, for the same groups: the latent that varies least, of its variance over all rows, stands for a factor."""
+    latents = CODES @ np.array([[1.0, 0.5], [0.0, 1.0]]) + 0.3 * np.random.default_rng(2).normal(size=CODES.shape)
+    drawn, mine = [], scores._Groups
+
+    class Heard(mine):
+        def sharing(self, factor, size, generator):
+            drawn.append((factor, super().sharing(factor, size, generator)))
+            return drawn[-1][1]
+
+    monkeypatch.setattr(scores, "_Groups", Heard)
+    found = scores.factor_vae(latents, CODES, np.random.default_rng(3), votes=(60, 40))
+    assert len(drawn) == 100
+    assert all(len(np.unique(CODES[rows, factor])) == 1 and len(rows) == 64 for factor, rows in drawn)
+    votes = [(factor, int(np.argmin(latents[rows].var(0, ddof=1) / latents.var(0, ddof=1)))) for factor, rows in drawn]
+    stands = {i: np.bincount([f for f, latent in votes[:60] if latent == i], minlength=2).argmax() for i in (0, 1)}
+    assert found == np.mean([stands[latent] == factor for factor, latent in votes[60:]])
+
+
+def test_scores_can_be_chosen():
+    found = factors_of_codes(CODES + 0.0, {"a": CODES[:, 0], "b": CODES[:, 1]}, scores=["beta_vae"])
+    assert list(found.scores) == ["mig", "beta_vae"]
+    for wrong, message in ((["migs"], "unknown score 'migs': did you mean 'mig'"), ("mig", "scores expects names")):
+        with pytest.raises(UserError, match=message):
+            factors_of_codes(CODES, {"a": CODES[:, 0]}, scores=wrong)
+
+
 def test_information_is_that_of_the_joint_table():
     joint = np.array([[30, 10], [20, 40]])
     x, y = (np.repeat(place.ravel(), joint.ravel()) for place in np.indices(joint.shape))

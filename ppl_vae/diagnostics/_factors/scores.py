@@ -12,7 +12,7 @@ from ppl_vae.diagnostics._factors.information import Codes, Floats
 __all__ = ["beta_vae", "completeness", "disentanglement", "factor_vae", "importances", "mig", "modularity", "sap"]
 
 PRUNED = 0.05
-"""A latent whose variance over rows is less is not asked by the FactorVAE score: of N(0, 1), it is not in use."""
+"""A latent whose standard deviation over rows is less is not asked by the FactorVAE score: it is not in use."""
 
 
 def mig(information: Floats, entropy: Floats) -> float:
@@ -133,7 +133,7 @@ def factor_vae(
     Source: Kim & Mnih 2018, arXiv 1802.05983.
     """
     variances = latents.var(0, ddof=1)
-    used = np.flatnonzero(variances >= PRUNED)
+    used = np.flatnonzero(np.sqrt(variances) >= PRUNED)
     if not len(used):
         return 0.0
     scaled = latents[:, used] / np.sqrt(variances[used])
