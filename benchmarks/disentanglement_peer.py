@@ -60,9 +60,8 @@ class Grid:
         scaled = self.codes / (np.array(SIZES) - 1) * 2 - 1
         turned = np.stack([scaled[:, 2] + scaled[:, 3], scaled[:, 2] - scaled[:, 3]], 1) / np.sqrt(2)
         noise = generator.normal(size=(len(scaled), 6)) * np.array([0.05, 0.05, 0.1, 0.1, 0.1, 1.0])
-        self.latents = (
-            np.concatenate([scaled[:, :2], turned, 0.1 * scaled[:, :1], np.zeros((len(scaled), 1))], 1) + noise
-        )
+        small, unused = 0.1 * scaled[:, :1], np.zeros((len(scaled), 1))
+        self.latents = np.concatenate([scaled[:, :2], turned, small, unused], 1) + noise
         self.given: list[np.ndarray] = []
 
     def rows(self, factors: np.ndarray) -> np.ndarray:
@@ -133,9 +132,8 @@ def by_groups(theirs: dict[str, Any], grid: Grid, seed: int) -> dict[str, tuple[
     scores._Groups = replay  # type: ignore[misc, assignment]
     found["FactorVAE score"] = (scores.factor_vae(grid.latents, grid.codes, replay, votes=VOTES), told)  # type: ignore[arg-type]
     heard = groups_of(grid, seed)
-    told = theirs["beta_vae"].compute_beta_vae_sklearn(grid, grid.represent, heard, None, GROUP, *VOTES)[
-        "eval_accuracy"
-    ]
+    score = theirs["beta_vae"].compute_beta_vae_sklearn
+    told = score(grid, grid.represent, heard, None, GROUP, *VOTES)["eval_accuracy"]
     replay = Replayed(heard.chosen, grid.given)
     scores._Groups = replay  # type: ignore[misc, assignment]
     found["beta-VAE score"] = (scores.beta_vae(grid.latents, grid.codes, replay, votes=VOTES), told)  # type: ignore[arg-type]
@@ -158,11 +156,9 @@ def main() -> None:
     bins = np.stack([np.digitize(column, np.histogram(column, 20)[1][:-1]) for column in z.T])
     table = theirs["utils"].discrete_mutual_info(bins, codes.T)
     best = np.sort(table, 0)[::-1]
+    gaps = (best[0] - best[1]) / theirs["utils"].discrete_entropy(codes.T)
     found = {
-        "MIG": (
-            scores.mig(information, entropy),
-            np.mean((best[0] - best[1]) / theirs["utils"].discrete_entropy(codes.T)),
-        ),
+        "MIG": (scores.mig(information, entropy), np.mean(gaps)),
         "modularity": (scores.modularity(information), theirs["modularity_explicitness"].modularity(table)),
         "SAP": (scores.sap(*split), theirs["sap_score"]._compute_sap(*turned, False)["SAP_score"]),
     }

@@ -87,7 +87,7 @@ def test_the_factor_vae_score_asks_latents_of_a_deviation_from_0_05_on():
 
 
 def test_votes_are_those_of_groups_that_share_a_factor(monkeypatch):
-    """By hand, for the same groups: the latent that varies least, of its variance over all rows, stands for a factor."""
+    """By hand, for the same groups: which latent varies least, of its variance over all rows, is its vote."""
     latents = CODES @ np.array([[1.0, 0.5], [0.0, 1.0]]) + 0.3 * np.random.default_rng(2).normal(size=CODES.shape)
     drawn, mine = [], scores._Groups
 
@@ -155,6 +155,8 @@ def test_sprites_know_their_factors():
         ({"a": CODES[:9, 0]}, "one value for each of 600 rows"),
         ({"a": np.full(600, np.nan)}, "at least 20 rows in which all are known, got 0"),
         ({"a": np.ones(600)}, "the same in all rows"),
+        ({"a": np.array([f"row {i}" for i in range(600)])}, "600 different words in 600 rows, which name rows"),
+        ({"a": CODES[:, 0] + 1j}, "numbers, words or times, got values of type complex128"),
     ],
 )
 def test_refusals(known, message):
@@ -168,6 +170,18 @@ def test_words_are_categories_and_rows_without_them_are_left_out():
     found = factors_of_codes(CODES, {"word": words})
     assert found.rows == int((CODES[:, 0] % 3 != 2).sum())
     assert found.entropy[0] == pytest.approx(np.log(2), abs=0.01)
+
+
+def test_times_are_numbers_and_a_rare_value_leaves_an_error_out():
+    days = np.datetime64("2020-01-01") + CODES[:, 0].astype("timedelta64[D]")
+    days[:9] = np.datetime64("NaT")
+    found = factors_of_codes(CODES, {"day": days}, scores=["mig"])
+    assert found.rows == 591
+    assert found.scores["mig"].value > 0.95
+    rare = factors_of_codes(CODES + GENERATOR.normal(size=CODES.shape), {"a": np.arange(600) == 0}, scores=["mig"])
+    assert np.isnan(rare.scores["mig"].se)
+    assert "nan" not in rare.verdict
+    assert "too few rows of a value for an error" in rare.verdict
 
 
 @pytest.mark.slow

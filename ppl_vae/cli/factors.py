@@ -100,8 +100,12 @@ def _table(found: Factors) -> Any:
     for heading in ("score", "", "random latents"):
         table.add_column(heading, justify="left" if heading == "score" else "right")
     for name, score in found.scores.items():
-        table.add_row(name.replace("_", " "), f"{score.value:.3f} ± {score.se:.3f}", f"{score.random:.3f}")
+        table.add_row(name.replace("_", " "), _number(score), f"{score.random:.3f}")
     return table
+
+
+def _number(score: Any) -> str:
+    return f"{score.value:.3f}" + (f" ± {score.se:.3f}" if score.se == score.se else "")
 
 
 # -- columns that are no part of the model -----------------------------------------------------------------

@@ -240,8 +240,13 @@ def _scores(latents: Floats, codes: Codes, trees: str, seed: int, wanted: Sequen
     whole, chance = (of(each, codes) for each in (latents, random))
     step = len(latents) // PARTS
     parts = [of(latents[k : k + step], codes[k : k + step]) for k in range(0, PARTS * step, step)]
-    spread = {n: np.array([part[n] for part in parts]).std(ddof=1) / np.sqrt(PARTS) for n in whole}
-    return {name: Score(value, float(spread[name]), chance[name]) for name, value in whole.items()}
+    spread = {name: _error([part[name] for part in parts]) for name in whole}
+    return {name: Score(value, spread[name], chance[name]) for name, value in whole.items()}
+
+
+def _error(parts: Sequence[float]) -> float:
+    """The standard error of all rows from that of parts; NaN where a part has not what a score needs."""
+    return float(np.std(parts, ddof=1) / np.sqrt(len(parts))) if np.isfinite(parts).all() else float("nan")
 
 
 def _all_of(latents: Floats, codes: Codes, trees: str, seed: int, wanted: Sequence[str]) -> dict[str, float]:
@@ -250,7 +255,7 @@ def _all_of(latents: Floats, codes: Codes, trees: str, seed: int, wanted: Sequen
     cut = 2 * len(latents) // 3
     train, y_train, test, y_test = latents[:cut], codes[:cut], latents[cut:], codes[cut:]
     some = entropy > 0
-    found = {"mig": s.mig(information[:, some], entropy[some])}
+    found = {"mig": s.mig(information[:, some], entropy[some]) if some.any() else float("nan")}
     varied = all(len(np.unique(column)) > 1 for column in y_train.T)
     if "sap" in wanted:
         found["sap"] = s.sap(train, y_train, test, y_test) if varied else float("nan")
@@ -280,6 +285,8 @@ def _known(split: Split, asked: Sequence[str] | Mapping[str, Any] | None) -> dic
         if not field.shape:
             there[field.name] = split.truth(field.name)
     there |= split.factors
+    if not there and not isinstance(asked, Mapping):
+        raise UserError("nothing is known of these rows beside what they are: pass factors={'age': values}, one a row")
     if asked is None:
         asked = [name for name, values in split.factors.items() if bool((values != values[0]).any())] or ["y"]
     if isinstance(asked, str):
@@ -317,9 +324,18 @@ def _column(name: str, value: Any, rows: int) -> Floats:
         array = np.asarray(value)
         if array.dtype.kind in "biuf":
             found = array.astype("float64")
+        elif array.dtype.kind in "mM":
+            found = np.where(np.isnat(array), np.nan, array.astype("int64").astype("float64"))
+        elif array.dtype.kind not in "OUS":
+            raise UserError(f"factor {name!r} expects numbers, words or times, got values of type {array.dtype}")
         else:
             words = [None if each is None or each != each else str(each) for each in array.ravel()]
             known = {word: place for place, word in enumerate(sorted({w for w in words if w is not None}))}
+            if len(known) > max(2, len(words) // 8):
+                raise UserError(
+                    f"factor {name!r} has {len(known):,} different words in {len(words):,} rows, which name rows and "
+                    "say nothing that many have in common: leave it out, or group them"
+                )
             found = np.array([np.nan if w is None else known[w] for w in words], dtype="float64")
     if found.shape != (rows,):
         raise UserError(f"factor {name!r} expects one value for each of {rows} rows, got shape {tuple(found.shape)}")

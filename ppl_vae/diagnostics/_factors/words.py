@@ -21,11 +21,13 @@ def verdict(found: Factors) -> str:
     """Each factor in words, then what is told by chance."""
     told = [_factor(found, j) for j in range(len(found.names))]
     gap = found.scores["mig"]
-    sense = "above" if gap.value - 2 * gap.se > gap.random else "not above"
+    known = gap.se == gap.se
+    sense = "above" if known and gap.value - 2 * gap.se > gap.random else "not above"
+    error = f" ± {gap.se:.2f}" if known else ", too few rows of a value for an error"
     chance = float((found.null / found.entropy).max())
     return (
         f"{'; '.join(told)}. Of {found.rows:,} rows chance alone tells up to {_percent(chance)} of a factor. "
-        f"MIG {gap.value:.2f} ± {gap.se:.2f}, {sense} that of random latents ({gap.random:.2f})."
+        f"MIG {gap.value:.2f}{error}, {sense} that of random latents ({gap.random:.2f})."
     )
 
 
