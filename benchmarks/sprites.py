@@ -2,9 +2,10 @@
 
 `python benchmarks/sprites.py` trains a VAE, a beta-VAE, a beta-TCVAE, a FactorVAE and a DIP-VAE with convolutional
 networks and 10 latents on a grid of sprites, and prints a line for each run: evidence, MIG, DCI, FactorVAE score. The
-table over seeds comes last. `--decoder dense` takes multilayer perceptrons, which train in seconds. `--figures FOLDER` draws the lecture's picture of the first seed of each: latents by their
-KL, moved from -3 to 3. The grid is small, for a machine without a GPU: published numbers are of 64 x 64 pixels, all
-40 orientations and 300,000 steps, and are not to be compared with these.
+table over seeds comes last. `--decoder dense` takes multilayer perceptrons, which train in seconds.
+`--figures FOLDER` draws the lecture's picture of the first seed of each: latents by their KL, moved from -3 to 3. The
+grid is small, for a machine without a GPU: published numbers are of 64 x 64 pixels, all 40 orientations and 300,000
+steps, and are not to be compared with these.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def run(tmp_path_factory):
     np.savez(folder / "fields.npz", a=values[:, :2], b=values[:, 2:], y=(values[:, 0] > 0).astype(int))
     np.savez(folder / "z.npz", z=values[:, :2])
     runs = {
-        "run": ["vae", "--data", "holes.csv", "--missing", "allow"],
+        "run": ["vae", "--data", "holes.csv", "--missing", "allow", "--snapshots", "0,1"],
         "many": ["multimodal", "--guide", "mean_field:experts=product", "--data", "fields.npz"],
         "shared": ["own.py:model", "--data", "x.npy"],
     }

@@ -18,7 +18,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 COUNT = 1000
 QUICK = "--epochs 2 --hidden 4 --latent-dim 2 --evaluate-particles 5 --no-report --compile off"
-FIT = f"fit multimodal --guide mean_field:experts=product --data t.npz --missing allow {QUICK} --out run"
+FIT = (
+    f"fit multimodal --guide mean_field:experts=product --data t.npz --missing allow {QUICK} --snapshots 0,2 --out run"
+)
 GRID = (
     "compare --guides mean_field --seeds 1 --data t.npz --columns a --missing allow --epochs 2 --hidden 4 "
     "--latent-dim 2 --compile off --out grid --particles 5 --iwae 1 --jobs 1"
@@ -49,6 +51,7 @@ READ = {
     "transfer": "transfer run --content 0 --style 1 --take w_a --field a",
     "explain": "explain run --field a",
     "factors": "factors run --factors y --split train",
+    "snapshots": "snapshots run --out snapshots.csv",
     "coherence": "coherence run --given a --of b",
     "posterior": "posterior shared --model own.py:model --draws 2 --particles 30",
     "impute": "impute run --particles 5",
@@ -66,7 +69,7 @@ FILES = {
     "run": [
         *("run.json", "weights.safetensors", "history.jsonl", "evaluation.json", "evaluation-test.csv"),
         *("diagnostics.json", "checkpoint/state.safetensors", "checkpoint/previous.safetensors", "latents.npz"),
-        *("samples.npz", "imputed.npz", "predictions.csv", "report.html"),
+        *("snapshots.safetensors", "samples.npz", "imputed.npz", "predictions.csv", "report.html"),
     ],
     "shared": ["run.json", "weights.safetensors", "history.jsonl"],
     "grid": ["grid.json", "CELL/comparison.safetensors", "CELL/run.json", "CELL/weights.safetensors"],

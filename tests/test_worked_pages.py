@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import ppl_vae
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -123,3 +125,16 @@ def test_few_labels_and_none_rank_malignant_rows_first(executed):
     found = executed("ideas/few_labels")["found"]
     assert all(area.value > 0.9 for area in found.values())
     assert found["M2, 10 labels"].value > 0.96
+
+
+@pytest.mark.slow
+def test_sprites_are_told_by_single_latents_under_a_larger_weight(executed):
+    names = executed("ideas/sprites")
+    found = names["found"]
+    for name in ("mig", "factor_vae"):
+        one, ten = (found[beta].scores[name] for beta in ("beta 1", "beta 10"))
+        assert ten.value - one.value > 2 * math.hypot(one.se, ten.se)
+        assert ten.value > ten.random + 4 * ten.se
+    evidence = {n: float(ppl_vae.evaluate(*names["pairs"][n], names["data"]).elbo.mean()) for n in found}
+    assert evidence["beta 10"] < evidence["beta 1"]
+    assert names["own"].scores["mig"].value > 0.9 > 0.1 > names["turned"].scores["mig"].value
