@@ -135,6 +135,6 @@ def test_sprites_are_told_by_single_latents_under_a_larger_weight(executed):
         one, ten = (found[beta].scores[name] for beta in ("beta 1", "beta 10"))
         assert ten.value - one.value > 2 * math.hypot(one.se, ten.se)
         assert ten.value > ten.random + 4 * ten.se
-    evidence = {n: float(ppl_vae.evaluate(*names["pairs"][n], names["data"]).elbo.mean()) for n in found}
+    evidence = {n: float(ppl_vae.evaluate(*names["pairs"][n], names["data"], particles=10).elbo.mean()) for n in found}
     assert evidence["beta 10"] < evidence["beta 1"]
-    assert names["own"].scores["mig"].value > 0.9 > 0.1 > names["turned"].scores["mig"].value
+    assert names["own"].scores["mig"].value > 0.8 > 0.1 > names["turned"].scores["mig"].value
