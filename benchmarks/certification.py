@@ -246,7 +246,7 @@ def digits(folder: str, seed: int) -> None:
     print(f"{time.process_time() - began:.0f} processor seconds, {time.time() - clock:.0f} s")
 
 
-def anneal(folder: str, rows: int, out: str, temperatures: int, seed: int) -> None:
+def anneal(folder: str, rows: int, out: str, size: int, temperatures: int, seed: int) -> None:
     """Certified evidence of a run's first test rows beside a long anneal of each."""
     run = ppl_vae.open_run(folder)
     some = run.data().test.rows(slice(0, rows))
@@ -255,7 +255,7 @@ def anneal(folder: str, rows: int, out: str, temperatures: int, seed: int) -> No
         diagnostics.annealed_evidence,
         *(run.model, run.guide, some),
         out=out,
-        size=10,
+        size=size,
         seed=seed + 1,
         temperatures=temperatures,
         steps=5,
@@ -280,6 +280,7 @@ if __name__ == "__main__":
     parser.add_argument("--run", default="runs/digits-vae-mean_field")
     parser.add_argument("--without", nargs="*", default=[], help="methods to leave out, such as annealed-long")
     parser.add_argument("--out", default="long-anneal", help="where parts of the long anneal are kept")
+    parser.add_argument("--size", type=int, default=50, help="rows that are annealed together")
     parser.add_argument("--temperatures", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -288,6 +289,6 @@ if __name__ == "__main__":
     elif options.what == "draws":
         draws(options.rows, options.seed)
     elif options.what == "anneal":
-        anneal(options.run, options.rows, options.out, options.temperatures, options.seed)
+        anneal(options.run, options.rows, options.out, options.size, options.temperatures, options.seed)
     else:
         digits(options.run, options.seed)

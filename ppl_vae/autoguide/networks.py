@@ -33,6 +33,7 @@ class EncoderChoice:
         reads: the words by which the model says that some of its fields are read.
         experts: whether every field has an encoder of its own.
         beside: whether a plain encoder gives its inputs as features too.
+        hide: the share of rows from which a field is hidden in training.
         **options: widths, activation and noise of the one that is made.
     """
 
@@ -40,6 +41,7 @@ class EncoderChoice:
     reads: Mapping[str, str]
     experts: bool
     beside: bool
+    hide: float
     options: dict[str, Any]
 
     def made(
@@ -49,20 +51,24 @@ class EncoderChoice:
         if self.experts:
             fields = [schema[name] for name in _seen_by_experts(blocks, model)]
             own = self._with_reads(fields, self.own)
-            return FieldByField(fields, split, repeated=model.repeated, own=own, **self.options)
+            return FieldByField(fields, split, repeated=model.repeated, own=own, hide=self.hide, **self.options)
         fields = [schema[name] for name in model.observed]
         own = self._with_reads(fields, self.own)
         if own is not None and (self.own is not None or any(block.row for block in blocks)):
-            return encoder_of(own, fields, split, batch, repeated=model.repeated, **self.options)
+            return encoder_of(own, fields, split, batch, repeated=model.repeated, hide=self.hide, **self.options)
         if not any(block.row for block in blocks):
             return None
+        if self.hide and (model.members is not None or model.timing is not None):
+            raise UserError("hide= hides whole fields of rows, and here rows are sequences or groups: leave it out")
         if model.members is not None:
             of_members = any(block.each for block in blocks)
             return SetEncoder(fields, split, model.members.timing, of_members=of_members, **self.options)
         if model.timing is not None:
             of_rows = any(block.row and not block.steps for block in blocks)
             return RecurrentEncoder(fields, split, model.timing, of_rows=of_rows, **self.options)
-        return FieldEncoder(fields, split, repeated=model.repeated, beside=self.beside, **self.options)
+        return FieldEncoder(
+            fields, split, repeated=model.repeated, beside=self.beside, hide=self.hide, **self.options
+        )
 
     def _with_reads(self, fields: Sequence[Field], own: Any) -> Any:
         """What the model says of how its fields are read, where the user says nothing of them."""

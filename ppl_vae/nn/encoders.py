@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.errors import UserError, absent_field, made_by, shown, unknown_name
+from ppl_vae.nn.hiding import Hiding, may_be_missing
 from ppl_vae.nn.inputs import OneHotInput, input_layer
 from ppl_vae.nn.networks import concatenate, hidden_layers, widths
 from ppl_vae.nn.own_input import OwnInput
@@ -39,11 +40,13 @@ class FieldEncoder(nn.Module):
         noise: deviation of the normal noise that is added in training mode to standardised entries (labels have none):
             features that are not led astray by it. Each noisy row is read by a guide of its own, so that a bound stays
             a bound (Im et al. 2017, arXiv 1511.06406); evaluation is without noise.
+        hide: with this probability a field of a row is hidden in training mode (`ppl_vae.nn.hiding.Hiding`); then any
+            field may be missing later.
         own: modules for some fields by name, in the place of their input layers (`ppl_vae.nn.own_input.OwnInput`), or
             `"gru"` (`ppl_vae.nn.sequences.SequenceInput`).
 
     Raises:
-        UserError: for a noise that is negative or no number.
+        UserError: for a noise that is negative or no number, or a share that cannot be hidden.
 
     Example:
         >>> import ppl_vae
@@ -63,10 +66,13 @@ class FieldEncoder(nn.Module):
         repeated: Iterable[str] = (),
         convolutions: bool = True,
         noise: float = 0.0,
+        hide: float = 0.0,
         own: Mapping[str, nn.Module | str] | None = None,
         beside: bool = False,
     ) -> None:
         super().__init__()
+        self.hiding, self.any_subset = Hiding(fields, hide), hide > 0
+        fields = may_be_missing(fields) if hide else fields
         if not 0 <= noise < math.inf:
             raise UserError(f"noise must not be negative, got {noise}")
         repeated = frozenset(repeated)
@@ -90,7 +96,7 @@ class FieldEncoder(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Encode the fields that this encoder was built for."""
-        inputs = self.read(batch)
+        inputs = self.read(self.hiding(batch) if self.training else batch)
         hidden = self.layers(inputs)
         return torch.cat([hidden, inputs], dim=-1) if self.beside else hidden
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pyro.distributions as dist
@@ -14,12 +16,13 @@ from torch import Tensor, nn
 from ppl_vae.errors import UserError
 from ppl_vae.nn.encoders import FieldEncoder
 from ppl_vae.nn.heads import is_normal
+from ppl_vae.nn.hiding import Hiding
 from ppl_vae.nn.networks import concatenate
 
 if TYPE_CHECKING:
     from ppl_vae.data import Field, Split
 
-__all__ = ["EXPERTS", "ExpertHead", "ExpertMixture", "FieldByField", "product"]
+__all__ = ["EXPERTS", "ExpertHead", "ExpertMixture", "FieldByField", "of_all_given", "product"]
 
 Experts = Literal["product", "mixture", "mopoe"]
 
@@ -28,6 +31,23 @@ EXPERTS = ("product", "mixture", "mopoe")
 
 MOST_FIELDS = 8
 """Fields of which all subsets are products of a mixture: 255 of them."""
+
+
+_OF_ALL_GIVEN: ContextVar[bool] = ContextVar("of all given", default=False)
+
+
+@contextmanager
+def of_all_given() -> Iterator[None]:
+    """Inside, a `mopoe` posterior of a row with fields S is the product of S alone, the part that has seen all of them.
+
+    In training the guide is the mixture over all subsets of S, whose density a bound needs. Asked what follows from S
+    one takes q(z | x_S), as the source does: most other parts have seen less than what is given.
+    """
+    before = _OF_ALL_GIVEN.set(True)
+    try:
+        yield
+    finally:
+        _OF_ALL_GIVEN.reset(before)
 
 
 class FieldByField(nn.Module):
@@ -40,6 +60,7 @@ class FieldByField(nn.Module):
         train: the training rows.
         repeated: names of fields of exchangeable measurements.
         own: modules for some fields by name, in the place of their input layers.
+        hide: with this probability a field of a row is hidden in training mode (`ppl_vae.nn.hiding.Hiding`).
         **options: of each `FieldEncoder`.
     """
 
@@ -53,9 +74,11 @@ class FieldByField(nn.Module):
         *,
         repeated: frozenset[str] = frozenset(),
         own: Mapping[str, nn.Module | str] | None = None,
+        hide: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__()
+        self.hiding = Hiding(fields, hide)
         self.names = tuple(f.name for f in fields)
         self.codes = {f.name: f.kind == "categorical" for f in fields}
         self.dims = {f.name: len(f.shape) for f in fields}
@@ -81,6 +104,7 @@ class FieldByField(nn.Module):
         if not here:
             raise UserError(f"expected some of the fields {', '.join(self.names)}, got {', '.join(batch) or 'none'}")
         like = self.each[self.names.index(here[0])](batch)
+        shown = self.hiding(batch) if self.training else batch
         features, flags = [], []
         for name, encoder, size in zip(self.names, self.each, self.sizes, strict=True):
             if name not in batch:
@@ -88,7 +112,7 @@ class FieldByField(nn.Module):
                 flags.append(like.new_zeros(*like.shape[:-1], 1))
                 continue
             features.append(encoder(batch))
-            value = batch[name]
+            value = shown[name]
             seen = value >= 0 if self.codes[name] else ~torch.isnan(value)
             lead = seen.dim() - self.dims[name]
             flags.append(seen.reshape(*seen.shape[:lead], -1).any(-1, keepdim=True))
@@ -166,7 +190,8 @@ class ExpertHead(nn.Module):
     """From the features of all fields, and of earlier latents, to a posterior put together from experts.
 
     Of a row with fields S: `product` is N(0, I) times prod_{m in S} q_m, `mixture` the mean of q_m over S, `mopoe` the
-    mean over the non-empty subsets of S of their products. Without any field it is N(0, I), of labels uniform.
+    mean over the non-empty subsets of S of their products (`of_all_given`: the product of S). Without any field it is
+    N(0, I), of labels uniform.
 
     Args:
         how: `product`, `mixture` or `mopoe`.
@@ -231,10 +256,14 @@ class ExpertHead(nn.Module):
         ]
         return self._of_logits(experts, seen) if self.logits else self._of_densities(experts, seen)
 
+    @property
+    def _of_all_given(self) -> bool:
+        return self.how == "mopoe" and _OF_ALL_GIVEN.get()
+
     def _of_densities(self, experts: list[Any], seen: list[Tensor]) -> Any:
         none = ~torch.stack(seen, -1).any(-1)
-        if self.how == "product":
-            return product(experts, seen, prior=True)
+        if self.how == "product" or self._of_all_given:
+            return product(experts, seen, prior=self.how == "product")
         like = experts[0].mean if is_normal(experts[0]) else experts[0].rsample().detach()
         prior = dist.Normal(torch.zeros_like(like), torch.ones_like(like)).to_event(1)
         if self.how == "mixture":
@@ -248,7 +277,7 @@ class ExpertHead(nn.Module):
     def _of_logits(self, experts: list[Tensor], seen: list[Tensor]) -> Tensor:
         zero = torch.zeros_like(experts[0])
         kept = [torch.where(there[..., None], logits, zero) for logits, there in zip(experts, seen, strict=True)]
-        if self.how == "product":
+        if self.how == "product" or self._of_all_given:
             return torch.stack(kept).sum(0)
         sums = kept if self.how == "mixture" else [torch.stack([kept[m] for m in s]).sum(0) for s in self.subsets]
         members = [(m,) for m in range(len(kept))] if self.how == "mixture" else self.subsets

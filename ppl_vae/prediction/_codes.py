@@ -20,6 +20,7 @@ from ppl_vae.display import Displayed
 from ppl_vae.errors import UserError, check_flag, check_known, check_whole, shown, unknown_name
 from ppl_vae.evaluation.passes import judging, refuse_endless, some_rows
 from ppl_vae.evaluation.rows import fields_of_model, rows_of
+from ppl_vae.nn.experts import of_all_given
 from ppl_vae.prediction import coding
 from ppl_vae.prediction.moved import column_names
 from ppl_vae.prediction.places import mean_of
@@ -160,7 +161,9 @@ def _any(there: Tensor) -> Tensor:
 def _drawn(pair: Pair, batch: Mapping[str, Tensor], draws: int) -> dict[str, Tensor]:
     found: dict[str, list[Tensor]] = {}
     for _ in range(draws):
-        for name, site in sample_sites(traced(Holes(None, batch=batch)(pair.guide), batch)).items():
+        with of_all_given():
+            trace = traced(Holes(None, batch=batch)(pair.guide), batch)
+        for name, site in sample_sites(trace).items():
             if not site["is_observed"] and not site["infer"].get("is_auxiliary"):
                 found.setdefault(name, []).append(site["value"])
     return {name: torch.stack(values) for name, values in found.items()}

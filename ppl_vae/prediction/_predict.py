@@ -22,7 +22,7 @@ from ppl_vae.evaluation.means import standard_error
 from ppl_vae.evaluation.passes import refuse_endless, some_rows
 from ppl_vae.evaluation.rows import fields_of_guide, fields_of_model, reads_any_subset, rows_of, with_holes
 from ppl_vae.nn.encoders import FieldEncoder
-from ppl_vae.nn.experts import FieldByField
+from ppl_vae.nn.experts import FieldByField, of_all_given
 from ppl_vae.prediction._forecast import forecast
 from ppl_vae.prediction._other_fields import without_and_with
 from ppl_vae.prediction._prediction import Prediction, joined
@@ -240,7 +240,8 @@ class _Asked:
 
     def _guide(self, batch: Batch, held: Trace | None = None) -> dict[str, dict[str, Any]]:
         guide = self.pair.guide if held is None else held_guide(self.pair, held)
-        trace = traced(Holes(None, batch=batch)(guide), batch)
+        with of_all_given():
+            trace = traced(Holes(None, batch=batch)(guide), batch)
         return {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
 
     def _model(self, batch: Batch, guide: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

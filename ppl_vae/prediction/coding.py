@@ -16,6 +16,7 @@ from ppl_vae.data import Field, Schema
 from ppl_vae.data.example import blank
 from ppl_vae.distributions import OneByOne, expected_value, unwrapped
 from ppl_vae.errors import NoDensity, check_whole
+from ppl_vae.nn.experts import of_all_given
 from ppl_vae.prediction.sharing import shared_names, shared_traces
 from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.execution import traced
@@ -44,7 +45,8 @@ def encode(guide: Callable[..., Any], batch: Batch, *, draws: int = 32, seed: in
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         seed_draws(check_whole("seed", seed, 0))
         for _ in range(draws):
-            trace = traced(Holes(None, batch=batch)(program), batch)
+            with of_all_given():
+                trace = traced(Holes(None, batch=batch)(program), batch)
             sites = {n: s for n, s in sample_sites(trace).items() if not s["is_observed"]}
             sites = {n: s for n, s in sites.items() if not s["infer"].get("is_auxiliary")}
             for name, site in sites.items():

@@ -16,6 +16,7 @@ from torch.distributions import kl_divergence
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.distributions import is_discrete, is_real, unwrapped
 from ppl_vae.errors import UserError, check_whole
+from ppl_vae.nn.experts import of_all_given
 from ppl_vae.prediction.coding import encode
 from ppl_vae.programs.density import is_improper
 from ppl_vae.programs.execution import traced
@@ -109,7 +110,8 @@ def draw_pair(pair: Pair, batch: Batch, seed: int = 0) -> tuple[TraceSites, Trac
     """
     with preserved_randomness(), torch.no_grad(), pyro.validation_enabled(False):
         seed_draws(check_whole("seed", seed, 0))
-        guide = traced(Holes(None, batch=batch)(pair.guide), batch)
+        with of_all_given():
+            guide = traced(Holes(None, batch=batch)(pair.guide), batch)
         drawn = Trace()
         for name, site in sample_sites(guide).items():
             if not site["is_observed"]:
