@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.diagnostics._calibration.classifier import ROWS_EACH, features, local_statistics, swapped, units_of
-from ppl_vae.diagnostics._calibration.ranks import holm, rank_tests
+from ppl_vae.diagnostics._calibration.ranks import rank_tests, simes
 
 DRAWS, PERMUTATIONS = 99, 199
 W = torch.tensor([[1.0, 0.8], [0.7, 0.9], [-0.3, 0.2], [0.5, 0.5], [1.2, 0.9]])
@@ -134,7 +134,7 @@ def ours(run: Run, generator: torch.Generator) -> dict[str, float]:
         ranks = (value(draws) < value(z)).sum(0).numpy()
         tests = rank_tests(ranks, DRAWS)
         found |= {f"{name}: {what}": getattr(tests, what) for what in ("uniform", "symmetric", "spread")}
-    together = float(holm(np.array([*found.values()])).min())
+    together = simes(np.array([*found.values()]))
     units = units_of(draws)
     most = len(z) // ROWS_EACH // 5 - 1
     _, size, directions = torch.linalg.svd(x, full_matrices=False)

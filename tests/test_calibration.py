@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyro
@@ -48,11 +50,12 @@ from ppl_vae import UserError
 from ppl_vae.diagnostics import calibration
 from ppl_vae.diagnostics._calibration.quantities import DENSITY, DISTANCE
 from ppl_vae.diagnostics._calibration.ranking import JOINT
-from ppl_vae.diagnostics._calibration.ranks import ecdf_band, holm, rank_tests
+from ppl_vae.diagnostics._calibration.ranks import ecdf_band, hommel, rank_tests, simes
 from ppl_vae.diagnostics._calibration.reliability import reliability
 from ppl_vae.errors import NoDensity
 from ppl_vae.guides import MeanField, Point
 from ppl_vae.models import M2, VAE, AutoEncoder
+from ppl_vae.programs import toy
 
 DEVIATION = COVARIANCE.diagonal().sqrt()
 
@@ -108,10 +111,44 @@ def test_symmetric_ranks_that_are_too_spread_are_not_called_shifted():
     assert all(found.spread < 1e-3 and found.width < 0.9 for found in shifted)
 
 
-def test_holm_is_the_step_down_of_bonferroni():
-    p = np.array([0.01, 0.02, 0.2, 0.011])
-    assert holm(p).tolist() == pytest.approx([0.04, 0.04, 0.2, 0.04])
-    assert holm(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
+def test_a_test_is_rejected_where_simes_rejects_every_set_that_has_it():
+    generator = np.random.default_rng(0)
+    for n in (1, 2, 3, 6):
+        p = generator.uniform(size=n) ** 2
+        closed = np.zeros(n)
+        for size in range(1, n + 1):
+            for chosen in itertools.combinations(range(n), size):
+                closed[[*chosen]] = np.maximum(closed[[*chosen]], simes(p[[*chosen]]))
+        assert hommel(p) == pytest.approx(closed)
+        assert simes(p) <= hommel(p).min() + 1e-12
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.7])
+def test_tests_together_keep_their_level_also_where_they_depend_on_each_other(rho):
+    generator = np.random.default_rng(1)
+    common = generator.normal(size=(4000, 1))
+    scores = rho**0.5 * common + (1 - rho) ** 0.5 * generator.normal(size=(4000, 15))
+    p = 2 * stats.norm.sf(np.abs(scores))
+    rejects = sum(simes(row) < 0.05 for row in p)
+    assert plausible(rejects, 4000, 0.05) if rho == 0 else rejects < 0.05 * 4000
+
+
+def test_several_weak_tests_reject_together_and_are_named():
+    """None of them for itself: the k smallest with p_(k) <= 0.05 k / n are told."""
+    p = [0.008, 0.009, 0.0095, 0.5, 0.9, 0.7]
+    corrected = hommel(np.array(p))
+    found = calibration(toy.model, toy.posterior, torch.zeros(10), simulations=40)
+    weak = replace(
+        found,
+        tests=tuple(
+            found.tests[0]._replace(latent="z", name="spread", p=v, corrected=c)
+            for v, c in zip(p, corrected, strict=True)
+        ),
+    )
+    assert weak.p_value == pytest.approx(0.019)
+    assert not weak.calibrated
+    assert [t.p for t in weak.rejected] == p[:3]
+    assert weak.verdict.startswith("Not calibrated: z ")
 
 
 def test_probabilities_of_classes_are_tested_exactly_where_they_are_extreme():

@@ -362,3 +362,25 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(folder, capsys):
     Path("own.py").write_text(text)
     assert main([*words, "--resume"]) == 2
     assert "another file of data or programs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_grid_is_certified_and_goes_on_certified(trained, capsys):
+    """Cells that are trained are judged again, to the accuracy; log p(x) of one model is one number, certified."""
+    place, words, _ = trained
+    before = finished(place / "g")
+    done = script("compare", *words, *TINY, "--out", "g", "--resume", "--certified", "0.05", "--json", cwd=place)
+    found = json.loads(done.stdout)
+    assert found["certified_accuracy"] == 0.05
+    assert finished(place / "g") == before  # nothing was trained again
+    key = {"particles": 40, "iwae": [1, 5], "seed": 0, "certified": 0.05}
+    for run in (place / "g").glob("*-seed0"):
+        kept = read_cache(run, key)
+        assert bool(kept.evaluation.certified.certified.all())
+        opened = ppl_vae.open_run(run)
+        own = ppl_vae.evaluate(opened.model, opened.guide, opened.data().test, particles=20000)
+        sure, error = kept.evaluation.certain()
+        assert bool(((sure - own.log_evidence).abs() < 5 * (error + own.log_evidence_se) + 0.01).all())
+        assert read_cache(run, key | {"certified": 0.1}) is None
+    line = script("compare", *words, *TINY, "--out", "g", "--print-commands", "--certified", "0.05", cwd=place).stdout
+    assert all("--certified 0.05" in each for each in line.strip().splitlines())

@@ -209,7 +209,7 @@ def test_private_latents_see_their_own_field_alone(data):
 
 
 def test_what_is_asked_of_a_mopoe_guide_comes_from_all_fields_of_a_row_together(data):
-    """Means are those of the product of the fields of a row; the density, by which draws are weighted, is the mixture's."""
+    """Means are those of the product of the fields of a row; the density, by which draws are weighed, the mixture's."""
     torch.manual_seed(0)
     model = Multimodal(data, private=0, latent_dim=3, hidden=(8,))
     guide = MeanField(model, experts="mopoe", hidden=(8,))
@@ -232,7 +232,7 @@ def test_what_is_asked_of_a_mopoe_guide_comes_from_all_fields_of_a_row_together(
 
 @pytest.mark.parametrize("experts", [None, "mopoe"])
 def test_fields_hidden_in_training_may_be_missing_later_and_the_bound_stays_one(linear, experts):
-    """The mean bound of guides that see less is below the exact log p of whole rows, and hides nothing from evaluation."""
+    """The mean bound of guides that see less is below the exact log p of whole rows; evaluation hides nothing."""
     model, data = linear
     torch.manual_seed(0)
     guide = MeanField(model, data, experts=experts, hidden=(16,), hide=0.5).to(F64)
@@ -259,7 +259,8 @@ def test_each_field_is_hidden_as_often_as_said_and_never_all_of_a_row():
     batch = {"a": torch.ones(40000, 2), "y": torch.ones(40000, dtype=torch.long), "b": torch.ones(40000, 2, 2)}
     shown = Hiding(fields, 0.4)(batch)
     gone = torch.stack([shown["a"].isnan().all(1), shown["y"] < 0, shown["b"].isnan().flatten(1).all(1)])
-    assert torch.equal(gone[0], shown["a"].isnan().any(1)) and not bool(gone.all(0).any())
+    assert torch.equal(gone[0], shown["a"].isnan().any(1))
+    assert not bool(gone.all(0).any())
     share = (0.4 - 0.4**3) * torch.ones(3)  # rows that would lose all keep all
     assert bool(((gone.double().mean(1) - share).abs() < 4 * (share * (1 - share) / 40000).sqrt()).all())
     assert torch.equal(batch["a"], torch.ones(40000, 2))

@@ -65,7 +65,7 @@ class GeneratedGuide(Recorded, AmortizedProgram, metaclass=_AbstractPyroModule):
         noise: deviation of the noise that this default encoder adds to standardised entries in training mode; with few
             labels (M2) it may help the classifier, which reads the same features.
         hide: in training, every field of a row is hidden from the encoder with this probability, of a model of several
-            fields (`ppl_vae.nn.hiding.Hiding`): any of them may then be missing later, even if no training row lacks it.
+            fields (`ppl_vae.nn.hiding.Hiding`): any may then be missing later, even if no training row lacks it.
         conditioning: "structured" conditions every latent on the earlier ones that its posterior depends on,
             "independent" on none.
         init_scale: posterior scale (unconstrained) at which training starts, of the latents of rows.

@@ -66,9 +66,7 @@ class EncoderChoice:
         if model.timing is not None:
             of_rows = any(block.row and not block.steps for block in blocks)
             return RecurrentEncoder(fields, split, model.timing, of_rows=of_rows, **self.options)
-        return FieldEncoder(
-            fields, split, repeated=model.repeated, beside=self.beside, hide=self.hide, **self.options
-        )
+        return FieldEncoder(fields, split, repeated=model.repeated, beside=self.beside, hide=self.hide, **self.options)
 
     def _with_reads(self, fields: Sequence[Field], own: Any) -> Any:
         """What the model says of how its fields are read, where the user says nothing of them."""

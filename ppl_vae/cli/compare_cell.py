@@ -22,6 +22,7 @@ def compare_cell(
     run: o.RunFolder,
     particles: Annotated[int, typer.Option()] = 1000,
     iwae: Annotated[str, typer.Option()] = "1",
+    certified: Annotated[float | None, typer.Option()] = None,
     seed: o.Seed = 0,
     model: o.OwnModel = None,
     guide: o.OwnGuide = None,
@@ -36,12 +37,16 @@ def compare_cell(
     from ppl_vae.cli.files import update_evaluation, writing
     from ppl_vae.cli.judging import Judged
     from ppl_vae.comparison.cache import write_cache
+    from ppl_vae.comparison.cells import judged_by
     from ppl_vae.comparison.comparable import observed, preparation
-    from ppl_vae.comparison.compare import size_of
+    from ppl_vae.comparison.compare import judged, size_of
     from ppl_vae.evaluation import evaluate_rows
 
     rows, where = rows_of(opened, DataWords(None), None)
-    found = evaluate_rows(opened.model, opened.guide, rows, particles, iwae=rungs, seed=seed)
+    if certified is None:
+        found = evaluate_rows(opened.model, opened.guide, rows, particles, iwae=rungs, seed=seed)
+    else:
+        found = judged(opened.model, opened.guide, rows, particles, rungs, accuracy=certified, seed=seed)
     with writing(run, "ppl-vae compare"):
         update_evaluation(run, where, Judged(found.summary() | {"seed": seed}, found))
     seconds = [record["seconds"] for record in opened.history if record.get("seconds") is not None]
@@ -52,7 +57,7 @@ def compare_cell(
         "epochs": len(opened.history),
         "observed": observed(opened.pair, rows, preparation(opened)).to_json(),
     }
-    key = {"particles": particles, "iwae": rungs, "seed": seed}
+    key = judged_by(particles, rungs, seed, certified)
     if latents:
         about["latents"], key["latents"] = _use(opened, rows, seed), True
     write_cache(run, found, key, about)

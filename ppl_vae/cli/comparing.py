@@ -149,6 +149,8 @@ def say_commands(grid: Grid, judged: Mapping[str, Any], out: Path) -> None:
     told = {**grid.training, "particles": judged["particles"], "seed": judged["seed"]}
     if judged["iwae"] is not None:
         told["iwae"] = ",".join(map(str, judged["iwae"]))
+    if judged["certified"] is not None:
+        told["certified"] = judged["certified"]
     words += [word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     for cell in grid.cells:
         typer.echo(shlex.join([*words, "--out", str(out), "--cell", cell.folder]))

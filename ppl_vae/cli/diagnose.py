@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -75,7 +75,8 @@ def diagnose(
 ) -> None:
     """Check a run: collapse, calibration, model criticism.
 
-    Prints a verdict for each question. Numbers are written to RUN/diagnostics.json, figures to RUN/figures, and both
+    Prints a verdict for each question, corrected for its own tests, and at the end what remains when all questions are
+    corrected together. Numbers are written to RUN/diagnostics.json, figures to RUN/figures, and both
     are added to the report.
     """
     check_whole("--rows", rows, 2)
@@ -96,17 +97,33 @@ def diagnose(
     chosen, name = asked.rows(opened, split)
     chosen = chosen.inliers().rows(slice(0, rows))
     found = {kind: _answer(kind, opened, chosen, seed, figure_format) for kind in wanted}
+    all_of_them = _together(found)
     if as_json:
-        typer.echo(json.dumps(plain({"run": run, "rows": name, "diagnostics": found}), indent=2, ensure_ascii=False))
+        told_all = {"run": run, "rows": name, "diagnostics": found, **all_of_them}
+        typer.echo(json.dumps(plain(told_all), indent=2, ensure_ascii=False))
     else:
         say("all data as one unit" if chosen.is_one_unit else f"{len(chosen):,} rows: {name}")
         for kind, told in found.items():
             say(f"\n{kind} ({_KINDS[kind].asks}?)\n  {told['verdict']}")
+        if all_of_them:
+            say(f"\n{all_of_them['together']['verdict']}")
     with spared("the diagnosis"), writing(run, "ppl-vae diagnose"):
         file = _keep(run, found, name, len(chosen))
         if not as_json:
             more = f"figures are in {run / 'figures'}; ppl-vae report {run} puts them into the report"
             say(f"\nwritten to {file}; {more}")
+
+
+def _together(found: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """What all diagnoses say together; a p-value corrected for all of them joins the summary of each that tests."""
+    from ppl_vae.diagnostics._common.together import together
+
+    all_of_them = together({kind: told["summary"] for kind, told in found.items()})
+    if len(all_of_them.alone) < 2:
+        return {}
+    for kind, p in all_of_them.corrected.items():
+        found[kind]["summary"]["p_together"] = p
+    return {"together": {"verdict": all_of_them.verdict, "p": all_of_them.corrected}}
 
 
 def _wanted(only: str | None) -> list[str]:

@@ -18,7 +18,7 @@ from ppl_vae.comparison._workers import GRACE, Job, Watcher, cores, work
 from ppl_vae.comparison.cache import CachedEvaluation, read_cache
 from ppl_vae.comparison.comparable import Observed, observed, preparation, refuse_incomparable
 from ppl_vae.comparison.compare import Comparison, ranked
-from ppl_vae.errors import UserError, spelled, unknown_name
+from ppl_vae.errors import UserError, check_number, spelled, unknown_name
 from ppl_vae.registry import user_files
 from ppl_vae.registry.programs import build
 from ppl_vae.registry.resolve import resolve_bound
@@ -132,9 +132,13 @@ def _look(ask: Request, data: Any, loaded: dict[Path, Any], particles: int) -> O
         return observed(Pair(model, guide), rows, preparation(None, model))
 
 
-def judged_by(particles: int, iwae: Sequence[int] | None = None, seed: int = 0) -> dict[str, Any]:
+def judged_by(
+    particles: int, iwae: Sequence[int] | None = None, seed: int = 0, certified: float | None = None
+) -> dict[str, Any]:
     """How cells are evaluated, as for `compare`: what their evaluations are kept under."""
-    return {"particles": particles, "iwae": list(ladder(particles, iwae)), "seed": seed}
+    found: dict[str, Any] = {"particles": particles, "iwae": list(ladder(particles, iwae)), "seed": seed}
+    accuracy = None if certified is None else float(check_number("certified", certified, positive=True))
+    return found if accuracy is None else found | {"certified": accuracy}
 
 
 def train_grid(
@@ -143,6 +147,7 @@ def train_grid(
     *,
     particles: int = 1000,
     iwae: Sequence[int] | None = None,
+    certified: float | None = None,
     seed: int = 0,
     jobs: int | None = None,
     resume: bool = False,
@@ -154,7 +159,7 @@ def train_grid(
     Args:
         grid: what to train.
         out: its folder: `grid.json` and one run folder for each cell.
-        particles, iwae, seed: of the evaluations, as for `compare`.
+        particles, iwae, certified, seed: of the evaluations, as for `compare`.
         jobs: processes at once; by default as many as there are cores, on CUDA one.
         resume: go on in a folder of the same grid.
         watch: from the numbers of cells, and of those that are finished, to a context manager with a `Watcher`.
@@ -163,7 +168,7 @@ def train_grid(
     Raises:
         UserError: for what can be seen before training; what fails later is in the outcome.
     """
-    key = judged_by(particles, iwae, seed)
+    key = judged_by(particles, iwae, seed, certified)
     check_grid(grid, particles)
     with made(out), held(out, "ppl-vae compare"):
         _claim(grid, out, resume)
@@ -262,6 +267,7 @@ def _job(grid: Grid, cell: Cell, out: Path, key: Mapping[str, Any]) -> Job | Non
         "--seed",
         str(key["seed"]),
     ]
+    judge += ["--certified", str(key["certified"])] if "certified" in key else []
     judge += [word for pair in own for word in pair]
     judge += ["--latents"] if "latents" in _judged_of(grid, key) else []
     judge += ["--device", str(grid.training["device"])] if "device" in grid.training else []
@@ -297,7 +303,10 @@ def _outcome(grid: Grid, out: Path, key: Mapping[str, Any], failed: dict[str, st
     pairs = [_compared(name, several) for name, several in groups.items()]
     levels = {f: tuple(w for w in words if any(p.factors[f] == w for p in pairs)) for f, words in grid.levels.items()}
     where = next(iter(about.values()))["where"]
-    found = ranked(pairs, where=where, particles=key["particles"], rungs=key["iwae"], levels=levels, failed=failed)
+    found = ranked(
+        pairs, where=where, particles=key["particles"], rungs=key["iwae"], levels=levels, failed=failed,
+        accuracy=key.get("certified"),
+    )  # fmt: skip
     return GridOutcome(found, failed, runs)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ppl_vae.comparison._order import Order
 
-__all__ = ["Comparison", "compare", "pace", "ranked", "size_of"]
+__all__ = ["Comparison", "compare", "judged", "pace", "ranked", "size_of"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -224,7 +224,7 @@ def compare(
         raise UserError("compare needs the rows on which pairs are judged: compare(pairs, data)")
     trained = {name: _trained(name, value) for name, value in named.items()}
     rungs = ladder(particles, iwae)
-    rows = _fixed(as_split(data, "test", _schema(trained)), seed)
+    rows = fixed(as_split(data, "test", _schema(trained)), seed)
     seen = {}
     for name, several in trained.items():
         for one in several:
@@ -236,7 +236,9 @@ def compare(
     found = []
     for name, several in trained.items():
         with _of(name):
-            evaluations = tuple(_judged(t, rows, particles, rungs, accuracy, seed) for t in several)
+            evaluations = tuple(
+                judged(t.model, t.guide, rows, particles, rungs, accuracy=accuracy, seed=seed) for t in several
+            )
             uses = _uses(several, data, rows, seed) if latents else ()
         size = size_of(several[0].model, several[0].guide)
         found.append(Compared(name, evaluations, size, *pace([t.history for t in several]), latents=uses))
@@ -261,13 +263,22 @@ def _all_splits(one: _Trained, data: Any) -> Any:
     return own if isinstance(own, Data) else data
 
 
-def _judged(
-    one: _Trained, rows: Split, particles: int, rungs: Sequence[int], accuracy: float | None, seed: int
+def judged(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    rows: Split,
+    particles: int,
+    rungs: Sequence[int],
+    *,
+    accuracy: float | None,
+    seed: int,
 ) -> Evaluation:
-    found = evaluate_rows(one.model, one.guide, rows, particles, iwae=rungs, seed=seed)
+    """The evaluation of a pair on rows, whose log p(x) is certified if there is an accuracy; grey levels drawn once."""
+    rows = fixed(rows, seed)
+    found = evaluate_rows(model, guide, rows, particles, iwae=rungs, seed=seed)
     if accuracy is None:
         return found
-    return replace(found, certified=certify(one.model, one.guide, rows, accuracy, draws=1, seed=seed))
+    return replace(found, certified=certify(model, guide, rows, accuracy, draws=1, seed=seed))
 
 
 def ranked(
@@ -345,7 +356,7 @@ def _schema(trained: Mapping[str, Sequence[_Trained]]) -> Any:
     return next((s for several in trained.values() for t in several if (s := getattr(t.model, "schema", None))), None)
 
 
-def _fixed(split: Split, seed: int) -> Split:
+def fixed(split: Split, seed: int) -> Split:
     """The rows with their grey levels drawn once, so that every pair sees the same."""
     if not split.draws:
         return split

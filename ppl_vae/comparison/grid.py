@@ -234,6 +234,7 @@ def compare_grid(
     out: str | Path,
     particles: int = 1000,
     iwae: Sequence[int] | None = None,
+    certified: float | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
     resume: bool = False,
@@ -251,7 +252,7 @@ def compare_grid(
         betas: KL weights, and of another objective the number that it is named after (tc, gamma, off, weight).
         seeds: trainings of each combination.
         out: the folder of the comparison.
-        particles, iwae: of the evaluations, as for `compare`.
+        particles, iwae, certified: of the evaluations, as for `compare`.
         jobs: processes at once; by default as many as there are cores, on CUDA one.
         executor: a `concurrent.futures.Executor` that runs the cells instead, such as Dask's (`client.get_executor()`):
             its workers have this package, and see `out`, the data and your programs at the same paths. A worker that is
@@ -278,7 +279,9 @@ def compare_grid(
         raise UserError("jobs is of the processes of this machine, and executor= has workers of its own: give one")
     grid = Grid(**words, seeds=seeds, training=training)
     place = path_of("out", out)
-    found = train_grid(grid, place, particles=particles, iwae=iwae, jobs=jobs, resume=resume, executor=executor)
+    found = train_grid(
+        grid, place, particles=particles, iwae=iwae, certified=certified, jobs=jobs, resume=resume, executor=executor
+    )
     if found.comparison is None:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.failed.items())
         raise UserError(f"every cell failed ({reasons}): mend it, then go on with resume=True")

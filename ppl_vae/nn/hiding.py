@@ -46,7 +46,9 @@ class Hiding:
 
     def __init__(self, fields: Sequence[Field], share: float) -> None:
         if not 0 <= share < 1:
-            raise UserError(f"hide is the share of rows from which a field is hidden in training, in [0, 1), got {share}")
+            raise UserError(
+                f"hide is the share of rows from which a field is hidden in training, in [0, 1), got {share}"
+            )
         if share and len(fields) < 2:
             raise UserError(
                 f"hide= hides fields that others stand in for, and the encoder reads {len(fields)}: leave it out"

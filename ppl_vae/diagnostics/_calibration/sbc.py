@@ -14,7 +14,7 @@ from torch import Tensor
 from ppl_vae.data import OneUnit, Split
 from ppl_vae.diagnostics._calibration.quantities import DENSITY, DISTANCE, Quantity, checked
 from ppl_vae.diagnostics._calibration.ranking import JOINT, ClassRanks, joined, ranked
-from ppl_vae.diagnostics._calibration.ranks import holm, rank_tests
+from ppl_vae.diagnostics._calibration.ranks import hommel, rank_tests, simes
 from ppl_vae.diagnostics._calibration.reliability import Reliability, reliability
 from ppl_vae.diagnostics._calibration.units import refits, told
 from ppl_vae.diagnostics._common.simulation import resampled, specific
@@ -52,7 +52,7 @@ class Calibration(Displayed):
         names: entries of the latents that were ranked, then `quantities`.
         ranks: of the true value among the draws, 0 to `draws`; -1 where it was observed and so no latent.
         draws: from the guide for each row.
-        tests: all of them, with p-values corrected together (Holm).
+        tests: all of them, with p-values corrected together (Hommel).
         shift: how far truths lie above draws on average, in standard deviations of the draws, by name.
         width: how wide draws are relative to what they should be, by name.
         log_gamma: the log-gamma statistic of every set of ranks, less its 5% point: below 0 they are not uniform.
@@ -90,13 +90,25 @@ class Calibration(Displayed):
 
     @property
     def rejected(self) -> tuple[Tested, ...]:
-        """Tests whose corrected p-value is below 0.05, most significant first."""
-        return tuple(sorted((t for t in self.tests if t.corrected < SIGNIFICANT), key=lambda t: t.p))
+        """Tests whose corrected p-value is below 0.05, most significant first.
+
+        Where none is, but all of them together are (`p_value`), the k smallest that make it so: p_(k) <= 0.05 k / n.
+        """
+        found = sorted((t for t in self.tests if t.corrected < SIGNIFICANT), key=lambda t: t.p)
+        if not found and not self.calibrated:
+            ranked = sorted(self.tests, key=lambda t: t.p)
+            found = ranked[: max(k + 1 for k, t in enumerate(ranked) if t.p * len(ranked) < SIGNIFICANT * (k + 1))]
+        return tuple(found)
+
+    @property
+    def p_value(self) -> float:
+        """Of all tests together (Simes): whether the guide is the posterior."""
+        return simes(np.array([t.p for t in self.tests]))
 
     @property
     def calibrated(self) -> bool:
-        """Whether no test is rejected: true of an exact posterior in at least 95 of 100 runs."""
-        return not self.rejected
+        """Whether the tests together do not reject at 5 %: true of an exact posterior in 95 of 100 runs."""
+        return self.p_value >= SIGNIFICANT
 
     @property
     def verdict(self) -> str:
@@ -117,6 +129,7 @@ class Calibration(Displayed):
             "draws": self.draws,
             "calibrated": self.calibrated,
             "verdict": self.verdict,
+            "p_value": self.p_value,
             "smallest_corrected_p": min((t.corrected for t in self.tests), default=1.0),
             "rejected": [t._asdict() for t in self.rejected],
             "tests": [t._asdict() for t in self.tests],
@@ -278,7 +291,7 @@ def _judged(
     }
     for name, one in reliable.items():
         tests += [(name, "confidence", one.p_confidence), (name, "frequency", one.p_frequency)]
-    corrected = holm(np.array([p for *_, p in tests]))
+    corrected = hommel(np.array([p for *_, p in tests]))
     table = torch.stack(list(ranks.values()), 1)
     coverage = torch.stack([_coverage(column, draws) for column in ranks.values()])
     level = torch.tensor(LEVELS, dtype=torch.float64)
