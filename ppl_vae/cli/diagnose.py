@@ -116,7 +116,7 @@ def diagnose(
 
 def _together(found: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """What all diagnoses say together; a p-value corrected for all of them joins the summary of each that tests."""
-    from ppl_vae.diagnostics._common.together import together
+    from ppl_vae.diagnostics.together import together
 
     all_of_them = together({kind: told["summary"] for kind, told in found.items()})
     if len(all_of_them.alone) < 2:
