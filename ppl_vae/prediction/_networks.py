@@ -165,7 +165,8 @@ def _pushed(fn: Any, noise: Tensor, block: Block) -> Tensor:
     if isinstance(fn, Flow | torch.distributions.TransformedDistribution):
         value = _pushed(fn.base if isinstance(fn, Flow) else fn.base_dist, noise, block)
         for transform in fn.transforms:
-            value = transform(value)
+            own = getattr(transform, "call_and_ladj", None)  # some of ours know both at once, and nothing else
+            value = transform(value) if own is None else own(value)[0]
         return value
     if isinstance(fn, torch.distributions.Normal):
         inner = fn.loc.shape[1:]
