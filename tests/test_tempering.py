@@ -13,11 +13,13 @@ from cases.problem import F64, t
 from test_joint import COVARIANCE, DATA, MEAN, marginal, narrow, regression
 
 import ppl_vae
+from ppl_vae.arviz import _joint_draws
 from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import as_one_unit
 from ppl_vae.evaluation import tempering
 from ppl_vae.evaluation.apart import apart
 from ppl_vae.evaluation.bridge import Bridge
+from ppl_vae.evaluation.elsewhere import elsewhere
 from ppl_vae.evaluation.tempering import moved_draws
 from ppl_vae.programs.program import Pair
 
@@ -262,6 +264,50 @@ def test_a_program_that_looks_at_values_is_said_to_be_not_believed():
     found = ppl_vae.posterior(looking, narrow, DATA, draws=50, particles=100)
     assert found.moves is None
     assert "not to be believed" in found.findings[0].problem
+
+
+def even(y=None):
+    m = pyro.sample("m", dist.Normal(t(0.0), 2.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(m**2, 1.0), obs=y)
+
+
+def one_sided(y=None):
+    pyro.sample("m", dist.Normal(t(1.99), 0.11))
+
+
+def test_a_part_of_the_posterior_that_the_guide_never_draws_is_found_from_the_prior():
+    found = ppl_vae.posterior(even, one_sided, {"y": t([3.5, 4.2, 4.6, 3.9, 3.8])})
+    assert found.khat < 0.5  # of the guide, which sees one sign alone
+    assert found.moves.start == "prior"
+    assert "part of the posterior that no draw reached, where m is about -2" in found.findings[0].problem
+    assert not found.moves.believed  # no chain goes from one to the other
+    assert 0.1 < float((found["m"] < 0).double().mean()) < 0.9
+    torch.testing.assert_close(found["m"].abs().mean(), t(1.99), rtol=0, atol=0.05)
+
+
+def test_where_the_other_part_cannot_be_moved_to_it_is_said(monkeypatch):
+    def refused(*args, **kwargs):
+        raise NotImplementedError
+
+    monkeypatch.setattr(_joint_draws, "moved_draws", refused)
+    found = ppl_vae.posterior(even, one_sided, {"y": t([3.5, 4.2, 4.6, 3.9, 3.8])})
+    assert found.moves is None
+    assert "means and deviations are those of one part" in found.findings[-1].problem
+    assert ppl_vae.posterior(even, one_sided, {"y": t([3.5, 4.2, 4.6, 3.9, 3.8])}, resample="psis").findings == ()
+
+
+def test_a_posterior_of_one_part_has_none_elsewhere():
+    pair, batch = Pair(regression, narrow), as_one_unit(DATA).batch()
+    draws = {"b": dist.MultivariateNormal(MEAN, COVARIANCE).sample((2000,))}
+    logs, mass = torch.zeros(2000, dtype=F64), float(marginal())
+    structure = analyse(pair, batch)
+    assert elsewhere(pair, structure, batch, 30, draws, logs, mass) is None
+    away = {"b": draws["b"] + 40 * COVARIANCE.diagonal().sqrt()}
+    there = elsewhere(pair, structure, batch, 30, away, logs, mass)
+    assert there.site == "b"
+    assert 0.02 < there.mass < 50  # the evidence of these chains is not exact
+    assert elsewhere(pair, structure, batch, 30, away, logs, mass + 20) is None  # chains that have lost their way
 
 
 @pytest.mark.slow

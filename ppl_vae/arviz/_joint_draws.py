@@ -23,6 +23,8 @@ from ppl_vae.checks.analysis import analyse
 from ppl_vae.data import Split, as_one_unit, units_in
 from ppl_vae.distributions import elementwise
 from ppl_vae.errors import UserError
+from ppl_vae.evaluation.bridge import Start
+from ppl_vae.evaluation.elsewhere import Elsewhere, elsewhere
 from ppl_vae.evaluation.faults import Fault, Missed, Unseen, faults_of, missed_by
 from ppl_vae.evaluation.joint_weights import (
     JointWeights,
@@ -69,7 +71,7 @@ class JointDraws:
     chosen draws of what rows share, on which programs can be run. `faults` say what makes the weights uneven,
     `seen` has the data as observed and as drawn, `missed` says what the guide leaves out. Where weights were not enough
     the particles are draws that were moved from the guide to the posterior, `moves` says how and `why`, and
-    `log_weight` are those of the guide's particles.
+    `log_weight` are those of the guide's particles. `elsewhere` is a part of the posterior that none of them reached.
     """
 
     structure: Structure
@@ -86,6 +88,15 @@ class JointDraws:
     missed: Missed | Unseen | None = None
     moves: Moves | None = None
     why: str = ""
+    elsewhere: Elsewhere | None = None
+
+
+class _Moved(NamedTuple):
+    """Draws of every latent [draw, plates, *event] that were moved, how, and why."""
+
+    values: dict[str, Tensor]
+    moves: Moves
+    why: str
 
 
 class _Weighed(NamedTuple):
@@ -165,9 +176,12 @@ class _Joint:
         """
         _refuse_large([*self.own, *(self.rows.shown if self.predictive else [])], self.layouts, self.plan, self.draws)
         why = "" if wanted is None else not_enough(weighed.log_weight, wanted)
-        moved = self._moved(weighed, why) if why else None
+        moved = self._moved(why) if why else None
+        other = None if wanted is None else self._elsewhere(weighed, moved)
+        if other is not None and (anew := self._moved(other.words, "prior")) is not None:
+            moved, other = anew, None
         if moved is not None:
-            return moved
+            return replace(self._told_moved(weighed, moved), elsewhere=other)
         if resample:
             chances = smooth(weighed.log_weight[:, None]).softmax(0)[:, 0]
             chosen = torch.multinomial(chances, self.draws, replacement=True)
@@ -179,23 +193,48 @@ class _Joint:
         def own(batch: Batch, number: int) -> dict[str, Tensor]:
             return self._given(weighed, chosen, batch, number, resample)
 
-        return self._told(weighed, weighed.values, chosen, own, likelihood, held)
+        return replace(self._told(weighed, weighed.values, chosen, own, likelihood, held), elsewhere=other)
 
-    def _moved(self, weighed: _Weighed, why: str) -> JointDraws | None:
-        """Draws that were moved from the guide to the posterior; None where nothing can be moved."""
-        plan, rows = self.plan, len(self.plan.split)
-        if why_not(plan.structure, rows):
+    def _whole(self) -> tuple[Structure, Batch, int]:
+        """All data as one unit: the pair's structure then, the batch, and how many rows it counts for.
+
+        Raises:
+            UserError: for a pair that cannot be read so.
+        """
+        plan = self.plan
+        batch = as_one_unit(plan.split).batch()
+        if plan.split.is_one_unit:
+            return plan.structure, batch, max((v.numel() for v in batch.values()), default=1)
+        return analyse(self.pair, batch), batch, len(plan.split)
+
+    def _moved(self, why: str, start: Start = "guide") -> _Moved | None:
+        """Draws that were moved from the guide, or the prior, to the posterior; None where nothing can be moved."""
+        plan = self.plan
+        if why_not(plan.structure, len(plan.split)):
             return None
         try:
-            batch = as_one_unit(plan.split).batch()
-            if plan.split.is_one_unit:
-                rows = max((v.numel() for v in batch.values()), default=1)
-            structure = plan.structure if plan.split.is_one_unit else analyse(self.pair, batch)
+            structure, batch, rows = self._whole()
             if why_not(structure, rows):
                 return None
-            values, moves = moved_draws(self.pair, structure, batch, max(plan.particles, self.draws), rows)
+            count = max(plan.particles, self.draws)
+            return _Moved(*moved_draws(self.pair, structure, batch, count, rows, start=start), why)
         except (UserError, NotImplementedError):  # a guide without a density of given values, for example
             return None
+
+    def _elsewhere(self, weighed: _Weighed, moved: _Moved | None) -> Elsewhere | None:
+        """What chains from the prior find that none of these draws has reached."""
+        logs, log_mass = weighed.log_weight, float(weighed.log_weight.logsumexp(0)) - math.log(len(weighed.log_weight))
+        draws = weighed.values
+        if moved is not None:
+            draws, logs = moved.values, torch.zeros(math.prod(moved.moves.shape), dtype=torch.float64)
+            log_mass = moved.moves.log_evidence
+        try:
+            return elsewhere(self.pair, *self._whole(), draws, logs, log_mass)
+        except UserError:
+            return None
+
+    def _told_moved(self, weighed: _Weighed, moved: _Moved) -> JointDraws:
+        plan, (values, moves, why) = self.plan, moved
         chosen = torch.randperm(math.prod(moves.shape))[: self.draws]
         common = {n: values[n] for n in weighed.values if n in values}
         held = likelihood = None

@@ -307,6 +307,8 @@ def posterior(
         log_weight = torch.zeros(math.prod(moves.shape), dtype=torch.float64)
         weights, findings = log_weight.softmax(0), (moves.finding(found.why),)
         effective = min(moves.ess(each) for v in found.particles.values() for each in v.reshape(len(v), -1).T)
+    if found.elsewhere is not None:
+        findings = (*findings, found.elsewhere.finding())
     values = {n: v[found.chosen] for n, v in found.particles.items()} | found.local
     names = Names(split.schema, found.layouts, row_ids(data, len(split)))
     return Posterior(

@@ -245,8 +245,8 @@ class Bridge:
 
     def _at_start(self, joint: Factors, u: Tensor) -> Tensor:
         """log density of the latents' values under the normal over their unconstrained numbers, [chain, row]."""
+        logs: Any = 0.0
         parts, shape = [], self._shape(u.shape[0], u.shape[1])
-        logs: Tensor | float = 0.0
         for name in self.sites:
             site, value = Bridge._site(self, name, joint.model_sites), joint.model_sites[name]["value"]
             vector, stretch = site.vector(value)

@@ -27,12 +27,12 @@ from torch import Tensor
 
 from ppl_vae.errors import Finding, UserError
 from ppl_vae.evaluation.apart import apart
-from ppl_vae.evaluation.bridge import Bridge
+from ppl_vae.evaluation.bridge import Bridge, Start
 from ppl_vae.evaluation.transitions import next_step_size, transition
 from ppl_vae.programs.program import Batch, Pair
 from ppl_vae.programs.structure import Structure
 
-__all__ = ["Moves", "moved_draws", "why_not"]
+__all__ = ["ORDER", "Moves", "climbed", "moved_draws", "why_not"]
 
 CHAINS, ISLANDS = 1000, 4
 
@@ -51,6 +51,15 @@ far a mean or log deviation of all chains moves. Draws are an eighth of these ro
 
 ONE_BY_ONE = 300
 """Draws of a guide by which it is known, where programs run one at a time."""
+
+ORDER = (
+    "order components that can exchange their labels (pyro.distributions.constraints.ordered_vector); else "
+    "fit(..., restarts=5) and compare the bounds"
+)
+"""What to do about a posterior of several parts."""
+
+PARTS = 3
+"""How many of SETTLING are waited for by chains in parts of the posterior between which none of them goes."""
 
 LOST = 100.0
 """Deviations from the middle of the chains, beyond which a trajectory has left the posterior."""
@@ -83,6 +92,7 @@ class Moves:
     log_evidence: float
     log_evidence_se: float
     shape: tuple[int, int]
+    start: Start = "guide"
 
     @property
     def believed(self) -> bool:
@@ -94,7 +104,7 @@ class Moves:
         """What is to be said of the draws; `why` the guide's own were not enough."""
         worst = int(self.rhat.argmax())
         site, most = self.names[worst], float(self.rhat[worst])
-        moved = f"{why}: draws were moved from the guide to the posterior over {self.temperatures} temperatures"
+        moved = f"{why}: draws were moved from the {self.start} to the posterior over {self.temperatures} temperatures"
         if self.believed:
             return Finding(
                 None,
@@ -113,10 +123,12 @@ class Moves:
             said = f"but {site} still moved when their time was over"
         else:
             said = f"but groups of chains do not agree on {site} (R-hat {most:.2f}, above {AGREED})"
-        return Finding(
-            site, f"{moved}, {said}: means and deviations are not to be believed", "train longer, write the model with "
-            "effects apart from their scale (non-centred), or take a richer family", "warning"
-        )  # fmt: skip
+        remedy = (
+            "train longer, write the model with effects apart from their scale (non-centred), or take a richer family"
+            if self.start == "guide"
+            else ORDER
+        )
+        return Finding(site, f"{moved}, {said}: means and deviations are not to be believed", remedy, "warning")
 
     def ess(self, values: Tensor) -> float:
         """How many independent draws those of a number [round x chain] are worth, by what chains remember."""
@@ -142,21 +154,34 @@ def why_not(structure: Structure, rows: int) -> str:
 
 
 def moved_draws(
-    pair: Pair, structure: Structure, batch: Batch, draws: int, rows: int, chains: int = CHAINS
+    pair: Pair,
+    structure: Structure,
+    batch: Batch,
+    draws: int,
+    rows: int,
+    chains: int = CHAINS,
+    start: Start = "guide",
 ) -> tuple[dict[str, Tensor], Moves]:
     """At least so many draws of every latent, [round x chain, plates, *event], all data as one unit.
+
+    Chains come from the guide, or from the prior.
 
     Raises:
         UserError: for a guide whose density at given values cannot be had, or discrete latents without end.
         NotImplementedError: for more than LARGEST numbers.
     """
-    bridge = Bridge(pair, structure, batch, "guide" if structure.holes else "prior")
+    bridge = Bridge(pair, structure, batch, start if structure.holes else "prior")
     if bridge.size > LARGEST:
         raise NotImplementedError(f"{bridge.size:,} numbers are more than {LARGEST}")
     chains = min(chains, MOST // rows) // ISLANDS * ISLANDS
-    found = _Sampler(bridge if structure.holes else _near_guide(bridge, batch, chains), batch, chains)
+    if start == "prior":
+        bridge = bridge.mapped()
+    elif not structure.holes:
+        bridge = _near_guide(bridge, batch, chains)
+    found = _Sampler(bridge, batch, chains)
     found.climb()
-    kept = found.settled(-(-draws // chains)) if found.b == 1 else [found.u]
+    patience = SETTLING if start == "guide" else SETTLING[:PARTS]
+    kept = found.settled(-(-draws // chains), patience) if found.b == 1 else [found.u]
     u = torch.stack(kept)
     values = bridge.values(batch, u.flatten(0, 1))
     names = tuple(n for n, s in bridge.sites.items() for _ in range(s.width))
@@ -171,8 +196,20 @@ def moved_draws(
         float(logs.logsumexp(0)) - math.log(ISLANDS),
         float((logs - logs.logsumexp(0)).exp().std() * ISLANDS**0.5),
         (len(kept), chains),
+        start,
     )
     return values, moves
+
+
+def climbed(bridge: Bridge, batch: Batch, chains: int) -> tuple[Tensor | None, float]:
+    """Chains from the start of a bridge at its end, one move each at b = 1, and their log evidence in nats.
+
+    None for chains that do not arrive.
+    """
+    found = _Sampler(bridge, batch, chains)
+    found.climb()
+    evidence = float(found.log_evidence.logsumexp(0)) - math.log(ISLANDS)
+    return (found.u if found.b == 1 else None), evidence
 
 
 def _near_guide(bridge: Bridge, batch: Batch, chains: int) -> Bridge:
@@ -214,7 +251,7 @@ class _Sampler:
             self.round()
             self._look()
 
-    def settled(self, count: int) -> list[Tensor]:
+    def settled(self, count: int, patience: tuple[int, ...] = SETTLING) -> list[Tensor]:
         """Where chains are at so many rounds at b = 1, once these change nothing any more.
 
         Rounds are doubled until over the second half of them chains forget where they were, and what they are together
@@ -222,7 +259,7 @@ class _Sampler:
         """
         self.bridges = [bridge.end() for bridge in self.bridges]
         rounds = 0
-        for until in SETTLING:
+        for until in patience:
             seen = [self.u]
             for _ in range(until - rounds):
                 self.round()
