@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pyro
@@ -122,6 +123,11 @@ def test_the_command_line_fits_evaluates_and_reports_one_unit(run, series):
     page = (folder / "report.html").read_text()
     assert "All data are one unit" in page
     assert "steps[3]" in page
+    strip = re.search(r'<ul class="verdicts".*?</ul>', page, re.DOTALL)[0]
+    assert re.search("The evidence: k-hat of all data together is|The posterior: ", strip)
+    assert re.search("Training: the bound was best at epoch|Training is not finished", strip)
+    for href in re.findall(r'href="#([^"]*)"', strip):
+        assert f'id="{href}"' in page
 
 
 def test_later_commands_take_the_run_as_one_unit(run, series, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -51,6 +52,8 @@ def test_the_report_shows_what_all_rows_share(fitted):
     page = (fitted[0] / "report.html").read_text()
     assert "What all rows share" in page
     assert "b[1]" in page
+    strip = re.search(r'<ul class="verdicts".*?</ul>', page, re.DOTALL)[0]
+    assert re.search(r"The posterior: (k-hat of its draws is|draws were moved|[^<]*not to be believed)", strip)
     assert {"shared-forest.png", "shared-pairs.png"} <= {f.name for f in (fitted[0] / "figures").iterdir()}
 
 

@@ -157,3 +157,18 @@ def test_progress_is_lines_where_nobody_watches_a_bar(trained, capsys):
 def test_words_of_others_are_answered_with_ours(trained, word, ours):
     with pytest.raises(UserError, match=f"did you mean '{ours}'"):
         ppl_vae.fit(trained.model, trained.guide, trained.data, **{word: 1})
+
+
+def line(a, r=None):
+    b = pyro.sample("b", dist.Normal(0.0, 2.0))
+    with pyro.plate("data", len(a)):
+        pyro.sample("r", dist.Normal(b * a, 1.0), obs=r)
+
+
+@pytest.mark.slow
+def test_a_result_of_rows_in_a_dict_has_a_report(tmp_path):
+    data = {"a": torch.linspace(-1, 1, 30), "r": torch.linspace(-1, 1, 30)}
+    result = ppl_vae.fit(line, ppl_vae.guides.MeanField(line, data), data, epochs=2, restarts=0)
+    page = ppl_vae.report(result, tmp_path / "run", particles=20).read_text()
+    assert "What all rows share" in page
+    assert "The posterior: " in page

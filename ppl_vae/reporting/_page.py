@@ -17,13 +17,13 @@ from ppl_vae.reporting._album import Album
 from ppl_vae.reporting._cards import Card, headline, without_evidence
 from ppl_vae.reporting._descriptions import columns, data_name, name_of, what_was_trained
 from ppl_vae.reporting._diagnosed import diagnosed
-from ppl_vae.reporting._html import Section, render
+from ppl_vae.reporting._html import Section, Verdict, render
 from ppl_vae.reporting._imputation import imputed
 from ppl_vae.reporting._labels import labels_and_clusters
 from ppl_vae.reporting._latent_space import latent_space
 from ppl_vae.reporting._response import cards, predicted, section
 from ppl_vae.reporting._rows import prior_samples, reconstructions, under_conditions
-from ppl_vae.reporting._shared import shared_latents
+from ppl_vae.reporting._shared import posterior_of, shared_latents, verdicts_of_posterior
 from ppl_vae.reporting._snapshots import training_seen
 from ppl_vae.reporting._training import reconstruction_training, training
 from ppl_vae.reporting._trust import trusted_rows
@@ -93,13 +93,14 @@ def write_report(
         view = look(pair, data, run.schema, seed=seed)
         album = Album(run.path / "figures", figure_format)
         response = predicted(view)
+        found = posterior_of(pair, data, posterior, seed)
         sections = [
             what_was_trained(run, data, view, album),
             *columns(run, data),
             *baselines(evaluation),
             reconstruction_training(run, album) if view.points else training(run, album),
             *training_seen(run, album),
-            *shared_latents(pair, data, posterior, album, seed),
+            *shared_latents(data, found, album),
             *section(response, album),
             reconstructions(view, album),
             *imputed(view, album),
@@ -112,7 +113,10 @@ def write_report(
         ]
     finally:
         pair.train(was_training)
-    return write(run.path / "report.html", _page(run, data, view, evaluation, sections, cards(response)))
+    return write(
+        run.path / "report.html",
+        _page(run, data, view, evaluation, sections, cards(response), verdicts_of_posterior(data, found)),
+    )
 
 
 def _page(
@@ -122,6 +126,7 @@ def _page(
     evaluation: Mapping[str, float | int] | None,
     sections: Sequence[Section],
     first: list[Card],
+    shared: list[Verdict],
 ) -> str:
     parts = (("model", run.model), ("guide", run.guide))
     model, guide = (name_of(run.info.get(role), program).partition("(")[0].strip() for role, program in parts)
@@ -132,7 +137,7 @@ def _page(
         sections,
         f"Made by ppl-vae {metadata.version('ppl-vae')}. Rows and draws were chosen with seed {view.seed}. "
         "Every figure is also a file in the folder `figures` beside this page. 1 nat = 1.44 bits.",
-        verdicts(run, view, evaluation) if not view.points else (),
+        verdicts(run, view, evaluation, shared) if not view.points else shared,
     )
 
 

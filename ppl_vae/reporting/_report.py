@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.data import is_unit
+from ppl_vae.data import Data, Split, is_unit
+from ppl_vae.data.dataset import assemble
 from ppl_vae.errors import NoDensity, UserError, check_whole
 from ppl_vae.evaluation import evaluate
+from ppl_vae.evaluation.rows import rows_of
 from ppl_vae.reporting._page import write_report
 from ppl_vae.reporting.view import held_out
 from ppl_vae.runs import Result, Run, open_run
@@ -51,7 +53,7 @@ def report(
     particles = check_whole("particles", particles)
     run = _run(result, folder)
     data = data if data is not None else getattr(result, "data", None)
-    data = run.data() if data is None or callable(data) else data
+    data = _data_set(run, run.data() if data is None or callable(data) else data)
     found = None
     try:
         rows = data if is_unit(data) else held_out(data)
@@ -63,6 +65,14 @@ def report(
     if open:
         show(page)
     return page
+
+
+def _data_set(run: Run, data: Any) -> Any:
+    """Data as they are loaded, or rows in memory as the training rows of a data set."""
+    if is_unit(data) or isinstance(data, Data | Split):
+        return data
+    rows = rows_of(run.model, run.guide, data)
+    return assemble("array", rows.schema, {"train": rows.fields}, frozenset(), {"name": "array"})
 
 
 def show(page: Path) -> bool:

@@ -14,7 +14,8 @@ from ppl_vae.reporting._cards import Card, number
 from ppl_vae.reporting._descriptions import drawn_pair, name_of
 from ppl_vae.reporting._diagnosed import diagnosed
 from ppl_vae.reporting._html import Section, render
-from ppl_vae.reporting._shared import posterior_section
+from ppl_vae.reporting._shared import posterior_of, shared_latents, verdicts_of_posterior
+from ppl_vae.reporting._verdicts import verdicts_of_unit
 from ppl_vae.runs.folder import Run
 
 __all__ = ["page_of_unit"]
@@ -27,10 +28,11 @@ def page_of_unit(
 ) -> str:
     """The page of a run that took all data as one unit."""
     model, guide = (name_of(run.info.get(r), p) for r, p in (("model", run.model), ("guide", run.guide)))
+    found = posterior_of(run.pair, unit, posterior, seed)
     sections = [
         _trained(run, unit, model, guide, album),
         _curve(run, album),
-        posterior_section(run.pair, unit, posterior, album, seed),
+        *shared_latents(unit, found, album),
         *diagnosed(run.path),
     ]
     short = (name.partition("(")[0].strip() for name in (model, guide))
@@ -41,6 +43,7 @@ def page_of_unit(
         sections,
         f"Made by ppl-vae {metadata.version('ppl-vae')}. Draws were made with seed {seed}. "
         "Every figure is also a file in the folder `figures` beside this page. 1 nat = 1.44 bits.",
+        verdicts_of_unit(run, evaluation, verdicts_of_posterior(unit, found)),
     )
 
 

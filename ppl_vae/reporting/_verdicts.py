@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from ppl_vae.evaluation.baselines import BEATEN, worthless
 from ppl_vae.reporting._cards import number
@@ -12,7 +13,7 @@ from ppl_vae.reporting.view import View
 from ppl_vae.runs.folder import Run
 from ppl_vae.runs.result import unfinished
 
-__all__ = ["BASELINES", "TRAINED", "TRUST", "baselines", "verdicts"]
+__all__ = ["BASELINES", "TRAINED", "TRUST", "baselines", "verdicts", "verdicts_of_unit"]
 
 TRAINED, TRUST, BASELINES = "Training curve", "Where to believe the guide", "Beside simple densities"
 
@@ -22,11 +23,32 @@ SOME = 0.05
 Numbers = Mapping[str, float | int] | None
 
 
-def verdicts(run: Run, view: View, evaluation: Numbers) -> list[Verdict]:
+def verdicts(run: Run, view: View, evaluation: Numbers, shared: Sequence[Verdict] = ()) -> list[Verdict]:
     """A line for the evidence, the latents, what they are worth, the training, and every diagnosis that was made."""
-    found = [*_evidence(evaluation), *_worth(evaluation), *_use(view), *_training(run), *verdicts_of(run.path)]
+    latents = [*_worth(evaluation), *shared, *_use(view)]
+    return [*_evidence(evaluation), *latents, *_training(run), *verdicts_of(run.path), *_said(run)]
+
+
+def verdicts_of_unit(run: Run, evaluation: Numbers, posterior: Sequence[Verdict]) -> list[Verdict]:
+    """The same of a run whose data are one unit: there is one weight, and no rows that say when to stop."""
+    found: list[Verdict] = []
+    if evaluation is not None and math.isfinite(khat := float(evaluation.get("khat_max", math.nan))):
+        good, limit = khat <= float(evaluation["khat_limit"]), number(evaluation["khat_limit"])
+        words = f"The evidence: k-hat of all data together is {number(khat)}, {'below' if good else 'above'} {limit}"
+        words += "." if good else ": it is a lower bound, and its error is not known."
+        found.append(Verdict("believed" if good else "not", words, "Posterior"))
+    best, epochs = run.info.get("best", {}).get("epoch"), run.info.get("settings", {}).get("epochs")
+    more = unfinished(run.history, best, epochs)
+    words = f"Training: the bound was best at epoch {best} of {len(run.history)}; no data are held out."
+    if more is not None:
+        words = f"Training is {more.problem}: {more.remedy}."
+    training = Verdict("read" if more is None else "doubtful", words, TRAINED)
+    return [*found, *posterior, training, *verdicts_of(run.path), *_said(run)]
+
+
+def _said(run: Run) -> list[Verdict]:
     said = [words for words in run.info.get("findings", ()) if "not finished" not in words]  # which training says
-    return found + [Verdict("doubtful", f"The linter: {words}", "What was trained") for words in said]
+    return [Verdict("doubtful", f"The linter: {words}", "What was trained") for words in said]
 
 
 def _evidence(evaluation: Numbers) -> list[Verdict]:
