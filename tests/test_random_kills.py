@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -99,8 +100,10 @@ def forked(folder, line, moment=None):
             if moment is not None:
                 die_at(moment)
             status = main(line.split())
-            sys.stderr.flush()
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(status)
     _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):

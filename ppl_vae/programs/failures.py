@@ -157,8 +157,10 @@ def _of_another_size(text: str, plates: Mapping[str, int], fields: Mapping[str, 
 
 def _of_holes(text: str, fields: Mapping[str, Any]) -> str | None:
     """The remedy where a parameter is NaN, and so are fields: what is observed may be missing, an input may not."""
+    if not re.search(r"to satisfy the constraint.*\bnan\b", text, re.DOTALL):
+        return None  # before values are looked at, which cannot be done in capture
     holed = [n for n, v in fields.items() if isinstance(v, Tensor) and v.is_floating_point() and bool(v.isnan().any())]
-    if not holed or not re.search(r"to satisfy the constraint.*\bnan\b", text, re.DOTALL):
+    if not holed:
         return None
     return (
         f"{', '.join(holed)} {'has' if len(holed) == 1 else 'have'} missing entries (NaN; after the end of a row, "
