@@ -7,6 +7,7 @@ of Python (calls, returns) after it; a seed draws them. Checkpoints are written 
 import os
 import random
 import signal
+import subprocess
 import sys
 import traceback
 from collections import Counter
@@ -24,6 +25,8 @@ from ppl_vae.training import _loop as loop
 from ppl_vae.training.checkpoint import has_checkpoint
 
 pytestmark = pytest.mark.faults
+
+ALONE = "PPL_VAE_TESTED_ALONE"
 
 SEED, KILLS, FEW = 19, 100, 3
 STEPS, EVENTS = 8, 30_000
@@ -120,6 +123,24 @@ def finished(place, line, moment):
     return status == 0
 
 
+def ran_alone(request):
+    """Whether this test was run in a process of its own: no fork can train where autograd has had threads before."""
+    if ALONE in os.environ:
+        return False
+    folder = request.config.rootpath
+    words = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "slow or not slow", request.node.nodeid]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", *words],
+        cwd=folder,
+        env=os.environ | {ALONE: "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return True
+
+
 @pytest.mark.parametrize(
     ("kind", "wanted"),
     [
@@ -128,6 +149,8 @@ def finished(place, line, moment):
     ],
 )
 def test_random_kills_change_nothing(tmp_path, monkeypatch, request, often, modes_used, kind, wanted):
+    if ran_alone(request):
+        return
     if kind == "captured":
         request.getfixturevalue("soon_captured")
     rows = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")

@@ -110,7 +110,7 @@ def _outside(
 ) -> Elsewhere | None:
     outside: Tensor | None = None
     worst: tuple[float, str, float, float, float] | None = None
-    for name in draws.keys() & found.keys():
+    for name in [n for n in draws if n in found]:
         mine, theirs = (v.detach().double().cpu().reshape(len(v), -1) for v in (draws[name], found[name]))
         if mine.shape[1] != theirs.shape[1]:
             continue

@@ -8,7 +8,6 @@ from ppl_vae import plots
 from ppl_vae.arviz import Posterior
 from ppl_vae.arviz import posterior as draw_posterior
 from ppl_vae.data import Data, Split, is_unit
-from ppl_vae.diagnostics._common.sentences import listed
 from ppl_vae.evaluation.joint_weights import shares_latents
 from ppl_vae.programs.program import Pair
 from ppl_vae.reporting._album import Album
@@ -72,7 +71,7 @@ def verdicts_of_posterior(data: Data | Split, found: Posterior | None) -> list[V
     little = [str(name) for name, share in told.items() if share < LITTLE]
     if little:
         words = f"The data say little about {len(little)} of {len(told)} numbers (contraction below {LITTLE:g}): "
-        lines.append(Verdict("read", f"{words}{listed(little)}.", title))
+        lines.append(Verdict("read", f"{words}{', '.join(little)}.", title))
     return lines
 
 
