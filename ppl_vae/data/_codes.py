@@ -60,9 +60,10 @@ def _refuse_marks(name: str, values: np.ndarray) -> None:
         row = int(np.flatnonzero(values == mark)[0])
         shown = f"{mark:g}" if mark < 1e6 else str(int(mark))
         raise UserError(
-            f"column {name!r} has the number {shown} in {len(seen) - len(others)} rows (first at row {row}, from 0),"
-            f" far from its others ({low:g} to {high:g}): if it means that there is none, missing_marks=['{shown}']"
-            f" (command line --missing-marks); if it is a number, kinds={{{name!r}: 'real'}} (--kind)"
+            f"column {name!r} has the number {shown} in {len(seen) - len(others)} rows, the first at row {row} (from"
+            f" 0), far from its others ({low:g} to {high:g}): if it means that there is none, write NaN or no cell"
+            f" there, or of rows in memory missing_marks=['{shown}'] (command line --missing-marks); if it is a number,"
+            f" kinds={{{name!r}: 'real'}} (--kind)"
         )
 
 
